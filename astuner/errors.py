@@ -1,0 +1,48 @@
+"""The error tree. Every message says what failed, where, what was found and what to do.
+
+    AstunerError
+    ├── ConfigError            a setting, file or path that the user gave (exit code 2)
+    ├── TaskReadError          a task source that cannot be read
+    ├── EpisodeError           one attempt failed; recorded as data, never reward 0
+    │   ├── WorkflowError      the user's workflow raised, hung or returned something else
+    │   ├── EngineError        the model could not answer
+    │   ├── JudgeError         the judge raised, hung or gave no number
+    │   └── EnvServiceError    the environment service failed
+    └── BackboneError          loading, training or saving failed (exit code 1)
+"""
+
+
+class AstunerError(Exception):
+    """Root of the tree. Built from one message only, so every member can be pickled."""
+
+
+class ConfigError(AstunerError):
+    """A setting, file or import path given by the user is wrong."""
+
+
+class TaskReadError(AstunerError):
+    """Tasks could not be read from their source."""
+
+
+class EpisodeError(AstunerError):
+    """One episode failed. The group goes on without it."""
+
+
+class WorkflowError(EpisodeError):
+    """The user's workflow raised, hung, or returned something other than a WorkflowOutput."""
+
+
+class EngineError(EpisodeError):
+    """The model could not answer a call."""
+
+
+class JudgeError(EpisodeError):
+    """The judge raised, hung, or gave something other than a finite number."""
+
+
+class EnvServiceError(EpisodeError):
+    """The environment service failed or did not answer in time."""
+
+
+class BackboneError(AstunerError):
+    """Loading a model, training on samples or saving a checkpoint failed."""

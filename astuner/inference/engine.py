@@ -1,0 +1,45 @@
+"""The seam to a backbone: token ids in, token ids and log-probabilities out.
+
+Owns the protocol and the sampling settings, no implementation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from astuner.types import Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one completion is sampled."""
+
+    temperature: float
+    """0 means greedy."""
+    top_p: float
+    """In (0, 1]; 1 keeps the whole distribution."""
+    top_k: int
+    """-1 keeps the whole distribution."""
+    max_new_tokens: int
+    """At least 1."""
+    stop_ids: frozenset[int]
+    """Sampling ends after any of these; the id itself is part of the completion."""
+
+
+class Engine(Protocol):
+    """Samples completions for token ids.
+
+    Many `generate` calls are awaited at once. Cancelling the awaiting task cancels the generation.
+    """
+
+    @property
+    def weight_version(self) -> int:
+        """Grows by one with each update of the weights."""
+        ...
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Sample one completion.
+
+        Raises EngineError when the engine stopped or the prompt cannot be served.
+        """
+        ...

@@ -1,0 +1,93 @@
+"""Plain data that crosses module boundaries: tasks in, workflow results and verdicts out.
+
+Owns no behaviour beyond validation. Token data lives in `astuner.trajectory`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FinishReason = Literal["stop", "length", "context_overflow"]
+"""Why the model stopped: its own end token, a limit on new tokens, or no room left in the context."""
+
+
+class Task(BaseModel):
+    """A question with what is needed to judge it. Every task reader yields these."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    main_query: str
+    """The question as the workflow reads it."""
+    init_messages: list[dict[str, Any]] = Field(default_factory=list)
+    """Chat messages that precede the question, in OpenAI's format."""
+    task_id: str
+    """Unique within its split."""
+    env_type: str = "no_env"
+    """Name of the environment that the task lives in."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Whatever the judge or the workflow needs, such as the reference answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowTask:
+    """What one call of `Workflow.execute` works on: a task and which attempt at it this is."""
+
+    task: Task
+    episode_id: str
+    """Unique within the run."""
+    step: int
+    """Training step that the episode belongs to; counts from 0."""
+    attempt: int
+    """Index of the episode in its group; counts from 0."""
+    is_validation: bool
+    gym_env: Any = None
+    """The environment instance of an `env_service` task; None for others."""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.task_id
+
+    @property
+    def env_type(self) -> str:
+        return self.task.env_type
+
+
+class WorkflowOutput(BaseModel):
+    """What a workflow returns. With `reward=None` the configured judge decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reward: float | None = None
+    is_success: bool | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Read by the judge, for example `final_answer`; kept in the episode's record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled for one prompt.
+
+    Completion(ids=(9, 4, 2), logprobs=(-0.1, -2.0, -0.3), finish_reason="stop", weight_version=0)
+    """
+
+    ids: tuple[int, ...]
+    """Sampled token ids in order, the end token included when it was sampled."""
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each id under the distribution it was sampled from."""
+    finish_reason: FinishReason
+    weight_version: int
+    """Version of the weights at the time of sampling."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.ids)} ids but {len(self.logprobs)} logprobs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The reward of one episode and who gave it."""
+
+    reward: float
+    is_success: bool
+    source: Literal["workflow", "judge", "madness"]
