@@ -11,6 +11,9 @@
     └── BackboneError          loading, training or saving failed (exit code 1)
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AstunerError(Exception):
     """Root of the tree. Built from one message only, so every member can be pickled."""
@@ -46,3 +49,14 @@ class EnvServiceError(EpisodeError):
 
 class BackboneError(AstunerError):
     """Loading a model, training on samples or saving a checkpoint failed."""
+
+
+@contextmanager
+def boundary(kind: type[EpisodeError], what: str) -> Iterator[None]:
+    """Turn whatever user code raises into `kind`; errors of the tree pass through unchanged."""
+    try:
+        yield
+    except AstunerError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from astuner.trajectory.episode import Episode
+from astuner.trajectory.merge import Sequence
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSample:
@@ -34,3 +37,34 @@ class TrainSample:
             raise ValueError("the first token has no prediction and cannot be trained")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}")
+
+
+def make_samples(
+    episode: Episode, *, advantage: float, max_sequences: int
+) -> tuple[list[TrainSample], int]:
+    """Turn the sequences of one episode into samples, all with the episode's advantage.
+
+    Of more than `max_sequences` the ones with the most trained tokens stay (the earlier one on a
+    tie). Returns the samples in the order of the sequences and how many were dropped.
+    """
+    trainable = [sequence for sequence in episode.sequences if sequence.num_trained]
+    kept = sorted(trainable, key=lambda sequence: -sequence.num_trained)[:max_sequences]
+    samples = [_sample(episode, s, advantage) for s in trainable if any(s is k for k in kept)]
+    return samples, len(trainable) - len(kept)
+
+
+def _sample(episode: Episode, sequence: Sequence, advantage: float) -> TrainSample:
+    calls = [episode.calls[span.call] for span in sequence.spans if span.is_trained]
+    temperatures = {call.temperature for call in calls}
+    if len(temperatures) != 1:
+        raise ValueError(f"one sequence was sampled at several temperatures: {sorted(temperatures)}")
+    return TrainSample(
+        ids=sequence.ids,
+        mask=sequence.mask,
+        logprobs=sequence.logprobs,
+        advantage=advantage,
+        temperature=temperatures.pop(),
+        weight_version=min(call.completion.weight_version for call in calls),
+        task_id=episode.task.task_id,
+        episode_id=episode.episode_id,
+    )

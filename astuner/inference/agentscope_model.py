@@ -1,0 +1,104 @@
+"""The model as an AgentScope 1.x chat model: its arguments in, its ChatResponse out.
+
+Owns the translation only; every call goes through `Chat.complete`. AgentScope is imported when the
+first call is made.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from astuner.errors import EngineError
+from astuner.inference.chat import Chat, ChatReply, ChatRequest
+
+_STRUCTURED_TOOL = "generate_structured_output"
+
+
+class AgentScopeModel:
+    """Callable as AgentScope calls its chat models; `stream` is always False."""
+
+    model_name = "astuner"
+    stream = False
+
+    def __init__(self, chat: Chat, *, agent_name: str, target_tag: str) -> None:
+        self._chat = chat
+        self._agent_name = agent_name
+        self._target_tag = target_tag
+
+    async def __call__(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | None = None,
+        structured_model: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Answer one call with an `agentscope.model.ChatResponse`.
+
+        With `structured_model`, a pydantic class, the reply's `metadata` holds its validated fields,
+        or None when the model did not produce them. Sampling belongs to the configuration, so other
+        keyword arguments are refused with EngineError.
+        """
+        if kwargs:
+            raise EngineError(
+                f"model call: {sorted(kwargs)} cannot be set per call; the distribution that is "
+                "trained is set by rollout.temperature and its neighbours"
+            )
+        if structured_model is not None:
+            return await self._complete_structured(messages, structured_model)
+        reply = await self._complete(messages, tools or [], tool_choice or "auto")
+        return _response(reply)
+
+    async def _complete(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], tool_choice: str
+    ) -> ChatReply:
+        return await self._chat.complete(
+            ChatRequest(
+                messages=messages,
+                tools=tools,
+                tool_choice="required" if tool_choice == "any" else tool_choice,
+                agent_name=self._agent_name,
+                target_tag=self._target_tag,
+            )
+        )
+
+    async def _complete_structured(self, messages: list[dict[str, Any]], model: Any) -> Any:
+        function = {
+            "name": _STRUCTURED_TOOL,
+            "description": "Give the answer in the required structure.",
+            "parameters": model.model_json_schema(),
+        }
+        tools = [{"type": "function", "function": function}]
+        reply = await self._complete(messages, tools, _STRUCTURED_TOOL)
+        return _response(reply, metadata=_validated(reply, model))
+
+
+def _validated(reply: ChatReply, model: Any) -> dict[str, Any] | None:
+    """The fields of the first tool call that `model` accepts."""
+    for call in reply.tool_calls:
+        try:
+            return model.model_validate(call.arguments).model_dump()
+        except ValidationError:
+            continue
+    return None
+
+
+def _response(reply: ChatReply, *, metadata: dict[str, Any] | None = None) -> Any:
+    from agentscope.message import TextBlock, ThinkingBlock, ToolUseBlock
+    from agentscope.model import ChatResponse, ChatUsage
+
+    content: list[Any] = []
+    if reply.reasoning:
+        content.append(ThinkingBlock(type="thinking", thinking=reply.reasoning))
+    if reply.text:
+        content.append(TextBlock(type="text", text=reply.text))
+    for call in reply.tool_calls:
+        content.append(
+            ToolUseBlock(type="tool_use", id=call.id, name=call.name, input=call.arguments)
+        )
+    usage = ChatUsage(
+        input_tokens=reply.num_prompt_tokens,
+        output_tokens=reply.num_sampled_tokens,
+        time=reply.seconds,
+    )
+    return ChatResponse(content=content, usage=usage, metadata=metadata)

@@ -1,0 +1,128 @@
+"""One canonical form for chat messages, whatever framework sent them, and their comparison.
+
+Canonical: role, content as one string, and where present reasoning_content, tool_calls
+(`{"id", "type": "function", "function": {"name", "arguments": dict}}`), tool_call_id, name.
+Owns no template and no tokens.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from astuner.errors import EngineError
+from astuner.inference.tool_calls import ToolCall
+
+Message = dict[str, Any]
+_KEPT_KEYS = {
+    "system": (),
+    "developer": (),
+    "user": (),
+    "assistant": ("reasoning_content",),
+    "tool": ("tool_call_id", "name"),
+}
+"""Parts beside role, content and tool calls that templates render, for each role."""
+
+
+def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return canonical copies. Raises EngineError that names the message and what is wrong."""
+    return [_normalize(message, index) for index, message in enumerate(messages)]
+
+
+def _normalize(message: Mapping[str, Any], index: int) -> Message:
+    role = message.get("role")
+    if role not in _KEPT_KEYS:
+        expected = ", ".join(_KEPT_KEYS)
+        raise EngineError(f"message {index}: role is {role!r}; expected one of {expected}")
+    result: Message = {
+        "role": "system" if role == "developer" else role,
+        "content": _text(message.get("content"), index),
+    }
+    for key in _KEPT_KEYS[role]:
+        if message.get(key):
+            result[key] = message[key]
+    if message.get("tool_calls"):
+        result["tool_calls"] = [_tool_call(call, index) for call in message["tool_calls"]]
+    return result
+
+
+def _text(content: Any, index: int) -> str:
+    """Join text blocks by newlines, as OpenAI-compatible servers do."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise EngineError(f"message {index}: content is {type(content).__name__}; expected text")
+    return "\n".join(_block_text(block, index) for block in content)
+
+
+def _block_text(block: Any, index: int) -> str:
+    if isinstance(block, str):
+        return block
+    if isinstance(block, Mapping) and "text" in block and block.get("type", "text") == "text":
+        return block["text"] or ""
+    found = block.get("type", sorted(block)) if isinstance(block, Mapping) else type(block).__name__
+    raise EngineError(f"message {index}: content block {found!r} is not supported; send text")
+
+
+def _tool_call(call: Mapping[str, Any], index: int) -> Message:
+    function = call.get("function") or {}
+    if "name" not in function:
+        raise EngineError(f"message {index}: a tool call has no function name; found {dict(call)}")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = _arguments(arguments, index)
+    return {
+        "id": call.get("id", ""),
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
+
+
+def _arguments(text: str, index: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise EngineError(f"message {index}: tool call arguments are not JSON: {error}") from error
+
+
+def tool_call_message(call: ToolCall) -> Message:
+    """A tool call as it stands in an assistant message."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def first_difference(one: Sequence[Message], other: Sequence[Message]) -> str | None:
+    """Say at which message and in which part `other` stops being equal to `one`.
+
+    None when `other` begins with all of `one`. Ids of tool calls are not compared.
+    """
+    for index, message in enumerate(one):
+        if index >= len(other):
+            return f"message {index} ({message['role']}) is gone"
+        part = _differing_part(message, other[index])
+        if part is not None:
+            return f"message {index} ({message['role']}): {part}"
+    return None
+
+
+def _differing_part(one: Message, other: Message) -> str | None:
+    for key in ("role", "content", "reasoning_content", "name"):
+        if one.get(key) != other.get(key):
+            return _describe(key, one.get(key), other.get(key))
+    if _functions(one) != _functions(other):
+        return "tool_calls differ"
+    return None
+
+
+def _functions(message: Message) -> list[Any]:
+    return [call["function"] for call in message.get("tool_calls", ())]
+
+
+def _describe(key: str, one: Any, other: Any) -> str:
+    if key == "reasoning_content" and other is None:
+        return "the agent dropped the reasoning"
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return f"{key} is {other!r}, was {one!r}"
+    shared = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    return f"{key} differs from character {shared}"

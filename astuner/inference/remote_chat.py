@@ -1,0 +1,129 @@
+"""Answers model calls with an OpenAI-compatible server, for debugging without weights.
+
+Calls are recorded with their messages but without token ids, so nothing here can be trained on.
+"""
+
+import json
+import time
+from typing import Any
+
+from astuner.errors import EngineError
+from astuner.inference.chat import TOOL_CHOICES, ChatReply, ChatRequest
+from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.tool_calls import ToolCall
+from astuner.trajectory.recorder import Call, Recorder
+from astuner.types import Completion
+
+
+class RemoteChat:
+    """The calls of one episode, sent to `client`, an `openai.AsyncOpenAI`."""
+
+    def __init__(
+        self,
+        client: Any,
+        recorder: Recorder,
+        *,
+        model_name: str,
+        temperature: float,
+        max_new_tokens: int,
+        offers_tools: bool,
+    ) -> None:
+        self.recorder = recorder
+        self._client = client
+        self._model_name = model_name
+        self._temperature = temperature
+        self._max_new_tokens = max_new_tokens
+        self._offers_tools = offers_tools
+        self._started = time.monotonic()
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        self.recorder.check_open()
+        messages = normalize_messages(request.messages)
+        tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        started = time.monotonic()
+        response = await self._request(messages, tools, request.tool_choice)
+        seconds = time.monotonic() - started
+        choice = response.choices[0]
+        calls = tuple(_tool_call(call) for call in choice.message.tool_calls or ())
+        text = choice.message.content or ""
+        completion = Completion(
+            ids=(),
+            logprobs=(),
+            finish_reason="length" if choice.finish_reason == "length" else "stop",
+            weight_version=0,
+        )
+        self.recorder.add(
+            Call(
+                agent_name=request.agent_name,
+                target_tag=request.target_tag,
+                messages=tuple(messages),
+                tools=tools,
+                prompt_ids=(),
+                completion=completion,
+                reply=_message(text, calls),
+                temperature=self._temperature,
+                extends=None,
+                break_reason=None,
+                started_seconds=started - self._started,
+                seconds=seconds,
+            )
+        )
+        return ChatReply(
+            text=text,
+            reasoning="",
+            tool_calls=calls,
+            finish_reason=completion.finish_reason,
+            num_prompt_tokens=response.usage.prompt_tokens if response.usage else 0,
+            num_sampled_tokens=response.usage.completion_tokens if response.usage else 0,
+            seconds=seconds,
+        )
+
+    async def _request(
+        self, messages: list[Message], tools: tuple[dict[str, Any], ...], tool_choice: str
+    ) -> Any:
+        from openai import OpenAIError
+
+        offered: dict[str, Any] = {}
+        if tools:
+            named = {"type": "function", "function": {"name": tool_choice}}
+            choice = tool_choice if tool_choice in TOOL_CHOICES else named
+            offered = {"tools": list(tools), "tool_choice": choice}
+        try:
+            return await self._client.chat.completions.create(
+                model=self._model_name,
+                messages=[_wire(message) for message in messages],
+                temperature=self._temperature,
+                max_tokens=self._max_new_tokens,
+                **offered,
+            )
+        except OpenAIError as error:
+            raise EngineError(
+                f"debug.openai_base_url {self._client.base_url}: the server did not answer model "
+                f"{self._model_name!r}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _wire(message: Message) -> Message:
+    """On the wire, arguments of tool calls are JSON text."""
+    if "tool_calls" not in message:
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _tool_call(call: Any) -> ToolCall:
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except json.JSONDecodeError:
+        arguments = {}
+    return ToolCall(name=call.function.name, arguments=arguments, id=call.id)
+
+
+def _message(text: str, calls: tuple[ToolCall, ...]) -> Message:
+    message: Message = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [tool_call_message(call) for call in calls]
+    return message

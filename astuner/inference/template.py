@@ -1,0 +1,165 @@
+"""Renders chat messages with the model's own template, and extends token ids without re-reading them.
+
+Owns the tokenizer, the end-of-turn tokens and the model's tool-call format. Knows no engine and no
+episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothing is imported here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from astuner.errors import ConfigError, EngineError
+from astuner.inference.messages import Message
+from astuner.inference.tool_calls import (
+    FORMATS,
+    ParsedReply,
+    ToolFormat,
+    detect_format,
+    fold_tools,
+)
+
+_MARK = "astuner-probe-reply"
+_DEFAULT_FORMAT = "hermes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """What a template adds behind a reply: token ids, or the reason why it cannot."""
+
+    ids: tuple[int, ...]
+    break_reason: str | None
+
+
+class ChatTemplate:
+    """A tokenizer's chat template with append-only extension and tool calls.
+
+    Raises ConfigError when the tokenizer has no usable template.
+    """
+
+    def __init__(self, tokenizer: Any, *, extra_stop_ids: Iterable[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        _check_template(tokenizer)
+        self._has_reasoning = "</think>" in str(tokenizer.chat_template)
+        native = detect_format(self._render_raw)
+        self._folds_tools = native is None
+        self.tool_format: ToolFormat = native or FORMATS[_DEFAULT_FORMAT]
+        self._turn_end = self._find_turn_end()
+        self._stop_text, turn_end_id = self._first_special(self._turn_end)
+        self.stop_ids = frozenset(
+            id_ for id_ in (*extra_stop_ids, tokenizer.eos_token_id, turn_end_id) if id_ is not None
+        )
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """Token ids of a whole conversation, ready for the model's next reply."""
+        return self.encode(self._render(messages, tools, add_generation_prompt=True))
+
+    def extend(
+        self,
+        before: Sequence[Message],
+        reply: Message,
+        after: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        ended_by_stop: bool,
+    ) -> Extension:
+        """Token ids that the template puts behind the reply to `before`, up to the next reply.
+
+        The reply's own tokens are left alone. `ended_by_stop` tells whether they hold the end of
+        turn. A template that renders `before` or the reply otherwise once `after` follows is not
+        append-only: then `break_reason` says where its text starts to differ.
+        """
+        prompt = self._render(before, tools, add_generation_prompt=True)
+        answered = self._render([*before, reply], tools, add_generation_prompt=False)
+        full = self._render([*before, reply, *after], tools, add_generation_prompt=True)
+        for part, whole in ((prompt, answered), (answered, full)):
+            if not whole.startswith(part):
+                return Extension(ids=(), break_reason=_rewrite_reason(part, whole))
+        if not answered.endswith(self._turn_end):
+            return Extension(ids=(), break_reason="the template ends this reply in another way")
+        behind_stop = self._turn_end[len(self._stop_text) :] if ended_by_stop else self._turn_end
+        return Extension(ids=self.encode(behind_stop + full[len(answered) :]), break_reason=None)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode_reply(self, ids: Sequence[int]) -> str:
+        """Text of sampled ids without the end-of-turn token; other control tokens stay visible."""
+        kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self._tokenizer.decode(
+            list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def split_reasoning(self, text: str) -> tuple[str, str]:
+        """Split a reply into reasoning and answer; no reasoning for models without think tags."""
+        if not self._has_reasoning or "</think>" not in text:
+            return "", text
+        reasoning, _, answer = text.partition("</think>")
+        return reasoning.removeprefix("<think>").strip("\n"), answer.lstrip("\n")
+
+    def parse(self, text: str, tools: Sequence[Mapping[str, Any]]) -> ParsedReply:
+        """Find the tool calls in a reply, in the model's own format."""
+        return self.tool_format.parse(text, tools)
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
+        listed, offered = list(messages), list(tools) or None
+        if self._folds_tools:
+            listed, offered = fold_tools(listed, list(tools)), None
+        return self._apply(listed, offered, add_generation_prompt=add_generation_prompt)
+
+    def _render_raw(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+        return self._apply(messages, tools, add_generation_prompt=False)
+
+    def _apply(
+        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
+    ) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            roles = [message["role"] for message in messages]
+            raise EngineError(
+                f"the model's chat template refused the conversation with roles {roles}: {error}"
+            ) from error
+
+    def _find_turn_end(self) -> str:
+        probe = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": _MARK}]
+        text = self._apply(probe, None, add_generation_prompt=False)
+        if _MARK not in text:
+            raise ConfigError("model.path: the chat template drops the assistant's text")
+        return text.rpartition(_MARK)[2]
+
+    def _first_special(self, text: str) -> tuple[str, int | None]:
+        """The special token that `text` begins with and its id; empty text when there is none."""
+        ids = self.encode(text)
+        if ids and ids[0] in self._tokenizer.all_special_ids or ids and self._is_added(ids[0]):
+            return self._tokenizer.decode([ids[0]], skip_special_tokens=False), ids[0]
+        return "", None
+
+    def _is_added(self, id_: int) -> bool:
+        return id_ in self._tokenizer.get_added_vocab().values()
+
+
+def _check_template(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"model.path: the tokenizer of {tokenizer.name_or_path!r} has no chat template; "
+            "use an instruct model, or put a chat_template.jinja beside its tokenizer"
+        )
+
+
+def _rewrite_reason(earlier: str, later: str) -> str:
+    """Say where a template that rewrites history starts to differ."""
+    place = next(
+        (i for i, (a, b) in enumerate(zip(earlier, later)) if a != b), min(len(earlier), len(later))
+    )
+    was, now = earlier[place : place + 24], later[place : place + 24]
+    return f"the template rewrote its text at character {place}: {was!r} became {now!r}"

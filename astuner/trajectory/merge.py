@@ -1,0 +1,129 @@
+"""Joins the calls of an episode into sequences, by token ids alone.
+
+A call continues another one of the same agent where its prompt begins with exactly the tokens that
+the other saw and sampled. Calls form a tree; every path from a root to a leaf is one sequence, and a
+sampled token that several paths share is trained in the first of them only.
+"""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from astuner.trajectory.recorder import Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Consecutive tokens of one origin: given to the model, or sampled by it.
+
+    A sampled span of three tokens: Span(ids=(9, 4, 2), logprobs=(-0.1, -2.0, -0.3), call=0, is_trained=True)
+    """
+
+    ids: tuple[int, ...]
+    """Token ids, exactly as the engine saw or produced them."""
+    logprobs: tuple[float, ...] | None
+    """Natural log at sampling temperature, one per id; None for given tokens."""
+    call: int
+    """Index of the call that brought these tokens."""
+    is_trained: bool
+    """False for given tokens, and for sampled ones that an earlier sequence trains."""
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None and len(self.logprobs) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids but {len(self.logprobs)} logprobs")
+        if self.is_trained and self.logprobs is None:
+            raise ValueError("given tokens cannot be trained")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """Tokens of one or more calls that extend each other."""
+
+    agent_name: str
+    target_tag: str
+    spans: tuple[Span, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(token for span in self.spans for token in span.ids)
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """True exactly on the tokens that this sequence trains."""
+        return tuple(span.is_trained for span in self.spans for _ in span.ids)
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """0.0 where the mask is false."""
+        return tuple(
+            value
+            for span in self.spans
+            for value in (span.logprobs if span.is_trained and span.logprobs else (0.0,) * len(span.ids))
+        )
+
+    @property
+    def num_trained(self) -> int:
+        return sum(len(span.ids) for span in self.spans if span.is_trained)
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Indices of the calls on this path, in order."""
+        return tuple(dict.fromkeys(span.call for span in self.spans))
+
+
+def merge_calls(calls: Seq[Call]) -> list[Sequence]:
+    """Return the sequences of one episode, ordered by their last call.
+
+    Calls without token ids (answered by a remote server) give none.
+    """
+    parents = [_find_parent(calls, index) for index in range(len(calls))]
+    leaves = [i for i in range(len(calls)) if i not in parents and calls[i].prompt_ids]
+    trained: set[int] = set()
+    return [_sequence(calls, _path(parents, leaf), trained) for leaf in leaves]
+
+
+def _find_parent(calls: Seq[Call], index: int) -> int | None:
+    """The earlier call of the same agent with the longest tokens that this prompt begins with."""
+    call = calls[index]
+    best, best_length = None, 0
+    for i, earlier in enumerate(calls[:index]):
+        length = len(earlier.prompt_ids) + len(earlier.completion.ids)
+        if _same_agent(earlier, call) and best_length < length <= len(call.prompt_ids):
+            if call.prompt_ids[:length] == earlier.ids:
+                best, best_length = i, length
+    return best
+
+
+def _same_agent(one: Call, other: Call) -> bool:
+    return (one.agent_name, one.target_tag) == (other.agent_name, other.target_tag)
+
+
+def _path(parents: Seq[int | None], leaf: int) -> list[int]:
+    path, current = [], leaf
+    while current is not None:
+        path.append(current)
+        current = parents[current]
+    return path[::-1]
+
+
+def _sequence(calls: Seq[Call], path: Seq[int], trained: set[int]) -> Sequence:
+    """Build the sequence of one path and note in `trained` the calls it trains."""
+    spans: list[Span] = []
+    length = 0
+    for index in path:
+        call = calls[index]
+        given = call.prompt_ids[length:]
+        if given:
+            spans.append(Span(ids=given, logprobs=None, call=index, is_trained=False))
+        if call.completion.ids:
+            spans.append(_sampled_span(call, index, is_trained=index not in trained))
+        length = len(call.prompt_ids) + len(call.completion.ids)
+    trained.update(path)
+    leaf = calls[path[-1]]
+    return Sequence(agent_name=leaf.agent_name, target_tag=leaf.target_tag, spans=tuple(spans))
+
+
+def _sampled_span(call: Call, index: int, *, is_trained: bool) -> Span:
+    completion = call.completion
+    return Span(
+        ids=completion.ids, logprobs=completion.logprobs, call=index, is_trained=is_trained
+    )

@@ -1,0 +1,119 @@
+"""Stand-ins for the parts that need weights: a scripted engine and a byte tokenizer.
+
+The engine stands where a model would sample, so that rollouts run in milliseconds and say what the
+test decides. The tokenizer stands for a Hugging Face tokenizer; its templates are rendered by
+jinja2 as the real ones are.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+
+import jinja2
+
+from astuner.inference.engine import Sampling
+from astuner.types import Completion
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FORGETFUL = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and not loop.last %}(gone){% else %}{{ m.content }}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Rewrites history: an answer disappears once something follows it."""
+
+_SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+_SPLIT = re.compile("(" + "|".join(re.escape(special) for special in _SPECIALS) + ")")
+
+
+class ByteTokenizer:
+    """One id a byte, and one for each special token."""
+
+    name_or_path = "byte-tokenizer"
+    eos_token_id = 257
+    all_special_ids = (256, 257, 258)
+
+    def __init__(self, chat_template: str = CHATML) -> None:
+        self.chat_template = chat_template
+        self._template = jinja2.Environment().from_string(chat_template)
+
+    def apply_chat_template(
+        self, messages, *, tools=None, add_generation_prompt=False, tokenize=False
+    ):
+        assert not tokenize
+        return self._template.render(
+            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt
+        )
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        ids: list[int] = []
+        for piece in _SPLIT.split(text):
+            ids += [256 + _SPECIALS.index(piece)] if piece in _SPECIALS else piece.encode()
+        return ids
+
+    def decode(self, ids: Sequence[int], **_options) -> str:
+        text = bytearray()
+        for id_ in ids:
+            text += _SPECIALS[id_ - 256].encode() if id_ >= 256 else bytes([id_])
+        return text.decode(errors="replace")
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {special: 256 + i for i, special in enumerate(_SPECIALS)}
+
+
+class ScriptedEngine:
+    """Answers with what `script` returns for the text of the prompt, then the end token.
+
+    `script` may be a function of the prompt's text, or a list of answers given in order. The log-
+    probability of the i-th sampled token is -(i + 1) / 10. Keeps what it saw in `seen`.
+    """
+
+    weight_version = 0
+
+    def __init__(
+        self,
+        script: Callable[[str], str] | Sequence[str],
+        *,
+        tokenizer: ByteTokenizer | None = None,
+        delay_seconds: float = 0.0,
+    ) -> None:
+        self._tokenizer = tokenizer or ByteTokenizer()
+        self._answers = None if callable(script) else list(script)
+        self._script = script
+        self._delay_seconds = delay_seconds
+        self.seen: list[tuple[tuple[int, ...], Completion]] = []
+        self.running = 0
+        self.most_running = 0
+        self.cancelled = 0
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self._delay_seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        completion = self._complete(self._answer(prompt_ids), sampling)
+        self.seen.append((tuple(prompt_ids), completion))
+        return completion
+
+    def _answer(self, prompt_ids: Sequence[int]) -> str:
+        if self._answers is not None:
+            return self._answers.pop(0)
+        return self._script(self._tokenizer.decode(prompt_ids))
+
+    def _complete(self, answer: str, sampling: Sampling) -> Completion:
+        ids = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
+        ids = ids[: sampling.max_new_tokens]
+        return Completion(
+            ids=tuple(ids),
+            logprobs=tuple(-(i + 1) / 10 for i in range(len(ids))),
+            finish_reason="stop" if ids[-1] in sampling.stop_ids else "length",
+            weight_version=self.weight_version,
+        )
