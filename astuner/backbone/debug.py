@@ -1,0 +1,127 @@
+"""The debug backbone: a few rollouts in this process, no training, no Ray.
+
+Prints each episode's conversation, reward and verdict. Workflows run in the main thread's event
+loop, so a breakpoint inside one stops there. The model is loaded from model.path, or a server
+behind debug.openai_base_url answers and no weights are needed.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from astuner.backbone.assemble import MakeChat, make_pool, make_token_chat, read_tasks
+from astuner.backbone.interrupt import interrupt_on_ctrl_c
+from astuner.backbone.run import Run, RunResult
+from astuner.errors import ConfigError
+from astuner.inference.remote_chat import RemoteChat
+from astuner.logview.record import episode_to_record
+from astuner.run_dir import append_json_line
+from astuner.trajectory.episode import Episode
+from astuner.trajectory.recorder import Recorder
+from astuner.types import WorkflowTask
+
+
+class DebugBackbone:
+    """Rolls out the first tasks and shows what happened."""
+
+    async def run(self, run: Run) -> RunResult:
+        debug = run.settings.debug
+        training, _ = read_tasks(run)
+        tasks = training[: debug.debug_first_n_tasks]
+        path = run.run_dir.episodes_file(0, "train")
+
+        def show(episode: Episode) -> None:
+            append_json_line(path, episode_to_record(episode))
+            print_episode(run, episode)
+
+        async with _chats(run) as make_chat:
+            pool = make_pool(run, make_chat, max_parallel=debug.debug_max_parallel)
+            num_repeat = run.settings.rollout.num_repeat
+            run.console.phase("rollout", len(tasks) * num_repeat)
+            with interrupt_on_ctrl_c(run.console):
+                groups = await pool.run(
+                    tasks, num_repeat=num_repeat, step=0, is_validation=False, on_episode=show
+                )
+        episodes = [episode for group in groups for episode in group.episodes]
+        return RunResult(run_dir=run.run_dir.root, metrics=_metrics(run, episodes))
+
+
+def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float]:
+    verdicts = [episode.verdict for episode in episodes if episode.verdict]
+    mean = sum(verdict.reward for verdict in verdicts) / len(verdicts) if verdicts else float("nan")
+    run.console.say(
+        f"{len(episodes)} episodes, {len(episodes) - len(verdicts)} failed, reward mean {mean:.3f}"
+    )
+    run.console.say(f"run directory  {run.run_dir.root}")
+    return {
+        "reward/mean": mean,
+        "rollout/episodes": len(episodes),
+        "rollout/failed_episodes": len(episodes) - len(verdicts),
+    }
+
+
+@asynccontextmanager
+async def _chats(run: Run) -> AsyncIterator[MakeChat]:
+    if run.settings.debug.openai_base_url is not None:
+        yield _remote_chats(run)
+        return
+    from astuner.backbone.local.serve import load_engine
+
+    run.console.phase(f"loading {run.settings.model.path}")
+    loaded = load_engine(run)
+    async with loaded.engine.serving():
+        yield make_token_chat(run, loaded.engine, loaded.template)
+
+
+def _remote_chats(run: Run) -> MakeChat:
+    from openai import AsyncOpenAI
+
+    debug, rollout = run.settings.debug, run.settings.rollout
+    key = os.environ.get(debug.openai_api_key_env, "not-needed")
+    client = AsyncOpenAI(base_url=debug.openai_base_url, api_key=key)
+    model_name = debug.openai_model or run.settings.model.path
+    if model_name is None:
+        raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
+
+    def make(recorder: Recorder, _task: WorkflowTask) -> RemoteChat:
+        return RemoteChat(
+            client,
+            recorder,
+            model_name=model_name,
+            temperature=rollout.temperature,
+            max_new_tokens=rollout.max_response_length_in_one_turn,
+            offers_tools=not rollout.agentscope_disable_toolcalls,
+        )
+
+    return make
+
+
+def print_episode(run: Run, episode: Episode) -> None:
+    """Show one episode: what was said, by whom, and what it was worth."""
+    say = run.console.say
+    say(f"── episode {episode.episode_id}  task {episode.task.task_id}: {episode.task.main_query}")
+    for index, call in enumerate(episode.calls):
+        earlier = episode.calls[call.extends] if call.extends is not None else None
+        new = call.messages[len(earlier.messages) + 1 if earlier else 0 :]
+        tokens = f"{len(call.prompt_ids)} + {len(call.completion.ids)} tokens"
+        say(f"call {index} of {call.agent_name} ({tokens}, {call.completion.finish_reason})")
+        for message in (*new, call.reply):
+            say(f"  {message['role']}: {_shown(message)}")
+        if call.break_reason:
+            say(f"  (a new sequence starts here: {call.break_reason})")
+    say(_outcome(episode))
+
+
+def _shown(message: dict[str, Any]) -> str:
+    calls = [f"-> {c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", ())]
+    return " ".join(part for part in (message["content"].strip(), *calls) if part)
+
+
+def _outcome(episode: Episode) -> str:
+    if episode.failure is not None:
+        return f"FAILED {episode.failure.kind}: {episode.failure.message}\n{episode.failure.traceback}"
+    assert episode.verdict is not None
+    why = f" ({episode.madness})" if episode.madness else ""
+    success = "success" if episode.verdict.is_success else "no success"
+    return f"reward {episode.verdict.reward:g} by {episode.verdict.source}{why}, {success}"

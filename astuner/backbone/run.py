@@ -1,0 +1,47 @@
+"""What every backbone is handed and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from astuner.config.schema import Settings
+from astuner.console import RunConsole
+from astuner.rollout.episode import Judge
+from astuner.run_dir import RunDir
+from astuner.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One start of astuner."""
+
+    settings: Settings
+    """The `astuner` section, typed."""
+    config: Any
+    """The whole resolved configuration with attribute access, as workflows and judges read it."""
+    run_dir: RunDir
+    search_dirs: tuple[Path, ...]
+    """Where files that the configuration names are looked for."""
+    workflow_class: type[Workflow]
+    judge: Judge | None
+    """None when every workflow returns its reward."""
+    console: RunConsole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    run_dir: Path
+    checkpoint: Path | None = None
+    """The last checkpoint that was saved."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the last step and the last validation."""
+    is_interrupted: bool = False
+
+
+class Backbone(Protocol):
+    """Runs the whole job; made by `launch` from the name in the configuration."""
+
+    async def run(self, run: Run) -> RunResult: ...

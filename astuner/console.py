@@ -1,0 +1,115 @@
+"""What a person sees while a run goes on: a live line on a terminal, plain lines elsewhere.
+
+Owns the screen and nothing else; it is given numbers and never computes metrics.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+_PLAIN_INTERVAL_SECONDS = 30.0
+
+
+class RunConsole:
+    """Shows phases of a run and one line for each step."""
+
+    def __init__(self, console: Console | None = None, *, is_live: bool = True) -> None:
+        """With `is_live=False` the screen is left to others, such as a debugger's prompt."""
+        self._console = console or Console(stderr=True, highlight=False)
+        self._is_live = is_live and self._console.is_terminal
+        self._status = Text("starting")
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            auto_refresh=False,
+        )
+        self._bar = self._progress.add_task("", total=None, note="")
+        self._live = None
+        self._last_plain = time.monotonic()
+        self._phase = ""
+
+    def __enter__(self) -> "RunConsole":
+        if self._is_live:
+            from rich.live import Live
+
+            self._live = Live(
+                get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line above the live part."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def status(self, text: str) -> None:
+        """Replace the summary above the progress bar."""
+        self._status = Text(text)
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Begin a phase of the current step, with `total` parts when their number is known."""
+        self._phase = name
+        self._last_plain = time.monotonic()
+        self._progress.reset(self._bar, total=total, description=name, note="")
+        if self._live is None and total is None:
+            self.say(name)
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Set how many parts of the phase are done; off a terminal, say so now and then."""
+        self._progress.update(self._bar, completed=done, note=note)
+        if self._live is None and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_SECONDS:
+            self._last_plain = time.monotonic()
+            total = self._progress.tasks[0].total
+            self.say(f"  {self._phase}: {done} of {total:g} {note}" if total else f"  {done} {note}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = Table(title=title, title_justify="left", show_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+    def _render(self) -> RenderableType:
+        return Group(self._status, self._progress.get_renderable())
+
+
+def step_line(step: int, num_steps: int | None, metrics: Mapping[str, float], left: str) -> str:
+    """One line about a finished step."""
+    of = f"/{num_steps}" if num_steps is not None else ""
+    seconds = metrics["rollout/seconds"] + metrics["train/seconds"]
+    return (
+        f"step {step}{of}  reward {metrics['reward/mean']:.3f}  "
+        f"success {metrics['reward/success_rate']:.2f}  "
+        f"episodes {metrics['rollout/episodes']:.0f}"
+        f" ({metrics['rollout/failed_episodes']:.0f} failed)  "
+        f"{metrics['rollout/tokens'] / max(metrics['rollout/seconds'], 1e-9):.0f} tokens/s  "
+        f"loss {metrics['train/loss']:+.4f}  {seconds:.1f} s  left {left}"
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds as people write them; "?" when not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

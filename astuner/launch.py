@@ -1,0 +1,122 @@
+"""Starts a run: configuration, run directory, workflow, judge and backbone, undone in reverse."""
+
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from astuner import log
+from astuner.backbone.run import Backbone, Run, RunResult
+from astuner.config.load import LoadedConfig, save_resolved
+from astuner.config.usage import describe_unused
+from astuner.console import RunConsole
+from astuner.errors import ConfigError
+from astuner.imports import describe_module, load_object, module_folders
+from astuner.rollout.episode import Judge
+from astuner.run_dir import RunDir
+from astuner.workflow import Workflow
+
+
+def launch(loaded: LoadedConfig, *, workflow_class: type[Workflow] | None = None) -> RunResult:
+    """Run the job to its end and say where everything lies.
+
+    `workflow_class` stands in for rollout.agentscope_workflow. Raises the errors of the tree;
+    whatever was written before stays in the run directory.
+    """
+    backbone = make_backbone(loaded.settings.backbone)
+    search_dirs = module_folders(loaded.conf_file)
+    run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
+    is_live = loaded.settings.backbone != "debug"
+    with log.install(run_dir.log_file), RunConsole(is_live=is_live) as console:
+        save_resolved(loaded.config, run_dir.config_file)
+        console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
+        for line in describe_unused(loaded.explicit_keys, loaded.settings):
+            console.say(line)
+        run = Run(
+            settings=loaded.settings,
+            config=loaded.config,
+            run_dir=run_dir,
+            search_dirs=search_dirs,
+            workflow_class=workflow_class or load_workflow(loaded, search_dirs),
+            judge=make_judge(loaded, search_dirs),
+            console=console,
+        )
+        return _run_to_end(backbone, run)
+
+
+def _run_to_end(backbone: Backbone, run: Run) -> RunResult:
+    """Run in this thread, or in one of its own where a loop already runs, as in notebooks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(backbone.run(run))
+    results: list[RunResult | BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(backbone.run(run)))
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=work, name="astuner-run")
+    thread.start()
+    thread.join()
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]
+
+
+def make_backbone(name: str) -> Backbone:
+    """Make a backbone by name. Raises ConfigError for one that this version does not have."""
+    if name == "local":
+        from astuner.backbone.local.backbone import LocalBackbone
+
+        return LocalBackbone()
+    if name == "debug":
+        from astuner.backbone.debug import DebugBackbone
+
+        return DebugBackbone()
+    raise ConfigError(
+        f"astuner.backbone: {name!r} is not available in this version; use local or debug"
+    )
+
+
+def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[Workflow]:
+    """Import the workflow class. Raises ConfigError with what its module does contain."""
+    path = loaded.settings.rollout.agentscope_workflow
+    if path is None:
+        raise ConfigError(
+            f"{loaded.conf_file}: rollout.agentscope_workflow is not set; "
+            "name your workflow class, for example my_agent.my_agent->MyWorkflow"
+        )
+    found = load_object(path, search_dirs=search_dirs)
+    if isinstance(found, type) and issubclass(found, Workflow):
+        return found
+    raise ConfigError(
+        f"rollout.agentscope_workflow: {path} is {_what(found)}, not a subclass of "
+        f"astuner.Workflow; {_siblings(found)}"
+    )
+
+
+def _siblings(found: Any) -> str:
+    module = sys.modules.get(getattr(found, "__module__", ""))
+    return describe_module(module) if module else "name a class"
+
+
+def _what(found: Any) -> str:
+    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+
+
+def make_judge(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> Judge | None:
+    """Make the configured judge; None when no judge is named."""
+    path = loaded.settings.task_judge.judge_protocol
+    if path is None:
+        return None
+    found = load_object(path, search_dirs=search_dirs)
+    if isinstance(found, type) and callable(getattr(found, "compute_reward", None)):
+        return found(loaded.config)
+    raise ConfigError(
+        f"task_judge.judge_protocol: {path} is {_what(found)} without compute_reward; "
+        "subclass astuner.task_judge.base_judge.BaseJudge"
+    )

@@ -1,0 +1,1 @@
+"""Episodes as people and programs read them after a run."""

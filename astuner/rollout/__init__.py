@@ -1,0 +1,1 @@
+"""Runs workflows on tasks: episodes, their groups, and the pool that bounds them."""

@@ -1,0 +1,184 @@
+"""One attempt at a task, from a fresh workflow to a verdict or a recorded failure.
+
+Owns the episode's deadline and the boundary around user code. Nothing that a workflow or a judge
+does leaves this file as an exception, except cancellation of the whole run.
+"""
+
+import asyncio
+import inspect
+import math
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
+from astuner.inference.chat import Chat
+from astuner.trajectory.episode import Episode, Failure
+from astuner.trajectory.merge import merge_calls
+from astuner.trajectory.recorder import Recorder
+from astuner.tuner import ModelTuner, as_chat_model
+from astuner.types import Verdict, WorkflowOutput, WorkflowTask
+from astuner.workflow import Workflow
+
+_CANCEL_GRACE_SECONDS = 5.0
+
+
+class Judge(Protocol):
+    """What `task_judge.judge_protocol` names."""
+
+    def compute_reward(self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput) -> Any:
+        """Return `(reward, is_success)`, or an awaitable of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeSettings:
+    """What an episode needs beside its task."""
+
+    make_workflow: Callable[[], Workflow]
+    make_chat: Callable[[Recorder, WorkflowTask], Chat]
+    judge: Judge | None
+    """None when every workflow returns its reward."""
+    config: Any
+    """The resolved configuration as workflows read it."""
+    timeout_seconds: float
+    judge_timeout_seconds: float
+    madness_reward: float
+
+
+async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Episode:
+    """Run one attempt to its end; failures become data."""
+    recorder = Recorder()
+    started = time.monotonic()
+    output, verdict, failure = WorkflowOutput(), None, None
+    try:
+        output = await _run_workflow(workflow_task, settings, recorder)
+        if recorder.madness is None:
+            verdict = await _judge(workflow_task, output, settings)
+    except EpisodeError as error:
+        if recorder.madness is None:
+            failure = Failure(
+                kind=type(error).__name__,
+                message=str(error),
+                traceback="".join(traceback.format_exception(error)),
+            )
+    recorder.ended = recorder.ended or "finished"
+    if recorder.madness is not None:
+        verdict = Verdict(reward=settings.madness_reward, is_success=False, source="madness")
+    return Episode(
+        episode_id=workflow_task.episode_id,
+        task=workflow_task.task,
+        step=workflow_task.step,
+        attempt=workflow_task.attempt,
+        is_validation=workflow_task.is_validation,
+        calls=tuple(recorder.calls),
+        sequences=tuple(merge_calls(recorder.calls)),
+        verdict=verdict,
+        failure=failure,
+        metadata=output.metadata,
+        context_overflow=recorder.context_overflow,
+        madness=recorder.madness,
+        seconds=time.monotonic() - started,
+    )
+
+
+async def _run_workflow(
+    workflow_task: WorkflowTask, settings: EpisodeSettings, recorder: Recorder
+) -> WorkflowOutput:
+    with boundary(WorkflowError, "the workflow could not be made"):
+        workflow = settings.make_workflow()
+    tuner = ModelTuner(
+        settings.make_chat(recorder, workflow_task),
+        config=settings.config,
+        trainable_targets=workflow.trainable_targets,
+    )
+    name = f"workflow {workflow.name!r}"
+    with boundary(WorkflowError, f"{name} raised"):
+        output = await _bounded(
+            workflow.execute(workflow_task, as_chat_model(tuner)),
+            seconds=settings.timeout_seconds,
+            error=WorkflowError(
+                f"{name} did not finish in {settings.timeout_seconds:g} s "
+                "(rollout.episode_timeout_seconds)"
+            ),
+            recorder=recorder,
+        )
+    if not isinstance(output, WorkflowOutput):
+        raise WorkflowError(
+            f"{name} returned {type(output).__name__}; execute must return a WorkflowOutput"
+        )
+    return output
+
+
+async def _bounded(
+    work: Any, *, seconds: float, error: EpisodeError, recorder: Recorder | None = None
+) -> Any:
+    """Await `work` for at most `seconds`, then cancel it and raise `error`.
+
+    Agent frameworks may swallow a cancellation, so the wait for it is bounded too; afterwards the
+    closed recorder refuses the model calls of whatever still runs.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done:
+            return task.result()
+        if recorder is not None:
+            recorder.ended = recorder.ended or "its time is over"
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_GRACE_SECONDS)
+        raise error
+    finally:
+        task.cancel()
+
+
+async def _judge(
+    workflow_task: WorkflowTask, output: WorkflowOutput, settings: EpisodeSettings
+) -> Verdict:
+    if output.reward is not None:
+        reward = _finite(output.reward, WorkflowError, "the workflow's reward")
+        success = output.is_success if output.is_success is not None else reward > 0
+        return Verdict(reward=reward, is_success=success, source="workflow")
+    if settings.judge is None:
+        raise JudgeError(
+            "the workflow returned no reward and no judge is configured: return "
+            "WorkflowOutput(reward=...), or set task_judge.judge_protocol"
+        )
+    name = f"judge {type(settings.judge).__name__}"
+    with boundary(JudgeError, f"{name} raised"):
+        result = await _bounded(
+            _ask(settings.judge, workflow_task, output),
+            seconds=settings.judge_timeout_seconds,
+            error=JudgeError(
+                f"{name} did not answer in {settings.judge_timeout_seconds:g} s "
+                "(task_judge.judge_timeout_seconds)"
+            ),
+        )
+    return _verdict(result, name)
+
+
+async def _ask(judge: Judge, workflow_task: WorkflowTask, output: WorkflowOutput) -> Any:
+    """Judges may be sync or async; sync ones run in a thread, so that they cannot stall the rest."""
+    if inspect.iscoroutinefunction(judge.compute_reward):
+        return await judge.compute_reward(workflow_task, output)
+    result = await asyncio.to_thread(judge.compute_reward, workflow_task, output)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _verdict(result: Any, name: str) -> Verdict:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise JudgeError(f"{name} returned {result!r}; expected (reward, is_success)")
+    reward, is_success = result
+    return Verdict(
+        reward=_finite(reward, JudgeError, f"{name}: the reward"),
+        is_success=bool(is_success),
+        source="judge",
+    )
+
+
+def _finite(value: Any, kind: type[EpisodeError], what: str) -> float:
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return float(value)
+    raise kind(f"{what} is {value!r}; expected a finite number")

@@ -1,0 +1,48 @@
+"""Interrupts user code that blocks the event loop, at the line where it stands.
+
+A workflow that sleeps or computes without awaiting stalls every other episode. An alarm is pushed
+back while the loop turns; when it goes off, an exception is raised inside the blocking call, so the
+traceback names the line and only that episode fails. Works where the loop runs in the main thread
+of a system with SIGALRM; elsewhere there is no protection.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from astuner.errors import WorkflowError
+
+
+@contextmanager
+def loop_watchdog(max_blocked_seconds: float) -> Iterator[None]:
+    """Raise WorkflowError in code that keeps the running loop busy for longer than allowed."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, frame: FrameType | None) -> None:
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "unknown place"
+        raise WorkflowError(
+            f"blocked all other episodes for {max_blocked_seconds:g} s at {place}; await it, or "
+            "run it with asyncio.to_thread"
+        )
+
+    loop = asyncio.get_running_loop()
+    interval = max(max_blocked_seconds / 10, 0.01)
+    timer: list[asyncio.TimerHandle] = []
+
+    def push_back() -> None:
+        signal.setitimer(signal.ITIMER_REAL, max_blocked_seconds, max_blocked_seconds)
+        timer[:] = [loop.call_later(interval, push_back)]
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    push_back()
+    try:
+        yield
+    finally:
+        timer[0].cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,0 +1,272 @@
+"""Episodes, their failures as data, groups and the pool."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from astuner.errors import BackboneError
+from astuner.rollout.episode import EpisodeSettings, run_episode
+from astuner.rollout.pool import PoolSettings, RolloutPool
+from astuner.types import Task, WorkflowOutput, WorkflowTask
+from astuner.workflow import Workflow
+from tests.chats import make_chat
+from tests.fakes import ScriptedEngine
+
+TASK = Task(main_query="What is 2 + 3?", task_id="t1", metadata={"answer": "5"})
+
+
+class AskOnce(Workflow):
+    name: str = "ask_once"
+
+    async def execute(self, workflow_task, model_tuner):
+        reply = await model_tuner._chat.complete(request(workflow_task))
+        return WorkflowOutput(metadata={"final_answer": reply.text})
+
+
+def request(workflow_task):
+    from astuner.inference.chat import ChatRequest
+
+    return ChatRequest(messages=[{"role": "user", "content": workflow_task.task.main_query}])
+
+
+class ExactJudge:
+    def compute_reward(self, workflow_task, workflow_output):
+        is_right = workflow_output.metadata["final_answer"] == workflow_task.task.metadata["answer"]
+        return (1.0 if is_right else 0.0), is_right
+
+
+def settings(workflow=AskOnce, judge=None, engine=None, **changes):
+    engine = engine or ScriptedEngine(lambda prompt: "5")
+
+    def chat_of(recorder, _task):
+        chat = make_chat(engine, find_madness=changes.get("find_madness", lambda reply: None))
+        chat.recorder = recorder
+        return chat
+
+    return EpisodeSettings(
+        make_workflow=workflow,
+        make_chat=chat_of,
+        judge=judge or ExactJudge(),
+        config=SimpleNamespace(),
+        timeout_seconds=changes.get("timeout_seconds", 5.0),
+        judge_timeout_seconds=changes.get("judge_timeout_seconds", 5.0),
+        madness_reward=-1.0,
+    )
+
+
+def attempt(**changes):
+    fields = dict(task=TASK, episode_id="e", step=0, attempt=0, is_validation=False)
+    return WorkflowTask(**{**fields, **changes})
+
+
+def run(workflow=AskOnce, **changes):
+    return asyncio.run(run_episode(attempt(), settings(workflow, **changes)))
+
+
+def workflow_that(body):
+    class Custom(Workflow):
+        name: str = "custom"
+
+        async def execute(self, workflow_task, model_tuner):
+            return await body(workflow_task, model_tuner)
+
+    return Custom
+
+
+def test_the_judge_decides_when_the_workflow_gives_no_reward():
+    episode = run()
+    assert episode.verdict.reward == 1.0 and episode.verdict.source == "judge"
+    assert len(episode.sequences) == 1 and episode.sequences[0].num_trained == 2
+
+
+def test_a_reward_of_the_workflow_wins_and_the_judge_is_not_called():
+    class NoJudge:
+        def compute_reward(self, *_):
+            raise AssertionError("called")
+
+    async def body(task, tuner):
+        return WorkflowOutput(reward=0.25, is_success=False)
+
+    episode = run(workflow_that(body), judge=NoJudge())
+    assert (episode.verdict.reward, episode.verdict.source) == (0.25, "workflow")
+
+
+async def _raises(task, tuner):
+    raise KeyError("missing")
+
+
+async def _none(task, tuner):
+    return None
+
+
+async def _nan(task, tuner):
+    return WorkflowOutput(reward=float("nan"))
+
+
+async def _hangs(task, tuner):
+    await asyncio.sleep(60)
+
+
+async def _swallows_cancellation(task, tuner):
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        return WorkflowOutput(reward=1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (_raises, "workflow 'custom' raised: KeyError: 'missing'"),
+        (_none, "returned NoneType; execute must return a WorkflowOutput"),
+        (_nan, "the workflow's reward is nan; expected a finite number"),
+        (_hangs, "did not finish in 0.1 s"),
+        (_swallows_cancellation, "did not finish in 0.1 s"),
+    ],
+)
+def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
+    episode = run(workflow_that(body), timeout_seconds=0.1)
+    assert episode.verdict is None
+    assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
+
+
+def test_the_traceback_of_a_failed_workflow_names_its_line():
+    episode = run(workflow_that(_raises))
+    assert 'raise KeyError("missing")' in episode.failure.traceback
+
+
+class Judge:
+    def __init__(self, result):
+        self._result = result
+
+    def compute_reward(self, *_):
+        return self._result() if callable(self._result) else self._result
+
+
+def _sleep_long():
+    time.sleep(0.5)
+    return 1.0, True
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (Judge(lambda: 1 / 0), "judge Judge raised: ZeroDivisionError"),
+        (Judge(0.5), "returned 0.5; expected (reward, is_success)"),
+        (Judge((float("inf"), True)), "the reward is inf"),
+        (Judge(_sleep_long), "did not answer in 0.1 s"),
+    ],
+)
+def test_a_broken_judge_is_a_failed_episode_never_a_reward(judge, message):
+    episode = run(judge=judge, judge_timeout_seconds=0.1)
+    assert episode.verdict is None
+    assert episode.failure.kind == "JudgeError" and message in episode.failure.message
+    assert episode.num_sampled_tokens == 2
+
+
+def test_madness_replaces_the_reward():
+    episode = run(find_madness=lambda reply: "nonsense: repeats")
+    assert (episode.verdict.reward, episode.verdict.source) == (-1.0, "madness")
+
+
+def test_a_workflow_that_outlives_its_deadline_gets_no_further_answers():
+    refused = []
+
+    async def body(task, tuner):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            try:
+                await tuner._chat.complete(request(task))
+            except Exception as error:
+                refused.append(str(error))
+            raise
+
+    run(workflow_that(body), timeout_seconds=0.05)
+    assert "its time is over" in refused[0]
+
+
+def pool(max_parallel=4, max_failed_fraction=0.5, **changes):
+    limits = PoolSettings(max_parallel=max_parallel, max_failed_fraction=max_failed_fraction)
+    return RolloutPool(settings(**changes), limits)
+
+
+def roll_out(pool, num_tasks=3, num_repeat=4):
+    tasks = [TASK.model_copy(update={"task_id": f"t{i}"}) for i in range(num_tasks)]
+    seen = []
+
+    async def go():
+        return await pool.run(
+            tasks, num_repeat=num_repeat, step=7, is_validation=False, on_episode=seen.append
+        )
+
+    return asyncio.run(go()), seen
+
+
+def test_groups_come_in_the_order_of_tasks_with_all_their_attempts():
+    groups, seen = roll_out(pool())
+    assert [group.task.task_id for group in groups] == ["t0", "t1", "t2"]
+    assert [episode.attempt for episode in groups[1].episodes] == [0, 1, 2, 3]
+    assert len({episode.episode_id for episode in seen}) == 12
+
+
+def test_no_more_episodes_run_at_once_than_allowed():
+    engine = ScriptedEngine(lambda prompt: "5", delay_seconds=0.01)
+    roll_out(pool(engine=engine, max_parallel=4))
+    assert engine.most_running == 4
+
+
+def test_failed_episodes_leave_their_group_and_are_counted():
+    engine = ScriptedEngine(lambda prompt: "5")
+
+    async def body(task, tuner):
+        if task.attempt == 0:
+            raise RuntimeError("first one breaks")
+        return WorkflowOutput(reward=1.0)
+
+    groups, _ = roll_out(pool(workflow=workflow_that(body), engine=engine))
+    assert [len(group.judged) for group in groups] == [3, 3, 3]
+    assert all(len(group.episodes) == 4 for group in groups)
+
+
+def test_too_many_failures_stop_the_run_with_the_commonest_reason():
+    async def body(task, tuner):
+        raise RuntimeError("no such tool")
+
+    with pytest.raises(BackboneError, match="no such tool") as caught:
+        roll_out(pool(workflow=workflow_that(body)))
+    assert "7 of 12 episodes failed" in str(caught.value)
+
+
+def test_a_workflow_that_blocks_the_event_loop_is_interrupted_at_its_line():
+    async def body(task, tuner):
+        if task.attempt == 0:
+            time.sleep(30)
+        return WorkflowOutput(reward=1.0)
+
+    groups, _ = roll_out(
+        pool(workflow=workflow_that(body), timeout_seconds=0.3), num_tasks=1, num_repeat=4
+    )
+    failure = groups[0].episodes[0].failure
+    assert "blocked all other episodes" in failure.message and "test_rollout.py" in failure.message
+    assert len(groups[0].judged) == 3
+
+
+def test_cancelling_the_pool_cancels_its_model_calls():
+    engine = ScriptedEngine(lambda prompt: "5", delay_seconds=60)
+
+    async def go():
+        work = asyncio.ensure_future(
+            pool(engine=engine).run(
+                [TASK], num_repeat=2, step=0, is_validation=False, on_episode=lambda e: None
+            )
+        )
+        await asyncio.sleep(0.05)
+        work.cancel()
+        await asyncio.wait({work}, timeout=5)
+        return work.cancelled()
+
+    assert asyncio.run(go())
+    assert engine.cancelled == 2
