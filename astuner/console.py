@@ -64,21 +64,18 @@ class RunConsole:
         """Replace the summary above the progress bar."""
         self._status = Text(text)
 
-    def phase(self, name: str, total: int | None = None) -> None:
-        """Begin a phase of the current step, with `total` parts when their number is known."""
+    def phase(self, name: str) -> None:
+        """Begin a phase, such as the rollout of a step."""
         self._phase = name
         self._last_plain = time.monotonic()
-        self._progress.reset(self._bar, total=total, description=name, note="")
-        if self._live is None and total is None:
-            self.say(name)
+        self._progress.reset(self._bar, total=None, description=name, note="")
 
-    def advance(self, done: int, note: str = "") -> None:
+    def advance(self, done: int, total: int, note: str = "") -> None:
         """Set how many parts of the phase are done; off a terminal, say so now and then."""
-        self._progress.update(self._bar, completed=done, note=note)
+        self._progress.update(self._bar, completed=done, total=total, note=note)
         if self._live is None and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_SECONDS:
             self._last_plain = time.monotonic()
-            total = self._progress.tasks[0].total
-            self.say(f"  {self._phase}: {done} of {total:g} {note}" if total else f"  {done} {note}")
+            self.say(f"  {self._phase}: {done} of {total} {note}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(title=title, title_justify="left", show_edge=False)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ def launch(loaded: LoadedConfig, *, workflow_class: type[Workflow] | None = None
     `workflow_class` stands in for rollout.agentscope_workflow. Raises the errors of the tree;
     whatever was written before stays in the run directory.
     """
-    backbone = make_backbone(loaded.settings.backbone)
+    make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = module_folders(loaded.conf_file)
+    workflow_class = workflow_class or load_workflow(loaded, search_dirs)
+    judge = make_judge(loaded, search_dirs)
     run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
     is_live = loaded.settings.backbone != "debug"
     with log.install(run_dir.log_file), RunConsole(is_live=is_live) as console:
@@ -38,11 +41,11 @@ def launch(loaded: LoadedConfig, *, workflow_class: type[Workflow] | None = None
             config=loaded.config,
             run_dir=run_dir,
             search_dirs=search_dirs,
-            workflow_class=workflow_class or load_workflow(loaded, search_dirs),
-            judge=make_judge(loaded, search_dirs),
+            workflow_class=workflow_class,
+            judge=judge,
             console=console,
         )
-        return _run_to_end(backbone, run)
+        return _run_to_end(make_backbone(), run)
 
 
 def _run_to_end(backbone: Backbone, run: Run) -> RunResult:
@@ -67,19 +70,30 @@ def _run_to_end(backbone: Backbone, run: Run) -> RunResult:
     return results[0]
 
 
-def make_backbone(name: str) -> Backbone:
-    """Make a backbone by name. Raises ConfigError for one that this version does not have."""
-    if name == "local":
-        from astuner.backbone.local.backbone import LocalBackbone
+def backbone_maker(name: str) -> Callable[[], Backbone]:
+    """What makes the backbone of that name; the libraries it needs are imported when it is called.
 
-        return LocalBackbone()
-    if name == "debug":
-        from astuner.backbone.debug import DebugBackbone
+    Raises ConfigError for a backbone that this version does not have.
+    """
+    makers = {"local": _make_local, "debug": _make_debug}
+    if name not in makers:
+        raise ConfigError(
+            f"astuner.backbone: {name!r} is not available in this version; "
+            f"available are {', '.join(makers)}"
+        )
+    return makers[name]
 
-        return DebugBackbone()
-    raise ConfigError(
-        f"astuner.backbone: {name!r} is not available in this version; use local or debug"
-    )
+
+def _make_local() -> Backbone:
+    from astuner.backbone.local.backbone import LocalBackbone
+
+    return LocalBackbone()
+
+
+def _make_debug() -> Backbone:
+    from astuner.backbone.debug import DebugBackbone
+
+    return DebugBackbone()
 
 
 def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[Workflow]:

@@ -38,7 +38,6 @@ class DebugBackbone:
         async with _chats(run) as make_chat:
             pool = make_pool(run, make_chat, max_parallel=debug.debug_max_parallel)
             num_repeat = run.settings.rollout.num_repeat
-            run.console.phase("rollout", len(tasks) * num_repeat)
             with interrupt_on_ctrl_c(run.console):
                 groups = await pool.run(
                     tasks, num_repeat=num_repeat, step=0, is_validation=False, on_episode=show
@@ -68,7 +67,7 @@ async def _chats(run: Run) -> AsyncIterator[MakeChat]:
         return
     from astuner.backbone.local.serve import load_engine
 
-    run.console.phase(f"loading {run.settings.model.path}")
+    run.console.say(f"loading {run.settings.model.path}")
     loaded = load_engine(run)
     async with loaded.engine.serving():
         yield make_token_chat(run, loaded.engine, loaded.template)

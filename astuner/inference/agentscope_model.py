@@ -85,7 +85,8 @@ def _validated(reply: ChatReply, model: Any) -> dict[str, Any] | None:
 
 def _response(reply: ChatReply, *, metadata: dict[str, Any] | None = None) -> Any:
     from agentscope.message import TextBlock, ThinkingBlock, ToolUseBlock
-    from agentscope.model import ChatResponse, ChatUsage
+    from agentscope.model import ChatResponse
+    from agentscope.model._model_usage import ChatUsage
 
     content: list[Any] = []
     if reply.reasoning:

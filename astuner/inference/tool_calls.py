@@ -2,27 +2,29 @@
 
 Owns the formats by name, the folding of tools into plain messages for templates that know no
 tools, and the check of a call against the tool's schema. Pure text: no tokens, no templates.
-Tools and messages are dictionaries in OpenAI's chat format.
+Tools and messages are those of OpenAI's chat format; arguments of calls are objects, not text.
 """
 
 import difflib
 import functools
 import json
-import os.path
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from astuner.errors import ConfigError, WorkflowError
+from astuner.errors import ConfigError, EngineError, WorkflowError
 
 Message = dict[str, Any]
 """A chat message in OpenAI's format."""
-Tool = dict[str, Any]
+Tool = Mapping[str, Any]
 """{"type": "function", "function": {"name": ..., "description": ..., "parameters": JSON schema}}"""
-Render = Callable[[list[Message], list[Tool] | None], str]
-"""A chat template: messages and the tools offered in, the text of the conversation out."""
+Render = Callable[[list[Message], list[dict[str, Any]] | None], str]
+"""A chat template: messages and the tools offered in, the text of the conversation out.
+
+Raises EngineError, or any error of a failing template.
+"""
 
 SHOWN_CHARACTERS = 160
 """Longest piece of a reply that a reason quotes."""
@@ -63,7 +65,7 @@ class ToolFormat(Protocol):
 
         `text` holds the special tokens, except the end token. A reply without calls comes back
         unchanged; otherwise whitespace next to a removed call is removed with it. A leading
-        `<think>` block is text, whatever it mentions. Never raises.
+        `<think>` block is text, whatever it mentions. No text makes it raise.
         """
         ...
 
@@ -114,7 +116,8 @@ def _parsed(text: str, found: Iterable[_Found]) -> ParsedReply:
     kept_from = 0
     for stretch in found:
         if stretch.problem is not None:
-            malformed.append(f"{stretch.problem}: {_shown(text[stretch.start : stretch.end])}")
+            fragment = _shown(text[stretch.start : stretch.end])
+            malformed.append(f"{stretch.problem}: {fragment!r}")
             continue
         piece = text[kept_from : stretch.start].rstrip()
         pieces.append(piece.lstrip() if calls else piece)
@@ -155,6 +158,13 @@ def _decode(text: str, at: int) -> _Decoded:
     return _Decoded(value=value, end=end)
 
 
+def _decode_all(text: str) -> Any:
+    decoded = _decode(text, 0)
+    if text[decoded.end :].strip():
+        raise ValueError("text after the JSON")
+    return decoded.value
+
+
 def _encode(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -180,10 +190,7 @@ def _as_call(value: Any, *argument_keys: str) -> ToolCall:
 def _as_arguments(value: Any) -> dict[str, Any]:
     """The object itself, or the one that a JSON string holds. Raises ValueError for others."""
     if isinstance(value, str):
-        decoded = _decode(value, 0)
-        if value[decoded.end :].strip():
-            raise ValueError("text after the JSON of the arguments")
-        value = decoded.value
+        value = _decode_all(value)
     if not isinstance(value, dict):
         raise ValueError("the arguments are not an object")
     return value
@@ -249,6 +256,15 @@ _CODER_PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
 _CODER_VALUE_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>))")
 _CODER_END = re.compile(r"\s*</function>")
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
+_TYPE_NAMES: dict[type, set[str]] = {
+    type(None): {"null"},
+    bool: {"boolean"},
+    int: {"integer", "number"},
+    float: {"number"},
+    str: {"string"},
+    list: {"array"},
+    dict: {"object"},
+}
 
 
 class Qwen3Coder:
@@ -285,9 +301,7 @@ class Qwen3Coder:
             yield found
             at = found.end
 
-    def _read(
-        self, text: str, start: int, value_ends: list[int], tools: Sequence[Tool]
-    ) -> _Found:
+    def _read(self, text: str, start: int, value_ends: list[int], tools: Sequence[Tool]) -> _Found:
         try:
             function = _CODER_FUNCTION.match(text, start)
             if function is None:
@@ -297,8 +311,8 @@ class Qwen3Coder:
         except ValueError as error:
             return _Found(start=start, end=_fragment_end(text, start), problem=str(error))
         name = function[1].strip()
-        schemas = _property_schemas(name, tools)
-        arguments = {key: _typed(raw, schemas.get(key)) for key, raw in values.value.items()}
+        types = _parameter_types(name, tools)
+        arguments = {key: _typed(raw, types.get(key, set())) for key, raw in values.value.items()}
         return _Found(start=start, end=end, calls=(ToolCall(name=name, arguments=arguments),))
 
 
@@ -323,53 +337,51 @@ def _read_parameters(text: str, at: int, value_ends: list[int]) -> _Decoded:
     return _Decoded(value=values, end=function_end.end())
 
 
-def _property_schemas(name: str, tools: Sequence[Tool]) -> dict[str, Any]:
-    function = _function_named(name, tools)
-    parameters = function.get("parameters") if function else None
-    properties = parameters.get("properties") if isinstance(parameters, dict) else None
-    return properties if isinstance(properties, dict) else {}
+def _parameter_types(name: str, tools: Sequence[Tool]) -> dict[str, set[str]]:
+    """JSON types that the tool's schema allows for each parameter, as far as it says."""
+    function = _function_named(name, tools) or {}
+    root = function.get("parameters") or {}
+    properties = root.get("properties") or {}
+    return {key: _schema_types(schema, root) for key, schema in properties.items()}
 
 
-def _typed(raw: str, schema: Any) -> Any:
-    """The value that `raw` stands for under `schema`; `raw` itself where it fits no other type."""
-    types = _schema_types(schema) - {"string"}
-    if not types:
-        return raw
-    # Chat templates print booleans and null as Python does.
-    if raw.strip() in _PYTHON_WORDS:
-        value = _PYTHON_WORDS[raw.strip()]
-    else:
-        try:
-            decoded = _decode(raw, 0)
-        except ValueError:
-            return raw
-        if raw[decoded.end :].strip():
-            return raw
-        value = decoded.value
-    return value if _type_names(value) & types else raw
-
-
-def _schema_types(schema: Any) -> set[str]:
-    if not isinstance(schema, dict):
+def _schema_types(schema: Any, root: Mapping[str, Any]) -> set[str]:
+    if not isinstance(schema, Mapping):
         return set()
+    if str(schema.get("$ref", "")).startswith("#/$defs/"):
+        name = schema["$ref"].removeprefix("#/$defs/")
+        return _schema_types(root.get("$defs", {}).get(name), root)
     own = schema.get("type", [])
     types = {own} if isinstance(own, str) else set(own)
-    for key in ("anyOf", "oneOf"):
+    for key in ("anyOf", "oneOf", "allOf"):
         for option in schema.get(key, []):
-            types |= _schema_types(option)
+            types |= _schema_types(option, root)
     return types
 
 
+def _typed(raw: str, types: set[str]) -> Any:
+    """The value that `raw` stands for if it is of one of the types; else `raw` itself."""
+    if types <= {"string"}:
+        return raw
+    try:
+        value = _decode_parameter(raw)
+    except ValueError:
+        return raw
+    return value if _type_names(value) & types else raw
+
+
+def _decode_parameter(raw: str) -> Any:
+    # Chat templates print booleans and null as Python does.
+    if raw.strip() in _PYTHON_WORDS:
+        return _PYTHON_WORDS[raw.strip()]
+    return _decode_all(raw)
+
+
 def _type_names(value: Any) -> set[str]:
-    if value is None:
-        return {"null"}
-    if isinstance(value, bool):
-        return {"boolean"}
-    if isinstance(value, int):
-        return {"integer", "number"}
-    if isinstance(value, float):
-        return {"number", "integer"} if value.is_integer() else {"number"}
-    return {"array"} if isinstance(value, list) else {"object"} if isinstance(value, dict) else set()
+    """The JSON types that a decoded value belongs to."""
+    if isinstance(value, float) and value.is_integer():
+        return {"number", "integer"}
+    return _TYPE_NAMES[type(value)]
 
 
 _LLAMA_START = re.compile(
@@ -424,7 +436,7 @@ _MISTRAL_NAME = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\]([^\s\[\]{}]+))?\[AR
 
 
 class Mistral:
-    """`[TOOL_CALLS]` before one JSON list of {"name", "arguments"}: Mistral up to 2024."""
+    """`[TOOL_CALLS]` before one JSON list of {"name", "arguments"}: older Mistral."""
 
     name = "mistral"
 
@@ -450,8 +462,8 @@ class Mistral:
     def _read(self, text: str, start: int) -> _Found:
         try:
             decoded = _decode(text, start + len(_MISTRAL_TAG))
-            if not isinstance(decoded.value, list):
-                raise ValueError("the JSON is not a list")
+            if not isinstance(decoded.value, list) or not decoded.value:
+                raise ValueError("the JSON is not a list of calls")
             if text[decoded.end :].strip():
                 raise ValueError("text after the JSON")
             calls = tuple(_as_call(entry, "arguments") for entry in decoded.value)
@@ -461,7 +473,7 @@ class Mistral:
 
 
 class MistralArgs:
-    """`[TOOL_CALLS]name[ARGS]{…}` for each call, optionally with `[CALL_ID]`: Mistral since 2025."""
+    """`[TOOL_CALLS]name[ARGS]{…}` for each call, with or without `[CALL_ID]`: newer Mistral."""
 
     name = "mistral_args"
 
@@ -511,7 +523,7 @@ FOLDED_FORMAT = FORMATS["hermes"]
 """In which `default_tool_prompt` asks for calls and `fold_tools` writes them."""
 
 
-_PROBE_TOOL: Tool = {
+_PROBE_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "probe_lookup",
@@ -572,18 +584,21 @@ def _rendered_probe(render: Render) -> str | None:
         plain = render([user, plain_reply], tools)
         called = render([user, call_reply], tools)
     # Templates run as Python: one that was not written for calls fails with any of these.
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
+    except (EngineError, TemplateError, TypeError, ValueError, LookupError, AttributeError):
         return None
-    start = len(os.path.commonprefix([plain, called]))
-    end_of_turn = plain.rpartition(_PROBE_TEXT)[2]
-    written = called[start:].removesuffix(end_of_turn)
+    pairs = enumerate(zip(plain, called, strict=False))
+    start = next((index for index, (one, other) in pairs if one != other), len(plain))
+    end_of_turn = plain.rpartition(_PROBE_TEXT)[2].strip()
+    written = called[start:].rstrip().removesuffix(end_of_turn)
     return written if "probe_lookup" in written else None
 
 
 def default_tool_prompt(tools: Sequence[Tool]) -> str:
     """What a system message says about the tools when the chat template cannot say it."""
     functions = "\n".join(_encode(tool["function"]) for tool in tools)
-    example = '<tool_call>\n{"name": "function name", "arguments": {"argument": "value"}}\n</tool_call>'
+    example = (
+        '<tool_call>\n{"name": "function name", "arguments": {"argument": "value"}}\n</tool_call>'
+    )
     return (
         "You can call functions. Each line between the tags describes one as a JSON schema:\n"
         f"<tools>\n{functions}\n</tools>\n"
@@ -599,63 +614,34 @@ def fold_tools(messages: Sequence[Message], tools: Sequence[Tool] | None) -> lis
     The tools go into the system message, which is added if missing. Every other message is
     folded by itself, so that the folding of a conversation begins with the folding of each of
     its beginnings. For the same reason each result is a user message of its own, although
-    the results of parallel calls arrive together.
-    Raises WorkflowError for a folded message with content other than text.
+    the results of parallel calls arrive together. Contents are texts or None.
     """
     folded = [_fold(message) for message in messages]
     if not tools:
         return folded
     prompt = default_tool_prompt(tools)
-    if not folded or folded[0].get("role") != "system":
+    if not folded or folded[0]["role"] != "system":
         return [{"role": "system", "content": prompt}, *folded]
-    system = folded[0]
-    content = "\n\n".join(part for part in (_content_text(system), prompt) if part)
-    return [{**system, "content": content}, *folded[1:]]
+    return [{**folded[0], "content": _joined("\n\n", folded[0]["content"], prompt)}, *folded[1:]]
 
 
 def _fold(message: Message) -> Message:
-    if message.get("role") == "tool":
-        content = f"<tool_response>\n{_content_text(message)}\n</tool_response>"
-        return {"role": "user", "content": content}
+    content = message.get("content") or ""
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     if not message.get("tool_calls"):
         return message
-    calls = [_message_call(entry) for entry in message["tool_calls"]]
-    parts = (_content_text(message), FOLDED_FORMAT.write(calls))
-    return {"role": message["role"], "content": "\n".join(part for part in parts if part)}
+    functions = [entry["function"] for entry in message["tool_calls"]]
+    calls = [
+        ToolCall(name=function["name"], arguments=function.get("arguments") or {})
+        for function in functions
+    ]
+    kept = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**kept, "content": _joined("\n", content, FOLDED_FORMAT.write(calls))}
 
 
-def _message_call(entry: dict[str, Any]) -> ToolCall:
-    function = with_object_arguments(entry)["function"]
-    return ToolCall(name=function["name"], arguments=function["arguments"], id=entry.get("id"))
-
-
-def with_object_arguments(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of a message's `tool_calls` with the arguments as an object.
-
-    OpenAI's format has them as a JSON string, chat templates expect an object. Arguments that
-    are no JSON object stay as they are.
-    """
-    function = entry["function"]
-    try:
-        arguments = _as_arguments(function.get("arguments") or {})
-    except ValueError:
-        return entry
-    return {**entry, "function": {**function, "arguments": arguments}}
-
-
-def _content_text(message: Message) -> str:
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = [part.get("text") for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        kinds = sorted({str(part.get("type")) for part in content})
-        raise WorkflowError(
-            f"a {message.get('role')} message next to tool calls has content of type "
-            f"{', '.join(kinds)}; the model's chat template knows no tools, so only text can "
-            "be given. Send text."
-        )
-    return "".join(texts)
+def _joined(separator: str, *parts: str | None) -> str:
+    return separator.join(part for part in parts if part)
 
 
 def check_call(call: ToolCall, tools: Sequence[Tool]) -> str | None:
@@ -675,7 +661,7 @@ def check_call(call: ToolCall, tools: Sequence[Tool]) -> str | None:
     return None if error is None else f"call of {call.name!r}: {_shown(_in_words(error))}"
 
 
-def _function_named(name: str, tools: Sequence[Tool]) -> dict[str, Any] | None:
+def _function_named(name: str, tools: Sequence[Tool]) -> Mapping[str, Any] | None:
     functions = (tool["function"] for tool in tools)
     return next((function for function in functions if function["name"] == name), None)
 

@@ -1,0 +1,73 @@
+# Every command that a developer or CI needs. All of them make the environment .venv first.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first of these that runs and is new enough; PYTHON=/path/to/python3 takes another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
+
+VENV := .venv
+comma := ,
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
+MODEL := models/smollm2-135m-instruct
+
+.PHONY: help
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: quickstart
+quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
+	@$(BIN)/python scripts/get_smollm2.py $(MODEL)
+	$(BIN)/astuner --conf tutorial/example_math_agent/math_agent_laptop.yaml --backbone=local
+
+.PHONY: test
+test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
+
+.PHONY: test-slow
+test-slow: $(VENV)/dev.stamp ## Run the tests marked slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(TESTS)
+
+.PHONY: lint
+lint: $(VENV)/dev.stamp ## Check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: format
+format: $(VENV)/dev.stamp ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+.PHONY: types
+types: $(VENV)/dev.stamp ## Check types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+.PHONY: clean
+clean: ## Remove the environment and caches; models and runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made.stamp:
+	@test -n "$(PYTHON)" || { echo "astuner needs Python 3.11 or newer, and none was found." \
+		"Install one, or name it: make PYTHON=/path/to/python3.11 quickstart" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# setuptools first and no build isolation: nothing is then installed past constraints.txt.
+define install
+	@echo "installing astuner and its packages into $(VENV); the first time takes minutes"
+	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[$(1)]'
+endef
+
+$(VENV)/quickstart.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
+	$(call install,quickstart)
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
+	$(call install,quickstart$(comma)dev)
+	@touch $(VENV)/quickstart.stamp $@

@@ -1,0 +1,72 @@
+"""From judged groups to samples, and what a step's rollout looked like in numbers.
+
+Pure: no model, no files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from astuner.algorithm.advantage import AdvantageFunction, has_spread
+from astuner.algorithm.metrics import mean
+from astuner.trajectory.episode import Group
+from astuner.trajectory.samples import TrainSample, make_samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The samples of one step."""
+
+    samples: tuple[TrainSample, ...]
+    num_flat_groups: int
+    """Groups left out because their rewards are all equal."""
+    num_small_groups: int
+    """Groups left out because fewer than two of their episodes have a verdict."""
+    num_dropped_sequences: int
+    """Sequences beyond rollout.multi_turn.max_sample_per_task."""
+
+
+def make_batch(groups: Sequence[Group], *, advantage: AdvantageFunction, max_sequences: int) -> Batch:
+    """Give every judged episode of a group with spread its advantage and its samples."""
+    samples: list[TrainSample] = []
+    num_flat = num_small = num_dropped = 0
+    for group in groups:
+        rewards = [episode.verdict.reward for episode in group.judged if episode.verdict]
+        if len(rewards) < 2:
+            num_small += 1
+        elif not has_spread(rewards):
+            num_flat += 1
+        else:
+            for episode, value in zip(group.judged, advantage(rewards), strict=True):
+                made, dropped = make_samples(
+                    episode, advantage=value, max_sequences=max_sequences
+                )
+                samples += made
+                num_dropped += dropped
+    return Batch(
+        samples=tuple(samples),
+        num_flat_groups=num_flat,
+        num_small_groups=num_small,
+        num_dropped_sequences=num_dropped,
+    )
+
+
+def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, float]:
+    """Rewards, counts and lengths of one step's episodes; failed ones count only as failed."""
+    episodes = [episode for group in groups for episode in group.episodes]
+    verdicts = [episode.verdict for episode in episodes if episode.verdict]
+    breaks = [call.break_reason for e in episodes for call in e.calls if call.break_reason]
+    return {
+        "reward/mean": mean([verdict.reward for verdict in verdicts]),
+        "reward/success_rate": mean([float(verdict.is_success) for verdict in verdicts]),
+        "rollout/episodes": len(episodes),
+        "rollout/failed_episodes": len(episodes) - len(verdicts),
+        "rollout/madness_episodes": sum(episode.madness is not None for episode in episodes),
+        "rollout/context_overflows": sum(episode.context_overflow for episode in episodes),
+        "rollout/calls": sum(len(episode.calls) for episode in episodes),
+        "rollout/tokens": sum(episode.num_sampled_tokens for episode in episodes),
+        "rollout/episode_tokens_mean": mean([e.num_sampled_tokens for e in episodes]),
+        "rollout/seconds": seconds,
+        "trajectory/sequences_per_episode": mean([len(e.sequences) for e in episodes if e.calls]),
+        "trajectory/breaks": len(breaks),
+    }
+

@@ -1,0 +1,410 @@
+"""The policy's weights: how they are loaded, and how a packed batch goes through them.
+
+The model is a plain transformers module, which generates and trains with the same storage. Owns no
+optimizer and no loss. Shapes: T flat tokens, N trained tokens, D hidden size, V vocabulary.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from astuner.backbone.local.packing import PackedBatch, pack, packed_attention_enabled
+from astuner.errors import BackboneError, ConfigError
+from astuner.trajectory.samples import TrainSample
+
+DtypeName = Literal["auto", "bfloat16", "float32"]
+
+_CHUNK_ELEMENTS = 2**25
+"""Most logits alive at once, in the compute dtype: 64 MiB in bfloat16, and their gradient."""
+
+_CACHED_ELEMENTS = 2**20
+"""Of these, most that are in float32 at once on a CPU: 4 MiB."""
+
+_WEIGHT_FILES = ("*.safetensors", "*.bin")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_PADDING_NAMES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A policy ready to generate and to be trained."""
+
+    model: PreTrainedModel
+    """In evaluation mode, so that dropout is off; its parameters require gradients."""
+    tokenizer: PreTrainedTokenizerBase
+    """With a chat template and a padding token."""
+    name_or_path: str
+    dtype: torch.dtype
+    """Compute dtype of every parameter."""
+    device: torch.device
+
+
+# --- Loading
+
+
+def load_policy(path: str, *, dtype: DtypeName, device: str = "auto") -> LoadedModel:
+    """Load a causal language model and its tokenizer from a folder or by its name on the hub.
+
+    `dtype="auto"` is bfloat16 where the hardware computes in it, else float32; `device="auto"` is
+    the first GPU, else the CPU. Raises ConfigError for what the user can mend (a folder that is
+    missing or incomplete, a model without chat template) and BackboneError where loading failed.
+    """
+    place = torch.device(_device_name(device))
+    compute_dtype = _compute_dtype(dtype, place)
+    source = _source(path)
+    try:
+        config = AutoConfig.from_pretrained(source)
+        _check_config(path, config)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        _check_tokenizer(path, tokenizer)
+        choose_padding_token(tokenizer)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=compute_dtype, output_loading_info=True
+        )
+        model, loading = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _loading_error(path, error) from error
+    _check_weights(path, loading)
+    cast(nn.Module, model).to(place)
+    model.eval()
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name_or_path=path,
+        dtype=compute_dtype,
+        device=place,
+    )
+
+
+def _device_name(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _compute_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
+    named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if dtype not in named:
+        raise ConfigError(
+            f"loading the model: dtype {dtype!r} is not known; use auto, bfloat16 or float32"
+        )
+    return named[dtype]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # Private to torch, and some builds lack them.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def _source(path: str) -> str:
+    """The folder's absolute path, or the hub's name unchanged."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder.resolve())
+    if folder.exists():
+        raise ConfigError(f"loading the model: {folder} is a file; give the folder that holds it")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
+        raise ConfigError(
+            f"loading the model: no folder {folder.absolute()}; the nearest one that exists is "
+            f"{_nearest_existing(folder.absolute())}. Give a model folder or a name on the hub "
+            "such as Qwen/Qwen2.5-0.5B-Instruct"
+        )
+    return path
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(parent for parent in folder.parents if parent.is_dir())
+
+
+def _check_folder(folder: Path) -> None:
+    found = sorted(entry.name for entry in folder.iterdir())
+    missing = {
+        "config.json": not (folder / "config.json").is_file(),
+        "weights (*.safetensors)": not any(any(folder.glob(name)) for name in _WEIGHT_FILES),
+        "a tokenizer (tokenizer.json)": not any((folder / n).is_file() for n in _TOKENIZER_FILES),
+    }
+    lacks = [name for name, is_missing in missing.items() if is_missing]
+    if lacks:
+        raise ConfigError(
+            f"loading the model: folder {folder} lacks {' and '.join(lacks)}; "
+            f"found {found[:12] or 'nothing'}. Give a folder written by save_pretrained of both "
+            "model and tokenizer"
+        )
+
+
+def _check_config(path: str, config: PreTrainedConfig) -> None:
+    if getattr(config, "quantization_config", None):
+        raise ConfigError(
+            f"loading the model: the weights of {path} are quantized, which cannot be trained; "
+            "use the model's unquantized weights"
+        )
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"loading the model: {path} is an encoder-decoder ({config.model_type}); "
+            "use a decoder-only chat model"
+        )
+
+
+def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"loading the model: the tokenizer of {path} has no chat template, so it is probably "
+            "a base model; use its instruct variant, or add chat_template.jinja to its folder"
+        )
+
+
+def choose_padding_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Where none is set, take a token made for padding, else the end token."""
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        names = [name for name in _PADDING_NAMES if name in known]
+        tokenizer.pad_token = names[0] if names else tokenizer.eos_token
+
+
+def _check_weights(path: str, loading: dict[str, Any]) -> None:
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise BackboneError(
+            f"loading the model: the weights of {path} lack {len(missing)} tensors, "
+            f"among them {missing[:3]}, which would start random; download the weights again"
+        )
+
+
+def _loading_error(path: str, error: Exception) -> BackboneError:
+    where = "folder" if Path(path).expanduser().is_dir() else "hub name"
+    advice = "see whether its files are whole" if where == "folder" else (
+        "see whether the name is right and this machine reaches the hub (for a gated model: "
+        "`hf auth login`), or give the folder of a downloaded copy"
+    )  # fmt: skip
+    what = " ".join(str(error).split())
+    return BackboneError(
+        f"loading the model: {where} {path} failed with {type(error).__name__}: {what[:500]}; "
+        f"{advice}"
+    )
+
+
+# --- A packed batch through the model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """What the policy says about tokens, in float32."""
+
+    logprob_N: Tensor
+    """Natural log-probability of the token at its temperature; differentiable."""
+    entropy_N: Tensor
+    """Of the whole distribution at that temperature, in nats; not differentiable."""
+
+
+ChunkLoss = Callable[[slice, TokenScores], Tensor]
+"""From a chunk of the batch's trained tokens and their scores to its part of the loss, a scalar."""
+
+
+@torch.no_grad()
+def score_batch(model: PreTrainedModel, batch: PackedBatch, temperature_N: Tensor) -> TokenScores:
+    """Score the trained tokens of a batch, in the batch's order, without gradient."""
+    predicting_ND = _predicting_states(model, batch)
+    scores = [
+        _score_chunk(model, predicting_ND[chunk], batch.target_N[chunk], temperature_N[chunk])
+        for chunk in _chunks(model, len(predicting_ND))
+    ]
+    return TokenScores(
+        logprob_N=torch.cat([s.logprob_N for s in scores]),
+        entropy_N=torch.cat([s.entropy_N for s in scores]),
+    )
+
+
+def backward_batch(
+    model: PreTrainedModel, batch: PackedBatch, temperature_N: Tensor, chunk_loss: ChunkLoss
+) -> None:
+    """Add the gradient of the batch's loss to the model's parameters.
+
+    The loss is the sum of `chunk_loss` over chunks that cover the trained tokens in order. Each
+    chunk runs back to the hidden states before the next one starts, so `[N, V]` is never whole in
+    memory and no logits are computed twice.
+    """
+    predicting_ND = _predicting_states(model, batch)
+    gradients: list[Tensor] = []
+    for chunk in _chunks(model, len(predicting_ND)):
+        leaf_ND = predicting_ND[chunk].detach().requires_grad_()
+        scores = _score_chunk(model, leaf_ND, batch.target_N[chunk], temperature_N[chunk])
+        chunk_loss(chunk, scores).backward()
+        assert leaf_ND.grad is not None
+        gradients.append(leaf_ND.grad)
+    predicting_ND.backward(torch.cat(gradients))
+
+
+def _predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Hidden states (N, D) of the tokens before the trained ones."""
+    with packed_attention_enabled(model):
+        output = model.get_decoder()(
+            input_ids=batch.id_T[None],
+            position_ids=batch.position_T[None],
+            use_cache=False,
+            packed_layout=batch.layout,
+        )
+    return output.last_hidden_state[0].index_select(0, batch.predictor_N)
+
+
+def _chunks(model: PreTrainedModel, num_tokens: int) -> Iterator[slice]:
+    vocabulary = model.config.get_text_config().vocab_size
+    size = max(16, _CHUNK_ELEMENTS // vocabulary)
+    return (slice(start, start + size) for start in range(0, num_tokens, size))
+
+
+def _score_chunk(
+    model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor, temperature_N: Tensor
+) -> TokenScores:
+    logits_NV = _logits(model, hidden_ND)
+    logprob_N, entropy_N = _TargetScore.apply(logits_NV, target_N, temperature_N)
+    return TokenScores(logprob_N=logprob_N, entropy_N=entropy_N)
+
+
+def _logits(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
+    """What the model's own forward makes of hidden states, by the settings of its family."""
+    config = model.config.get_text_config()
+    logits_NV = cast(nn.Module, model.get_output_embeddings())(hidden_ND)
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits_NV = logits_NV * scale
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits_NV = logits_NV / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits_NV = (logits_NV / cap).tanh() * cap
+    return logits_NV
+
+
+class _TargetScore(torch.autograd.Function):
+    """log softmax(logits / temperature)[target] and entropy, in float32.
+
+    Works through slices of rows and keeps nothing of size V in float32: what a slice needs stays in
+    the processor's cache, and the shares are computed again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, target_N: Tensor, temperature_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logprob_N, entropy_N, lse_N = (torch.empty_like(temperature_N) for _ in range(3))
+        for rows in _row_slices(logits_NV):
+            score_NV = logits_NV[rows] / temperature_N[rows, None]
+            top_N1 = score_NV.amax(-1, keepdim=True)
+            score_NV.sub_(top_N1)
+            target_score_N = score_NV.gather(1, target_N[rows, None]).squeeze(1)
+            share_NV = score_NV.exp()
+            total_N = share_NV.sum(-1)
+            log_total_N = total_N.log()
+            logprob_N[rows] = target_score_N - log_total_N
+            entropy_N[rows] = log_total_N - share_NV.mul_(score_NV).sum(-1) / total_N
+            lse_N[rows] = top_N1.squeeze(1) + log_total_N
+        ctx.save_for_backward(logits_NV, target_N, temperature_N, lse_N)
+        ctx.mark_non_differentiable(entropy_N)
+        return logprob_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logits_NV, target_N, temperature_N, lse_N = ctx.saved_tensors
+        slope_N = grads[0] / temperature_N
+        gradient_NV = torch.empty_like(logits_NV)
+        for rows in _row_slices(logits_NV):
+            share_NV = logits_NV[rows] / temperature_N[rows, None]
+            share_NV.sub_(lse_N[rows, None]).exp_().mul_(-slope_N[rows, None])
+            share_NV.scatter_add_(1, target_N[rows, None], slope_N[rows, None])
+            gradient_NV[rows] = share_NV
+        return gradient_NV, None, None
+
+
+def _row_slices(logits_NV: Tensor) -> Iterator[slice]:
+    num_rows, vocabulary = logits_NV.shape
+    size = num_rows
+    if logits_NV.device.type == "cpu":
+        size = max(1, _CACHED_ELEMENTS // vocabulary)
+    return (slice(start, start + size) for start in range(0, num_rows, size))
+
+
+# --- Does this model work in packed form?
+
+
+@torch.no_grad()
+def verify_packed_pass(model: PreTrainedModel) -> None:
+    """Raise BackboneError unless packed samples score as the model's own forward scores them.
+
+    Runs a few made-up samples of some twenty tokens. Catches layers that mix tokens other than by
+    attention, and logits that are made in a way unknown here.
+    """
+    _check_layers(model)
+    samples = _made_up_samples(model.config.get_text_config().vocab_size)
+    (batch,) = pack(samples, max_tokens=10_000, device=model.device)
+    temperature_N = torch.ones(len(batch.target_N), device=model.device)
+    packed_N = score_batch(model, batch, temperature_N).logprob_N
+    alone = [_logprobs_alone(model, sample) for sample in samples]
+    alone_N = torch.cat([alone[index] for index in batch.sample_N.unique_consecutive().tolist()])
+    gap = (packed_N - alone_N).abs().mean().item()
+    # Rounding alone gave 0.07 (bfloat16) and 1e-5 (float32) with 135M parameters.
+    limit = 1e-3 if model.dtype == torch.float32 else 0.5
+    if not gap <= limit:
+        raise BackboneError(
+            f"training cannot start: {type(model).__name__} scores packed samples {gap:.3g} nats "
+            f"away from its own forward, at most {limit} is rounding; its layers are not of a "
+            "supported kind. Use a model such as Llama, Qwen, Gemma or Mistral"
+        )
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    unsupported = sorted(kinds - {"full_attention", "sliding_attention"})
+    if unsupported or getattr(config, "use_bidirectional_attention", False):
+        raise BackboneError(
+            f"training cannot start: {type(model).__name__} has layers of kind "
+            f"{unsupported or 'bidirectional attention'}, and packed training supports causal "
+            "full and sliding attention only; use another model"
+        )
+
+
+def _made_up_samples(vocabulary: int) -> list[TrainSample]:
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(vocabulary, (count,), generator=generator).tolist())
+
+    prompt = ids(18)
+    return [
+        TrainSample(
+            ids=prompt + ids(count),
+            mask=(False,) * 20 + (True,) * (count - 2),
+            logprobs=(0.0,) * (18 + count),
+            advantage=0.0,
+            temperature=1.0,
+            weight_version=0,
+            task_id="",
+            episode_id="",
+        )
+        for count in (6, 4, 7)
+    ]
+
+
+def _logprobs_alone(model: PreTrainedModel, sample: TrainSample) -> Tensor:
+    id_T = torch.tensor(sample.ids, device=model.device)
+    logits_TV = model(input_ids=id_T[None], use_cache=False).logits[0, :-1].float()
+    logprob_T = logits_TV.log_softmax(-1).gather(1, id_T[1:, None]).squeeze(1)
+    return logprob_T[torch.tensor(sample.mask[1:], device=model.device)]

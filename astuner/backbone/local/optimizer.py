@@ -1,0 +1,172 @@
+"""AdamW on float32 master weights, under a model that computes in any dtype.
+
+Gradients are added up in float32 while the backward pass runs, and the updated masters are written
+into the model's own storage, so that whoever generates with the same module sees the new weights.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astuner.errors import BackboneError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSettings:
+    """Constant learning rate behind an optional linear warm-up."""
+
+    learning_rate: float
+    warmup_updates: int
+    """Update k of these, counted from 1, uses k / warmup_updates of the rate; 0 for none."""
+    weight_decay: float
+    """Decoupled (arXiv 1711.05101), on every trained parameter."""
+    max_grad_norm: float
+    """Gradients are scaled down to this global norm."""
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.warmup_updates < 0:
+            raise ValueError(f"out of range: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one optimizer step did."""
+
+    grad_norm: float
+    """Global norm before clipping."""
+    learning_rate: float
+
+
+class MasterAdamW:
+    """Owns the masters, their gradients and moments of a model's parameters.
+
+    Parameters with requires_grad at construction are trained; a tied one counts once. A float32
+    parameter is its own master.
+    """
+
+    def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
+        self.num_updates = 0
+        self._settings = settings
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._masters = {name: _master(p) for name, p in self._parameters.items()}
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(_AddTo(self._masters[name]))
+            for name, parameter in self._parameters.items()
+            if parameter.dtype != torch.float32
+        ]
+        self._adamw = torch.optim.AdamW(
+            list(self._masters.values()),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def update(self) -> Update:
+        """Clip the gradients since the last update, step, and write the weights in place.
+
+        Raises BackboneError when a gradient is not finite; the weights then stay as they are.
+        """
+        grad_norm = self._clip()
+        self.num_updates += 1
+        rate = self._learning_rate()
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._write_weights()
+        self.discard_gradients()
+        return Update(grad_norm=grad_norm, learning_rate=rate)
+
+    def discard_gradients(self) -> None:
+        """Forget what has been added up since the last update."""
+        for parameter, master in zip(
+            self._parameters.values(), self._masters.values(), strict=True
+        ):
+            parameter.grad = None
+            master.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an exact continuation needs; tensors are not copied."""
+        return {
+            "num_updates": self.num_updates,
+            "masters": dict(self._masters),
+            "adamw": self._adamw.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict` of the same model; also writes the model's weights.
+
+        Raises BackboneError when it is of a model with other parameters.
+        """
+        if self._masters.keys() != state["masters"].keys():
+            differing = sorted(self._masters.keys() ^ state["masters"].keys())
+            raise BackboneError(
+                f"loading the optimizer: its state is of another model; {len(differing)} "
+                f"parameters differ, such as {differing[:3]}; continue with the same base model"
+            )
+        for name, master in self._masters.items():
+            master.copy_(state["masters"][name])
+        self._adamw.load_state_dict(state["adamw"])
+        self.num_updates = state["num_updates"]
+        self._write_weights()
+
+    def _clip(self) -> float:
+        """Scale the gradients down to the largest norm; return their norm before."""
+        norm = torch.nn.utils.get_total_norm([gradient for _, gradient in self._gradients()])
+        if not torch.isfinite(norm):
+            raise self._not_finite_error()
+        torch.nn.utils.clip_grads_with_norm_(
+            self._masters.values(), self._settings.max_grad_norm, norm
+        )
+        return norm.item()
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
+        for name, master in self._masters.items():
+            if master.grad is not None:
+                yield name, master.grad
+
+    def _not_finite_error(self) -> BackboneError:
+        names = [name for name, g in self._gradients() if not torch.isfinite(g).all()]
+        self.discard_gradients()
+        where = f"in {len(names)} parameters, first {names[0]}" if names else "in their norm only"
+        return BackboneError(
+            f"update {self.num_updates + 1} failed: gradients are not finite {where}; the weights "
+            "are those of the update before. Lower the learning rate, or train in float32"
+        )
+
+    def _learning_rate(self) -> float:
+        warmup = self._settings.warmup_updates
+        share = min(1.0, self.num_updates / warmup) if warmup else 1.0
+        return self._settings.learning_rate * share
+
+    def _write_weights(self) -> None:
+        for name, parameter in self._parameters.items():
+            if parameter.dtype != torch.float32:
+                parameter.copy_(self._masters[name])
+
+
+def _master(parameter: nn.Parameter) -> nn.Parameter:
+    if parameter.dtype == torch.float32:
+        return parameter
+    return nn.Parameter(parameter.detach().float(), requires_grad=False)
+
+
+class _AddTo:
+    """Moves a parameter's gradient into its master's float32 one as soon as it is complete."""
+
+    def __init__(self, master: nn.Parameter) -> None:
+        self._master = master
+
+    def __call__(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        if self._master.grad is None:
+            self._master.grad = parameter.grad.float()
+        else:
+            self._master.grad += parameter.grad
+        parameter.grad = None

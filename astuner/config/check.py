@@ -1,0 +1,149 @@
+"""Rules that relate two settings, or a setting and the backbone. Single settings: `schema.py`."""
+
+from collections.abc import Callable, Iterator
+
+from astuner.config.schema import Settings
+
+TRAINING_BACKBONES = ("local", "verl", "trinity")
+LOCAL_LOSS_AGG_MODES = ("token-mean", "seq-mean-token-mean")
+"""What the backbone `local` implements; a test holds it against `algorithm.loss`."""
+
+
+def find_problems(settings: Settings, origin: Callable[[str], str]) -> list[str]:
+    """Every broken rule, as a sentence that names the settings, their values and what to do.
+
+    `origin` says where a key was set.
+    """
+
+    def show(key: str) -> str:
+        return f"{key} = {_value(settings, key)!r} ({origin(key)})"
+
+    rules = [_sources, _lengths]
+    if settings.backbone in TRAINING_BACKBONES:
+        rules += [_sampling, _validation, _batches]
+    rules += _RULES_OF_BACKBONE.get(settings.backbone, [])
+    return [problem for rule in rules for problem in rule(settings, show)]
+
+
+Show = Callable[[str], str]
+Rule = Callable[[Settings, Show], Iterator[str]]
+
+
+def _value(settings: Settings, key: str) -> object:
+    value: object = settings
+    for name in key.split(".")[1:]:
+        value = getattr(value, name)
+    return value
+
+
+def _sources(settings: Settings, show: Show) -> Iterator[str]:
+    if not settings.rollout.agentscope_workflow:
+        yield (
+            f"{show('astuner.rollout.agentscope_workflow')}: there is no workflow to run; "
+            f"name its class, for example my_agent.workflow->MyWorkflow"
+        )
+    reader = settings.task_reader
+    if reader.type == "jsonl_dataset_file" and not reader.jsonl_dataset_file.training.file_path:
+        yield (
+            f"{show('astuner.task_reader.type')} needs a file; "
+            f"{show('astuner.task_reader.jsonl_dataset_file.training.file_path')}"
+        )
+    if settings.task_judge.judge_type != "customized_protocol":
+        yield (
+            f"{show('astuner.task_judge.judge_type')} is not available in this version; use "
+            f"customized_protocol and name a class in astuner.task_judge.judge_protocol"
+        )
+    if settings.backbone != "debug" and not settings.model.path:
+        yield f"{show('astuner.model.path')}: there is no model to tune; give a hub name or folder"
+
+
+def _lengths(settings: Settings, show: Show) -> Iterator[str]:
+    context = settings.rollout.max_model_len
+    if settings.data.max_prompt_length >= context:
+        yield (
+            f"{show('astuner.data.max_prompt_length')} leaves no room for an answer in "
+            f"{show('astuner.rollout.max_model_len')}; lower the first or raise the second"
+        )
+    if settings.rollout.max_response_length_in_one_turn > context:
+        yield (
+            f"{show('astuner.rollout.max_response_length_in_one_turn')} is more than "
+            f"{show('astuner.rollout.max_model_len')}; lower the first or raise the second"
+        )
+
+
+def _sampling(settings: Settings, show: Show) -> Iterator[str]:
+    if settings.rollout.temperature <= 0:
+        yield (
+            f"{show('astuner.rollout.temperature')}: greedy episodes of one task are all the same "
+            f"and teach nothing; use a temperature above 0"
+        )
+    if settings.rollout.gamma != 1.0:
+        yield (
+            f"{show('astuner.rollout.gamma')}: rewards are given per episode and not discounted; "
+            f"only 1.0 is supported"
+        )
+
+
+def _validation(settings: Settings, show: Show) -> Iterator[str]:
+    sampling = settings.rollout.val_kwargs
+    if sampling.temperature > 0 and not sampling.do_sample:
+        yield (
+            f"{show('astuner.rollout.val_kwargs.temperature')} has no effect with "
+            f"{show('astuner.rollout.val_kwargs.do_sample')}; set that to true, or the temperature "
+            f"to 0"
+        )
+
+
+def _batches(settings: Settings, show: Show) -> Iterator[str]:
+    rollout, trainer = settings.rollout, settings.trainer_common
+    if trainer.algorithm.adv_estimator == "grpo" and rollout.num_repeat < 2:
+        yield (
+            f"{show('astuner.rollout.num_repeat')} with "
+            f"{show('astuner.trainer_common.algorithm.adv_estimator')}: episodes are compared "
+            f"within their group, so each task needs at least 2"
+        )
+    num_episodes = settings.data.train_batch_size * rollout.num_repeat
+    if num_episodes % trainer.mini_batch_num:
+        yield (
+            f"{show('astuner.data.train_batch_size')} times "
+            f"{show('astuner.rollout.num_repeat')} gives {num_episodes} episodes, which "
+            f"{show('astuner.trainer_common.mini_batch_num')} does not divide"
+        )
+
+
+def _local(settings: Settings, show: Show) -> Iterator[str]:
+    if settings.rollout.top_p != 1.0:
+        yield (
+            f"{show('astuner.rollout.top_p')} on {show('astuner.backbone')}: training needs the "
+            f"log-probabilities of the whole distribution; use 1.0"
+        )
+    if settings.trainer_common.algorithm.use_kl_in_reward:
+        yield (
+            f"{show('astuner.trainer_common.algorithm.use_kl_in_reward')} is not supported by "
+            f"{show('astuner.backbone')}; use astuner.trainer_common.use_kl_loss"
+        )
+    if settings.trainer_common.algorithm.loss_agg_mode not in LOCAL_LOSS_AGG_MODES:
+        yield (
+            f"{show('astuner.trainer_common.algorithm.loss_agg_mode')} is not supported by "
+            f"{show('astuner.backbone')}; use {' or '.join(LOCAL_LOSS_AGG_MODES)}"
+        )
+
+
+def _debug(settings: Settings, show: Show) -> Iterator[str]:
+    debug = settings.debug
+    if not settings.model.path and not debug.openai_base_url:
+        yield (
+            f"{show('astuner.model.path')} and {show('astuner.debug.openai_base_url')}: there is "
+            f"no model to ask; set one of them"
+        )
+    if not settings.model.path and debug.openai_base_url and not debug.openai_model:
+        yield (
+            f"{show('astuner.debug.openai_base_url')} needs the name of a model there; set "
+            f"astuner.debug.openai_model"
+        )
+
+
+_RULES_OF_BACKBONE: dict[str, list[Rule]] = {
+    "local": [_local],
+    "debug": [_debug],
+}

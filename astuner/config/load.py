@@ -1,0 +1,271 @@
+"""From the user's YAML file and overrides to one resolved, checked configuration.
+
+Resolves and types what `compose` gives, and says where a wrong setting was set.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from astuner.config.check import find_problems
+from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
+from astuner.config.schema import Settings, section_keys, setting_keys
+from astuner.config.source import (
+    RENAMED_VALUES,
+    ROOT_RENAMES,
+    UserInput,
+    first_line,
+    flatten,
+    read_conf_file,
+    read_override,
+    renamed,
+)
+from astuner.errors import ConfigError
+
+_RESERVED_ROOT_KEYS = ("rollout", "task_reader", "task_judge", "trainer_common", "context_tracker")
+_FREE_FORM = frozenset(
+    {
+        "astuner.task_reader.feedback_tracing.filters",
+        "astuner.task_judge.rubrics_auto_grader.custom_evaluation_prompt",
+    }
+)
+"""Settings that hold keys of any name."""
+_SECRET = re.compile(r"(api_?keys?|secret|password|access_token)$", re.IGNORECASE)
+_MASK = "***"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedConfig:
+    """A configuration that passed every check."""
+
+    config: DictConfig
+    """Read-only and resolved: `astuner`, `verl`, `trinity` and the root keys of the user."""
+    settings: Settings
+    """The same `astuner` section, typed."""
+    explicit_keys: frozenset[str]
+    """Dotted keys below `astuner`, `verl` and `trinity` that the user set."""
+    conf_file: Path
+    """Absolute path of the user's YAML."""
+
+    @property
+    def experiment_name(self) -> str:
+        """Name of the folder that holds the runs of this configuration."""
+        name = self.settings.experiment_name
+        return self.conf_file.stem if name == "read_yaml_name" else name.replace("|", "-")
+
+    @property
+    def experiment_dir(self) -> Path:
+        """Folder that holds the folders of runs."""
+        folder = self.settings.experiment_dir
+        return Path("launcher_record" if folder == "auto" else folder)
+
+
+def load_config(
+    conf_file: Path, overrides: Sequence[str] = (), *, backbone: str | None = None
+) -> LoadedConfig:
+    """Compose, resolve and check the configuration.
+
+    `overrides` are in hydra's grammar; `backbone` wins over the file and the overrides. Raises
+    ConfigError that lists every wrong setting with the place where it was set.
+    """
+    flag = () if backbone is None else (f"astuner.backbone={backbone}",)
+    user = UserInput(
+        file=read_conf_file(conf_file),
+        overrides=tuple(read_override(text) for text in (*overrides, *flag)),
+    )
+    _check_names(user)
+    composed = _resolve(compose_config(user), user)
+    settings = _typed(composed.get("astuner"), user)
+    _raise_problems(find_problems(settings, lambda key: user.origin(key) or "default"), conf_file)
+    config = OmegaConf.create(composed, flags={"struct": True, "readonly": True})
+    return LoadedConfig(
+        config=config,
+        settings=settings,
+        explicit_keys=_explicit_keys(user, composed),
+        conf_file=Path(os.path.abspath(conf_file)),
+    )
+
+
+def save_resolved(config: DictConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML. The values of keys such as api_key are masked."""
+    plain = _masked(OmegaConf.to_container(config, resolve=True))
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _MASK if inner and _SECRET.search(str(key)) else _masked(inner)
+            for key, inner in value.items()
+        }
+    return [_masked(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_names(user: UserInput) -> None:
+    """Raise ConfigError for root keys that are a slip, and for unknown keys in overrides."""
+    problems = []
+    for name in map(str, user.file.mapping):
+        if hint := _root_slip(name):
+            problems.append(f"{user.origin(name)}: {name}: {hint}")
+    for name in PASS_THROUGH:
+        section = user.file.mapping.get(name) or {}
+        if not isinstance(section, dict):
+            problems.append(f"{user.origin(name)}: {name}: found {section!r}, expected a section")
+    known = {*setting_keys(), *section_keys()}
+    for override in user.overrides:
+        if override.key.startswith("astuner.") and not _is_known(override.key, known):
+            problems.append(f"override {override.written!r}: {_unknown(override.key)}")
+    _raise_problems(problems, user.file.path)
+
+
+def _root_slip(name: str) -> str | None:
+    if name in ROOT_RENAMES:
+        return f"this section is named '{ROOT_RENAMES[name]}' here; rename it"
+    if name in _RESERVED_ROOT_KEYS:
+        return f"stands at the root; indent it below 'astuner:' (astuner.{name})"
+    if name != "astuner" and difflib.get_close_matches(name, ["astuner"], cutoff=0.8):
+        return "is not read by astuner; did you mean 'astuner'?"
+    return None
+
+
+def _is_known(key: str, known: Collection[str]) -> bool:
+    """Whether `key` is a setting, a section, or lies below a setting that holds free keys."""
+    parts = key.split(".")
+    return key in known or any(".".join(parts[:n]) in _FREE_FORM for n in range(1, len(parts)))
+
+
+def _unknown(key: str) -> str:
+    nearest = nearest_key(key)
+    hint = f"the nearest known key is {nearest}" if nearest else "see astuner_default.yaml"
+    if (new := renamed(key)) != key:
+        hint = f"its name here is {new}"
+    return f"{key}: unknown key; {hint}"
+
+
+def nearest_key(key: str) -> str | None:
+    """The known key that `key` most likely stands for; None when nothing is near."""
+    known = (*setting_keys(), *section_keys())
+    parent, _, name = key.rpartition(".")
+    siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.8):
+        return f"{parent}.{near[0]}"
+    same_name = [k for k in known if k.rpartition(".")[2] == name]
+    if same_name:
+        return min(same_name, key=lambda k: k.count("."))
+    if near := difflib.get_close_matches(name, siblings, n=1):
+        return f"{parent}.{near[0]}"
+    by_name = {k.rpartition(".")[2]: k for k in known}
+    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.75)
+    return by_name[near[0]] if near else None
+
+
+def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "")
+        raise ConfigError(
+            f"{_place(key, user)}: {key}: its value cannot be resolved: {first_line(error)}"
+        ) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _typed(section: Any, user: UserInput) -> Settings:
+    if isinstance(section, dict):
+        _rename_values(section)
+    try:
+        return Settings.model_validate(section)
+    except ValidationError as error:
+        problems = [_describe_problem(detail, section, user) for detail in error.errors()]
+        _raise_problems(list(dict.fromkeys(problems)), user.file.path)
+        raise AssertionError("unreachable") from error
+
+
+def _rename_values(section: dict[str, Any]) -> None:
+    for key, values in RENAMED_VALUES.items():
+        *parents, name = key.split(".")[1:]
+        holder: Any = section
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            holder[name] = values.get(holder[name], holder[name])
+
+
+def _describe_problem(detail: ErrorDetails, section: Any, user: UserInput) -> str:
+    key, found = _locate(detail["loc"], section)
+    place = _place(key, user)
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: {_unknown(key)}"
+    if detail["type"] == "missing":
+        key = ".".join(("astuner", *map(str, detail["loc"])))
+        return f"{_place(key, user)}: {key}: has no value; set one"
+    if _SECRET.search(key):
+        found = _MASK
+    expected = detail["msg"].removeprefix("Input should be ")
+    if detail["type"] == "model_type":
+        expected = "a section of further keys"
+    return f"{place}: {key}: found {found!r} ({type(found).__name__}), expected {expected}"
+
+
+def _locate(loc: Sequence[int | str], section: Any) -> tuple[str, Any]:
+    """The dotted key of pydantic's location and the value there.
+
+    The location of a union ends with the name of the alternative, which is no key.
+    """
+    key, value = "astuner", section
+    for part in loc:
+        if not _holds(value, part):
+            break
+        value = value[part]
+        key = f"{key}.{part}"
+    return key, value
+
+
+def _holds(value: Any, part: int | str) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int)
+    return isinstance(value, dict) and part in value
+
+
+def _place(key: str, user: UserInput) -> str:
+    return user.origin(key) or f"{user.file.path} (or a file of its defaults list)"
+
+
+def _raise_problems(problems: Sequence[str], path: Path) -> None:
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise ConfigError(f"{path}: {len(problems)} settings are wrong:{lines}")
+
+
+def _explicit_keys(user: UserInput, composed: Mapping[str, Any]) -> frozenset[str]:
+    """What the user's file and overrides set, and what other files of its defaults list changed."""
+    defaults = _packaged_defaults()
+    final = {k: v for root in ("astuner", *PASS_THROUGH) for k, v in _below(root, composed)}
+    changed = {k for k, v in final.items() if k not in defaults or defaults[k] != v}
+    return frozenset(changed | (user.keys() & final.keys()))
+
+
+@cache
+def _packaged_defaults() -> dict[str, Any]:
+    defaults = OmegaConf.to_container(OmegaConf.load(DEFAULT_FOLDER / "astuner_default.yaml"))
+    assert isinstance(defaults, dict)
+    return flatten(defaults)
+
+
+def _below(root: str, composed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    section = composed.get(root)
+    if isinstance(section, Mapping):
+        yield from flatten(section, root).items()

@@ -1,0 +1,409 @@
+"""Every setting under `astuner:` with its type, unit, range and meaning.
+
+Holds no values: those live in `default_config/astuner_default.yaml` and in the user's file. Rules
+that relate two settings are in `check.py`; which backbone uses which setting is in `usage.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+BackboneName = Literal["local", "debug", "verl", "trinity"]
+BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
+
+ReaderType = Literal[
+    "jsonl_dataset_file",
+    "huggingface_dat_repo",
+    "env_service",
+    "data_generation",
+    "tracing",
+    "random_dummy",
+]
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys and silent conversions (text to number) are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    path: str | None = Field(description="The model to tune: a hub name or a folder.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        description="Type of the weights while computing; auto: bfloat16 where the hardware has it."
+    )
+
+
+class DataSettings(Section):
+    max_prompt_length: PositiveInt = Field(
+        description="Most tokens of the first prompt of an episode."
+    )
+    max_response_length: PositiveInt = Field(
+        description="Most tokens after that prompt, over the whole episode."
+    )
+    train_batch_size: PositiveInt = Field(description="Tasks of one step.")
+    max_validation_tasks: PositiveInt | None = Field(
+        description="Most tasks of one validation; null: all."
+    )
+
+
+class MultiTurnSettings(Section):
+    max_sample_per_task: PositiveInt = Field(description="Most samples kept of one episode.")
+    max_steps: PositiveInt = Field(
+        description="Most environment steps of one episode; read by workflows."
+    )
+    expected_steps: PositiveInt = Field(
+        description="Samples that one episode is expected to give; sizes Trinity's batch."
+    )
+
+
+class ValidationSamplingSettings(Section):
+    temperature: NonNegativeFloat = Field(description="0 is greedy.")
+    top_k: int = Field(ge=-1, description="Most likely tokens to sample from; -1: all.")
+    top_p: float = Field(gt=0, le=1, description="Probability mass to sample from; 1: all.")
+    do_sample: bool = Field(description="False is greedy, whatever the temperature.")
+    num_repeat: PositiveInt = Field(description="Episodes of one validation task.")
+
+
+class RolloutSettings(Section):
+    agentscope_workflow: str | None = Field(
+        description='The workflow class: "pkg.mod->Name" or "path/file.py->Name".'
+    )
+    agentscope_disable_toolcalls: bool = Field(description="Send no tools to the model.")
+    num_repeat: PositiveInt = Field(description="Episodes of one task, its group.")
+    max_env_worker: PositiveInt = Field(description="Episodes that run at the same time.")
+    episode_timeout_seconds: PositiveFloat = Field(
+        description="An episode that takes longer has failed."
+    )
+    max_failed_fraction: float = Field(
+        ge=0, le=1, description="Stop the run when more of a step's episodes failed."
+    )
+    seed: NonNegativeInt = Field(description="Seed of the sampling.")
+    temperature: NonNegativeFloat = Field(description="Of training episodes; 0 is greedy.")
+    top_p: float = Field(gt=0, le=1, description="Probability mass to sample from; 1: all.")
+    gamma: float = Field(ge=0, le=1, description="Discount over the calls of an episode; only 1.")
+    max_model_len: PositiveInt = Field(description="Most tokens in the model's context.")
+    max_response_length_in_one_turn: PositiveInt = Field(
+        description="Most new tokens of one model call."
+    )
+    max_num_seqs: PositiveInt = Field(description="Sequences that one engine samples together.")
+    multi_turn: MultiTurnSettings
+    compute_madness_checklist: list[str] = Field(
+        description="Checks for gibberish after each model call, by name."
+    )
+    agent_madness_termination: bool = Field(description="End the episode after a failed check.")
+    agent_madness_reward: float = Field(
+        description="Replaces the reward of an episode with a failed check."
+    )
+    val_kwargs: ValidationSamplingSettings
+    name: Literal["vllm", "sglang"] = Field(description="Engine of a clustered backbone.")
+    mode: Literal["sync", "async"] = Field(description="How that engine is driven.")
+    tensor_model_parallel_size: PositiveInt = Field(description="GPUs of one engine.")
+    enable_oversample: bool = Field(description="Start more episodes than are needed.")
+    submit_oversample_multiplier: float = Field(ge=1, description="How many times more.")
+    step_skip_action: NonNegativeInt = Field(description="Accepted from older files.")
+
+
+class FileSettings(Section):
+    file_path: str | None = Field(description="A jsonl file, one task a line.")
+
+
+class TrainingFileSettings(Section):
+    training: FileSettings
+
+
+class SplitFileSettings(Section):
+    training: FileSettings
+    validation: FileSettings
+
+
+class HuggingfaceReaderSettings(Section):
+    dataset_path: str = Field(description="Folder or hub name, with the subset behind a slash.")
+    training_split: str
+    validation_split: str | None = Field(description="null: no validation.")
+    query_column: str = Field(description="Column of the question.")
+    answer_column: str | None = Field(description="Column of the reference answer.")
+    id_column: str | None = Field(description="Column of the task id; null: the row's number.")
+
+
+class EnvServiceReaderSettings(Section):
+    env_type: str = Field(description="Name of the environment.")
+    env_url: str = Field(description="Where the environment service listens.")
+    env_action_preference: Literal["code", "text", "box"] = Field(description="Form of an action.")
+    training_split: str
+    validation_split: str | None = Field(description="null: no validation.")
+
+
+class RandomDummyReaderSettings(Section):
+    num_tasks: PositiveInt = Field(description="Tasks to make up.")
+
+
+class DocumentReaderSettings(Section):
+    document_path: list[str] = Field(description="Source documents.")
+    languages: list[str] = Field(description="Languages of scanned text, three letters each.")
+    chunk_size: PositiveInt = Field(description="Characters of one piece of a document.")
+    split_by: str = Field(description="Unit that pieces end at.")
+    cache_enabled: bool = Field(description="Keep parsed documents on disk.")
+
+
+class QueryReaderSettings(Section):
+    type: ReaderType = Field(description="Where the seed questions come from.")
+    jsonl_dataset_file: TrainingFileSettings
+
+
+class SamplingParamsSettings(Section):
+    temperature: NonNegativeFloat
+
+
+class DeduplicationParamsSettings(Section):
+    similarity_threshold: float = Field(ge=0, le=1, description="Closer pairs are duplicates.")
+    db_path: str = Field(description="Folder of the store of embeddings.")
+    model: str = Field(description="Embedding model.")
+    api_key: str | None = Field(description="null: from the environment.")
+    base_url: str = Field(description="OpenAI-compatible embedding service.")
+
+
+class DeduplicationSettings(Section):
+    type: Literal["deduplication"]
+    enabled: bool
+    params: DeduplicationParamsSettings
+
+
+class DataGenerationSettings(Section):
+    document_reader: DocumentReaderSettings
+    query_reader: QueryReaderSettings
+    task_num: PositiveInt = Field(description="Tasks to make.")
+    llm_model: str = Field(description="Model that writes the tasks.")
+    llm_response_length: PositiveInt = Field(description="Most new tokens of one answer of it.")
+    num_workers: PositiveInt = Field(description="Requests at the same time.")
+    sampling_params: SamplingParamsSettings
+    filter: DeduplicationSettings
+
+
+class FeedbackTracingSettings(Section):
+    base_url: str | None = Field(description="Database file that holds the traces.")
+    train_output_path: str | None = Field(description="Where the jsonl of tasks is written.")
+    alien_llm_model: str = Field(description="Auxiliary model that judges the traces.")
+    alien_llm_response_length: PositiveInt = Field(description="Most new tokens of its answer.")
+    filters: list[dict[str, Any]] = Field(
+        description="Each {type, enabled, params}; type llm_evaluate or deduplication."
+    )
+
+
+class TaskReaderSettings(Section):
+    type: ReaderType = Field(description="The section below that is read.")
+    jsonl_dataset_file: SplitFileSettings
+    huggingface_dat_repo: HuggingfaceReaderSettings
+    env_service: EnvServiceReaderSettings
+    random_dummy: RandomDummyReaderSettings
+    data_generation: DataGenerationSettings
+    feedback_tracing: FeedbackTracingSettings
+
+
+class MathAnswerSettings(Section):
+    accept_last_number: bool = Field(
+        description="Where nothing is boxed, the last number of the text is the answer."
+    )
+
+
+class RubricsAutoGraderSettings(Section):
+    model_name: str = Field(description="Model that grades.")
+    grader_mode: Literal["pointwise", "listwise"]
+    language: Literal["en", "zh"]
+    query_specific_generate_number: PositiveInt = Field(description="Rubrics of one question.")
+    enable_categorization: bool = Field(description="Group the rubrics.")
+    categories_number: PositiveInt = Field(description="Groups of rubrics.")
+    grader_name: str
+    query_field: str = Field(description="Field of the question.")
+    answer_field: str = Field(description="Field of the answer to grade.")
+    reference_field: str = Field(description="Field of the reference answer.")
+    custom_evaluation_prompt: Any = Field(description="Text or mapping; null: the built-in one.")
+    input_data_type: ReaderType = Field(description="Where the labelled examples come from.")
+    jsonl_dataset_file: TrainingFileSettings
+    min_score: float
+    max_score: float
+    success_threshold: float = Field(description="A grade from here on is a success.")
+    sampling_mode: str = Field(description="Accepted from older files.")
+    generate_number: PositiveInt = Field(description="Accepted from older files.")
+    aggregation_mode: str = Field(description="Accepted from older files.")
+    num_reference_samples: PositiveInt = Field(description="Accepted from older files.")
+    max_retries: NonNegativeInt = Field(description="Further tries of a failed request.")
+    max_epochs: PositiveInt = Field(description="Rounds of revision of one rubric.")
+    batch_size: PositiveInt = Field(description="Examples of one iteration.")
+    mcr_batch_size: PositiveInt = Field(description="Rubrics chosen in one iteration.")
+    min_increment_threshold: NonNegativeFloat = Field(description="Smaller gains do not count.")
+    patience: PositiveInt = Field(description="Iterations without a gain before stopping.")
+    max_iterations: PositiveInt
+    max_total_rubrics: PositiveInt
+
+
+class TaskJudgeSettings(Section):
+    judge_type: Literal["customized_protocol", "rubrics_auto_grader"]
+    judge_protocol: str | None = Field(
+        description='The judge class, "pkg.mod->Name"; null: workflows give every reward.'
+    )
+    judge_timeout_seconds: PositiveFloat = Field(description="A judge that takes longer failed.")
+    math_answer: MathAnswerSettings
+    alien_llm_model: str = Field(description="Auxiliary model of judges that ask one.")
+    alien_llm_response_length: PositiveInt = Field(description="Most new tokens of its answer.")
+    rubrics_auto_grader: RubricsAutoGraderSettings
+
+
+class DebugSettings(Section):
+    debug_first_n_tasks: PositiveInt = Field(description="Tasks to run.")
+    debug_max_parallel: PositiveInt = Field(description="Episodes that run at the same time.")
+    openai_base_url: str | None = Field(
+        description="Talk to this OpenAI-compatible server; null: load model.path."
+    )
+    openai_model: str | None = Field(description="Model to ask there; null: model.path.")
+    openai_api_key_env: str = Field(description="Environment variable that holds the key.")
+    debug_vllm_port: PositiveInt = Field(description="Accepted from older files.")
+    debug_vllm_seed: NonNegativeInt = Field(description="Accepted from older files.")
+    debug_tensor_parallel_size: PositiveInt = Field(description="Accepted from older files.")
+
+
+class AlgorithmSettings(Section):
+    adv_estimator: Literal["grpo"] = Field(description="How rewards become advantages.")
+    clip_ratio_low: NonNegativeFloat = Field(description="The ratio is clipped below 1 - this.")
+    clip_ratio_high: NonNegativeFloat = Field(description="The ratio is clipped above 1 + this.")
+    loss_agg_mode: Literal[
+        "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
+    ] = Field(description="How the losses of tokens become one number.")
+    use_kl_in_reward: bool = Field(description="Subtract the divergence from the reward.")
+    task_norm_patch: bool = Field(description="Accepted from older files.")
+
+
+class OptimSettings(Section):
+    lr: NonNegativeFloat = Field(description="Learning rate.")
+    weight_decay: NonNegativeFloat
+    warmup_steps: NonNegativeInt = Field(description="Updates with a rising learning rate.")
+    grad_clip: PositiveFloat = Field(description="Largest norm of the gradient.")
+
+
+class FsdpSettings(Section):
+    param_offload: bool = Field(description="Keep idle weights in host memory.")
+    optimizer_offload: bool = Field(description="Keep idle optimizer state in host memory.")
+
+
+class TrainerSettings(Section):
+    total_epochs: PositiveInt = Field(description="Passes over the training tasks.")
+    total_training_steps: PositiveInt | None = Field(
+        description="Stop after so many steps; null: after total_epochs."
+    )
+    val_before_train: bool = Field(description="Validate once before the first step.")
+    val_pass_n: PositiveInt = Field(description="Episodes of one validation task.")
+    test_freq: PositiveInt = Field(description="Steps between validations.")
+    save_freq: PositiveInt = Field(description="Steps between checkpoints.")
+    seed: NonNegativeInt = Field(description="Seed of the order of tasks and of new weights.")
+    mini_batch_num: PositiveInt = Field(description="Updates of one step.")
+    max_token_len_per_gpu: PositiveInt | None = Field(
+        description="Most tokens of one training pass; null: rollout.max_model_len."
+    )
+    algorithm: AlgorithmSettings
+    optim: OptimSettings
+    use_kl_loss: bool = Field(description="Add the divergence from the initial model to the loss.")
+    kl_loss_coef: NonNegativeFloat
+    kl_loss_type: Literal["k1", "k2", "k3", "low_var_kl"] = Field(
+        description="Estimator of the divergence; low_var_kl is verl's name of k3."
+    )
+    logger: str | list[str] = Field(description="Where metrics are shown beside the run folder.")
+    nnodes: PositiveInt = Field(description="Machines of the cluster.")
+    n_gpus_per_node: PositiveInt
+    trinity_only__n_vllm_engine: PositiveInt = Field(description="Engines of Trinity-RFT.")
+    ulysses_sequence_parallel_size: PositiveInt = Field(description="GPUs that share a sequence.")
+    fsdp_config: FsdpSettings
+    checkpoint_base_dir: str = Field(description="Folder of a clustered backbone's checkpoints.")
+    save_trajectory_as_json_file: bool = Field(description="Accepted from newer files.")
+
+
+class TimelineMergingSettings(Section):
+    timeline_compare_level: Literal["text", "token"] = Field(
+        description="Calls join where their tokens agree, or already where their text does."
+    )
+    ignore_tools: bool = Field(description="Join also where the tools differ.")
+
+
+class ContextTrackerSettings(Section):
+    timeline_merging_policy: TimelineMergingSettings
+    fix_retokenization_drift: bool = Field(description="Accepted from newer files.")
+    log_tool_format_check: bool = Field(description="Accepted from newer files.")
+    log_tool_format_error_detail: bool = Field(description="Accepted from newer files.")
+    detect_timeline_snap: bool = Field(description="Accepted from newer files.")
+    context_tracker_type: str = Field(description="Accepted from older files.")
+    max_env_len: PositiveInt = Field(description="Accepted from older files.")
+    alien_llm_model: str = Field(description="Accepted from older files.")
+    alien_llm_response_length: PositiveInt = Field(description="Accepted from older files.")
+
+
+class InterchangeServerSettings(Section):
+    interchange_method: Literal["ipc", "tcp"] = Field(description="Accepted from newer files.")
+    interchange_server_port: int | Literal["auto"] = Field(description="Accepted from newer files.")
+    num_fastapi_process: PositiveInt = Field(description="Accepted from newer files.")
+    max_fastapi_threads: PositiveInt = Field(description="Accepted from newer files.")
+    max_inference_tracker_threads: PositiveInt = Field(description="Accepted from newer files.")
+
+
+class TaskRunnerSettings(Section):
+    llm_infer_submit_method: Literal["sync", "async"] = Field(
+        description="Accepted from newer files."
+    )
+    wrapper_type: Literal["asyncio-with-gc", "asyncio", "multi-processing"] = Field(
+        description="Accepted from newer files."
+    )
+    wrapper_multiprocessing_timeout: PositiveFloat = Field(description="Accepted from newer files.")
+
+
+class Settings(Section):
+    """All of `astuner:`."""
+
+    project_name: str = Field(description="Name of the project in records and loggers.")
+    experiment_name: str = Field(
+        description="Folder of the runs; read_yaml_name: the name of the YAML file."
+    )
+    experiment_dir: str = Field(
+        description="Folder that holds the folders of runs; auto: launcher_record."
+    )
+    backbone: BackboneName = Field(description="What trains; the flag --backbone wins.")
+    model: ModelSettings
+    data: DataSettings
+    rollout: RolloutSettings
+    task_reader: TaskReaderSettings
+    task_judge: TaskJudgeSettings
+    debug: DebugSettings
+    trainer_common: TrainerSettings
+    context_tracker: ContextTrackerSettings
+    enable_experimental_interchange_server: bool = Field(description="Accepted from newer files.")
+    interchange_server: InterchangeServerSettings
+    task_runner: TaskRunnerSettings
+    execute_test: bool = Field(description="Accepted from older files.")
+    execute_testing_lambda: str = Field(description="Accepted from older files.")
+
+
+def setting_keys() -> tuple[str, ...]:
+    """Every setting as "astuner.section.key", sections left out, in the order of this file."""
+    return tuple(key for key, section in _walk(Settings, "astuner") if section is None)
+
+
+def section_keys() -> tuple[str, ...]:
+    """Every section as "astuner.section", from the outermost, "astuner" itself first."""
+    return ("astuner", *(key for key, section in _walk(Settings, "astuner") if section))
+
+
+def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section] | None]]:
+    for name, field in section.model_fields.items():
+        key = f"{prefix}.{name}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield key, inner
+            yield from _walk(inner, key)
+        else:
+            yield key, None

@@ -1,0 +1,156 @@
+"""The one place that installs log handlers, and that quiets what other libraries print.
+
+Everything goes through the standard library's logging, with loguru, which user workflows like,
+led into it. Modules only ask for `logging.getLogger(__name__)`.
+"""
+
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_OWN = "astuner"
+_NOISY = (
+    "datasets",
+    "filelock",
+    "httpcore",
+    "httpx",
+    "huggingface_hub",
+    "hydra",
+    "openai",
+    "urllib3",
+)
+"""Third-party loggers of which only warnings are kept: they log every request or file."""
+_QUIET_ENVIRONMENT = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+"""Read by those libraries when they are imported; a value that the user set stays."""
+
+
+_loguru_stderr = 0
+"""Number of loguru's own sink; changed by `_restore_loguru_stderr` only."""
+
+
+def install(
+    log_file: Path | None,
+    console_level: int | str = logging.INFO,
+    *,
+    console: "Console | None" = None,
+) -> ExitStack:
+    """Start logging; the result undoes it when closed or left as a context manager.
+
+    `log_file` gets everything of astuner from DEBUG on and of others from INFO on. The console
+    gets astuner's records from `console_level` on and others' from WARNING on; it is stderr, or
+    `console`, which a live display must share so that records appear above it.
+    """
+    undo = ExitStack()
+    root = logging.getLogger()
+    _set_level(root, logging.INFO, undo)
+    _set_level(logging.getLogger(_OWN), logging.DEBUG, undo)
+    for name in _NOISY:
+        _set_level(logging.getLogger(name), logging.WARNING, undo)
+    _add_handler(root, _console_handler(console_level, console), undo)
+    if log_file is not None:
+        _add_handler(root, _file_handler(log_file), undo)
+    logging.captureWarnings(True)
+    undo.callback(logging.captureWarnings, False)
+    _quiet_progress_bars(undo)
+    _route_loguru(undo)
+    return undo
+
+
+def _set_level(logger: logging.Logger, level: int, undo: ExitStack) -> None:
+    undo.callback(logger.setLevel, logger.level)
+    logger.setLevel(level)
+
+
+def _add_handler(logger: logging.Logger, handler: logging.Handler, undo: ExitStack) -> None:
+    logger.addHandler(handler)
+    undo.callback(handler.close)
+    undo.callback(logger.removeHandler, handler)
+
+
+def _console_handler(level: int | str, console: "Console | None") -> logging.Handler:
+    is_terminal = console.is_terminal if console else sys.stderr.isatty()
+    handler = _rich_handler(console) if is_terminal else _plain_handler()
+    handler.setLevel(level)
+    handler.addFilter(_is_for_console)
+    return handler
+
+
+def _is_for_console(record: logging.LogRecord) -> bool:
+    is_own = record.name == _OWN or record.name.startswith(f"{_OWN}.")
+    return is_own or record.levelno >= logging.WARNING
+
+
+def _rich_handler(console: "Console | None") -> logging.Handler:
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    return RichHandler(
+        console=console or Console(stderr=True),
+        show_path=False,
+        markup=False,
+        log_time_format="%H:%M:%S",
+    )
+
+
+def _plain_handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter(_FILE_FORMAT))
+    return handler
+
+
+def _quiet_progress_bars(undo: ExitStack) -> None:
+    for name, value in _QUIET_ENVIRONMENT.items():
+        if name not in os.environ:
+            os.environ[name] = value
+            undo.callback(os.environ.pop, name, None)
+
+
+class _ToLogging(logging.Handler):
+    """Hands loguru's records to the logger of the module that wrote them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+
+def _route_loguru(undo: ExitStack) -> None:
+    """Lead loguru into logging. Sinks that the user added stay; its own to stderr comes back."""
+    if find_spec("loguru") is None:
+        return
+    from loguru import logger
+
+    try:
+        logger.remove(_loguru_stderr)
+    except ValueError:
+        pass  # The user removed loguru's own sink.
+    else:
+        undo.callback(_restore_loguru_stderr)
+    sink = logger.add(_ToLogging(), format="{message}", level=0, diagnose=False)
+    undo.callback(logger.remove, sink)
+
+
+def _restore_loguru_stderr() -> None:
+    from loguru import logger
+
+    global _loguru_stderr
+    _loguru_stderr = logger.add(sys.stderr)

@@ -1,0 +1,231 @@
+"""The run directory: the only file that knows its paths, and how its jsonl files are written.
+
+    launcher_record/
+      {name of the YAML}/
+        latest                       -> the newest of the folders beside it
+        2025-12-01_09-30-00/
+          config.yaml                the resolved configuration
+          run.log                    everything that was logged
+          metrics.jsonl              one object per step
+          episodes/
+            step_000003.jsonl        one object per episode of that step
+            validation_000020.jsonl  likewise, of the validation at that step
+          checkpoints/
+            step_20/                 complete as soon as it has this name
+
+Nothing here is deleted or overwritten by a later run.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from astuner.errors import AstunerError
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest"
+EpisodeKind = Literal["train", "validation"]
+_FILE_PREFIX: Mapping[EpisodeKind, str] = {"train": "step", "validation": "validation"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDir:
+    """The paths of one run. Folders other than the root are made when something is written."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, base: Path, conf_stem: str) -> "RunDir":
+        """Make the folder `base/conf_stem/{start time}` and point `latest` beside it there.
+
+        An existing folder is never used again: a second run of the same second gets a suffix.
+        """
+        parent = base / conf_stem
+        parent.mkdir(parents=True, exist_ok=True)
+        root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        _point_latest_to(root)
+        return cls(root=root)
+
+    @classmethod
+    def latest(cls, base: Path, conf_stem: str) -> "RunDir | None":
+        """The newest run of this name; None when there is none."""
+        link = base / conf_stem / LATEST
+        name = link.read_text(encoding="utf-8").strip() if link.is_file() else None
+        root = link.parent / name if name else link.resolve()
+        return cls(root=root) if root.is_dir() else None
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def log_file(self) -> Path:
+        return self.root / "run.log"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def episodes_dir(self) -> Path:
+        return self.root / "episodes"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.root / "checkpoints"
+
+    def episodes_file(self, step: int, kind: EpisodeKind) -> Path:
+        return self.episodes_dir / f"{_FILE_PREFIX[kind]}_{step:06d}.jsonl"
+
+    def checkpoint_dir(self, step: int) -> Path:
+        return self.checkpoints_dir / f"step_{step}"
+
+    def latest_checkpoint(self) -> Path | None:
+        """The complete checkpoint of the highest step; None when there is none."""
+        found = {_step_of(folder): folder for folder in self.checkpoints_dir.glob("step_*")}
+        steps = [step for step in found if step is not None]
+        return found[max(steps)] if steps else None
+
+    @contextmanager
+    def new_checkpoint(self, step: int) -> Iterator[Path]:
+        """A folder to write a checkpoint into; it becomes `checkpoint_dir(step)` at the end.
+
+        When the block raises or the process is killed, the folder keeps its temporary name and is
+        never taken for a checkpoint. Raises FileExistsError when that step has a checkpoint.
+        """
+        final = self.checkpoint_dir(step)
+        if final.exists():
+            raise FileExistsError(f"{final} exists already and is not overwritten")
+        self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        partial = _new_folder(self.checkpoints_dir, f"partial_{step}")
+        yield partial
+        partial.rename(final)
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one object as one line; see `append_json_lines`."""
+    append_json_lines(path, [record])
+
+
+def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Append each object as one line and wait until the disk has them.
+
+    A kill leaves at most the last line torn; what a kill tore earlier is cut off first. NaN and
+    infinities, which JSON does not know, are written as null and named in a warning. Raises
+    TypeError for values that are no JSON. One process at a time may write a file.
+    """
+    data = b"".join(_encode(record, path) for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        _cut_torn_line(path, file.tell())
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a jsonl file, in order; a torn last line is left out.
+
+    Safe while another process appends. Raises AstunerError with file and line for a line before
+    the last that is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            yield _decode(line, path=path, number=number)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _point_latest_to(root: Path) -> None:
+    temporary = root.parent / f".{LATEST}.{root.name}"
+    try:
+        temporary.symlink_to(root.name, target_is_directory=True)
+    except (OSError, NotImplementedError):
+        # Windows without the privilege, and some network file systems, have no symbolic links.
+        temporary.write_text(f"{root.name}\n", encoding="utf-8")
+    temporary.replace(root.parent / LATEST)
+
+
+def _step_of(folder: Path) -> int | None:
+    match = re.fullmatch(r"step_(\d+)", folder.name)
+    return int(match[1]) if match and folder.is_dir() else None
+
+
+def _encode(record: Mapping[str, Any], path: Path) -> bytes:
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        lost: list[str] = []
+        text = json.dumps(_without_non_finite(record, "", lost), ensure_ascii=False)
+        logger.warning("not a finite number, written as null: file=%s keys=%s", path, lost[:10])
+    # A lone surrogate has no UTF-8 form; its escape \udcXX is the same text in JSON.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _without_non_finite(value: Any, key: str, lost: list[str]) -> Any:
+    """A copy with None for NaN and infinities; their dotted keys are added to `lost`."""
+    if isinstance(value, Mapping):
+        return {k: _without_non_finite(v, f"{key}.{k}".lstrip("."), lost) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_non_finite(v, f"{key}[{i}]", lost) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(key)
+        return None
+    return value
+
+
+def _decode(line: bytes, *, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise AstunerError(
+            f"{path}:{number}: the line is not JSON: {error}; the file was changed by hand or "
+            f"written by two processes"
+        ) from error
+    if not isinstance(record, dict):
+        raise AstunerError(f"{path}:{number}: expected an object, found {type(record).__name__}")
+    return record
+
+
+def _cut_torn_line(path: Path, size: int) -> None:
+    """Cut the file after its last line end."""
+    with path.open("rb+") as file:
+        end = _end_of_last_line(file, size)
+        if end < size:
+            logger.warning("torn last line cut off: file=%s bytes=%d", path, size - end)
+            file.truncate(end)
+
+
+def _end_of_last_line(file: BinaryIO, size: int) -> int:
+    """The offset behind the last line end; 0 when there is none."""
+    end = size
+    block = 1  # Almost always the last byte is the line end.
+    while end:
+        start = max(0, end - block)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end, block = start, 65536
+    return 0

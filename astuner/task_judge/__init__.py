@@ -1,0 +1,5 @@
+"""Judges: give an episode a reward where its workflow gave none."""
+
+from astuner.task_judge.base_judge import BaseJudge
+
+__all__ = ["BaseJudge"]

@@ -1,0 +1,138 @@
+"""Checkpoints are whole folders that transformers loads, or nothing."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from astuner.backbone.local.checkpoint import RECORD_NAME, new_folder, save_checkpoint
+from astuner.backbone.local.packing import packed_attention_enabled
+from astuner.errors import BackboneError
+from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def model(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+
+
+def assert_same_weights(loaded: PreTrainedModel, model: PreTrainedModel) -> None:
+    assert loaded.dtype == model.dtype
+    expected = model.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(t, expected[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_checkpoint_loads_with_bit_equal_weights_in_the_same_dtype(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={"step": 1})
+    assert_same_weights(AutoModelForCausalLM.from_pretrained(tmp_path / "step_1"), model)
+
+
+def test_tied_embeddings_stay_tied_and_bit_equal(
+    tmp_path: Path, folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    config = AutoConfig.from_pretrained(folder, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step_1")
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    assert_same_weights(loaded, model)
+
+
+def test_a_checkpoint_holds_the_tokenizer_its_template_and_the_record(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    extra = {"step": 3, "weight_version": 7, "base_model": "tiny", "versions": {"torch": "2"}}
+    save_checkpoint(tmp_path / "step_3", model, tokenizer, extra=extra)
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "step_3")
+    assert loaded.chat_template == CHAT_TEMPLATE
+    assert loaded("héllo 12").input_ids == tokenizer("héllo 12").input_ids
+    assert (loaded.eos_token, loaded.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert (tmp_path / "step_3" / "generation_config.json").is_file()
+    assert json.loads((tmp_path / "step_3" / RECORD_NAME).read_text()) == extra
+
+
+def test_a_checkpoint_does_not_name_the_training_attention(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with packed_attention_enabled(model):
+        save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    for path in (tmp_path / "step_1").glob("*.json"):
+        assert "astuner_packed" not in path.read_text()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step_1")
+    assert loaded.config._attn_implementation == "sdpa"
+
+
+def test_an_existing_folder_is_not_overwritten(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    (tmp_path / "step_1").mkdir()
+    with pytest.raises(BackboneError, match="exists already"):
+        save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    assert list((tmp_path / "step_1").iterdir()) == []
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Let the kernel refuse to write beyond a size, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("limit", [100, 20_000])
+def test_a_full_disk_leaves_no_folder_and_says_what_is_needed(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int
+) -> None:
+    """The two limits meet the configuration and the weights."""
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    with largest_file(limit), pytest.raises(BackboneError) as caught:
+        save_checkpoint(tmp_path / "step_2", model, tokenizer, extra={})
+    message = str(caught.value)
+    assert str(tmp_path / "step_2") in message
+    assert "it needs about 0.2 MB" in message
+    assert "are free" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+
+
+def test_an_error_of_the_body_leaves_nothing_and_passes_through(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), new_folder(tmp_path / "step_1", num_bytes=1) as partial:
+        (partial / "file").write_text("text")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_until_the_end_only_a_hidden_folder_exists(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep" / "step_1", num_bytes=1) as partial:
+        (partial / "file").write_text("text")
+        (name,) = (path.name for path in (tmp_path / "deep").iterdir())
+        assert name.startswith(".step_1.") and name.endswith(".partial")
+    assert (tmp_path / "deep" / "step_1" / "file").read_text() == "text"

@@ -1,0 +1,141 @@
+"""Where log records go, and that everything is put back."""
+
+import io
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from astuner import log
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+
+
+def _log_everywhere() -> None:
+    logging.getLogger("astuner.rollout").debug("own detail")
+    logging.getLogger("astuner.rollout").info("own event")
+    logging.getLogger("some_library").debug("foreign detail")
+    logging.getLogger("some_library").info("foreign event")
+    logging.getLogger("some_library").warning("foreign warning")
+    logging.getLogger("httpx").info("HTTP Request: POST")
+
+
+def test_the_file_has_all_of_ours_and_the_events_of_others(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "run.log"
+    with redirect_stderr(io.StringIO()), log.install(file):
+        _log_everywhere()
+    text = file.read_text()
+    assert "DEBUG astuner.rollout own detail" in text
+    assert "INFO some_library foreign event" in text
+    assert "foreign detail" not in text and "HTTP Request" not in text
+
+
+def test_the_console_has_our_events_and_the_warnings_of_others() -> None:
+    with redirect_stderr(io.StringIO()) as console, log.install(None):
+        _log_everywhere()
+    lines = [line.split(maxsplit=1)[1] for line in console.getvalue().splitlines()]
+    assert lines == ["INFO own event", "WARNING foreign warning"]
+
+
+def test_the_console_level_can_be_lowered() -> None:
+    with redirect_stderr(io.StringIO()) as console, log.install(None, "DEBUG"):
+        _log_everywhere()
+    assert "own detail" in console.getvalue()
+    assert "foreign event" not in console.getvalue()
+
+
+def test_a_terminal_gets_the_same_records() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with redirect_stderr(Terminal()) as console, log.install(None):
+        _log_everywhere()
+        logging.getLogger("astuner").info("not [bold]markup")
+    text = re.sub(r"\x1b\[[\d;]*m", "", console.getvalue())
+    assert "own event" in text and "own detail" not in text and "foreign event" not in text
+    assert "not [bold]markup" in text
+
+
+def test_a_live_display_shares_its_console() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with redirect_stderr(io.StringIO()) as stderr, log.install(None, console=console):
+        _log_everywhere()
+    assert "own event" in screen.getvalue() and not stderr.getvalue()
+
+
+def test_python_warnings_are_logged(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    with (
+        redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+        log.install(file),
+    ):
+        warnings.simplefilter("always")
+        warnings.warn("an old call", stacklevel=1)
+    assert "an old call" in file.read_text()
+
+
+def test_loguru_goes_to_the_same_places(tmp_path: Path) -> None:
+    loguru = pytest.importorskip("loguru")
+    file = tmp_path / "run.log"
+    with redirect_stderr(io.StringIO()) as console, log.install(file):
+        loguru.logger.info("a workflow event")
+        loguru.logger.warning("a workflow warning")
+        try:
+            raise KeyError("lost")
+        except KeyError:
+            loguru.logger.exception("it broke")
+    text = file.read_text()
+    assert f"INFO {__name__} a workflow event" in text
+    assert text.count("KeyError: 'lost'") == 1
+    assert "a workflow event" not in console.getvalue()
+    assert console.getvalue().count("a workflow warning") == 1
+
+
+def test_loguru_prints_nothing_twice_in_a_second_run(tmp_path: Path) -> None:
+    loguru = pytest.importorskip("loguru")
+    for _ in range(2):
+        with redirect_stderr(io.StringIO()) as console, log.install(tmp_path / "run.log"):
+            loguru.logger.warning("once")
+        assert console.getvalue().count("once") == 1
+
+
+def test_everything_is_put_back(tmp_path: Path) -> None:
+    names = (None, "astuner", "httpx")
+
+    def state() -> list[object]:
+        loggers = [logging.getLogger(name) for name in names]
+        return [[(list(one.handlers), one.level) for one in loggers], dict(os.environ)]
+
+    before = state()
+    with redirect_stderr(io.StringIO()), log.install(tmp_path / "run.log"):
+        assert state() != before
+        assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    assert state() == before
+
+
+def test_a_progress_bar_setting_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    with redirect_stderr(io.StringIO()), log.install(None):
+        assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "0"
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "0"
+
+
+def test_a_record_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    with redirect_stderr(io.StringIO()), log.install(file):
+        logging.getLogger("astuner").debug("text=%s", "\udc80")
+    assert r"text=\udc80" in file.read_text()

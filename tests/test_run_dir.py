@@ -1,0 +1,138 @@
+"""The run directory's paths and the jsonl files that survive a kill."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from astuner.errors import AstunerError
+from astuner.run_dir import RunDir, append_json_line, append_json_lines, read_json_lines
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    runs = [RunDir.create(tmp_path, "math") for _ in range(3)]
+    assert len({run.root for run in runs}) == 3
+    assert all(run.root.is_dir() and run.root.parent == tmp_path / "math" for run in runs)
+
+
+def test_latest_points_to_the_newest_run_and_survives_a_move(tmp_path: Path) -> None:
+    RunDir.create(tmp_path / "a", "math")
+    newest = RunDir.create(tmp_path / "a", "math")
+    (tmp_path / "a").rename(tmp_path / "b")
+    found = RunDir.latest(tmp_path / "b", "math")
+    assert found is not None and found.root.name == newest.root.name
+
+
+def test_latest_is_read_from_a_text_file_where_links_are_not_possible(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "math")
+    link = tmp_path / "math" / "latest"
+    link.unlink()
+    link.write_text(f"{run.root.name}\n")
+    assert RunDir.latest(tmp_path, "math") == run
+
+
+def test_there_is_no_latest_run_before_the_first(tmp_path: Path) -> None:
+    assert RunDir.latest(tmp_path, "math") is None
+
+
+def test_the_paths_of_a_run_are_the_documented_ones() -> None:
+    run = RunDir(root=Path("r"))
+    assert run.config_file == Path("r/config.yaml")
+    assert run.log_file == Path("r/run.log")
+    assert run.metrics_file == Path("r/metrics.jsonl")
+    assert run.episodes_file(3, "train") == Path("r/episodes/step_000003.jsonl")
+    assert run.episodes_file(0, "validation") == Path("r/episodes/validation_000000.jsonl")
+    assert run.checkpoint_dir(20) == Path("r/checkpoints/step_20")
+
+
+def test_the_latest_checkpoint_has_the_highest_step(tmp_path: Path) -> None:
+    run = RunDir(root=tmp_path)
+    assert run.latest_checkpoint() is None
+    for step in (9, 10):
+        with run.new_checkpoint(step) as folder:
+            (folder / "weights").write_text("w")
+    assert run.latest_checkpoint() == run.checkpoint_dir(10)
+    assert (run.checkpoint_dir(10) / "weights").read_text() == "w"
+
+
+def test_an_interrupted_checkpoint_is_never_taken_for_one(tmp_path: Path) -> None:
+    run = RunDir(root=tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.new_checkpoint(1):
+        raise KeyboardInterrupt
+    assert run.latest_checkpoint() is None
+    with run.new_checkpoint(1):
+        pass
+    assert run.latest_checkpoint() == run.checkpoint_dir(1)
+
+
+def test_an_existing_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    run = RunDir(root=tmp_path)
+    with run.new_checkpoint(1):
+        pass
+    with pytest.raises(FileExistsError, match="step_1 exists already"), run.new_checkpoint(1):
+        pass
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "episodes" / "step_000000.jsonl"
+    records = [{"text": "两行\nand \u2028 more"}, {"text": "\udc80"}, {"n": [1, 2.5, None, True]}]
+    append_json_line(path, records[0])
+    append_json_lines(path, records[1:])
+    assert list(read_json_lines(path)) == records
+
+
+@pytest.mark.parametrize("size", [1, 70_000, 200_000])
+def test_a_torn_last_line_is_skipped_and_later_cut_off(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_json_line(path, {"step": 0})
+    with path.open("ab") as file:
+        file.write(b"{" + b"x" * size)
+    assert list(read_json_lines(path)) == [{"step": 0}]
+    append_json_line(path, {"step": 1})
+    assert list(read_json_lines(path)) == [{"step": 0}, {"step": 1}]
+
+
+def test_a_file_that_is_one_torn_line_starts_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"st')
+    append_json_line(path, {"step": 0})
+    assert list(read_json_lines(path)) == [{"step": 0}]
+
+
+def test_every_prefix_of_a_file_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_json_lines(path, [{"step": step, "text": "é"} for step in range(3)])
+    data = path.read_bytes()
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        assert len(list(read_json_lines(path))) == data[:size].count(b"\n")
+
+
+def test_damage_in_the_middle_names_the_file_and_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"st\n{"step": 2}\n')
+    with pytest.raises(AstunerError, match=r"metrics\.jsonl:2: the line is not JSON"):
+        list(read_json_lines(path))
+    path.write_text("[1]\n")
+    with pytest.raises(AstunerError, match=r"metrics\.jsonl:1: expected an object, found list"):
+        list(read_json_lines(path))
+
+
+def test_numbers_that_json_does_not_know_become_null_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with caplog.at_level(logging.WARNING):
+        append_json_line(path, {"train": {"loss": math.nan}, "kl": [1.0, math.inf]})
+    assert json.loads(path.read_text()) == {"train": {"loss": None}, "kl": [1.0, None]}
+    assert "train.loss" in caplog.text and "kl[1]" in caplog.text
+
+
+def test_a_value_that_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_json_line(path, {"step": 0})
+    with pytest.raises(TypeError):
+        append_json_lines(path, [{"step": 1}, {"step": object()}])
+    assert list(read_json_lines(path)) == [{"step": 0}]
