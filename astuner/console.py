@@ -18,9 +18,9 @@ _PLAIN_INTERVAL_SECONDS = 30.0
 class RunConsole:
     """Shows phases of a run and one line for each step."""
 
-    def __init__(self, console: Console | None = None, *, is_live: bool = True) -> None:
+    def __init__(self, console: Console, *, is_live: bool) -> None:
         """With `is_live=False` the screen is left to others, such as a debugger's prompt."""
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console
         self._is_live = is_live and self._console.is_terminal
         self._status = Text("starting")
         self._progress = Progress(

@@ -50,16 +50,34 @@ def load_object(path: str, *, search_dirs: Sequence[Path]) -> Any:
     also in folders without `__init__.py`, or be installed. Raises ConfigError when the path is
     malformed, the module is not there or raises while it is imported, or has no such name.
     """
-    target, name = _split(path)
-    folders = [Path(os.path.abspath(folder)) for folder in search_dirs]
-    importlib.invalidate_caches()
-    load = _load_file if target.endswith(".py") else _load_dotted
-    module = load(target, folders, path)
+    module, name = _load_module(path, search_dirs)
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, _class_names(module), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{path!r}: there is no {name}; {describe_module(module)}{hint}")
     return getattr(module, name)
+
+
+def load_class(path: str, *, base: type, search_dirs: Sequence[Path]) -> Any:
+    """The subclass of `base` that `path` names; raises ConfigError also for anything else."""
+    found = load_object(path, search_dirs=search_dirs)
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    what = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
+    module, name = _load_module(path, search_dirs)
+    raise ConfigError(
+        f"{path!r}: {name} is {what}, not a subclass of {base.__module__}.{base.__name__}; "
+        f"{describe_module(module)}"
+    )
+
+
+def _load_module(path: str, search_dirs: Sequence[Path]) -> tuple[ModuleType, str]:
+    """The module of `path`, imported on the first call, and the name behind the arrow."""
+    target, name = _split(path)
+    folders = [Path(os.path.abspath(folder)) for folder in search_dirs]
+    importlib.invalidate_caches()
+    load = _load_file if target.endswith(".py") else _load_dotted
+    return load(target, folders, path), name
 
 
 def describe_module(module: ModuleType) -> str:

@@ -1,11 +1,11 @@
 """Starts a run: configuration, run directory, workflow, judge and backbone, undone in reverse."""
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
 
 from astuner import log
 from astuner.backbone.run import Backbone, Run, RunResult
@@ -13,25 +13,36 @@ from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
 from astuner.errors import ConfigError
-from astuner.imports import describe_module, load_object, module_folders
+from astuner.imports import load_class, module_folders
 from astuner.rollout.episode import Judge
 from astuner.run_dir import RunDir
+from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
 
 
-def launch(loaded: LoadedConfig, *, workflow_class: type[Workflow] | None = None) -> RunResult:
+def launch(
+    loaded: LoadedConfig,
+    *,
+    workflow_class: type[Workflow] | None = None,
+    search_dirs: tuple[Path, ...] | None = None,
+) -> RunResult:
     """Run the job to its end and say where everything lies.
 
-    `workflow_class` stands in for rollout.agentscope_workflow. Raises the errors of the tree;
+    `workflow_class` stands in for rollout.agentscope_workflow; user modules and files are looked
+    for in `search_dirs`, by default the current directory and those around the YAML. Raises the errors of the tree;
     whatever was written before stays in the run directory.
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
-    search_dirs = module_folders(loaded.conf_file)
+    search_dirs = search_dirs or module_folders(loaded.conf_file)
     workflow_class = workflow_class or load_workflow(loaded, search_dirs)
     judge = make_judge(loaded, search_dirs)
     run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
     is_live = loaded.settings.backbone != "debug"
-    with log.install(run_dir.log_file), RunConsole(is_live=is_live) as console:
+    screen = Console(stderr=True, highlight=False)
+    with (
+        log.install(run_dir.log_file, console=screen),
+        RunConsole(screen, is_live=is_live) as console,
+    ):
         save_resolved(loaded.config, run_dir.config_file)
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
         for line in describe_unused(loaded.explicit_keys, loaded.settings):
@@ -104,22 +115,7 @@ def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[W
             f"{loaded.conf_file}: rollout.agentscope_workflow is not set; "
             "name your workflow class, for example my_agent.my_agent->MyWorkflow"
         )
-    found = load_object(path, search_dirs=search_dirs)
-    if isinstance(found, type) and issubclass(found, Workflow):
-        return found
-    raise ConfigError(
-        f"rollout.agentscope_workflow: {path} is {_what(found)}, not a subclass of "
-        f"astuner.Workflow; {_siblings(found)}"
-    )
-
-
-def _siblings(found: Any) -> str:
-    module = sys.modules.get(getattr(found, "__module__", ""))
-    return describe_module(module) if module else "name a class"
-
-
-def _what(found: Any) -> str:
-    return f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+    return load_class(path, base=Workflow, search_dirs=search_dirs)
 
 
 def make_judge(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> Judge | None:
@@ -127,10 +123,4 @@ def make_judge(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> Judge | N
     path = loaded.settings.task_judge.judge_protocol
     if path is None:
         return None
-    found = load_object(path, search_dirs=search_dirs)
-    if isinstance(found, type) and callable(getattr(found, "compute_reward", None)):
-        return found(loaded.config)
-    raise ConfigError(
-        f"task_judge.judge_protocol: {path} is {_what(found)} without compute_reward; "
-        "subclass astuner.task_judge.base_judge.BaseJudge"
-    )
+    return load_class(path, base=BaseJudge, search_dirs=search_dirs)(loaded.config)

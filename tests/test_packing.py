@@ -1,7 +1,7 @@
 """A packed pass gives the log-probabilities and gradients of running each sample alone."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +28,15 @@ from astuner.errors import BackboneError
 from astuner.trajectory.samples import TrainSample
 
 VOCABULARY = 97
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than these tiny tensors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny(family: str, **changes: object) -> PreTrainedModel:
@@ -308,7 +317,7 @@ def sample_lists(draw: st.DrawFn) -> list[TrainSample]:
     for _ in range(draw(st.integers(1, 12))):
         prompt = draw(st.sampled_from(stems)) + draw(st.lists(st.integers(0, 2), max_size=5))
         prompt = prompt or [0]
-        mask = draw(st.lists(st.booleans(), max_size=6)) + [True]
+        mask = [*draw(st.lists(st.booleans(), max_size=6)), True]
         samples.append(sample(prompt + [1] * len(mask), [False] * len(prompt) + mask))
     return samples
 

@@ -172,7 +172,8 @@ class TokenChat:
                 seconds=seconds,
             )
         )
-        self._check_madness(Reply(parsed=parsed, tools=tools))
+        said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
+        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=tools))
         return ChatReply(
             text=parsed.text,
             reasoning=reasoning,
@@ -191,12 +192,12 @@ class TokenChat:
         if not tools:
             return ""
         if tool_choice == "required":
-            return self._template.tool_format.opening(names[0] if len(names) == 1 else None)
+            return self._template.tool_opening(names[0] if len(names) == 1 else None)
         if tool_choice not in names:
             raise EngineError(
                 f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}"
             )
-        return self._template.tool_format.opening(tool_choice)
+        return self._template.tool_opening(tool_choice)
 
     def _place(
         self,

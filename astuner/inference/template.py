@@ -6,6 +6,7 @@ episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -13,7 +14,7 @@ from jinja2 import TemplateError
 from astuner.errors import ConfigError, EngineError
 from astuner.inference.messages import Message
 from astuner.inference.tool_calls import (
-    FORMATS,
+    FOLDED_FORMAT,
     ParsedReply,
     ToolFormat,
     detect_format,
@@ -21,7 +22,6 @@ from astuner.inference.tool_calls import (
 )
 
 _MARK = "astuner-probe-reply"
-_DEFAULT_FORMAT = "hermes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +42,30 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         _check_template(tokenizer)
         self._has_reasoning = "</think>" in str(tokenizer.chat_template)
-        native = detect_format(self._render_raw)
-        self._folds_tools = native is None
-        self.tool_format: ToolFormat = native or FORMATS[_DEFAULT_FORMAT]
+        self._opens_reasoning = self._has_reasoning and self._generation_prompt_opens_reasoning()
         self._turn_end = self._find_turn_end()
         self._stop_text, turn_end_id = self._first_special(self._turn_end)
         self.stop_ids = frozenset(
             id_ for id_ in (*extra_stop_ids, tokenizer.eos_token_id, turn_end_id) if id_ is not None
         )
+
+    @cached_property
+    def _native_format(self) -> ToolFormat | None:
+        """The template's own tool format; asked for when tools are first offered.
+
+        Raises ConfigError for a template whose format is not known.
+        """
+        return detect_format(self._render_raw)
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls."""
+        return self._native_format or FOLDED_FORMAT
+
+    def tool_opening(self, name: str | None) -> str:
+        """The text that begins a call of the tool `name`, or of any tool for None."""
+        opening = self.tool_format.opening(name)
+        return f"\n</think>\n\n{opening}" if self._opens_reasoning else opening
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """Token ids of a whole conversation, ready for the model's next reply."""
@@ -93,10 +109,11 @@ class ChatTemplate:
 
     def split_reasoning(self, text: str) -> tuple[str, str]:
         """Split a reply into reasoning and answer; no reasoning for models without think tags."""
-        if not self._has_reasoning or "</think>" not in text:
+        thinks = self._opens_reasoning or text.lstrip().startswith("<think>")
+        if not (self._has_reasoning and thinks and "</think>" in text):
             return "", text
         reasoning, _, answer = text.partition("</think>")
-        return reasoning.removeprefix("<think>").strip("\n"), answer.lstrip("\n")
+        return reasoning.strip().removeprefix("<think>").strip("\n"), answer.lstrip("\n")
 
     def parse(self, text: str, tools: Sequence[Mapping[str, Any]]) -> ParsedReply:
         """Find the tool calls in a reply, in the model's own format."""
@@ -110,7 +127,8 @@ class ChatTemplate:
         add_generation_prompt: bool,
     ) -> str:
         listed, offered = list(messages), list(tools) or None
-        if self._folds_tools:
+        uses_tools = tools or any(_is_about_tools(message) for message in messages)
+        if uses_tools and self._native_format is None:
             listed, offered = fold_tools(listed, list(tools)), None
         return self._apply(listed, offered, add_generation_prompt=add_generation_prompt)
 
@@ -130,6 +148,10 @@ class ChatTemplate:
                 f"the model's chat template refused the conversation with roles {roles}: {error}"
             ) from error
 
+    def _generation_prompt_opens_reasoning(self) -> bool:
+        probe = [{"role": "user", "content": "probe"}]
+        return self._apply(probe, None, add_generation_prompt=True).rstrip().endswith("<think>")
+
     def _find_turn_end(self) -> str:
         probe = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": _MARK}]
         text = self._apply(probe, None, add_generation_prompt=False)
@@ -146,6 +168,10 @@ class ChatTemplate:
 
     def _is_added(self, id_: int) -> bool:
         return id_ in self._tokenizer.get_added_vocab().values()
+
+
+def _is_about_tools(message: Message) -> bool:
+    return message["role"] == "tool" or "tool_calls" in message
 
 
 def _check_template(tokenizer: Any) -> None:

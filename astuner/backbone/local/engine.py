@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -45,7 +44,7 @@ class EngineLimits:
     """Most tokens of a sequence, prompt and completion together."""
     max_batch_tokens: int = 512
     """Most tokens of one forward pass. Longer prompts are read in pieces."""
-    page_size: int = 16
+    page_size: int = 8
     """Tokens per page of the cache. Only whole pages of a common prefix are shared."""
     max_cache_bytes: int = 2 * 2**30
     """Bound on the cache, which otherwise holds max_num_seqs sequences of max_model_len. When it
@@ -96,7 +95,7 @@ class ContinuousBatchingEngine:
         Raises BackboneError while serving.
         """
         if self._session is not None:
-            raise BackboneError("the weights changed while the engine serves; leave `serving` first")
+            raise BackboneError("the weights changed while the engine serves; leave `serving`")
         self._weight_version += 1
 
     @contextlib.asynccontextmanager
@@ -196,6 +195,7 @@ class _Session:
 
     def __init__(self, generation: "_Generation") -> None:
         self.tokens_sampled = 0
+        self._chooser = TokenChooser()
         self._requests: dict[str, _Request] = {}
         self._request_indices = itertools.count()
         self._lock = threading.Lock()
@@ -263,7 +263,7 @@ class _Session:
     def _choose(self, logits: Tensor, request_ids: Sequence[str]) -> "Choice":
         requests = [self._requests.get(request_id) for request_id in request_ids]
         self.tokens_sampled += len(requests)
-        return choose_tokens(
+        return self._chooser.choose(
             logits,
             samplings=[_CANCELLED if request is None else request.sampling for request in requests],
             draws=[0.0 if request is None else request.stream.random() for request in requests],
@@ -283,45 +283,63 @@ class Choice(NamedTuple):
     """(N) float32."""
 
 
-def choose_tokens(
-    logits: Tensor, *, samplings: Sequence[Sampling], draws: Sequence[float]
-) -> Choice:
-    """Choose the token at which the cumulative probability of a row passes its draw.
+class TokenChooser:
+    """Chooses the token at which the cumulative probability of a row passes a uniform draw.
 
-    logits (N, V), draws in [0, 1). Log-probabilities are of the distribution after temperature,
-    top_k and top_p. Raises FloatingPointError for logits that are not finite.
+    One random number per row, where torch.multinomial takes V and with them as much time as a
+    small model. Its two buffers (N, V) are reused: new memory of their size costs more than the
+    arithmetic.
     """
-    # One number per row instead of the V of torch.multinomial, which takes as long as the model.
-    probs = _probabilities(logits, samplings)
-    cumulative = probs.cumsum(-1)
-    total = cumulative[:, -1:]
-    target = total * torch.tensor(draws, device=logits.device, dtype=total.dtype)[:, None]
-    # Rounded up to the total, a draw would fall behind the last token.
-    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    ids = torch.searchsorted(cumulative, target, right=True)
-    greedy = [i for i, sampling in enumerate(samplings) if sampling.temperature == 0]
-    if greedy:
-        ids[greedy] = logits[greedy].argmax(-1, keepdim=True)
-    logprobs = probs.gather(-1, ids.clamp(max=probs.shape[-1] - 1)).log()
-    if not bool(logprobs.isfinite().all()):
-        raise FloatingPointError("the model's logits are not finite; its weights have diverged")
-    return Choice(ids[:, 0], logprobs[:, 0])
 
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
 
-def _probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    """(N, V) float32."""
-    if any(sampling.temperature not in (0, 1) for sampling in samplings):
-        factors = [1 / (sampling.temperature or 1) for sampling in samplings]
-        logits = logits * torch.tensor(factors, device=logits.device)[:, None]
-    probs = logits.softmax(-1, dtype=torch.float32)
-    truncated = [
-        i
-        for i, sampling in enumerate(samplings)
-        if sampling.temperature and (sampling.top_k > 0 or sampling.top_p < 1)
-    ]
-    if truncated:
-        probs[truncated] = _truncate(probs[truncated], [samplings[i] for i in truncated])
-    return probs
+    def choose(
+        self, logits: Tensor, *, samplings: Sequence[Sampling], draws: Sequence[float]
+    ) -> Choice:
+        """logits (N, V), draws in [0, 1).
+
+        Log-probabilities are of the distribution after temperature, top_k and top_p; at
+        temperature 0, where the most probable token is chosen, those of temperature 1.
+        Raises FloatingPointError for logits that are not finite.
+        """
+        cumulative, probs = self._take_buffers(logits)
+        self._compute_probs(logits, samplings, probs, scratch=cumulative)
+        torch.cumsum(probs, -1, out=cumulative)
+        total = cumulative[:, -1:]
+        target = total * torch.tensor(draws, device=logits.device, dtype=total.dtype)[:, None]
+        # Rounded up to the total, a draw would fall behind the last token.
+        target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+        ids = torch.searchsorted(cumulative, target, right=True)
+        greedy = [i for i, sampling in enumerate(samplings) if sampling.temperature == 0]
+        if greedy:
+            ids[greedy] = logits[greedy].argmax(-1, keepdim=True)
+        logprobs = probs.gather(-1, ids.clamp_(max=probs.shape[-1] - 1)).log()
+        if not bool(logprobs.isfinite().all()):
+            raise FloatingPointError("the model's logits are not finite; its weights diverged")
+        return Choice(ids[:, 0], logprobs[:, 0])
+
+    def _take_buffers(self, logits: Tensor) -> list[Tensor]:
+        num_rows = logits.shape[0]
+        if not self._buffers or self._buffers[0].shape[0] < num_rows:
+            self._buffers = [torch.empty_like(logits, dtype=torch.float32) for _ in range(2)]
+        return [buffer[:num_rows] for buffer in self._buffers]
+
+    def _compute_probs(
+        self, logits: Tensor, samplings: Sequence[Sampling], probs: Tensor, *, scratch: Tensor
+    ) -> None:
+        if any(sampling.temperature not in (0, 1) for sampling in samplings):
+            factors = [1 / (sampling.temperature or 1) for sampling in samplings]
+            factors = torch.tensor(factors, device=logits.device)[:, None]
+            logits = torch.mul(logits, factors, out=scratch)
+        torch.softmax(logits, -1, dtype=torch.float32, out=probs)
+        truncated = [
+            i
+            for i, sampling in enumerate(samplings)
+            if sampling.temperature and (sampling.top_k > 0 or sampling.top_p < 1)
+        ]
+        if truncated:
+            probs[truncated] = _truncate(probs[truncated], [samplings[i] for i in truncated])
 
 
 def _truncate(probs: Tensor, samplings: Sequence[Sampling]) -> Tensor:
@@ -404,7 +422,12 @@ class _Generation:
         self._restore()
 
     def _forward_and_choose(
-        self, model: Any, inputs: dict[str, Any], _carried: Tensor, _previous: Tensor, output: Tensor
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        _carried: Tensor,
+        _previous: Tensor,
+        output: Tensor,
     ) -> None:
         """In place of the manager's own: no copy of the logits in float32, and our choice.
 
@@ -515,8 +538,9 @@ def _config(model: PreTrainedModel, limits: EngineLimits) -> ContinuousBatchingC
 def _num_pages(model: PreTrainedModel, limits: EngineLimits) -> int:
     """Of all layers together, in the cache."""
     config: Any = model.config.get_text_config()
-    num_key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_heads = config.num_attention_heads
+    num_key_heads = getattr(config, "num_key_value_heads", None) or num_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     token_bytes = 2 * config.num_hidden_layers * num_key_heads * head_size * model.dtype.itemsize
     # Older releases reserve a page or two ahead of need.
     pages_per_sequence = -(-limits.max_model_len // limits.page_size) + 2

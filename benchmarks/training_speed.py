@@ -1,0 +1,184 @@
+"""Seconds of one training step: padded, packed, and packed with shared prompts.
+
+    python benchmarks/training_speed.py --model FOLDER_OR_HUB_NAME
+
+The three do the same work on made-up samples in turn: log-probabilities, clipped loss, gradients
+and one AdamW update with float32 masters. "padded" is what a plain loop over transformers does: one
+group at a time, padded to its longest sample, logits of every position. The figure to look at is
+the ratio within one run; seconds depend on what else the machine does.
+"""
+
+import argparse
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from astuner.algorithm.loss import ppo_clip
+from astuner.backbone.local.model import LoadedModel, load_policy
+from astuner.backbone.local.optimizer import MasterAdamW, OptimizerSettings
+from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
+from astuner.trajectory.samples import TrainSample
+
+OPTIMIZER = OptimizerSettings(
+    learning_rate=1e-6, warmup_updates=0, weight_decay=0.01, max_grad_norm=1.0
+)
+
+
+def main() -> None:
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    policy = load_policy(options.model, dtype=options.dtype, device=options.device)
+    samples = make_samples(options)
+    print_setting(options, policy, samples)
+    ways = make_ways(options, policy, samples)
+    seconds = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, step in ways.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    print_result(seconds)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder or hub name")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"])
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each kind; the best counts")
+    parser.add_argument("--groups", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=8, help="samples of a group")
+    parser.add_argument("--system", type=int, default=80, help="tokens common to all groups")
+    parser.add_argument("--question", type=int, default=30, help="tokens common to a group")
+    parser.add_argument("--reply", type=int, nargs=2, default=(10, 40), help="least and most")
+    parser.add_argument("--max-tokens", type=int, default=4096, help="of a micro-batch")
+    parser.add_argument("--without-padded", action="store_true")
+    return parser.parse_args()
+
+
+def make_samples(options: argparse.Namespace) -> list[TrainSample]:
+    generator = random.Random(0)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(generator.randrange(300, 10_000) for _ in range(count))
+
+    system, samples = ids(options.system), []
+    for group in range(options.groups):
+        prompt = system + ids(options.question)
+        for attempt in range(options.repeats):
+            reply = ids(generator.randint(*options.reply))
+            samples.append(
+                TrainSample(
+                    ids=prompt + reply,
+                    mask=(False,) * len(prompt) + (True,) * len(reply),
+                    logprobs=(0.0,) * len(prompt) + (-10.0,) * len(reply),
+                    advantage=generator.choice([-1.0, 1.0]),
+                    temperature=1.0,
+                    weight_version=0,
+                    task_id=str(group),
+                    episode_id=f"{group}-{attempt}",
+                )
+            )
+    return samples
+
+
+def make_ways(
+    options: argparse.Namespace, policy: LoadedModel, samples: list[TrainSample]
+) -> dict[str, Callable[[], object]]:
+    settings = TrainerSettings(
+        optimizer=OPTIMIZER,
+        mini_batch_num=1,
+        max_token_len_per_gpu=options.max_tokens,
+        policy_loss="ppo_clip",
+        loss_aggregation="token-mean",
+        clip_low=0.2,
+        clip_high=0.2,
+        use_kl_loss=False,
+        kl_loss_coef=0.0,
+        kl_loss_type="low_var_kl",
+    )
+    trainer = PolicyTrainer(policy.model, settings, rng=random.Random(0))
+    # With a first token of its own, no sample shares anything with another.
+    apart = [replace(s, ids=(300 + i, *s.ids[1:])) for i, s in enumerate(samples)]
+    ways: dict[str, Callable[[], object]] = {
+        "packed, nothing shared": lambda: trainer.train_step(apart),
+        "packed, prompts shared": lambda: trainer.train_step(samples),
+    }
+    if options.without_padded:
+        return ways
+    other = load_policy(options.model, dtype=options.dtype, device=options.device)
+    optimizer = MasterAdamW(other.model, OPTIMIZER)
+    padded = {"padded": lambda: padded_step(other.model, optimizer, samples, options.repeats)}
+    return padded | ways
+
+
+def padded_step(
+    model: PreTrainedModel, optimizer: MasterAdamW, samples: Sequence[TrainSample], rows: int
+) -> None:
+    num_trained = sum(sum(sample.mask) for sample in samples)
+    for first in range(0, len(samples), rows):
+        padded_backward(model, samples[first : first + rows], num_trained)
+    optimizer.update()
+
+
+def padded_backward(
+    model: PreTrainedModel, samples: Sequence[TrainSample], num_trained: int
+) -> None:
+    longest = max(len(sample.ids) for sample in samples)
+    shape, device = (len(samples), longest), model.device
+    ids_BT = torch.zeros(shape, dtype=torch.long, device=device)
+    attended_BT, mask_BT = (torch.zeros_like(ids_BT, dtype=torch.bool) for _ in range(2))
+    sampled_BT = torch.zeros(shape, device=device)
+    for row, sample in enumerate(samples):
+        length = len(sample.ids)
+        ids_BT[row, :length] = torch.tensor(sample.ids)
+        attended_BT[row, :length] = True
+        mask_BT[row, :length] = torch.tensor(sample.mask)
+        sampled_BT[row, :length] = torch.tensor(sample.logprobs)
+    logits_BTV = model(input_ids=ids_BT, attention_mask=attended_BT.long(), use_cache=False).logits
+    logprob_BTV = logits_BTV[:, :-1].float().log_softmax(-1)
+    logprob_BT = logprob_BTV.gather(2, ids_BT[:, 1:, None]).squeeze(2)
+    advantage_B1 = torch.tensor([[sample.advantage] for sample in samples], device=device)
+    loss_BT = ppo_clip(
+        logprob_BT,
+        sampled_BT[:, 1:],
+        advantages_N=advantage_B1,
+        clip_low=0.2,
+        clip_high=0.2,
+    ).loss_N
+    (loss_BT * mask_BT[:, 1:]).sum().div(num_trained).backward()
+
+
+def print_setting(
+    options: argparse.Namespace, policy: LoadedModel, samples: Sequence[TrainSample]
+) -> None:
+    num_parameters = sum(p.numel() for p in policy.model.parameters())
+    num_tokens = sum(len(sample.ids) for sample in samples)
+    place = torch.cuda.get_device_name() if policy.device.type == "cuda" else platform.processor()
+    print(f"machine   {platform.platform()}, {place}, {options.threads} threads")
+    print(f"versions  torch {torch.__version__}, transformers {transformers.__version__}")
+    print(f"model     {policy.name_or_path}, {num_parameters / 1e6:.0f}M, {policy.dtype}")
+    print(
+        f"samples   {options.groups} groups of {options.repeats}, {num_tokens} tokens; prompts of "
+        f"{options.system} common and {options.question} own, replies of {options.reply}"
+    )
+
+
+def print_result(seconds: dict[str, list[float]]) -> None:
+    slowest = max(min(values) for values in seconds.values())
+    print(f"{'':24}{'best':>8}{'all rounds, seconds':>24}{'times faster':>20}")
+    for name, values in seconds.items():
+        rounds = " ".join(f"{value:.1f}" for value in values)
+        print(f"{name:24}{min(values):8.2f}{rounds:>24}{slowest / min(values):20.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Workflows that the tests of whole runs name in their YAML."""
+
+import asyncio
+import os
+import signal
+
+from agentscope.agent import ReActAgent
+from agentscope.formatter import DashScopeChatFormatter
+from agentscope.memory import InMemoryMemory
+from agentscope.message import Msg, TextBlock
+from agentscope.tool import Toolkit, ToolResponse
+
+from astuner import Workflow, WorkflowOutput
+
+SYSTEM_PROMPT = "Add."
+
+
+async def add(a: int, b: int) -> ToolResponse:
+    """Add.
+
+    Args:
+        a (int): one
+        b (int): two
+    """
+    return ToolResponse(content=[TextBlock(type="text", text=str(a + b))])
+
+
+def make_toolkit() -> Toolkit:
+    toolkit = Toolkit()
+    toolkit.register_tool_function(add)
+    return toolkit
+
+
+class AdderWorkflow(Workflow):
+    """A ReAct agent with one tool; right when it answers 5."""
+
+    name: str = "adder"
+
+    async def execute(self, workflow_task, model_tuner):
+        agent = ReActAgent(
+            name="adder",
+            sys_prompt=SYSTEM_PROMPT,
+            model=model_tuner,
+            formatter=DashScopeChatFormatter(),
+            toolkit=make_toolkit(),
+            memory=InMemoryMemory(),
+            max_iters=2,
+        )
+        agent.set_console_output_enabled(False)
+        reply = await agent.reply(Msg("user", workflow_task.task.main_query, role="user"))
+        text = reply.get_text_content() or ""
+        return WorkflowOutput(metadata={"final_answer": text})
+
+
+class InterruptingWorkflow(AdderWorkflow):
+    """Presses Ctrl-C in the second step."""
+
+    async def execute(self, workflow_task, model_tuner):
+        if workflow_task.step == 1 and workflow_task.attempt == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(30)
+        return await super().execute(workflow_task, model_tuner)
+
+
+class BrokenWorkflow(Workflow):
+    name: str = "broken"
+
+    async def execute(self, workflow_task, model_tuner):
+        raise RuntimeError("the tool server is down")
+
+
+NOT_A_WORKFLOW = 3

@@ -1,0 +1,175 @@
+"""Whole runs of the local and debug backbones: a real agent, a real tool, a real tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("agentscope")
+pytest.importorskip("torch")
+
+import torch  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from astuner import AstunerJob  # noqa: E402
+from astuner.cli import main  # noqa: E402
+from astuner.logview.record import episode_from_record  # noqa: E402
+from astuner.run_dir import read_json_lines  # noqa: E402
+from tests.agents.adder import SYSTEM_PROMPT, AdderWorkflow, make_toolkit  # noqa: E402
+from tests.taught_model import make_taught_model  # noqa: E402
+
+AGENTS = Path(__file__).parent / "agents"
+QUESTION = "What is 2 plus 3?"
+
+
+@pytest.fixture(scope="session")
+def taught_model(tmp_path_factory):
+    """Calls add(2, 3), then answers 5 or 6."""
+    folder = tmp_path_factory.mktemp("taught")
+    call = {"id": "", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
+    start = [
+        {"role": "system", "content": SYSTEM_PROMPT},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "5"},
+    ]
+    answers = [[*start, {"role": "assistant", "content": text}] for text in ("5", "6")]
+    make_taught_model(folder, answers, make_toolkit().get_json_schemas())
+    return folder
+
+
+@pytest.fixture
+def conf(taught_model, tmp_path, monkeypatch):
+    """A YAML beside four tasks, in an otherwise empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    tasks = [
+        {"main_query": QUESTION, "task_id": str(i), "metadata": {"answer": "5"}} for i in range(4)
+    ]
+    Path("tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    files = {"file_path": "tasks.jsonl"}
+    settings = {
+        "model": {"path": str(taught_model), "dtype": "float32"},
+        "task_reader": {
+            "type": "jsonl_dataset_file",
+            "jsonl_dataset_file": {"training": files, "validation": files},
+        },
+        "data": {
+            "train_batch_size": 2,
+            "max_prompt_length": 700,
+            "max_response_length": 700,
+            "max_validation_tasks": 2,
+        },
+        "rollout": {
+            "agentscope_workflow": f"{AGENTS}/adder.py->AdderWorkflow",
+            "num_repeat": 4,
+            "temperature": 1.0,
+            "max_model_len": 1024,
+            "max_response_length_in_one_turn": 80,
+            "compute_madness_checklist": [],
+        },
+        "task_judge": {
+            "judge_protocol": "astuner.task_judge.math_answer_as_judge->MathAnswerAsJudge"
+        },
+        "trainer_common": {
+            "total_training_steps": 2,
+            "val_before_train": True,
+            "test_freq": 1,
+            "save_freq": 1,
+            "optim": {"lr": 1e-4},
+        },
+    }
+    Path("adder.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+    return "adder.yaml"
+
+
+def latest_run(stem="adder"):
+    return (Path("launcher_record") / stem / "latest").resolve()
+
+
+def lines(path):
+    return list(read_json_lines(path))
+
+
+def test_a_react_agent_with_a_tool_is_trained_for_two_steps(conf, taught_model):
+    assert main(["--conf", conf]) == 0
+    run = latest_run()
+    before, first, second = lines(run / "metrics.jsonl")
+    assert before["step"] == 0 and before["validation/episodes"] == 2
+    assert first["rollout/episodes"] == 8 and first["rollout/failed_episodes"] == 0
+    assert second["train/updates"] == 1 and second["train/grad_norm"] > 0
+    assert 0 <= second["train/logprob_gap_max"] < 1e-3
+    assert second["validation/success_rate"] <= 1
+
+
+def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result(conf):
+    main(["--conf", conf, "astuner.trainer_common.total_training_steps=1"])
+    episodes = [
+        episode_from_record(line) for line in lines(latest_run() / "episodes/step_000000.jsonl")
+    ]
+    assert len(episodes) == 8
+    with_tool = [episode for episode in episodes if len(episode.calls) == 2]
+    assert with_tool
+    for episode in with_tool:
+        (sequence,) = episode.sequences
+        assert sequence.ids == episode.calls[1].ids
+        assert [span.is_trained for span in sequence.spans] == [False, True, False, True]
+
+
+def test_the_checkpoint_loads_and_differs_from_the_start(conf, taught_model):
+    main(["--conf", conf])
+    folder = latest_run() / "checkpoints/step_2"
+    tuned = AutoModelForCausalLM.from_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(taught_model)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    pairs = zip(tuned.parameters(), base.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+    assert (latest_run() / "checkpoints/step_1").is_dir()
+
+
+def test_the_same_seed_gives_the_same_run(conf):
+    rewards = []
+    for _ in range(2):
+        main(["--conf", conf])
+        rewards.append([line["reward/mean"] for line in lines(latest_run() / "metrics.jsonl")[1:]])
+    assert rewards[0] == rewards[1]
+
+
+def test_ctrl_c_saves_the_weights_and_exits_with_130(conf, capfd):
+    path = f"{AGENTS}/adder.py->InterruptingWorkflow"
+    assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == 130
+    assert (latest_run() / "checkpoints/step_1/astuner.json").is_file()
+    assert "stopping" in capfd.readouterr().err
+
+
+def test_debug_prints_conversations_and_verdicts_and_trains_nothing(conf, capfd):
+    assert main(["--conf", conf, "--backbone=debug"]) == 0
+    shown = capfd.readouterr().err
+    assert QUESTION in shown and "reward" in shown and "by judge" in shown
+    assert not (latest_run() / "checkpoints").exists()
+
+
+def test_a_run_whose_episodes_all_fail_stops_with_the_reason(conf, capfd):
+    path = f"{AGENTS}/adder.py->BrokenWorkflow"
+    assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == 1
+    assert "the tool server is down" in capfd.readouterr().err
+
+
+def test_a_path_that_is_no_workflow_says_what_its_module_defines(conf, capfd):
+    path = f"{AGENTS}/adder.py->NOT_A_WORKFLOW"
+    assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == 2
+    shown = capfd.readouterr().err
+    assert "of type int, not a subclass of astuner.workflow.Workflow" in shown
+    assert "AdderWorkflow" in shown
+
+
+def test_an_unavailable_backbone_is_named(conf, capfd):
+    assert main(["--conf", conf, "--backbone=verl"]) == 2
+    assert "'verl' is not available" in capfd.readouterr().err
+
+
+def test_a_job_from_python_makes_the_same_run(conf, taught_model):
+    job = AstunerJob(model=str(taught_model)).build_job_from_yaml(conf).set_workflow(AdderWorkflow)
+    result = job.set("trainer_common.total_training_steps", 1).tune()
+    assert result.checkpoint.name == "step_1" and result.run_dir.is_dir()
+    assert result.metrics["rollout/episodes"] == 8
