@@ -1,8 +1,13 @@
 """astuner tunes the model behind a working agent by reinforcement learning."""
 
+from typing import TYPE_CHECKING
+
 from astuner.tuner import ModelTuner
 from astuner.types import WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
+
+if TYPE_CHECKING:
+    from astuner.job import AstunerJob
 
 __version__ = "0.1.0"
 

@@ -42,7 +42,10 @@ class RunConsole:
             from rich.live import Live
 
             self._live = Live(
-                get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
             )
             self._live.start()
         return self

@@ -1,14 +1,14 @@
 """The error tree. Every message says what failed, where, what was found and what to do.
 
-    AstunerError
-    ├── ConfigError            a setting, file or path that the user gave (exit code 2)
-    ├── TaskReadError          a task source that cannot be read
-    ├── EpisodeError           one attempt failed; recorded as data, never reward 0
-    │   ├── WorkflowError      the user's workflow raised, hung or returned something else
-    │   ├── EngineError        the model could not answer
-    │   ├── JudgeError         the judge raised, hung or gave no number
-    │   └── EnvServiceError    the environment service failed
-    └── BackboneError          loading, training or saving failed (exit code 1)
+AstunerError
+├── ConfigError            a setting, file or path that the user gave (exit code 2)
+├── TaskReadError          a task source that cannot be read
+├── EpisodeError           one attempt failed; recorded as data, never reward 0
+│   ├── WorkflowError      the user's workflow raised, hung or returned something else
+│   ├── EngineError        the model could not answer
+│   ├── JudgeError         the judge raised, hung or gave no number
+│   └── EnvServiceError    the environment service failed
+└── BackboneError          loading, training or saving failed (exit code 1)
 """
 
 from collections.abc import Iterator

@@ -112,9 +112,7 @@ class AstunerJob:
         name = self._settings.get("project_name", "astuner_job")
         with tempfile.TemporaryDirectory() as folder:
             loaded = load_config(self.dump_job_as_yaml(Path(folder) / f"{name}.yaml"))
-        return launch(
-            loaded, workflow_class=self._workflow_class, search_dirs=(Path.cwd(),)
-        )
+        return launch(loaded, workflow_class=self._workflow_class, search_dirs=(Path.cwd(),))
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

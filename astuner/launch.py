@@ -1,8 +1,8 @@
 """Starts a run: configuration, run directory, workflow, judge and backbone, undone in reverse."""
 
 import asyncio
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -29,8 +29,8 @@ def launch(
     """Run the job to its end and say where everything lies.
 
     `workflow_class` stands in for rollout.agentscope_workflow; user modules and files are looked
-    for in `search_dirs`, by default the current directory and those around the YAML. Raises the errors of the tree;
-    whatever was written before stays in the run directory.
+    for in `search_dirs`, by default the current directory and those around the YAML. Raises the
+    errors of the tree; whatever was written before stays in the run directory.
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
@@ -65,20 +65,8 @@ def _run_to_end(backbone: Backbone, run: Run) -> RunResult:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(backbone.run(run))
-    results: list[RunResult | BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(asyncio.run(backbone.run(run)))
-        except BaseException as error:
-            results.append(error)
-
-    thread = threading.Thread(target=work, name="astuner-run")
-    thread.start()
-    thread.join()
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="astuner-run") as thread:
+        return thread.submit(asyncio.run, backbone.run(run)).result()
 
 
 def backbone_maker(name: str) -> Callable[[], Backbone]:

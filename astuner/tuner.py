@@ -1,7 +1,7 @@
 """`ModelTuner`: the model being tuned, in the shapes that a workflow can use."""
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from astuner.errors import WorkflowError
 from astuner.inference.agentscope_model import AgentScopeModel
@@ -56,7 +56,10 @@ class ModelTuner(AgentScopeModel):
         return self._chat.recorder
 
 
-def as_chat_model(model: AgentScopeModel) -> AgentScopeModel:
+Model = TypeVar("Model", bound=AgentScopeModel)
+
+
+def as_chat_model(model: Model) -> Model:
     """Make `model` an instance of AgentScope's ChatModelBase where AgentScope is in use.
 
     AgentScope is not imported for workflows that do without it.

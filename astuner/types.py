@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 FinishReason = Literal["stop", "length", "context_overflow"]
-"""Why the model stopped: its own end token, a limit on new tokens, or no room left in the context."""
+"""Why the model stopped: its own end token, a limit on new tokens, or a full context."""
 
 
 class Task(BaseModel):

@@ -68,9 +68,7 @@ class WaitingEngine:
 
 def _count(ids: Sequence[int], part: Sequence[int]) -> int:
     first, size = part[0], len(part)
-    return sum(
-        ids[i : i + size] == tuple(part) for i, token in enumerate(ids) if token == first
-    )
+    return sum(ids[i : i + size] == tuple(part) for i, token in enumerate(ids) if token == first)
 
 
 class BareModel(ChatModelBase):
@@ -80,7 +78,7 @@ class BareModel(ChatModelBase):
         super().__init__("bare", False)
         self._delay_seconds, self._turns, self._turn = delay_seconds, turns, 0
 
-    async def __call__(self, messages, tools=None, tool_choice=None, **_) -> ChatResponse:
+    async def __call__(self, *_arguments: object, **_options: object) -> ChatResponse:
         await asyncio.sleep(self._delay_seconds)
         self._turn += 1
         if self._turn == self._turns:
@@ -91,7 +89,7 @@ class BareModel(ChatModelBase):
         return ChatResponse(content=[use])
 
 
-async def run_agent(model, turns: int) -> None:
+async def run_agent(model: ChatModelBase, turns: int) -> None:
     toolkit = Toolkit()
     toolkit.register_tool_function(look_up)
     agent = ReActAgent(
@@ -140,8 +138,10 @@ async def captured(template: ChatTemplate, arguments: argparse.Namespace) -> flo
     )
     sequences = [merge_calls(chat.recorder.calls) for chat in chats]
     seconds = time.perf_counter() - started
-    assert all(len(found) == 1 and len(c.recorder.calls) == arguments.turns
-               for found, c in zip(sequences, chats, strict=True))
+    assert all(
+        len(found) == 1 and len(c.recorder.calls) == arguments.turns
+        for found, c in zip(sequences, chats, strict=True)
+    )
     return seconds
 
 

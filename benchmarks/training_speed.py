@@ -14,7 +14,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import transformers
@@ -38,13 +38,26 @@ def main() -> None:
     samples = make_samples(options)
     print_setting(options, policy, samples)
     ways = make_ways(options, policy, samples)
-    seconds = {name: [] for name in ways}
+    rounds: dict[str, list[Timing]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, step in ways.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    print_result(seconds)
+            rounds[name].append(timed(step))
+    print_result(rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds of one step."""
+
+    clock: float
+    processor: float
+    """Of all threads together."""
+
+
+def timed(step: Callable[[], object]) -> Timing:
+    clock, processor = time.perf_counter(), time.process_time()
+    step()
+    return Timing(clock=time.perf_counter() - clock, processor=time.process_time() - processor)
 
 
 def parse_options() -> argparse.Namespace:
@@ -172,12 +185,15 @@ def print_setting(
     )
 
 
-def print_result(seconds: dict[str, list[float]]) -> None:
-    slowest = max(min(values) for values in seconds.values())
-    print(f"{'':24}{'best':>8}{'all rounds, seconds':>24}{'times faster':>20}")
-    for name, values in seconds.items():
-        rounds = " ".join(f"{value:.1f}" for value in values)
-        print(f"{name:24}{min(values):8.2f}{rounds:>24}{slowest / min(values):20.2f}")
+def print_result(rounds: dict[str, list[Timing]]) -> None:
+    print(f"{'best of the rounds':24}{'clock':>10}{'processor':>12}{'times faster (clock)':>24}")
+    best = {
+        name: (min(t.clock for t in timings), min(t.processor for t in timings))
+        for name, timings in rounds.items()
+    }
+    slowest = max(clock for clock, _ in best.values())
+    for name, (clock, processor) in best.items():
+        print(f"{name:24}{clock:8.2f} s{processor:10.2f} s{slowest / clock:24.2f}", flush=True)
 
 
 if __name__ == "__main__":

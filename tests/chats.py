@@ -32,7 +32,11 @@ def make_chat(
 ) -> TokenChat:
     tokenizer = tokenizer or ByteTokenizer()
     template = ChatTemplate(tokenizer)
-    engine = script if isinstance(script, ScriptedEngine) else ScriptedEngine(script, tokenizer=tokenizer)
+    engine = (
+        script
+        if isinstance(script, ScriptedEngine)
+        else ScriptedEngine(script, tokenizer=tokenizer)
+    )
     return TokenChat(
         engine,
         template,

@@ -15,12 +15,12 @@ from tests.fakes import ByteTokenizer, ScriptedEngine
 
 pytest.importorskip("agentscope")
 
-from agentscope.agent import ReActAgent  # noqa: E402
-from agentscope.formatter import DashScopeChatFormatter, OpenAIChatFormatter  # noqa: E402
-from agentscope.memory import InMemoryMemory  # noqa: E402
-from agentscope.message import Msg, TextBlock  # noqa: E402
-from agentscope.model import ChatModelBase  # noqa: E402
-from agentscope.tool import Toolkit, ToolResponse  # noqa: E402
+from agentscope.agent import ReActAgent
+from agentscope.formatter import DashScopeChatFormatter, OpenAIChatFormatter
+from agentscope.memory import InMemoryMemory
+from agentscope.message import Msg, TextBlock
+from agentscope.model import ChatModelBase
+from agentscope.tool import Toolkit, ToolResponse
 
 
 def tool_call(name, **arguments):
@@ -83,7 +83,9 @@ class Vote(BaseModel):
 
 
 def test_a_structured_model_is_filled_by_a_required_tool_call():
-    answers = iter(['generate_response", "arguments": {"vote": "yes"}}\n</tool_call>', "I vote yes."])
+    answers = iter(
+        ['generate_response", "arguments": {"vote": "yes"}}\n</tool_call>', "I vote yes."]
+    )
 
     def script(prompt):
         answer = next(answers)

@@ -44,7 +44,11 @@ def test_the_extended_prompt_reads_as_the_template_would_write_it():
     engine = ScriptedEngine(["five", "sure"])
     chat = make_chat(engine)
     complete(chat, [QUESTION])
-    conversation = [QUESTION, {"role": "assistant", "content": "five"}, {"role": "user", "content": "?"}]
+    conversation = [
+        QUESTION,
+        {"role": "assistant", "content": "five"},
+        {"role": "user", "content": "?"},
+    ]
     complete(chat, conversation)
     wanted = tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
     assert tokenizer.decode(engine.seen[1][0]) == wanted
@@ -80,7 +84,10 @@ def test_an_edited_reply_starts_a_new_sequence_and_names_the_message():
     complete(chat, [QUESTION])
     complete(chat, [QUESTION, {"role": "assistant", "content": "FIVE"}, QUESTION])
     assert chat.recorder.calls[1].extends is None
-    assert chat.recorder.calls[1].break_reason == "message 1 (assistant): content differs from character 0"
+    assert (
+        chat.recorder.calls[1].break_reason
+        == "message 1 (assistant): content differs from character 0"
+    )
 
 
 def test_changed_tools_start_a_new_sequence():
@@ -133,7 +140,7 @@ def test_a_full_context_gives_an_empty_reply_and_raises_the_overflow_flag():
 
 def test_a_first_prompt_beyond_its_limit_names_the_setting():
     limits = TokenLimits(**{**_fields(WIDE), "max_prompt_length": 10})
-    with pytest.raises(EngineError, match="data.max_prompt_length allows 10"):
+    with pytest.raises(EngineError, match=r"data\.max_prompt_length allows 10"):
         complete(make_chat([""], limits=limits), [QUESTION])
 
 
@@ -142,14 +149,19 @@ def test_the_whole_episode_stays_within_its_response_length():
     engine = ScriptedEngine(["ab", "x" * 200])
     chat = make_chat(engine, limits=limits)
     complete(chat, [QUESTION])
-    complete(chat, [QUESTION, {"role": "assistant", "content": "ab"}, {"role": "user", "content": "?"}])
+    complete(
+        chat, [QUESTION, {"role": "assistant", "content": "ab"}, {"role": "user", "content": "?"}]
+    )
     (sequence,) = merge_calls(chat.recorder.calls)
     assert len(sequence.ids) - len(engine.seen[0][0]) == 40
     assert chat.recorder.context_overflow
 
 
 def test_madness_is_noted_and_refuses_the_next_call():
-    chat = make_chat(["fine", "mad", "never"], find_madness=lambda r: "nonsense: mad" if r.parsed.text == "mad" else None)
+    chat = make_chat(
+        ["fine", "mad", "never"],
+        find_madness=lambda r: "nonsense: mad" if r.parsed.text == "mad" else None,
+    )
     complete(chat, [QUESTION])
     complete(chat, [QUESTION])
     assert chat.recorder.madness == "nonsense: mad"

@@ -9,15 +9,15 @@ import yaml
 pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
-import torch  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from astuner import AstunerJob  # noqa: E402
-from astuner.cli import main  # noqa: E402
-from astuner.logview.record import episode_from_record  # noqa: E402
-from astuner.run_dir import read_json_lines  # noqa: E402
-from tests.agents.adder import SYSTEM_PROMPT, AdderWorkflow, make_toolkit  # noqa: E402
-from tests.taught_model import make_taught_model  # noqa: E402
+from astuner import AstunerJob
+from astuner.cli import main
+from astuner.logview.record import episode_from_record
+from astuner.run_dir import read_json_lines
+from tests.agents.adder import SYSTEM_PROMPT, AdderWorkflow, make_toolkit
+from tests.taught_model import make_taught_model
 
 AGENTS = Path(__file__).parent / "agents"
 QUESTION = "What is 2 plus 3?"
@@ -27,7 +27,11 @@ QUESTION = "What is 2 plus 3?"
 def taught_model(tmp_path_factory):
     """Calls add(2, 3), then answers 5 or 6."""
     folder = tmp_path_factory.mktemp("taught")
-    call = {"id": "", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
+    call = {
+        "id": "",
+        "type": "function",
+        "function": {"name": "add", "arguments": {"a": 2, "b": 3}},
+    }
     start = [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": QUESTION},

@@ -57,7 +57,7 @@ def settings(workflow=AskOnce, judge=None, engine=None, **changes):
 
 
 def attempt(**changes):
-    fields = dict(task=TASK, episode_id="e", step=0, attempt=0, is_validation=False)
+    fields = {"task": TASK, "episode_id": "e", "step": 0, "attempt": 0, "is_validation": False}
     return WorkflowTask(**{**fields, **changes})
 
 

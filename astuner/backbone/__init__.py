@@ -1,1 +1,1 @@
-"""What turns rollouts into better weights. Each backbone is one file or folder, named in `RUNNERS`."""
+"""What turns rollouts into better weights. Each backbone is one file or folder."""

@@ -113,13 +113,18 @@ def print_episode(run: Run, episode: Episode) -> None:
 
 
 def _shown(message: dict[str, Any]) -> str:
-    calls = [f"-> {c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", ())]
+    calls = [
+        f"-> {c['function']['name']}({c['function']['arguments']})"
+        for c in message.get("tool_calls", ())
+    ]
     return " ".join(part for part in (message["content"].strip(), *calls) if part)
 
 
 def _outcome(episode: Episode) -> str:
     if episode.failure is not None:
-        return f"FAILED {episode.failure.kind}: {episode.failure.message}\n{episode.failure.traceback}"
+        return (
+            f"FAILED {episode.failure.kind}: {episode.failure.message}\n{episode.failure.traceback}"
+        )
     assert episode.verdict is not None
     why = f" ({episode.madness})" if episode.madness else ""
     success = "success" if episode.verdict.is_success else "no success"

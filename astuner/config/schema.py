@@ -38,7 +38,7 @@ class Section(BaseModel):
 
 class ModelSettings(Section):
     path: str | None = Field(description="The model to tune: a hub name or a folder.")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
         description="Type of the weights while computing; auto: bfloat16 where the hardware has it."
     )
 

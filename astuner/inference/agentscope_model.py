@@ -35,9 +35,9 @@ class AgentScopeModel:
     ) -> Any:
         """Answer one call with an `agentscope.model.ChatResponse`.
 
-        With `structured_model`, a pydantic class, the reply's `metadata` holds its validated fields,
-        or None when the model did not produce them. Sampling belongs to the configuration, so other
-        keyword arguments are refused with EngineError.
+        With `structured_model`, a pydantic class, the reply's `metadata` holds its validated
+        fields, or None when the model did not produce them. Sampling belongs to the configuration,
+        so other keyword arguments are refused with EngineError.
         """
         if kwargs:
             raise EngineError(
@@ -95,7 +95,7 @@ def _response(reply: ChatReply, *, metadata: dict[str, Any] | None = None) -> An
         content.append(TextBlock(type="text", text=reply.text))
     for call in reply.tool_calls:
         content.append(
-            ToolUseBlock(type="tool_use", id=call.id, name=call.name, input=call.arguments)
+            ToolUseBlock(type="tool_use", id=call.id or "", name=call.name, input=call.arguments)
         )
     usage = ChatUsage(
         input_tokens=reply.num_prompt_tokens,

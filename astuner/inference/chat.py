@@ -18,10 +18,10 @@ from astuner.inference.messages import (
     normalize_messages,
     tool_call_message,
 )
-from astuner.inference.template import ChatTemplate
+from astuner.inference.template import ChatTemplate, Extension
 from astuner.inference.tool_calls import ParsedReply, ToolCall
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Completion, FinishReason
+from astuner.types import FinishReason
 
 TOOL_CHOICES = ("auto", "none", "required")
 
@@ -241,7 +241,9 @@ class TokenChat:
             return "the offered tools changed"
         return first_difference([*earlier.messages, earlier.reply], messages)
 
-    def _extend(self, earlier: Call, messages: list[Message], tools: Sequence[Mapping[str, Any]]):
+    def _extend(
+        self, earlier: Call, messages: list[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> Extension:
         num_known = len(earlier.messages)
         return self._template.extend(
             earlier.messages,

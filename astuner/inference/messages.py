@@ -7,6 +7,7 @@ Owns no template and no tokens.
 
 import json
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from typing import Any
 
 from astuner.errors import EngineError
@@ -124,5 +125,4 @@ def _describe(key: str, one: Any, other: Any) -> str:
         return "the agent dropped the reasoning"
     if not (isinstance(one, str) and isinstance(other, str)):
         return f"{key} is {other!r}, was {one!r}"
-    shared = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-    return f"{key} differs from character {shared}"
+    return f"{key} differs from character {len(commonprefix((one, other)))}"  # noqa: RUF071  # characters are meant

@@ -1,4 +1,4 @@
-"""Renders chat messages with the model's own template, and extends token ids without re-reading them.
+"""Renders chat messages with the model's own template, and extends token ids by what is new.
 
 Owns the tokenizer, the end-of-turn tokens and the model's tool-call format. Knows no engine and no
 episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothing is imported here.
@@ -7,6 +7,7 @@ episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothi
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any
 
 from jinja2 import TemplateError
@@ -67,7 +68,9 @@ class ChatTemplate:
         opening = self.tool_format.opening(name)
         return f"\n</think>\n\n{opening}" if self._opens_reasoning else opening
 
-    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[int, ...]:
         """Token ids of a whole conversation, ready for the model's next reply."""
         return self.encode(self._render(messages, tools, add_generation_prompt=True))
 
@@ -162,7 +165,7 @@ class ChatTemplate:
     def _first_special(self, text: str) -> tuple[str, int | None]:
         """The special token that `text` begins with and its id; empty text when there is none."""
         ids = self.encode(text)
-        if ids and ids[0] in self._tokenizer.all_special_ids or ids and self._is_added(ids[0]):
+        if (ids and ids[0] in self._tokenizer.all_special_ids) or (ids and self._is_added(ids[0])):
             return self._tokenizer.decode([ids[0]], skip_special_tokens=False), ids[0]
         return "", None
 
@@ -184,8 +187,6 @@ def _check_template(tokenizer: Any) -> None:
 
 def _rewrite_reason(earlier: str, later: str) -> str:
     """Say where a template that rewrites history starts to differ."""
-    place = next(
-        (i for i, (a, b) in enumerate(zip(earlier, later)) if a != b), min(len(earlier), len(later))
-    )
+    place = len(commonprefix((earlier, later)))  # noqa: RUF071  # characters are meant
     was, now = earlier[place : place + 24], later[place : place + 24]
     return f"the template rewrote its text at character {place}: {was!r} became {now!r}"

@@ -160,7 +160,7 @@ async def _judge(
 
 
 async def _ask(judge: Judge, workflow_task: WorkflowTask, output: WorkflowOutput) -> Any:
-    """Judges may be sync or async; sync ones run in a thread, so that they cannot stall the rest."""
+    """Ask a judge, sync or async; a sync one runs in a thread and cannot stall the rest."""
     if inspect.iscoroutinefunction(judge.compute_reward):
         return await judge.compute_reward(workflow_task, output)
     result = await asyncio.to_thread(judge.compute_reward, workflow_task, output)

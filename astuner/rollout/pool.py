@@ -71,9 +71,7 @@ class RolloutPool:
         ]
 
 
-def _plan(
-    task: Task, index: int, *, step: int, attempt: int, is_validation: bool
-) -> WorkflowTask:
+def _plan(task: Task, index: int, *, step: int, attempt: int, is_validation: bool) -> WorkflowTask:
     kind = "validation" if is_validation else "step"
     return WorkflowTask(
         task=task,

@@ -1,8 +1,8 @@
 """Joins the calls of an episode into sequences, by token ids alone.
 
 A call continues another one of the same agent where its prompt begins with exactly the tokens that
-the other saw and sampled. Calls form a tree; every path from a root to a leaf is one sequence, and a
-sampled token that several paths share is trained in the first of them only.
+the other saw and sampled. Calls form a tree; every path from a root to a leaf is one sequence, and
+a sampled token that several paths share is trained in the first of them only.
 """
 
 from collections.abc import Sequence as Seq
@@ -15,7 +15,8 @@ from astuner.trajectory.recorder import Call
 class Span:
     """Consecutive tokens of one origin: given to the model, or sampled by it.
 
-    A sampled span of three tokens: Span(ids=(9, 4, 2), logprobs=(-0.1, -2.0, -0.3), call=0, is_trained=True)
+    Three sampled tokens:
+    Span(ids=(9, 4, 2), logprobs=(-0.1, -2.0, -0.3), call=0, is_trained=True)
     """
 
     ids: tuple[int, ...]
@@ -57,7 +58,9 @@ class Sequence:
         return tuple(
             value
             for span in self.spans
-            for value in (span.logprobs if span.is_trained and span.logprobs else (0.0,) * len(span.ids))
+            for value in (
+                span.logprobs if span.is_trained and span.logprobs else (0.0,) * len(span.ids)
+            )
         )
 
     @property
@@ -87,9 +90,9 @@ def _find_parent(calls: Seq[Call], index: int) -> int | None:
     best, best_length = None, 0
     for i, earlier in enumerate(calls[:index]):
         length = len(earlier.prompt_ids) + len(earlier.completion.ids)
-        if _same_agent(earlier, call) and best_length < length <= len(call.prompt_ids):
-            if call.prompt_ids[:length] == earlier.ids:
-                best, best_length = i, length
+        is_longer = best_length < length <= len(call.prompt_ids)
+        if _same_agent(earlier, call) and is_longer and call.prompt_ids[:length] == earlier.ids:
+            best, best_length = i, length
     return best
 
 
@@ -124,6 +127,4 @@ def _sequence(calls: Seq[Call], path: Seq[int], trained: set[int]) -> Sequence:
 
 def _sampled_span(call: Call, index: int, *, is_trained: bool) -> Span:
     completion = call.completion
-    return Span(
-        ids=completion.ids, logprobs=completion.logprobs, call=index, is_trained=is_trained
-    )
+    return Span(ids=completion.ids, logprobs=completion.logprobs, call=index, is_trained=is_trained)

@@ -32,7 +32,7 @@ class Call:
     extends: int | None
     """Index of the earlier call whose tokens this prompt continues; None starts a new sequence."""
     break_reason: str | None
-    """Why the prompt could not continue the agent's previous call; None when it did or was first."""
+    """Why the prompt could not continue the agent's last call; None when it did or was first."""
     started_seconds: float
     """Since the episode's start."""
     seconds: float

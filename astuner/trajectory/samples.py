@@ -11,7 +11,8 @@ class TrainSample:
     """A trainable sequence of T tokens with the advantage of its episode.
 
     A prompt of two tokens and a reply of two:
-    TrainSample(ids=(5, 7, 9, 2), mask=(False, False, True, True), logprobs=(0.0, 0.0, -0.1, -0.3), ...)
+    TrainSample(ids=(5, 7, 9, 2), mask=(False, False, True, True),
+                logprobs=(0.0, 0.0, -0.1, -0.3), advantage=1.0, ...)
     """
 
     ids: tuple[int, ...]
@@ -30,7 +31,9 @@ class TrainSample:
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.mask) == len(self.logprobs):
-            raise ValueError(f"lengths differ: {len(self.ids)} {len(self.mask)} {len(self.logprobs)}")
+            raise ValueError(
+                f"lengths differ: {len(self.ids)} {len(self.mask)} {len(self.logprobs)}"
+            )
         if not any(self.mask):
             raise ValueError("a sample needs at least one trained token")
         if self.mask[0]:
@@ -57,7 +60,9 @@ def _sample(episode: Episode, sequence: Sequence, advantage: float) -> TrainSamp
     calls = [episode.calls[span.call] for span in sequence.spans if span.is_trained]
     temperatures = {call.temperature for call in calls}
     if len(temperatures) != 1:
-        raise ValueError(f"one sequence was sampled at several temperatures: {sorted(temperatures)}")
+        raise ValueError(
+            f"one sequence was sampled at several temperatures: {sorted(temperatures)}"
+        )
     return TrainSample(
         ids=sequence.ids,
         mask=sequence.mask,

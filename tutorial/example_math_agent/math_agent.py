@@ -36,4 +36,6 @@ class MathAgentWorkflow(Workflow):
         self.agent.set_console_output_enabled(False)
         reply = await self.agent.reply(Msg("user", query, role="user"))
         # The judge reads the final answer and compares it with the task's own.
-        return WorkflowOutput(reward=None, metadata={"final_answer": reply.get_text_content() or ""})
+        return WorkflowOutput(
+            reward=None, metadata={"final_answer": reply.get_text_content() or ""}
+        )

@@ -9,13 +9,15 @@ Q and K most queries and keys of a request in that group, H query heads, G key h
 R = H / G, D head size.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 GENERATION_ATTENTION = "astuner_paged"
@@ -81,7 +83,7 @@ _forwards: WeakKeyDictionary[Any, _Forward] = WeakKeyDictionary()
 
 
 def attend_per_request(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -137,14 +139,14 @@ def attend_per_request(
     )
     if not is_direct:
         keys, values = (x.index_select(0, plan.key_index) for x in (keys, values))
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
-    return _attend(plan, query[0].transpose(0, 1), keys, values, scaling=scaling)[None], None
+    query = query[0].transpose(0, 1)
+    attended = _attend(
+        plan, query, keys, values, scaling=query.shape[-1] ** -0.5 if scaling is None else scaling
+    )
+    return attended[None], None
 
 
-def _refuse_unsupported(
-    module: nn.Module, attention_mask: Tensor | None, extras: dict[str, Any]
-) -> None:
+def _refuse_unsupported(module: Any, attention_mask: Tensor | None, extras: dict[str, Any]) -> None:
     names = [
         name
         for name in ("softcap", "s_aux", "sinks", "position_bias", "block_table")
@@ -277,9 +279,7 @@ def _of_layer_type(per_type: Any, layer: _Layer) -> Tensor:
 def _layer_of(cache: Any, layer_idx: int) -> _Layer:
     if hasattr(cache, "layer_to_allocator"):  # since transformers 5.18
         allocator = cache.layer_to_allocator[layer_idx]
-        return _Layer(
-            allocator=allocator.index, window=getattr(allocator, "sliding_window", None)
-        )
+        return _Layer(allocator=allocator.index, window=getattr(allocator, "sliding_window", None))
     group, _ = cache.layer_index_to_group_indices[layer_idx]
     window = cache.sliding_windows[layer_idx]
     return _Layer(allocator=group, window=None if window == 1 else window)
@@ -295,18 +295,20 @@ def _update(
     write_index: Any,
 ) -> tuple[Tensor, Tensor]:
     """Write new keys and values (T, G, D), return those at `read_positions`; if none, the new."""
-    layer = _layer_of(cache, layer_idx)
-    if hasattr(cache, "layer_to_allocator"):
-        return cache.layer_to_allocator[layer_idx].update(
-            key, value, layer_idx, read_positions, write_index[layer.allocator]
-        )
+    if not _CACHE_TAKES_INDICES:
+        allocator = cache.layer_to_allocator[layer_idx]
+        return allocator.update(key, value, layer_idx, read_positions, write_index[allocator.index])
     return cache.update(
         key.transpose(0, 1)[None],
         value.transpose(0, 1)[None],
         layer_idx,
-        {layer.allocator: read_positions},
+        {_layer_of(cache, layer_idx).allocator: read_positions},
         write_index,
     )
 
+
+_cache_class: Any = PagedAttentionCache
+_CACHE_TAKES_INDICES = "read_index" in inspect.signature(_cache_class.update).parameters
+"""Until transformers 5.18."""
 
 ALL_ATTENTION_FUNCTIONS.register(GENERATION_ATTENTION, attend_per_request)

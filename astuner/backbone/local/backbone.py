@@ -12,7 +12,7 @@ from pathlib import Path
 
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
-from astuner.backbone.interrupt import Interrupted, interrupt_on_ctrl_c
+from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.batch import make_batch, rollout_metrics
 from astuner.backbone.local.checkpoint import save_checkpoint
 from astuner.backbone.local.serve import load_engine
@@ -35,11 +35,11 @@ class LocalBackbone:
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
         loop = _Loop(run, training, validation)
-        with interrupt_on_ctrl_c(run.console) as loop.interrupt:
+        with interrupt_on_ctrl_c(run.console) as interrupt:
             try:
-                await loop.run_steps()
+                await loop.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
-                if not loop.interrupt.is_requested:
+                if not interrupt.is_requested:
                     raise
                 loop.save()
         loop.report()
@@ -47,7 +47,7 @@ class LocalBackbone:
             run_dir=run.run_dir.root,
             checkpoint=loop.checkpoint,
             metrics=loop.metrics,
-            is_interrupted=loop.interrupt.is_requested,
+            is_interrupted=interrupt.is_requested,
         )
 
 
@@ -73,6 +73,7 @@ class _Loop:
         self._load_model()
         self.metrics: dict[str, float] = {}
         self.checkpoint: Path | None = None
+        self._interrupt = Interrupt()
         self._step = 0
         self._step_seconds: list[float] = []
         self._validations: list[Validation] = []
@@ -98,8 +99,9 @@ class _Loop:
             max_parallel=self._config.rollout.max_env_worker,
         )
 
-    async def run_steps(self) -> None:
-        """All steps with their validations and checkpoints."""
+    async def run_steps(self, interrupt: Interrupt) -> None:
+        """All steps with their validations and checkpoints, until `interrupt` asks for an end."""
+        self._interrupt = interrupt
         common = self._config.trainer_common
         if common.val_before_train:
             self.metrics = {"step": 0}
@@ -193,7 +195,7 @@ class _Loop:
         return write
 
     def _on_train_progress(self, done: int, total: int) -> None:
-        self.interrupt.check()
+        self._interrupt.check()
         self._console.advance(done, total, "tokens")
 
     def _show_step(self, groups: Sequence[Group]) -> None:

@@ -25,7 +25,9 @@ class Batch:
     """Sequences beyond rollout.multi_turn.max_sample_per_task."""
 
 
-def make_batch(groups: Sequence[Group], *, advantage: AdvantageFunction, max_sequences: int) -> Batch:
+def make_batch(
+    groups: Sequence[Group], *, advantage: AdvantageFunction, max_sequences: int
+) -> Batch:
     """Give every judged episode of a group with spread its advantage and its samples."""
     samples: list[TrainSample] = []
     num_flat = num_small = num_dropped = 0
@@ -37,9 +39,7 @@ def make_batch(groups: Sequence[Group], *, advantage: AdvantageFunction, max_seq
             num_flat += 1
         else:
             for episode, value in zip(group.judged, advantage(rewards), strict=True):
-                made, dropped = make_samples(
-                    episode, advantage=value, max_sequences=max_sequences
-                )
+                made, dropped = make_samples(episode, advantage=value, max_sequences=max_sequences)
                 samples += made
                 num_dropped += dropped
     return Batch(
@@ -69,4 +69,3 @@ def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, flo
         "trajectory/sequences_per_episode": mean([len(e.sequences) for e in episodes if e.calls]),
         "trajectory/breaks": len(breaks),
     }
-

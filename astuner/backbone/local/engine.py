@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -48,11 +48,14 @@ class EngineLimits:
     """Tokens per page of the cache. Only whole pages of a common prefix are shared."""
     max_cache_bytes: int = 2 * 2**30
     """Bound on the cache, which otherwise holds max_num_seqs sequences of max_model_len. When it
-    binds, sequences that do not fit wait, or are read again later. Room for one is always made."""
+    binds, sequences that do not fit wait, or are read again later. Room for one is always made.
+    The memory is taken at the first start and kept while training."""
 
     def __post_init__(self) -> None:
-        if min(self.max_num_seqs, self.max_model_len) < 1 or self.page_size < 4:
-            raise ValueError(f"the engine needs max_num_seqs, max_model_len >= 1: {self}")
+        if self.max_num_seqs < 1 or self.max_model_len < 2 or self.page_size < 4:
+            raise ValueError(
+                f"max_num_seqs >= 1, max_model_len >= 2 and page_size >= 4 are needed, got {self}"
+            )
 
 
 class ContinuousBatchingEngine:
@@ -69,7 +72,7 @@ class ContinuousBatchingEngine:
         self._seed = seed
         self._stream_indices = itertools.count()
         self._weight_version = 0
-        self._tokens_sampled = 0
+        self._chooser = TokenChooser()
         self._generation: _Generation | None = None
         self._session: _Session | None = None
 
@@ -80,8 +83,7 @@ class ContinuousBatchingEngine:
     @property
     def tokens_sampled(self) -> int:
         """Since the engine was made, those of cancelled requests included."""
-        running = 0 if self._session is None else self._session.tokens_sampled
-        return self._tokens_sampled + running
+        return self._chooser.num_chosen
 
     def reseed(self, seed: int) -> None:
         """Draw from here on as a new engine with this seed: makes a resumed step repeatable."""
@@ -91,7 +93,7 @@ class ContinuousBatchingEngine:
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.
 
-        Keys and values are forgotten with every `serving`, so none of old weights are ever used.
+        Each `serving` begins without keys and values, so none of older weights are ever used.
         Raises BackboneError while serving.
         """
         if self._session is not None:
@@ -109,22 +111,24 @@ class ContinuousBatchingEngine:
             raise BackboneError("the engine serves already")
         if self._generation is None:
             self._generation = _Generation(self._model, self._limits)
-        session = self._session = _Session(self._generation)
+        self._session = _Session(self._generation, self._chooser)
         try:
             yield
         finally:
-            session.refuse("the engine stopped serving")
-            await asyncio.to_thread(session.close)
-            self._session = None
-            self._tokens_sampled += session.tokens_sampled
-            if self._generation.error is not None:
-                self._generation = None
+            await asyncio.shield(asyncio.to_thread(self._stop_serving, self._session))
+
+    def _stop_serving(self, session: "_Session") -> None:
+        session.close()
+        self._session = None
+        if session.has_failed:
+            self._generation = None
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
-        """Sample one completion.
+        """Sample one completion; temperature 0 takes the most probable tokens.
 
-        At temperature 0 the log-probabilities are those of temperature 1. `finish_reason` is
-        "context_overflow" when `max_model_len` left less room than `max_new_tokens` and was hit.
+        Log-probabilities are of the distribution after temperature, top_k and top_p; those of
+        temperature 1 at temperature 0. `finish_reason` is "context_overflow" when `max_model_len`
+        left less room than `max_new_tokens` and was hit.
         Raises EngineError when the engine does not serve or stops, and for a prompt that is empty
         or leaves no room for a token.
         """
@@ -186,6 +190,10 @@ def _settle(answer: asyncio.Future[_Sampled], outcome: _Sampled | EngineError) -
         answer.set_result(outcome)
 
 
+_request_indices = itertools.count()
+"""Unlike any earlier one: a cancellation can outlive the session of its request."""
+
+
 class _Session:
     """One period of serving, and the calls that wait during it.
 
@@ -193,11 +201,9 @@ class _Session:
     belongs to whoever takes it out of `_requests`.
     """
 
-    def __init__(self, generation: "_Generation") -> None:
-        self.tokens_sampled = 0
-        self._chooser = TokenChooser()
+    def __init__(self, generation: "_Generation", chooser: "TokenChooser") -> None:
+        self._chooser = chooser
         self._requests: dict[str, _Request] = {}
-        self._request_indices = itertools.count()
         self._lock = threading.Lock()
         self._refusal: str | None = None
         """Why no request is accepted any more."""
@@ -216,38 +222,45 @@ class _Session:
     ) -> _Sampled:
         loop = asyncio.get_running_loop()
         request = _Request(sampling=sampling, stream=stream, answer=loop.create_future(), loop=loop)
-        request_id = str(next(self._request_indices))
+        request_id = str(next(_request_indices))
         with self._lock:
             if self._refusal is not None:
                 raise EngineError(self._refusal) from self._generation.error
             self._requests[request_id] = request
-        self._generation.add(request_id, prompt_ids, sampling.stop_ids, num_new_tokens)
+            self._generation.add(request_id, prompt_ids, sampling.stop_ids, num_new_tokens)
         try:
             return await request.answer
         finally:
             if self._requests.pop(request_id, None) is not None:
                 self._generation.cancel(request_id)
 
-    def refuse(self, reason: str) -> None:
-        """Accept no further request; the first reason stays."""
-        with self._lock:
-            self._refusal = self._refusal or reason
+    @property
+    def has_failed(self) -> bool:
+        return self._generation.error is not None
 
     def close(self) -> None:
         """End the thread, fail what still waits, hand the model back. Blocks for a forward pass."""
+        self._refuse("the engine stopped serving")
         self._generation.stop()
         self._watcher.join()
+
+    def _refuse(self, reason: str) -> None:
+        """Accept no further request. The first reason stays."""
+        with self._lock:
+            self._refusal = self._refusal or reason
 
     def _watch(self) -> None:
         """Whatever ends the generation thread, leave nobody waiting."""
         self._generation.wait()
-        self.refuse(f"generation failed with {self._generation.error!r}; leave `serving`")
+        self._refuse(f"generation failed with {self._generation.error!r}; leave `serving` first")
         while self._requests:
-            self._fail(self._requests.popitem()[1])
+            self._fail(self._requests.popitem()[1], reason="the generation thread ended")
 
-    def _fail(self, request: _Request) -> None:
+    def _fail(self, request: _Request, *, reason: str) -> None:
         error = self._generation.error
-        failure = EngineError(self._refusal or f"generation failed with {error!r}")
+        if error is not None:
+            reason = f"generation failed with {error!r}"
+        failure = EngineError(self._refusal or reason)
         failure.__cause__ = error
         request.settle(failure)
 
@@ -256,13 +269,12 @@ class _Session:
         if request is None:
             return
         if output.error is not None:
-            self._fail(request)
+            self._fail(request, reason=f"generation failed with: {output.error}")
         else:
             request.settle(_Sampled(tuple(output.generated_tokens), tuple(output.logprobs)))
 
     def _choose(self, logits: Tensor, request_ids: Sequence[str]) -> "Choice":
         requests = [self._requests.get(request_id) for request_id in request_ids]
-        self.tokens_sampled += len(requests)
         return self._chooser.choose(
             logits,
             samplings=[_CANCELLED if request is None else request.sampling for request in requests],
@@ -292,15 +304,14 @@ class TokenChooser:
     """
 
     def __init__(self) -> None:
+        self.num_chosen = 0
         self._buffers: list[Tensor] = []
 
     def choose(
         self, logits: Tensor, *, samplings: Sequence[Sampling], draws: Sequence[float]
     ) -> Choice:
-        """logits (N, V), draws in [0, 1).
+        """logits (N, V), draws in [0, 1). The result follows `ContinuousBatchingEngine.generate`.
 
-        Log-probabilities are of the distribution after temperature, top_k and top_p; at
-        temperature 0, where the most probable token is chosen, those of temperature 1.
         Raises FloatingPointError for logits that are not finite.
         """
         cumulative, probs = self._take_buffers(logits)
@@ -317,6 +328,7 @@ class TokenChooser:
         logprobs = probs.gather(-1, ids.clamp_(max=probs.shape[-1] - 1)).log()
         if not bool(logprobs.isfinite().all()):
             raise FloatingPointError("the model's logits are not finite; its weights diverged")
+        self.num_chosen += len(logprobs)
         return Choice(ids[:, 0], logprobs[:, 0])
 
     def _take_buffers(self, logits: Tensor) -> list[Tensor]:
@@ -370,7 +382,8 @@ class _Generation:
         self.error: BaseException | None = None
         """What broke the thread."""
         self._model = model
-        self._manager = _make_manager(model, limits)
+        self._router = _Router()
+        self._manager = _make_manager(model, limits, self._router)
 
     def start(
         self,
@@ -380,13 +393,15 @@ class _Generation:
     ) -> None:
         """From the thread, `choose` gets the next tokens, `deliver` every request that ended."""
         self._choose = choose
-        self._manager.output_router.hand_over = deliver
-        self._restore = _lend(self._model)
-        _forget_contents(self._manager)
-        self._batches: Any = self._manager.batch_processor
-        self._batches.model_runner._forward_process_and_sample = self._forward_and_choose
-        self._manager.start()
-        self._thread: threading.Thread = self._manager._generation_thread
+        self._router.hand_over = deliver
+        with contextlib.ExitStack() as loan:
+            loan.enter_context(_lend(self._model))
+            _forget_contents(self._manager)
+            self._batches: Any = self._manager.batch_processor
+            self._batches.model_runner._forward_process_and_sample = self._forward_and_choose
+            self._manager.start()
+            self._thread: Any = self._manager._generation_thread
+            self._loan = loan.pop_all()
 
     def add(
         self,
@@ -419,7 +434,7 @@ class _Generation:
                 "training now would change weights under it"
             )
         self._manager.batch_processor = self._batches
-        self._restore()
+        self._loan.close()
 
     def _forward_and_choose(
         self,
@@ -450,36 +465,34 @@ class _Generation:
             raise
 
 
-def _lend(model: PreTrainedModel) -> Callable[[], None]:
-    """Make the model ready to generate; returns what undoes that."""
+@contextlib.contextmanager
+def _lend(model: Any) -> Iterator[None]:
+    """Make the model ready to generate; in the end it is as it was before."""
     attention, is_training = model.config._attn_implementation, model.training
-    model.set_attn_implementation(GENERATION_ATTENTION)
-    model.eval()
-
-    def restore() -> None:
+    try:
+        model.set_attn_implementation(GENERATION_ATTENTION)
+        model.eval()
+        yield
+    finally:
         model.set_attn_implementation(attention)
         model.train(is_training)
 
-    return restore
 
-
-def _make_manager(model: PreTrainedModel, limits: EngineLimits) -> ContinuousBatchingManager:
+def _make_manager(model: Any, limits: EngineLimits, router: "_Router") -> ContinuousBatchingManager:
     """Raises BackboneError when there is no memory for the cache, or the model cannot be served."""
-    restore = _lend(model)
     try:
-        # The manager accepts some names of attention only, and which ones depends on the release;
-        # "sdpa" is among them in all.
-        model.set_attn_implementation("sdpa")
-        manager = model.init_continuous_batching(
-            generation_config=GenerationConfig(do_sample=True, eos_token_id=-1, pad_token_id=0),
-            continuous_batching_config=_config(model, limits),
-        )
-        manager.output_router = _Router()
-        _make_cache(manager)
+        with _lend(model):
+            # The manager accepts some names of attention only, and which ones depends on the
+            # release; "sdpa" is among them in all.
+            model.set_attn_implementation("sdpa")
+            manager = model.init_continuous_batching(
+                generation_config=GenerationConfig(do_sample=True, eos_token_id=-1, pad_token_id=0),
+                continuous_batching_config=_config(model, limits),
+            )
+            manager.output_router = router
+            _make_cache(manager)
     except (MemoryError, RuntimeError, ValueError) as error:
         raise BackboneError(f"continuous batching could not start: {error}") from error
-    finally:
-        restore()
     return manager
 
 
@@ -494,9 +507,9 @@ def _make_cache(manager: ContinuousBatchingManager) -> None:
 
 def _forget_contents(manager: ContinuousBatchingManager) -> None:
     """Drop the keys and values of earlier prefixes, which the weights may have outgrown."""
-    cache: Any = manager.batch_processor.cache
-    if hasattr(cache, "reset"):
-        cache.reset()
+    batches: Any = manager.batch_processor
+    if hasattr(batches.cache, "reset"):
+        batches.cache.reset()
     else:  # before transformers 5.18
         manager.batch_processor = None
         _make_cache(manager)

@@ -353,6 +353,8 @@ def packed_attention(
     kernel: _Kernel
     if is_plain and query.device.type == "cpu":
         kernel = _FlashOnCPU(scale=scale)
+    elif is_plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        kernel = _FlashOnGPU(scale=scale, dtype=query.dtype)
     else:
         kernel = _Matmul(scale=scale, window=window or None, softcap=softcap)
     output_THD = _ForestAttention.apply(
@@ -558,6 +560,43 @@ class _FlashOnCPU:
         return _Inputs._make(
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_BHQD, *inputs, *attended, 0.0, span.is_causal, scale=self._scale
+            )
+        )
+
+
+class _FlashOnGPU:
+    """The kernel under torch's scaled_dot_product_attention on CUDA, for half precision."""
+
+    def __init__(self, *, scale: float, dtype: torch.dtype) -> None:
+        self._scale = scale
+        self.dtype = dtype
+
+    def forward(self, inputs: _Inputs, span: _Span) -> _Attended:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+            *inputs, 0.0, span.is_causal, scale=self._scale
+        )
+        return _Attended(out, lse)
+
+    def backward(
+        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _Span
+    ) -> _Inputs:
+        # Empty: lengths of ragged rows, of which there are none, and the state of dropout.
+        empty = torch.empty(0, dtype=torch.int64, device=grad_BHQD.device)
+        return _Inputs._make(
+            torch.ops.aten._scaled_dot_product_flash_attention_backward(
+                grad_BHQD,
+                *inputs,
+                attended.out,
+                attended.lse.contiguous(),
+                None,
+                None,
+                inputs.query.shape[2],
+                inputs.key.shape[2],
+                0.0,
+                span.is_causal,
+                empty,
+                empty,
+                scale=self._scale,
             )
         )
 
