@@ -37,7 +37,7 @@ class WorkflowTask:
     episode_id: str
     """Unique within the run."""
     step: int
-    """Training step that the episode belongs to; counts from 0."""
+    """Training step of the episode, counted from 1; for a validation, the step before it."""
     attempt: int
     """Index of the episode in its group; counts from 0."""
     is_validation: bool

@@ -109,7 +109,7 @@ def test_a_react_agent_with_a_tool_is_trained_for_two_steps(conf, taught_model):
 def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result(conf):
     main(["--conf", conf, "astuner.trainer_common.total_training_steps=1"])
     episodes = [
-        episode_from_record(line) for line in lines(latest_run() / "episodes/step_000000.jsonl")
+        episode_from_record(line) for line in lines(latest_run() / "episodes/step_000001.jsonl")
     ]
     assert len(episodes) == 8
     with_tool = [episode for episode in episodes if len(episode.calls) == 2]

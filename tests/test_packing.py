@@ -359,7 +359,7 @@ def test_a_system_prompt_is_computed_once_for_all_groups() -> None:
 
 
 def test_an_overlap_that_saves_little_is_not_split_off() -> None:
-    length = MIN_SAVED_TOKENS - 1
+    length = MIN_SAVED_TOKENS["cpu"] - 1
     (batch,) = pack(group(0, length, [3, 3]), max_tokens=1000)
     assert batch.num_tokens == 2 * (length + 2)
     (batch,) = pack(group(0, length, [3, 3, 3]), max_tokens=1000)

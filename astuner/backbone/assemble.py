@@ -30,15 +30,20 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
     return reader.get_training_tasks(), reader.get_validation_tasks()
 
 
-def make_pool(run: Run, make_chat: MakeChat, *, max_parallel: int) -> RolloutPool:
-    """The pool that runs the configured workflow and judge on `make_chat`."""
+def make_pool(
+    run: Run, make_chat: MakeChat, *, max_parallel: int, timeout_seconds: float
+) -> RolloutPool:
+    """The pool that runs the configured workflow and judge on `make_chat`.
+
+    At most `max_parallel` episodes run at once, each for at most `timeout_seconds`.
+    """
     rollout = run.settings.rollout
     episode = EpisodeSettings(
         make_workflow=run.workflow_class,
         make_chat=make_chat,
         judge=run.judge,
         config=run.config,
-        timeout_seconds=rollout.episode_timeout_seconds,
+        timeout_seconds=timeout_seconds,
         judge_timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
         madness_reward=rollout.agent_madness_reward,
     )

@@ -5,6 +5,7 @@ loop, so a breakpoint inside one stops there. The model is loaded from model.pat
 behind debug.openai_base_url answers and no weights are needed.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,29 +22,45 @@ from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Recorder
 from astuner.types import WorkflowTask
 
+_TIMEOUT_SECONDS = 24 * 3600.0
+"""In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""
+
 
 class DebugBackbone:
     """Rolls out the first tasks and shows what happened."""
 
     async def run(self, run: Run) -> RunResult:
-        debug = run.settings.debug
+        debug, num_repeat = run.settings.debug, run.settings.rollout.num_repeat
         training, _ = read_tasks(run)
         tasks = training[: debug.debug_first_n_tasks]
-        path = run.run_dir.episodes_file(0, "train")
+        path = run.run_dir.episodes_file(1, "train")
+        episodes: list[Episode] = []
 
         def show(episode: Episode) -> None:
+            episodes.append(episode)
             append_json_line(path, episode_to_record(episode))
             print_episode(run, episode)
 
-        async with _chats(run) as make_chat:
-            pool = make_pool(run, make_chat, max_parallel=debug.debug_max_parallel)
-            num_repeat = run.settings.rollout.num_repeat
-            with interrupt_on_ctrl_c(run.console):
-                groups = await pool.run(
-                    tasks, num_repeat=num_repeat, step=0, is_validation=False, on_episode=show
-                )
-        episodes = [episode for group in groups for episode in group.episodes]
-        return RunResult(run_dir=run.run_dir.root, metrics=_metrics(run, episodes))
+        with interrupt_on_ctrl_c(run.console) as interrupt:
+            try:
+                async with _chats(run) as make_chat:
+                    pool = make_pool(
+                        run,
+                        make_chat,
+                        max_parallel=debug.debug_max_parallel,
+                        timeout_seconds=_TIMEOUT_SECONDS,
+                    )
+                    await pool.run(
+                        tasks, num_repeat=num_repeat, step=1, is_validation=False, on_episode=show
+                    )
+            except asyncio.CancelledError:
+                if not interrupt.is_requested:
+                    raise
+        return RunResult(
+            run_dir=run.run_dir.root,
+            metrics=_metrics(run, episodes),
+            is_interrupted=interrupt.is_requested,
+        )
 
 
 def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float]:

@@ -61,6 +61,7 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
         "astuner.data.train_batch_size",
         "astuner.data.max_validation_tasks",
         "astuner.rollout.max_env_worker",
+        "astuner.rollout.episode_timeout_seconds",
         "astuner.rollout.multi_turn.max_sample_per_task",
         "astuner.rollout.val_kwargs.*",
         "verl.*",

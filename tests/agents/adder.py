@@ -56,7 +56,7 @@ class InterruptingWorkflow(AdderWorkflow):
     """Presses Ctrl-C in the second step."""
 
     async def execute(self, workflow_task, model_tuner):
-        if workflow_task.step == 1 and workflow_task.attempt == 0:
+        if workflow_task.step == 2 and workflow_task.attempt == 0:
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(30)
         return await super().execute(workflow_task, model_tuner)

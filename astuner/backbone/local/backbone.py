@@ -97,6 +97,7 @@ class _Loop:
             self._run,
             make_token_chat(self._run, loaded.engine, loaded.template),
             max_parallel=self._config.rollout.max_env_worker,
+            timeout_seconds=self._config.rollout.episode_timeout_seconds,
         )
 
     async def run_steps(self, interrupt: Interrupt) -> None:
@@ -122,7 +123,7 @@ class _Loop:
             advantage=ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator],
             max_sequences=self._config.rollout.multi_turn.max_sample_per_task,
         )
-        self._console.phase("train")
+        self._console.phase(f"step {self._step + 1}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
         if train["train/updates"]:
             self._engine.weights_updated()
@@ -140,16 +141,16 @@ class _Loop:
         self._show_step(groups)
 
     async def _roll_out(self, tasks: Sequence[Task]) -> tuple[list[Group], dict[str, float]]:
-        num_repeat = self._config.rollout.num_repeat
-        self._console.phase("rollout")
+        num_repeat, step = self._config.rollout.num_repeat, self._step + 1
+        self._console.phase(f"step {step}: rollout")
         started = time.monotonic()
         async with self._engine.serving():
             groups = await self._pool.run(
                 tasks,
                 num_repeat=num_repeat,
-                step=self._step,
+                step=step,
                 is_validation=False,
-                on_episode=self._episode_writer("train", len(tasks) * num_repeat),
+                on_episode=self._episode_writer("train", step, len(tasks) * num_repeat),
             )
         return groups, rollout_metrics(groups, seconds=time.monotonic() - started)
 
@@ -170,7 +171,9 @@ class _Loop:
                 self._validation,
                 num_repeat=num_repeat,
                 step=self._step,
-                on_episode=self._episode_writer("validation", len(self._validation) * num_repeat),
+                on_episode=self._episode_writer(
+                    "validation", self._step, len(self._validation) * num_repeat
+                ),
             )
         self._validations.append(result)
         self.metrics |= result.metrics()
@@ -180,9 +183,11 @@ class _Loop:
             f"reward {result.reward_mean:.3f}  {result.tokens_mean:.0f} tokens an episode"
         )
 
-    def _episode_writer(self, kind: EpisodeKind, total: int) -> Callable[[Episode], None]:
+    def _episode_writer(
+        self, kind: EpisodeKind, step: int, total: int
+    ) -> Callable[[Episode], None]:
         """Writes each finished episode and moves the progress bar."""
-        path = self._run.run_dir.episodes_file(self._step, kind)
+        path = self._run.run_dir.episodes_file(step, kind)
         started, tokens_before, done = time.monotonic(), self._engine.tokens_sampled, 0
 
         def write(episode: Episode) -> None:

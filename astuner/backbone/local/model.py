@@ -28,8 +28,8 @@ from astuner.trajectory.samples import TrainSample
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
-_CHUNK_ELEMENTS = 2**25
-"""Most logits alive at once, in the compute dtype: 64 MiB in bfloat16, and their gradient."""
+_CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**27}
+"""Most logits alive at once, by device: in bfloat16 64 and 256 MiB, and as much of gradient."""
 
 _CACHED_ELEMENTS = 2**20
 """Of these, most that are in float32 at once on a CPU: 4 MiB."""
@@ -268,7 +268,7 @@ def _predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 
 def _chunks(model: PreTrainedModel, num_tokens: int) -> Iterator[slice]:
     vocabulary = model.config.get_text_config().vocab_size
-    size = max(16, _CHUNK_ELEMENTS // vocabulary)
+    size = max(16, _CHUNK_ELEMENTS.get(model.device.type, 2**25) // vocabulary)
     return (slice(start, start + size) for start in range(0, num_tokens, size))
 
 
