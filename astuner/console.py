@@ -6,6 +6,7 @@ Owns the screen and nothing else; it is given numbers and never computes metrics
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -92,7 +93,7 @@ class RunConsole:
         return Group(self._status, self._progress.get_renderable())
 
 
-def step_line(step: int, num_steps: int | None, metrics: Mapping[str, float], left: str) -> str:
+def step_line(step: int, num_steps: int | None, metrics: Mapping[str, Any], left: str) -> str:
     """One line about a finished step."""
     of = f"/{num_steps}" if num_steps is not None else ""
     seconds = metrics["rollout/seconds"] + metrics["train/seconds"]

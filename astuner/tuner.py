@@ -68,5 +68,6 @@ def as_chat_model(model: Model) -> Model:
         from agentscope.model import ChatModelBase
 
         kind = type(model)
-        model.__class__ = type(kind.__name__, (kind, ChatModelBase), {})
+        chat_model = type(kind.__name__, (kind, ChatModelBase), {})
+        model.__class__ = chat_model  # type: ignore[assignment]  # a subclass of `kind`
     return model

@@ -32,8 +32,10 @@ Cases:
             batches of --max-num-seqs; only tokens that a request asked for are counted.
 
 Prompts are "What is a + b?" in the model's chat template. Sampling is at temperature 1 without
-top_k and top_p. The ways take turns in one process; the ratio is of median speeds. Close other
-programs: with two cores, one busy neighbour halves the figures.
+top_k and top_p. The ways take turns in one process; ratios are of median speeds.
+
+On a machine with other work, wall-clock figures mean little: threads of one operation wait for
+each other. There, use --threads 1 and read the figures per CPU second.
 """
 
 
@@ -118,20 +120,45 @@ def _wanted_length(row: list[int], limit: int, stop_ids: frozenset[int]) -> int:
 
 def compare(name: str, ways: dict[str, Callable[[], int]], repetitions: int) -> None:
     """Run the ways in turn, after one run each to warm up, and print medians and ratios."""
-    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    runs: dict[str, list[Speed]] = {way: [] for way in ways}
     for repetition in range(repetitions + 1):
         for way, sample in ways.items():
-            start = time.perf_counter()
-            num_tokens = sample()
-            seconds = time.perf_counter() - start
+            speed = measure(sample)
             if repetition:
-                speeds[way].append(num_tokens / seconds)
-    medians = {way: statistics.median(values) for way, values in speeds.items()}
-    print(f"\n{name}")
-    for way, values in speeds.items():
-        ratio = medians["engine"] / medians[way]
-        runs = ", ".join(f"{value:.0f}" for value in values)
-        print(f"  {way:<16} {medians[way]:7.0f} tok/s   engine is {ratio:4.2f} x   runs: {runs}")
+                runs[way].append(speed)
+    medians = {way: _median(speeds) for way, speeds in runs.items()}
+    print(f"\n{name:<17} tok/s   engine is    tok/CPU s   engine is    tok/s of the runs")
+    for way, speed in medians.items():
+        wall_ratio = medians["engine"].per_second / speed.per_second
+        cpu_ratio = medians["engine"].per_cpu_second / speed.per_cpu_second
+        print(
+            f"  {way:<15} {speed.per_second:5.0f}     {wall_ratio:5.2f} x"
+            f"       {speed.per_cpu_second:6.0f}     {cpu_ratio:5.2f} x    "
+            + ", ".join(f"{run.per_second:.0f}" for run in runs[way]),
+            flush=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """New tokens of one run by its two clocks."""
+
+    per_second: float
+    per_cpu_second: float
+
+
+def measure(sample: Callable[[], int]) -> Speed:
+    start, cpu_start = time.perf_counter(), time.process_time()
+    num_tokens = sample()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    return Speed(per_second=num_tokens / seconds, per_cpu_second=num_tokens / cpu_seconds)
+
+
+def _median(speeds: Sequence[Speed]) -> Speed:
+    return Speed(
+        per_second=statistics.median(speed.per_second for speed in speeds),
+        per_cpu_second=statistics.median(speed.per_cpu_second for speed in speeds),
+    )
 
 
 def print_machine() -> None:
@@ -153,8 +180,11 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=64, help="batch size (default: 64)")
     parser.add_argument("--repetitions", type=int, default=3, help="measured runs (default: 3)")
     parser.add_argument("--cases", nargs="+", default=["fixed", "varied"], help="of the two above")
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own choice)")
     options = parser.parse_args()
 
+    if options.threads:
+        torch.set_num_threads(options.threads)
     print_machine()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=options.dtype)

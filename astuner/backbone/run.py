@@ -36,8 +36,8 @@ class RunResult:
     run_dir: Path
     checkpoint: Path | None = None
     """The last checkpoint that was saved."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the last step and the last validation."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """Of the last step and its validation, as in metrics.jsonl; None is not known."""
     is_interrupted: bool = False
 
 

@@ -1,8 +1,8 @@
 """Attention for generation: every request of a continuous batch attends to its own keys only.
 
 Owns the attention function that the model uses while it samples, on any device, and the one place
-that knows how the paged key-value cache differs between releases of transformers. Training has
-its own attention.
+that knows how the paged key-value cache differs between releases of transformers (5.17 to 5.23).
+Training has its own attention.
 
 Shapes: T queries of the packed batch, S keys of the packed batch, N requests of one group,
 Q and K most queries and keys of a request in that group, H query heads, G key heads,
@@ -74,8 +74,13 @@ class _Forward:
         self.query_ends = query_ends
         self.plans: dict[int | None, _Plan] = {}
         """By window."""
-        self.read_indices: dict[int, Tensor] = {}
-        """By allocator: positions in the cache of the keys of `_Plan.key_index`."""
+        self._padded_positions: dict[int, Tensor] = {}
+
+    def padded_positions(self, layer: _Layer, plan: _Plan, positions: Tensor) -> Tensor:
+        """Where in the cache the keys of `plan.key_index` lie."""
+        if layer.allocator not in self._padded_positions:
+            self._padded_positions[layer.allocator] = positions.index_select(0, plan.key_index)
+        return self._padded_positions[layer.allocator]
 
 
 _forwards: WeakKeyDictionary[Any, _Forward] = WeakKeyDictionary()
@@ -111,39 +116,28 @@ def attend_per_request(
     if forward is None or forward.query_ends is not cu_seq_lens_q:
         _refuse_unsupported(module, attention_mask, extras)
         forward = _forwards[cache] = _Forward(cu_seq_lens_q)
-    plan = forward.plans.get(layer.window)
-    if plan is None:
-        plan = forward.plans[layer.window] = _plan(
+    if layer.window not in forward.plans:
+        forward.plans[layer.window] = _plan(
             cu_seq_lens_q,
             _of_layer_type(cu_seq_lens_k, layer),
             window=layer.window,
             heads_per_key_head=query.shape[1] // key.shape[1],
             dtype=query.dtype,
         )
-
+    plan = forward.plans[layer.window]
     positions = read_index[layer.allocator]
     # A full-attention layer can read its keys in padded order at once. A windowed one cannot: its
     # cache places the new keys by their order among those read.
     is_direct = layer.window is None and positions.numel() > 0
     if is_direct:
-        if layer.allocator not in forward.read_indices:
-            forward.read_indices[layer.allocator] = positions.index_select(0, plan.key_index)
-        positions = forward.read_indices[layer.allocator]
-    keys, values = _update(
-        cache,
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        layer_idx=module.layer_idx,
-        read_positions=positions,
-        write_index=write_index,
-    )
+        positions = forward.padded_positions(layer, plan, positions)
+    new = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    keys, values = _update(cache, *new, module.layer_idx, positions, write_index)
     if not is_direct:
         keys, values = (x.index_select(0, plan.key_index) for x in (keys, values))
     query = query[0].transpose(0, 1)
-    attended = _attend(
-        plan, query, keys, values, scaling=query.shape[-1] ** -0.5 if scaling is None else scaling
-    )
-    return attended[None], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _attend(plan, query, keys, values, scaling=scale)[None], None
 
 
 def _refuse_unsupported(module: Any, attention_mask: Tensor | None, extras: dict[str, Any]) -> None:
@@ -209,7 +203,7 @@ def _attend_with_one(
 ) -> Tensor:
     """One query per request: query (N, G, R, D), keys and values (N, G, K, D); as query.
 
-    Two matrix products take a third to a fifth of the fused kernel's time on CPU for R queries.
+    Two matrix products take about half of the fused kernel's time on CPU for so few queries.
     """
     scores = torch.matmul(query * scaling, keys.contiguous().transpose(2, 3))
     if bias is not None:
@@ -289,7 +283,6 @@ def _update(
     cache: Any,
     key: Tensor,
     value: Tensor,
-    *,
     layer_idx: int,
     read_positions: Tensor,
     write_index: Any,

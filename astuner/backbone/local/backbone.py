@@ -71,7 +71,7 @@ class _Loop:
             f"{config.rollout.num_repeat} episodes"
         )
         self._load_model()
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float | None] = {}
         self.checkpoint: Path | None = None
         self._interrupt = Interrupt()
         self._step = 0
@@ -135,6 +135,7 @@ class _Loop:
             "rollout/flat_groups": batch.num_flat_groups,
             "rollout/small_groups": batch.num_small_groups,
             "trajectory/dropped_sequences": batch.num_dropped_sequences,
+            "train/kl": None,  # without a reference it is not known
             **train,
             "step/seconds": self._step_seconds[-1],
         }

@@ -10,6 +10,7 @@ Shapes: N sequences that get a token in one forward pass, V vocabulary.
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -29,6 +30,9 @@ from astuner.backbone.local.attention import GENERATION_ATTENTION
 from astuner.errors import BackboneError, EngineError
 from astuner.inference.engine import Sampling
 from astuner.types import Completion, FinishReason
+
+# It has a handler of its own and would print every start and stop.
+logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
 
 _STOP_TIMEOUT_SECONDS = 120.0
 """A forward pass cannot be interrupted; this is far more than one takes."""

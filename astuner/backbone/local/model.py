@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from astuner.backbone.local.packing import PackedBatch, pack, packed_attention_enabled
 from astuner.errors import BackboneError, ConfigError
@@ -63,6 +64,7 @@ def load_policy(path: str, *, dtype: DtypeName, device: str = "auto") -> LoadedM
     the first GPU, else the CPU. Raises ConfigError for what the user can mend (a folder that is
     missing or incomplete, a model without chat template) and BackboneError where loading failed.
     """
+    transformers_logging.disable_progress_bar()
     place = torch.device(_device_name(device))
     compute_dtype = _compute_dtype(dtype, place)
     source = _source(path)
