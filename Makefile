@@ -28,10 +28,6 @@ quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this mach
 test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
 
-.PHONY: test-slow
-test-slow: $(VENV)/dev.stamp ## Run the tests marked slow
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow $(TESTS)
-
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check

@@ -23,7 +23,7 @@ class RunConsole:
         """With `is_live=False` the screen is left to others, such as a debugger's prompt."""
         self._console = console
         self._is_live = is_live and self._console.is_terminal
-        self._status = Text("starting")
+        self._status = Text("")
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -65,7 +65,7 @@ class RunConsole:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
-        """Replace the summary above the progress bar."""
+        """Replace the summary below the progress bar."""
         self._status = Text(text)
 
     def phase(self, name: str) -> None:
@@ -90,7 +90,7 @@ class RunConsole:
         self._console.print(table)
 
     def _render(self) -> RenderableType:
-        return Group(self._status, self._progress.get_renderable())
+        return Group(self._progress.get_renderable(), self._status)
 
 
 def step_line(step: int, num_steps: int | None, metrics: Mapping[str, Any], left: str) -> str:

@@ -43,17 +43,15 @@ def taught_model(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def conf(taught_model, tmp_path, monkeypatch):
-    """A YAML beside four tasks, in an otherwise empty current directory."""
-    monkeypatch.chdir(tmp_path)
+def write_conf(folder, model):
+    """A YAML beside four tasks."""
     tasks = [
         {"main_query": QUESTION, "task_id": str(i), "metadata": {"answer": "5"}} for i in range(4)
     ]
-    Path("tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
     files = {"file_path": "tasks.jsonl"}
     settings = {
-        "model": {"path": str(taught_model), "dtype": "float32"},
+        "model": {"path": str(model), "dtype": "float32"},
         "task_reader": {
             "type": "jsonl_dataset_file",
             "jsonl_dataset_file": {"training": files, "validation": files},
@@ -83,8 +81,26 @@ def conf(taught_model, tmp_path, monkeypatch):
             "optim": {"lr": 1e-4},
         },
     }
-    Path("adder.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+    (folder / "adder.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+
+
+@pytest.fixture
+def conf(taught_model, tmp_path, monkeypatch):
+    """The YAML's name; its folder is the current one."""
+    monkeypatch.chdir(tmp_path)
+    write_conf(tmp_path, taught_model)
     return "adder.yaml"
+
+
+@pytest.fixture(scope="session")
+def finished_run(taught_model, tmp_path_factory):
+    """The run directory of two steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_conf(folder, taught_model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["--conf", "adder.yaml"]) == 0
+        return latest_run()
 
 
 def latest_run(stem="adder"):
@@ -95,10 +111,8 @@ def lines(path):
     return list(read_json_lines(path))
 
 
-def test_a_react_agent_with_a_tool_is_trained_for_two_steps(conf, taught_model):
-    assert main(["--conf", conf]) == 0
-    run = latest_run()
-    before, first, second = lines(run / "metrics.jsonl")
+def test_a_react_agent_with_a_tool_is_trained_for_two_steps(finished_run):
+    before, first, second = lines(finished_run / "metrics.jsonl")
     assert before["step"] == 0 and before["validation/episodes"] == 2
     assert first["rollout/episodes"] == 8 and first["rollout/failed_episodes"] == 0
     assert second["train/updates"] == 1 and second["train/grad_norm"] > 0
@@ -106,11 +120,9 @@ def test_a_react_agent_with_a_tool_is_trained_for_two_steps(conf, taught_model):
     assert second["validation/success_rate"] <= 1
 
 
-def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result(conf):
-    main(["--conf", conf, "astuner.trainer_common.total_training_steps=1"])
-    episodes = [
-        episode_from_record(line) for line in lines(latest_run() / "episodes/step_000001.jsonl")
-    ]
+def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result(finished_run):
+    records = lines(finished_run / "episodes/step_000001.jsonl")
+    episodes = [episode_from_record(record) for record in records]
     assert len(episodes) == 8
     with_tool = [episode for episode in episodes if len(episode.calls) == 2]
     assert with_tool
@@ -120,23 +132,21 @@ def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result
         assert [span.is_trained for span in sequence.spans] == [False, True, False, True]
 
 
-def test_the_checkpoint_loads_and_differs_from_the_start(conf, taught_model):
-    main(["--conf", conf])
-    folder = latest_run() / "checkpoints/step_2"
+def test_the_checkpoint_loads_and_differs_from_the_start(finished_run, taught_model):
+    folder = finished_run / "checkpoints/step_2"
     tuned = AutoModelForCausalLM.from_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(taught_model)
     assert AutoTokenizer.from_pretrained(folder).chat_template
     pairs = zip(tuned.parameters(), base.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
-    assert (latest_run() / "checkpoints/step_1").is_dir()
+    assert (finished_run / "checkpoints/step_1").is_dir()
 
 
-def test_the_same_seed_gives_the_same_run(conf):
-    rewards = []
-    for _ in range(2):
-        main(["--conf", conf])
-        rewards.append([line["reward/mean"] for line in lines(latest_run() / "metrics.jsonl")[1:]])
-    assert rewards[0] == rewards[1]
+def test_the_same_seed_gives_the_same_run(conf, finished_run):
+    main(["--conf", conf])
+    runs = [lines(run / "metrics.jsonl")[1:] for run in (finished_run, latest_run())]
+    for key in ("reward/mean", "rollout/tokens", "train/tokens"):
+        assert [line[key] for line in runs[0]] == [line[key] for line in runs[1]]
 
 
 def test_ctrl_c_saves_the_weights_and_exits_with_130(conf, capfd):

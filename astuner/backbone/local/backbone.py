@@ -123,7 +123,7 @@ class _Loop:
             advantage=ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator],
             max_sequences=self._config.rollout.multi_turn.max_sample_per_task,
         )
-        self._console.phase(f"step {self._step + 1}: train")
+        self._console.phase(f"step {self._step + 1}/{self._num_steps}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
         if train["train/updates"]:
             self._engine.weights_updated()
@@ -143,7 +143,7 @@ class _Loop:
 
     async def _roll_out(self, tasks: Sequence[Task]) -> tuple[list[Group], dict[str, float]]:
         num_repeat, step = self._config.rollout.num_repeat, self._step + 1
-        self._console.phase(f"step {step}: rollout")
+        self._console.phase(f"step {step}/{self._num_steps}: rollout")
         started = time.monotonic()
         async with self._engine.serving():
             groups = await self._pool.run(
@@ -205,9 +205,12 @@ class _Loop:
         self._console.advance(done, total, "tokens")
 
     def _show_step(self, groups: Sequence[Group]) -> None:
-        line = step_line(self._step, self._num_steps, self.metrics, self._time_left())
-        self._console.status(line)
-        self._console.say(line)
+        left = self._time_left()
+        self._console.say(step_line(self._step, self._num_steps, self.metrics, left))
+        self._console.status(
+            f"reward {self.metrics['reward/mean']:.3f}  "
+            f"success {self.metrics['reward/success_rate']:.2f} in step {self._step}, left {left}"
+        )
         failure = commonest_failure([episode for group in groups for episode in group.episodes])
         if failure is not None:
             self._console.say(f"  failed episodes: {failure}")
