@@ -4,16 +4,14 @@ Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrup
 """
 
 import argparse
-import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from astuner import __version__
 from astuner.config.schema import BACKBONE_NAMES
 from astuner.errors import AstunerError, ConfigError, TaskReadError
-
-logger = logging.getLogger(__name__)
 
 _EPILOG = """\
 examples:
@@ -72,19 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, TaskReadError) as error:
         return _fail(error, 2)
     except AstunerError as error:
-        logger.debug("the run failed", exc_info=True)
         return _fail(error, 1)
     except KeyboardInterrupt:
         print("astuner: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        logger.exception("unexpected error")
+    except Exception as error:  # noqa: BLE001  # the outermost boundary
+        traceback.print_exc()
         print(f"astuner: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        raise
+        return 1
 
 
 def _run(parsed: argparse.Namespace) -> int:
     from astuner.config.load import load_config
+    from astuner.config.source import text_override
     from astuner.launch import launch
 
     for flag, what in _NOT_YET.items():
@@ -92,7 +90,7 @@ def _run(parsed: argparse.Namespace) -> int:
             raise ConfigError(f"{flag} is not available in this version: {what}")
     overrides = list(parsed.overrides)
     if parsed.exp_dir is not None:
-        overrides.append(f"astuner.experiment_dir={parsed.exp_dir}")
+        overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
     loaded = load_config(parsed.conf, overrides, backbone=parsed.backbone)
     result = launch(loaded)
     return 130 if result.is_interrupted else 0

@@ -61,14 +61,25 @@ def load_object(path: str, *, search_dirs: Sequence[Path]) -> Any:
 def load_class(path: str, *, base: type, search_dirs: Sequence[Path]) -> Any:
     """The subclass of `base` that `path` names; raises ConfigError also for anything else."""
     found = load_object(path, search_dirs=search_dirs)
+    module, name = _load_module(path, search_dirs)
     if isinstance(found, type) and issubclass(found, base):
+        if inspect.isabstract(found):
+            lacking = ", ".join(sorted(found.__abstractmethods__))
+            raise ConfigError(
+                f"{path!r}: {name} lacks {lacking}; write it as {base.__module__}.{base.__name__} "
+                f"has it; {describe_module(module)}"
+            )
         return found
     what = "another class" if isinstance(found, type) else f"of type {type(found).__name__}"
-    module, name = _load_module(path, search_dirs)
     raise ConfigError(
         f"{path!r}: {name} is {what}, not a subclass of {base.__module__}.{base.__name__}; "
         f"{describe_module(module)}"
     )
+
+
+def make_object(path: str, make: Callable[[], Any], *, search_dirs: Sequence[Path]) -> Any:
+    """What `make` gives; whatever user code raises there becomes a ConfigError with its line."""
+    return _run(path, search_dirs, make, failed="cannot be made")
 
 
 def _load_module(path: str, search_dirs: Sequence[Path]) -> tuple[ModuleType, str]:
@@ -195,13 +206,19 @@ def _load_installed(target: str, folders: Sequence[Path], path: str) -> ModuleTy
         raise
 
 
-def _run(path: str, folders: Sequence[Path], load: Callable[[], Any]) -> Any:
-    """Run user code at import; whatever it raises becomes a ConfigError with its file and line."""
+def _run(
+    path: str,
+    folders: Sequence[Path],
+    load: Callable[[], Any],
+    *,
+    failed: str = "cannot be imported",
+) -> Any:
+    """Run user code; whatever it raises becomes a ConfigError with its file and line."""
     try:
         return load()
     except (Exception, SystemExit) as error:
         raise ConfigError(
-            f"{path!r} cannot be imported: {_describe_error(error, folders)}; "
+            f"{path!r} {failed}: {_describe_error(error, folders)}; "
             f"mend that line, or install what it needs"
         ) from error
 

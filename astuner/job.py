@@ -1,16 +1,23 @@
 """`AstunerJob`: a run described and started from Python, in a script or a notebook."""
 
-import tempfile
+import os
+import sys
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
 from astuner.backbone.run import RunResult
-from astuner.config.load import load_config
+from astuner.config.load import load_mapping
+from astuner.config.source import flatten, read_conf_file
 from astuner.errors import ConfigError
+from astuner.imports import module_folders
 from astuner.launch import launch
 from astuner.workflow import Workflow
+
+_NAME = "AstunerJob"
+"""What messages call the place where a setting was set."""
+_WORKFLOW = "rollout.agentscope_workflow"
 
 
 class AstunerJob:
@@ -28,8 +35,9 @@ class AstunerJob:
         n_gpu: int | None = None,
         algorithm: str | None = None,
     ) -> None:
-        self._settings: dict[str, Any] = {}
+        self._content: dict[str, Any] = {"astuner": {}}
         self._workflow_class: type[Workflow] | None = None
+        self._search_dirs: tuple[Path, ...] = ()
         self.set("backbone", backbone)
         for key, value in (
             ("model.path", model),
@@ -40,22 +48,40 @@ class AstunerJob:
                 self.set(key, value)
 
     def build_job_from_yaml(self, path: str | Path) -> Self:
-        """Take the settings of a YAML file; later calls change them."""
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-        if not isinstance(content, dict) or not isinstance(content.get("astuner"), dict):
-            raise ConfigError(f"{path}: has no section 'astuner:'")
-        for key, value in _flatten(content["astuner"]):
-            self.set(key, value)
+        """Take all that a YAML file sets; later calls change it.
+
+        Modules and files that it names are also looked for around it, as the command does. Raises
+        ConfigError when it cannot be read.
+        """
+        for key, value in flatten(read_conf_file(Path(path)).mapping).items():
+            self._set(key, value)
+        self._search_dirs = module_folders(Path(path))
+        hydra = self._content.setdefault("hydra", {})
+        folders = hydra.get("searchpath") or []
+        hydra["searchpath"] = [*folders, f"file://{Path(path).absolute().parent}"]
         return self
 
     def set(self, key: str, value: Any) -> Self:
-        """Set one key below `astuner`, for example set("rollout.num_repeat", 8)."""
-        section = self._settings
+        """Set one key below `astuner`, for example set("rollout.num_repeat", 8).
+
+        Raises ConfigError for a key below one that has a value.
+        """
+        return self._set(f"astuner.{key.removeprefix('astuner.')}", value)
+
+    def _set(self, key: str, value: Any) -> Self:
+        section = self._content
         *parents, name = key.split(".")
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[name] = value
+        for index, parent in enumerate(parents):
+            inner = section.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    f"{_NAME}: cannot set {key}: {'.'.join(parents[: index + 1])} is {inner!r}, "
+                    "not a section; set it once only, or another key"
+                )
+            section = inner
+        section[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if key == f"astuner.{_WORKFLOW}":
+            self._workflow_class = None
         return self
 
     def set_workflow(
@@ -68,12 +94,15 @@ class AstunerJob:
         if ensure_reward_in_workflow:
             self.set("task_judge.judge_protocol", None)
         if isinstance(workflow, str):
-            self._workflow_class = None
-            return self.set("rollout.agentscope_workflow", workflow)
+            return self.set(_WORKFLOW, workflow)
+        if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
+            raise ConfigError(
+                f"{_NAME}: set_workflow: found {workflow!r}, expected a subclass of Workflow or a "
+                "path such as my_agent.my_agent->MyWorkflow"
+            )
+        self.set(_WORKFLOW, f"{_module_path(workflow)}->{workflow.__qualname__}")
         self._workflow_class = workflow
-        return self.set(
-            "rollout.agentscope_workflow", f"{workflow.__module__}->{workflow.__qualname__}"
-        )
+        return self
 
     def set_judge(self, path: str | None) -> Self:
         """Name the judge class by its path; None when the workflow gives every reward."""
@@ -103,23 +132,25 @@ class AstunerJob:
     def dump_job_as_yaml(self, path: str | Path) -> Path:
         """Write the settings as a YAML file that the command `astuner` takes."""
         path = Path(path)
-        text = yaml.safe_dump({"astuner": self._settings}, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(self._content, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
         return path
 
     def tune(self) -> RunResult:
         """Start the run and wait for its end. Raises the errors of `astuner.errors`."""
-        name = self._settings.get("project_name", "astuner_job")
-        with tempfile.TemporaryDirectory() as folder:
-            loaded = load_config(self.dump_job_as_yaml(Path(folder) / f"{name}.yaml"))
-        return launch(loaded, workflow_class=self._workflow_class, search_dirs=(Path.cwd(),))
+        name = str(self._content["astuner"].get("project_name", "astuner_job"))
+        named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]
+        loaded = load_mapping(self._content | {"astuner": named}, name=_NAME)
+        return launch(
+            loaded,
+            workflow_class=self._workflow_class,
+            search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
+        )
 
 
-def _flatten(section: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in section.items():
-        if isinstance(value, dict) and value:
-            pairs += _flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
+def _module_path(workflow: type[Workflow]) -> str:
+    """The module, or the file of a script, which has no module name that others could import."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if workflow.__module__ == "__main__" and file is not None:
+        return str(Path(file).absolute())
+    return workflow.__module__

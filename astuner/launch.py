@@ -1,9 +1,16 @@
-"""Starts a run: configuration, run directory, workflow, judge and backbone, undone in reverse."""
+"""Starts a run: configuration, run directory, workflow, judge and backbone, undone in reverse.
+
+Owns the event loop of the run, and that it ends whatever user code leaves behind.
+"""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,12 +19,17 @@ from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
-from astuner.errors import ConfigError
-from astuner.imports import load_class, module_folders
+from astuner.errors import BackboneError, ConfigError
+from astuner.imports import load_class, make_object, module_folders
 from astuner.rollout.episode import Judge
-from astuner.run_dir import RunDir
+from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
+
+logger = logging.getLogger(__name__)
+
+LEAVE_SECONDS = 5.0
+"""How long what was cancelled may take to end once the run is over."""
 
 
 def launch(
@@ -39,11 +51,11 @@ def launch(
     run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
     is_live = loaded.settings.backbone != "debug"
     screen = Console(stderr=True, highlight=False)
-    with (
-        log.install(run_dir.log_file, console=screen),
-        RunConsole(screen, is_live=is_live) as console,
-    ):
-        save_resolved(loaded.config, run_dir.config_file)
+    with naming_the_file(run_dir.log_file):
+        log_handlers = log.install(run_dir.log_file, console=screen)
+    with log_handlers, RunConsole(screen, is_live=is_live) as console:
+        with naming_the_file(run_dir.config_file):
+            save_resolved(loaded.config, run_dir.config_file)
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
         for line in describe_unused(loaded.explicit_keys, loaded.settings):
             console.say(line)
@@ -56,17 +68,99 @@ def launch(
             judge=judge,
             console=console,
         )
-        return _run_to_end(make_backbone(), run)
+        return run_to_end(make_backbone(), run)
 
 
-def _run_to_end(backbone: Backbone, run: Run) -> RunResult:
-    """Run in this thread, or in one of its own where a loop already runs, as in notebooks."""
+def run_to_end(backbone: Backbone, run: Run, *, leave_seconds: float = LEAVE_SECONDS) -> RunResult:
+    """Run in this thread, or in one of its own where a loop already runs, as in notebooks.
+
+    Tasks and threads that the run leaves behind do not keep it, or the process, from ending.
+    """
+    loop = _RunLoop(leave_seconds)
+    if not _is_loop_running():
+        return loop.run(backbone.run(run))
+    running = _DaemonThreads().submit(loop.run, backbone.run(run))
+    try:
+        return running.result()
+    except KeyboardInterrupt:
+        loop.cancel()
+        return running.result()
+
+
+def _is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(backbone.run(run))
-    with ThreadPoolExecutor(1, thread_name_prefix="astuner-run") as thread:
-        return thread.submit(asyncio.run, backbone.run(run)).result()
+        return False
+    return True
+
+
+class _RunLoop:
+    """An event loop for one run: asyncio.run, but nothing is waited for without a bound."""
+
+    def __init__(self, leave_seconds: float) -> None:
+        self._leave_seconds = leave_seconds
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_DaemonThreads())
+        self._task: asyncio.Task[RunResult] | None = None
+        self._is_cancelled = False
+
+    def run(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        self._task = self._loop.create_task(work)
+        try:
+            return self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError as error:
+            if self._is_cancelled:
+                raise KeyboardInterrupt from error
+            raise BackboneError(
+                "the run ended because user code raised asyncio.CancelledError; catch it in the "
+                "workflow or judge of the traceback in run.log"
+            ) from error
+        finally:
+            self._end_tasks()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def cancel(self) -> None:
+        """End the run from another thread; it then raises KeyboardInterrupt."""
+        self._is_cancelled = True
+        if self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            wait = asyncio.wait(tasks, timeout=self._leave_seconds)
+            _, unfinished = self._loop.run_until_complete(wait)
+            for task in unfinished:
+                logger.warning("task left behind, it ignores its cancellation: %r", task)
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """A daemon thread for each call.
+
+    A pool's own threads are waited for when the process ends, and calls that never return, such as
+    a judge's, would use them up.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        call = partial(fn, *args, **kwargs)
+        threading.Thread(target=_settle, args=(future, call), daemon=True).start()
+        return future
+
+
+def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def backbone_maker(name: str) -> Callable[[], Backbone]:
@@ -107,8 +201,12 @@ def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[W
 
 
 def make_judge(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> Judge | None:
-    """Make the configured judge; None when no judge is named."""
+    """Make the configured judge; None when no judge is named.
+
+    Raises ConfigError for a class that cannot be imported or made.
+    """
     path = loaded.settings.task_judge.judge_protocol
     if path is None:
         return None
-    return load_class(path, base=BaseJudge, search_dirs=search_dirs)(loaded.config)
+    judge_class = load_class(path, base=BaseJudge, search_dirs=search_dirs)
+    return make_object(path, partial(judge_class, loaded.config), search_dirs=search_dirs)

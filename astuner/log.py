@@ -7,7 +7,7 @@ led into it. Modules only ask for `logging.getLogger(__name__)`.
 import logging
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +50,8 @@ def install(
 
     `log_file` gets everything of astuner from DEBUG on and of others from INFO on. The console
     gets astuner's records from `console_level` on and others' from WARNING on; it is stderr, or
-    `console`, which a live display must share so that records appear above it.
+    `console`, which a live display must share so that records appear above it. An exception that
+    leaves the context manager is written to the file.
     """
     undo = ExitStack()
     root = logging.getLogger()
@@ -65,7 +66,15 @@ def install(
     undo.callback(logging.captureWarnings, False)
     _quiet_progress_bars(undo)
     _route_loguru(undo)
+    undo.push(_log_exception)
     return undo
+
+
+def _log_exception(
+    kind: type[BaseException] | None, error: BaseException | None, _traceback: object
+) -> None:
+    if kind is not None:
+        logging.getLogger(__name__).debug("run ended by %s", kind.__name__, exc_info=error)
 
 
 def _set_level(logger: logging.Logger, level: int, undo: ExitStack) -> None:
@@ -112,9 +121,26 @@ def _plain_handler() -> logging.Handler:
 
 def _file_handler(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(_FILE_FORMAT))
     return handler
+
+
+class _FileHandler(logging.FileHandler):
+    """Where the file system refuses, such as on a full disk: says so once and writes no more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        logging.getLogger().removeHandler(self)
+        logging.getLogger(__name__).warning(
+            "no further log file=%s: %s", self.baseFilename, error.strerror
+        )
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _quiet_progress_bars(undo: ExitStack) -> None:

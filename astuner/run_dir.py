@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from astuner.errors import AstunerError
+from astuner.errors import AstunerError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,18 @@ class RunDir:
         """Make the folder `base/conf_stem/{start time}` and point `latest` beside it there.
 
         An existing folder is never used again: a second run of the same second gets a suffix.
+        Raises ConfigError when the folder cannot be made.
         """
         parent = base / conf_stem
-        parent.mkdir(parents=True, exist_ok=True)
-        root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        _point_latest_to(root)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+            _point_latest_to(root)
+        except OSError as error:
+            raise ConfigError(
+                f"the run directory {parent} cannot be made: {error.strerror} "
+                f"({error.filename}); give another folder by --exp-dir or astuner.experiment_dir"
+            ) from error
         return cls(root=root)
 
     @classmethod
@@ -121,15 +129,32 @@ def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
     A kill leaves at most the last line torn; what a kill tore earlier is cut off first. NaN and
     infinities, which JSON does not know, are written as null and named in a warning. Raises
-    TypeError for values that are no JSON. One process at a time may write a file.
+    TypeError for values that are no JSON, AstunerError where the file system refuses. One process
+    at a time may write a file.
     """
     data = b"".join(_encode(record, path) for record in records)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        _cut_torn_line(path, file.tell())
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with naming_the_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            _cut_torn_line(path, file.tell())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def naming_the_file(path: Path) -> Iterator[None]:
+    """Around writing `path`: what the file system refuses becomes an AstunerError."""
+    try:
+        yield
+    except OSError as error:
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free / 1e6
+        raise AstunerError(
+            f"writing {path}: {error.strerror} (errno {error.errno}); {free:,.1f} MB are free on "
+            "that disk. What was written before stays. Free some space or mend the folder, then "
+            "start again"
+        ) from error
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

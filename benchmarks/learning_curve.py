@@ -17,7 +17,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+from matplotlib import pyplot
+
 from astuner.run_dir import RunDir, read_json_lines
+
+matplotlib.use("Agg")
 
 CONF = Path("tutorial/example_math_agent/math_agent_laptop.yaml")
 GOAL = 0.8
@@ -88,11 +93,6 @@ def read_curve(run: Path) -> Curve:
 
 
 def draw(curves: list[Curve], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for index, curve in enumerate(curves):
         color = f"C{index}"

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import transformers
@@ -42,6 +43,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, step in ways.items():
             rounds[name].append(timed(step))
+            print(f"done      {name} in {rounds[name][-1].clock:.1f} s", flush=True)
     print_result(rounds)
 
 
@@ -175,7 +177,7 @@ def print_setting(
 ) -> None:
     num_parameters = sum(p.numel() for p in policy.model.parameters())
     num_tokens = sum(len(sample.ids) for sample in samples)
-    place = torch.cuda.get_device_name() if policy.device.type == "cuda" else platform.processor()
+    place = torch.cuda.get_device_name() if policy.device.type == "cuda" else processor_name()
     print(f"machine   {platform.platform()}, {place}, {options.threads} threads")
     print(f"versions  torch {torch.__version__}, transformers {transformers.__version__}")
     print(f"model     {policy.name_or_path}, {num_parameters / 1e6:.0f}M, {policy.dtype}")
@@ -183,6 +185,13 @@ def print_setting(
         f"samples   {options.groups} groups of {options.repeats}, {num_tokens} tokens; prompts of "
         f"{options.system} common and {options.question} own, replies of {options.reply}"
     )
+
+
+def processor_name() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line for line in lines if line.startswith("model name")]
+    return names[0].split(":")[1].strip() if names else platform.processor()
 
 
 def print_result(rounds: dict[str, list[Timing]]) -> None:

@@ -22,6 +22,7 @@ from astuner.config.compose import DEFAULT_FOLDER
 from astuner.config.schema import (
     BACKBONE_NAMES,
     AlgorithmSettings,
+    RolloutSettings,
     Section,
     TrainerSettings,
     section_keys,
@@ -30,6 +31,7 @@ from astuner.config.schema import (
 from astuner.config.source import RENAMED_KEYS, RENAMED_VALUES, flatten
 from astuner.config.usage import UNUSED_KEYS
 from astuner.errors import ConfigError
+from astuner.rollout.madness import CHECKS
 
 QUICK_START = """\
 astuner:
@@ -270,7 +272,12 @@ def test_new_keys_below_verl_and_trinity_need_no_plus(project: Path) -> None:
         ("~astuner.rollout.num_repeat", "astuner.rollout.num_repeat: has no value"),
         ("astuner.rollout", "cannot be read"),
         ("astuner.rollout.name=[", "cannot be read"),
+        ("astuner.trainer_common.optim.lr=0", "found 0 (int), expected greater than 0"),
+        ("astuner.trainer_common.algorithm.clip_ratio_low=1.0", "expected less than 1"),
         ("free.key=1", "use +free.key=1"),
+        ("rollout.num_repeat=3", "its name here is astuner.rollout.num_repeat"),
+        ("+rollout.user_workflow=a", "its name here is astuner.rollout.agentscope_workflow"),
+        ("astuner.task_reader.huggingface_dat_repo.training_split=train[:2]", "in quotes"),
     ],
 )
 def test_a_bad_override_is_named(project: Path, override: str, said: str) -> None:
@@ -398,6 +405,11 @@ def test_text_that_is_not_yaml_is_shown_with_line_and_column(project: Path) -> N
     assert "data: 3" in message and "^" in message
 
 
+def test_a_bracket_that_is_never_closed_is_shown_with_its_own_line(project: Path) -> None:
+    message = _fails("astuner:\n  model: {path: m\n\n\n")
+    assert "while parsing a flow mapping, which began on line 2" in message
+
+
 def test_a_tab_is_shown_with_line_and_column(project: Path) -> None:
     assert _fails("astuner:\n\tmodel: 3\n").startswith("conf.yaml:2:1: is not YAML: ")
 
@@ -411,7 +423,7 @@ def test_a_file_that_is_no_text_is_refused(project: Path) -> None:
     Path("conf.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(ConfigError, match=r"conf\.yaml: is not UTF-8 text at byte 3"):
         load_config(Path("conf.yaml"))
-    with pytest.raises(ConfigError, match="math_agent: cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"math_agent: is a folder; .* holds math_agent\.yaml"):
         load_config(Path("math_agent"))
 
 
@@ -482,6 +494,13 @@ def test_wrong_values_are_shown_with_key_line_and_what_is_expected(project: Path
         assert said in message
 
 
+def test_a_check_for_gibberish_that_does_not_exist_is_shown_with_its_line(project: Path) -> None:
+    message = _fails(SHORT + "    compute_madness_checklist:\n    - nonsens\n")
+    assert "conf.yaml:7: astuner.rollout.compute_madness_checklist.0: found 'nonsens'" in message
+    checks = RolloutSettings.model_fields["compute_madness_checklist"].annotation
+    assert set(get_args(get_args(checks)[0])) == set(CHECKS)
+
+
 def test_an_item_of_a_list_is_shown_with_its_line(project: Path) -> None:
     message = _fails(SHORT + "    compute_madness_checklist:\n      - nonsense\n      - 3\n")
     assert message.startswith("conf.yaml:8: astuner.rollout.compute_madness_checklist.1: found 3")
@@ -521,7 +540,7 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
     (
         "astuner.trainer_common.mini_batch_num",
         3,
-        ["train_batch_size = 32", "num_repeat = 4", "gives 128", "mini_batch_num = 3"],
+        ["train_batch_size = 32", "num_repeat = 4", "gives 128", "mini_batch_num = 3", "change"],
         TRAINING,
     ),
     ("astuner.rollout.num_repeat", 1, ["num_repeat = 1", "adv_estimator = 'grpo'"], TRAINING),
@@ -689,6 +708,15 @@ def test_the_saved_copy_holds_no_secret_and_can_be_loaded(project: Path) -> None
         "services": [{"api_key": "***", "url": "u"}],
         "api_key": None,
     }
+
+
+def test_a_model_behind_a_link_is_the_one_that_the_link_names_now(project: Path) -> None:
+    Path("runs/monday/step_1").mkdir(parents=True)
+    Path("runs/latest").symlink_to("monday")
+    loaded = _load(SHORT, "astuner.model.path=runs/latest/step_1")
+    assert loaded.settings.model.path == str(project / "runs/monday/step_1")
+    assert loaded.config.astuner.model.path == loaded.settings.model.path
+    assert _load(SHORT, "astuner.model.path=runs/monday").settings.model.path == "runs/monday"
 
 
 def test_the_name_and_folder_of_the_runs_can_be_given(project: Path) -> None:

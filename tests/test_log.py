@@ -139,3 +139,24 @@ def test_a_record_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     with redirect_stderr(io.StringIO()), log.install(file):
         logging.getLogger("astuner").debug("text=%s", "\udc80")
     assert r"text=\udc80" in file.read_text()
+
+
+def test_a_full_disk_neither_hides_the_error_nor_fills_the_screen(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    with (
+        redirect_stderr(io.StringIO()) as console,
+        pytest.raises(ValueError, match="the reason"),
+        log.install(tmp_path / "run.log"),
+    ):
+        _log_everywhere()
+        raise ValueError("the reason")
+    assert console.getvalue().count("run.log: No space left on device") == 1
+    assert "Traceback" not in console.getvalue()
+
+
+def test_an_error_that_ends_the_run_is_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the reason"), log.install(tmp_path / "run.log"):
+        raise ValueError("the reason")
+    assert "ValueError: the reason" in (tmp_path / "run.log").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from astuner.errors import AstunerError
+from astuner.errors import AstunerError, ConfigError
 from astuner.run_dir import RunDir, append_json_line, append_json_lines, read_json_lines
 
 
@@ -136,3 +136,19 @@ def test_a_value_that_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> No
     with pytest.raises(TypeError):
         append_json_lines(path, [{"step": 1}, {"step": object()}])
     assert list(read_json_lines(path)) == [{"step": 0}]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    file = tmp_path / "metrics.jsonl"
+    file.symlink_to(full)
+    with pytest.raises(AstunerError, match=r"metrics\.jsonl: No space left .* MB are free"):
+        append_json_line(file, {"step": 1})
+
+
+def test_a_folder_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/math cannot be made: .*astuner\.experiment_dir"):
+        RunDir.create(tmp_path / "file", "math")

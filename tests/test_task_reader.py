@@ -195,6 +195,12 @@ def test_a_file_that_is_not_there_names_every_place(tmp_path: Path) -> None:
     assert str(tmp_path / "b" / "gone.jsonl") in str(caught.value)
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    reader = make_task_reader("jsonl_dataset_file", {"training": {"file_path": "."}}, [tmp_path])
+    with pytest.raises(ConfigError, match=r"training\.file_path: .* is a folder; name a file"):
+        reader.get_training_tasks()
+
+
 @pytest.mark.parametrize("settings", [{}, {"training": None}, {"training": {"file_path": None}}])
 def test_a_missing_training_file_is_a_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"training\.file_path is not set"):

@@ -7,19 +7,19 @@ behind debug.openai_base_url answers and no weights are needed.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from astuner.backbone.assemble import MakeChat, make_pool, make_token_chat, read_tasks
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
+from astuner.inference.messages import Message, first_difference
 from astuner.inference.remote_chat import RemoteChat
 from astuner.logview.record import episode_to_record
 from astuner.run_dir import append_json_line
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.recorder import Recorder
+from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import WorkflowTask
 
 _TIMEOUT_SECONDS = 24 * 3600.0
@@ -35,11 +35,12 @@ class DebugBackbone:
         tasks = training[: debug.debug_first_n_tasks]
         path = run.run_dir.episodes_file(1, "train")
         episodes: list[Episode] = []
+        printer = _EpisodePrinter(run.console.say)
 
         def show(episode: Episode) -> None:
             episodes.append(episode)
             append_json_line(path, episode_to_record(episode))
-            print_episode(run, episode)
+            printer.show(episode)
 
         with interrupt_on_ctrl_c(run.console) as interrupt:
             try:
@@ -63,17 +64,17 @@ class DebugBackbone:
         )
 
 
-def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float]:
+def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
     verdicts = [episode.verdict for episode in episodes if episode.verdict]
-    mean = sum(verdict.reward for verdict in verdicts) / len(verdicts) if verdicts else float("nan")
-    run.console.say(
-        f"{len(episodes)} episodes, {len(episodes) - len(verdicts)} failed, reward mean {mean:.3f}"
-    )
+    mean = sum(verdict.reward for verdict in verdicts) / len(verdicts) if verdicts else None
+    reward = "no reward" if mean is None else f"reward mean {mean:.3f}"
+    num_failed = len(episodes) - len(verdicts)
+    run.console.say(f"{len(episodes)} episodes, {num_failed} failed, {reward}")
     run.console.say(f"run directory  {run.run_dir.root}")
     return {
         "reward/mean": mean,
         "rollout/episodes": len(episodes),
-        "rollout/failed_episodes": len(episodes) - len(verdicts),
+        "rollout/failed_episodes": num_failed,
     }
 
 
@@ -113,23 +114,57 @@ def _remote_chats(run: Run) -> MakeChat:
     return make
 
 
-def print_episode(run: Run, episode: Episode) -> None:
-    """Show one episode: what was said, by whom, and what it was worth."""
-    say = run.console.say
-    say(f"── episode {episode.episode_id}  task {episode.task.task_id}: {episode.task.main_query}")
-    for index, call in enumerate(episode.calls):
-        earlier = episode.calls[call.extends] if call.extends is not None else None
-        new = call.messages[len(earlier.messages) + 1 if earlier else 0 :]
-        tokens = f"{len(call.prompt_ids)} + {len(call.completion.ids)} tokens"
-        say(f"call {index} of {call.agent_name} ({tokens}, {call.completion.finish_reason})")
-        for message in (*new, call.reply):
-            say(f"  {message['role']}: {_shown(message)}")
-        if call.break_reason:
-            say(f"  (a new sequence starts here: {call.break_reason})")
-    say(_outcome(episode))
+class _EpisodePrinter:
+    """Shows episodes: what was said, by whom, and what it was worth or why it failed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._first_failures: dict[str, str] = {}
+        """Message of a failure -> the episode whose traceback was shown."""
+
+    def show(self, episode: Episode) -> None:
+        task = episode.task
+        self._say(
+            f"── episode {episode.episode_id}  task {task.task_id}: {_indent(task.main_query)}"
+        )
+        for index, call in enumerate(episode.calls):
+            tokens = "tokens not known"
+            if call.prompt_ids:
+                tokens = f"{len(call.prompt_ids)} + {len(call.completion.ids)} tokens"
+            self._say(
+                f"call {index} of {call.agent_name} ({tokens}, {call.completion.finish_reason})"
+            )
+            new = call.messages[_num_shown(episode.calls, index) :]
+            for message in (*new, call.reply):
+                self._say(f"  {message['role']}: {_indent(_text(message))}")
+            if call.break_reason:
+                self._say(f"  (a new sequence starts here: {call.break_reason})")
+        self._say(self._outcome(episode))
+
+    def _outcome(self, episode: Episode) -> str:
+        if episode.verdict is not None:
+            why = f" ({episode.madness})" if episode.madness else ""
+            success = "success" if episode.verdict.is_success else "no success"
+            return f"reward {episode.verdict.reward:g} by {episode.verdict.source}{why}, {success}"
+        assert episode.failure is not None
+        failure = episode.failure
+        first = self._first_failures.setdefault(failure.message, episode.episode_id)
+        if first == episode.episode_id:
+            return f"FAILED {failure.kind}: {failure.message}\n{failure.traceback.rstrip()}"
+        return f"FAILED {failure.kind}: {failure.message}\n  (traceback as in episode {first})"
 
 
-def _shown(message: dict[str, Any]) -> str:
+def _num_shown(calls: Sequence[Call], index: int) -> int:
+    """How many messages of a call stood in an earlier one of the same agent."""
+    call = calls[index]
+    for earlier in reversed(calls[:index]):
+        said = [*earlier.messages, earlier.reply]
+        if earlier.agent_name == call.agent_name and not first_difference(said, call.messages):
+            return len(said)
+    return 0
+
+
+def _text(message: Message) -> str:
     calls = [
         f"-> {c['function']['name']}({c['function']['arguments']})"
         for c in message.get("tool_calls", ())
@@ -137,12 +172,5 @@ def _shown(message: dict[str, Any]) -> str:
     return " ".join(part for part in (message["content"].strip(), *calls) if part)
 
 
-def _outcome(episode: Episode) -> str:
-    if episode.failure is not None:
-        return (
-            f"FAILED {episode.failure.kind}: {episode.failure.message}\n{episode.failure.traceback}"
-        )
-    assert episode.verdict is not None
-    why = f" ({episode.madness})" if episode.madness else ""
-    success = "success" if episode.verdict.is_success else "no success"
-    return f"reward {episode.verdict.reward:g} by {episode.verdict.source}{why}, {success}"
+def _indent(text: str) -> str:
+    return text.replace("\n", "\n    ")

@@ -107,7 +107,7 @@ def _batches(settings: Settings, show: Show) -> Iterator[str]:
         yield (
             f"{show('astuner.data.train_batch_size')} times "
             f"{show('astuner.rollout.num_repeat')} gives {num_episodes} episodes, which "
-            f"{show('astuner.trainer_common.mini_batch_num')} does not divide"
+            f"{show('astuner.trainer_common.mini_batch_num')} does not divide; change one of them"
         )
 
 

@@ -68,10 +68,7 @@ def _primary(file: ConfFile) -> dict[str, Any]:
 
 def _defaults(file: ConfFile, written: Any) -> list[Any]:
     if written is not None and not isinstance(written, list):
-        raise ConfigError(
-            f"{file.path}:{file.lines.get('defaults')}: defaults: expected a list, "
-            f"found {written!r}"
-        )
+        raise ConfigError(f"{file.place('defaults')}: defaults: expected a list, found {written!r}")
     entries = [RENAMED_DEFAULTS.get(e, e) if isinstance(e, str) else e for e in written or ()]
     implied = [name for name in OUR_DEFAULTS if name not in entries]
     return [*implied, *entries, *([] if "_self_" in entries else ["_self_"])]
@@ -80,8 +77,8 @@ def _defaults(file: ConfFile, written: Any) -> list[Any]:
 def _searchpath(file: ConfFile, written: Any) -> list[str]:
     if not isinstance(written, list | None) or not all(isinstance(e, str) for e in written or ()):
         raise ConfigError(
-            f"{file.path}:{file.lines.get('hydra.searchpath')}: hydra.searchpath: expected a "
-            f"list of folders, found {written!r}"
+            f"{file.place('hydra.searchpath')}: hydra.searchpath: expected a list of folders, "
+            f"found {written!r}"
         )
     entries = [_searchpath_entry(file, index, entry) for index, entry in enumerate(written or ())]
     own = file.path.absolute().parent
@@ -97,10 +94,10 @@ def _searchpath_entry(file: ConfFile, index: int, entry: str) -> str:
     if not folder.is_dir() and Path(rest).parts[:2] == ("astuner", "default_config"):
         folder = DEFAULT_FOLDER.joinpath(*Path(rest).parts[2:])
     if not folder.is_dir():
-        line = file.lines.get(f"hydra.searchpath.{index}")
+        place = file.place(f"hydra.searchpath.{index}")
         raise ConfigError(
-            f"{file.path}:{line}: hydra.searchpath: {entry!r} is no folder; looked for {folder}; "
-            f"a relative folder counts from the current directory"
+            f"{place}: hydra.searchpath: {entry!r} is no folder; looked for {folder}; a relative "
+            f"folder counts from the current directory"
         )
     return f"file://{folder}"
 

@@ -26,6 +26,7 @@ from astuner.config.source import (
     UserInput,
     first_line,
     flatten,
+    make_conf_file,
     read_conf_file,
     read_override,
     renamed,
@@ -79,20 +80,31 @@ def load_config(
     ConfigError that lists every wrong setting with the place where it was set.
     """
     flag = () if backbone is None else (f"astuner.backbone={backbone}",)
-    user = UserInput(
-        file=read_conf_file(conf_file),
-        overrides=tuple(read_override(text) for text in (*overrides, *flag)),
+    return _load(
+        UserInput(
+            file=read_conf_file(conf_file),
+            overrides=tuple(read_override(text) for text in (*overrides, *flag)),
+        )
     )
+
+
+def load_mapping(mapping: Mapping[str, Any], *, name: str) -> LoadedConfig:
+    """The same from settings that stand in no file; messages call them `name`."""
+    return _load(UserInput(file=make_conf_file(name, mapping), overrides=()))
+
+
+def _load(user: UserInput) -> LoadedConfig:
     _check_names(user)
     composed = _resolve(compose_config(user), user)
     settings = _typed(composed.get("astuner"), user)
-    _raise_problems(find_problems(settings, lambda key: user.origin(key) or "default"), conf_file)
+    problems = find_problems(settings, lambda key: user.origin(key) or "default")
+    _raise_problems(problems, user.file.path)
     config = OmegaConf.create(composed, flags={"struct": True, "readonly": True})
     return LoadedConfig(
         config=config,
         settings=settings,
         explicit_keys=_explicit_keys(user, composed),
-        conf_file=Path(os.path.abspath(conf_file)),
+        conf_file=Path(os.path.abspath(user.file.path)),
     )
 
 
@@ -123,8 +135,14 @@ def _check_names(user: UserInput) -> None:
             problems.append(f"{user.origin(name)}: {name}: found {section!r}, expected a section")
     known = {*setting_keys(), *section_keys()}
     for override in user.overrides:
-        if override.key.startswith("astuner.") and not _is_known(override.key, known):
-            problems.append(f"override {override.written!r}: {_unknown(override.key)}")
+        key = override.key
+        if key.startswith("astuner.") and not _is_known(key, known):
+            problems.append(f"override {override.written!r}: {_unknown(key)}")
+        full = renamed(f"astuner.{key}")
+        if key.partition(".")[0] not in user.file.mapping and _is_known(full, known):
+            problems.append(
+                f"override {override.written!r}: {key}: unknown key; its name here is {full}"
+            )
     _raise_problems(problems, user.file.path)
 
 
@@ -184,12 +202,23 @@ def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
 def _typed(section: Any, user: UserInput) -> Settings:
     if isinstance(section, dict):
         _rename_values(section)
+        _follow_links(section)
     try:
         return Settings.model_validate(section)
     except ValidationError as error:
         problems = [_describe_problem(detail, section, user) for detail in error.errors()]
         _raise_problems(list(dict.fromkeys(problems)), user.file.path)
         raise AssertionError("unreachable") from error
+
+
+def _follow_links(section: dict[str, Any]) -> None:
+    """Take the folder that model.path means now: a new run moves the link `latest`."""
+    model = section.get("model")
+    path = model.get("path") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(path, str) and os.path.isdir(path):
+        real = os.path.realpath(path)
+        if real != os.path.abspath(path):
+            model["path"] = real
 
 
 def _rename_values(section: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ class RolloutSettings(Section):
     )
     max_num_seqs: PositiveInt = Field(description="Sequences that one engine samples together.")
     multi_turn: MultiTurnSettings
-    compute_madness_checklist: list[str] = Field(
+    compute_madness_checklist: list[Literal["nonsense", "wrong_toolcall"]] = Field(
         description="Checks for gibberish after each model call, by name."
     )
     agent_madness_termination: bool = Field(description="End the episode after a failed check.")
@@ -273,7 +273,7 @@ class DebugSettings(Section):
 
 class AlgorithmSettings(Section):
     adv_estimator: Literal["grpo"] = Field(description="How rewards become advantages.")
-    clip_ratio_low: NonNegativeFloat = Field(description="The ratio is clipped below 1 - this.")
+    clip_ratio_low: float = Field(ge=0, lt=1, description="The ratio is clipped below 1 - this.")
     clip_ratio_high: NonNegativeFloat = Field(description="The ratio is clipped above 1 + this.")
     loss_agg_mode: Literal[
         "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
@@ -283,7 +283,7 @@ class AlgorithmSettings(Section):
 
 
 class OptimSettings(Section):
-    lr: NonNegativeFloat = Field(description="Learning rate.")
+    lr: PositiveFloat = Field(description="Learning rate.")
     weight_decay: NonNegativeFloat
     warmup_steps: NonNegativeInt = Field(description="Updates with a rising learning rate.")
     grad_clip: PositiveFloat = Field(description="Largest norm of the gradient.")

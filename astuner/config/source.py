@@ -4,6 +4,7 @@ Owns reading them, renaming what older and newer releases called by another name
 a setting came from. Knows nothing of defaults or of types.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -68,7 +70,13 @@ class ConfFile:
     """As the user wrote it; messages show it."""
     mapping: dict[str, Any]
     lines: dict[str, int]
-    """Dotted key -> its line, counted from 1. Items of a list have their index as a key."""
+    """Dotted key -> its line, counted from 1; 0 for a key that stands in no file. Items of a list
+    have their index as a key."""
+
+    def place(self, key: str) -> str:
+        """As messages say it: conf.yaml:14, without the number where there is no line."""
+        line = self.lines.get(key)
+        return f"{self.path}:{line}" if line else str(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +105,8 @@ class UserInput:
         for override in reversed(self.overrides):
             if key == override.key or key.startswith(f"{override.key}."):
                 return f"override {override.written!r}"
-        if (line := self.file.lines.get(key)) is not None:
-            return f"{self.file.path}:{line}"
+        if key in self.file.lines:
+            return self.file.place(key)
         parent, _, last = key.rpartition(".")
         return self.origin(parent) if last.isdecimal() else None
 
@@ -139,6 +147,28 @@ def read_conf_file(path: Path) -> ConfFile:
     return _rename_keys(ConfFile(path=path, mapping=mapping, lines=lines))
 
 
+def make_conf_file(name: str, mapping: Mapping[str, Any]) -> ConfFile:
+    """Settings that stand in no file; messages call them `name`."""
+    copied = copy.deepcopy(dict(mapping))
+    return _rename_keys(
+        ConfFile(path=Path(name), mapping=copied, lines=_keys_without_lines(copied))
+    )
+
+
+def _keys_without_lines(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    lines: dict[str, int] = {}
+    for name, value in mapping.items():
+        lines[f"{prefix}{name}"] = 0
+        if isinstance(value, Mapping):
+            lines |= _keys_without_lines(value, f"{prefix}{name}.")
+    return lines
+
+
+def text_override(key: str, text: str) -> str:
+    """An override that sets `key` to exactly `text`, whatever characters it has."""
+    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+
+
 def read_override(written: str) -> Override:
     """Read one override in hydra's grammar; a path to a class needs no quotes in addition.
 
@@ -151,7 +181,8 @@ def read_override(written: str) -> Override:
     except HydraException as error:
         raise ConfigError(
             f"override {written!r} cannot be read: {first_line(error)}; "
-            f"write key=value, for example astuner.rollout.temperature=0.5"
+            "write key=value, for example astuner.rollout.temperature=0.5; a value with brackets, "
+            "spaces or other signs stands in quotes: \"key='train[:100]'\""
         ) from error
     if parsed.is_sweep_override():
         raise ConfigError(
@@ -183,6 +214,10 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(_describe_missing_file(path)) from error
+    except IsADirectoryError as error:
+        raise ConfigError(
+            f"{path}: is a folder; name a YAML file; that folder holds {_yaml_files(path)}"
+        ) from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -194,9 +229,13 @@ def _describe_missing_file(path: Path) -> str:
     folder = path.absolute().parent
     if not folder.is_dir():
         return f"{said}; the folder {folder} does not exist either"
+    return f"{said}; that folder holds {_yaml_files(folder, path.name)}"
+
+
+def _yaml_files(folder: Path, wanted: str = "") -> str:
     names = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
-    near = difflib.get_close_matches(path.name, names, n=3) or names[:5]
-    return f"{said}; that folder holds {', '.join(near) if near else 'no YAML file'}"
+    near = difflib.get_close_matches(wanted, names, n=3) or names[:5]
+    return ", ".join(near) if near else "no YAML file"
 
 
 def _describe_yaml_error(path: Path, error: yaml.YAMLError) -> str:
@@ -204,6 +243,8 @@ def _describe_yaml_error(path: Path, error: yaml.YAMLError) -> str:
         return f"{path}: is not YAML: {error}"
     mark = error.problem_mark
     context = f" {error.context}" if error.context else ""
+    if context and error.context_mark and error.context_mark.line < mark.line:
+        context += f", which began on line {error.context_mark.line + 1}"
     return (
         f"{path}:{mark.line + 1}:{mark.column + 1}: is not YAML: {error.problem}{context}\n"
         f"{mark.get_snippet()}"

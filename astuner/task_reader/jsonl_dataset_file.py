@@ -59,7 +59,12 @@ class JsonlDatasetFileReader:
 
     def _read(self, split: str, file_path: str) -> list[Task]:
         path = find_path(file_path, self._search_dirs)
-        if path is None or not path.is_file():
+        if path is not None and path.is_dir():
+            raise ConfigError(
+                f"{_SECTION}.{split}.file_path: {path} is a folder; name a file in it, or read the "
+                "folder with task_reader.type huggingface_dat_repo"
+            )
+        if path is None:
             tried = ", ".join(str(place) for place in places(file_path, self._search_dirs))
             raise ConfigError(
                 f"{_SECTION}.{split}.file_path: no such file; looked for {tried}; relative paths "

@@ -1,0 +1,217 @@
+"""The command: exit codes, messages, and runs that user code cannot keep from ending."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astuner.backbone.run import RunResult
+from astuner.cli import main
+from astuner.launch import run_to_end
+
+pytest.importorskip("openai")
+
+WORKFLOWS = """\
+import asyncio
+from astuner import Workflow, WorkflowOutput
+from astuner.task_judge.base_judge import BaseJudge
+
+class Rewarding(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        return WorkflowOutput(reward=float(workflow_task.attempt))
+
+class Broken(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        raise RuntimeError("the tool server is down")
+
+class Cancelling(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        raise asyncio.CancelledError
+
+class Unfinished(Workflow):
+    pass
+
+class Unready(BaseJudge):
+    def __init__(self, config):
+        raise ValueError("no key for the judge's model")
+    def compute_reward(self, workflow_task, workflow_output): ...
+
+class UnfinishedJudge(BaseJudge):
+    pass
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A YAML for the debug backbone whose workflow asks no model, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("agents.py").write_text(WORKFLOWS)
+    settings = {
+        "backbone": "debug",
+        "task_reader": {"type": "random_dummy"},
+        "rollout": {"agentscope_workflow": "agents->Rewarding", "num_repeat": 2},
+        "debug": {"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "none"},
+    }
+    Path("job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+    return tmp_path
+
+
+def run_log() -> str:
+    return Path("launcher_record/job/latest/run.log").read_text()
+
+
+def test_a_run_without_weights_ends_with_0(project, capfd):
+    assert main(["--conf", "job.yaml"]) == 0
+    assert "4 episodes, 0 failed, reward mean 0.500" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["my runs (1)", "5", "a,b=c", "it's"])
+def test_the_folder_of_runs_may_have_any_name(project, name):
+    assert main(["--conf", "job.yaml", "--exp-dir", name]) == 0
+    assert Path(name, "job/latest/config.yaml").is_file()
+
+
+def test_a_folder_of_runs_that_cannot_be_made_is_bad_usage(project, capfd):
+    assert main(["--conf", "job.yaml", "--exp-dir", "agents.py"]) == 2
+    shown = capfd.readouterr().err
+    assert "agents.py/job" in shown and "--exp-dir" in shown and "Traceback" not in shown
+
+
+def test_an_override_that_lacks_astuner_is_told_its_name(project, capfd):
+    for key in ("rollout.num_repeat", "+rollout.num_repeat", "rollout.user_workflow"):
+        assert main(["--conf", "job.yaml", f"{key}=3"]) == 2
+        name = key.strip("+").replace("user_workflow", "agentscope_workflow")
+        assert f"its name here is astuner.{name}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("rollout.agentscope_workflow='agents->Unfinished'", "lacks execute"),
+        ("task_judge.judge_protocol='agents->UnfinishedJudge'", "lacks compute_reward"),
+        ("task_judge.judge_protocol='agents->Unready'", "ValueError: no key for the judge's model"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_bad_usage(project, capfd, setting, said):
+    assert main(["--conf", "job.yaml", f"astuner.{setting}"]) == 2
+    shown = capfd.readouterr().err
+    assert said in shown and "agents" in shown and "Traceback" not in shown
+    assert not Path("launcher_record").exists()
+
+
+def test_the_log_of_a_failed_run_says_why(project, capfd):
+    assert main(["--conf", "job.yaml", "astuner.rollout.agentscope_workflow=agents->Broken"]) == 1
+    shown = capfd.readouterr().err
+    assert "astuner: BackboneError: " in shown
+    assert "BackboneError" in run_log() and "the tool server is down" in run_log()
+
+
+def test_a_workflow_that_cancels_itself_is_no_interruption(project, capfd):
+    path = "astuner.rollout.agentscope_workflow=agents->Cancelling"
+    assert main(["--conf", "job.yaml", path]) == 1
+    assert "CancelledError" in capfd.readouterr().err
+    assert "raise asyncio.CancelledError" in run_log()
+
+
+def test_debug_shows_each_traceback_once_and_only_what_belongs_to_it(project, capfd):
+    everything = "astuner.rollout.max_failed_fraction=1.0"
+    path = "astuner.rollout.agentscope_workflow=agents->Broken"
+    assert main(["--conf", "job.yaml", path, everything]) == 0
+    shown = capfd.readouterr().err
+    assert shown.count("FAILED WorkflowError") == 4
+    assert shown.count('raise RuntimeError("the tool server is down")') == 1
+    assert "no running event loop" not in shown
+    assert "4 episodes, 4 failed, no reward" in shown
+
+
+def test_an_unexpected_error_is_shown_once_and_ends_with_1(project, capfd):
+    assert main(["--conf", "a\0b"]) == 1
+    shown = capfd.readouterr().err
+    assert shown.count("Traceback") == 1 and "unexpected ValueError" in shown.splitlines()[-1]
+
+
+# --- Runs end
+
+
+class Leaving:
+    """A backbone that leaves something behind."""
+
+    def __init__(self, leave):
+        self._leave = leave
+
+    async def run(self, run):
+        await self._leave()
+        return RunResult(run_dir=Path("here"))
+
+
+async def leave_a_task_that_ignores_its_cancellation():
+    async def stubborn():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.2)
+
+    Leaving.task = asyncio.ensure_future(stubborn())
+    await asyncio.sleep(0)
+
+
+async def leave_blocked_threads():
+    """More than asyncio's own pool has."""
+    for _ in range((os.cpu_count() or 1) + 5):
+        Leaving.task = asyncio.ensure_future(asyncio.to_thread(time.sleep, 3600))
+    await asyncio.wait_for(asyncio.to_thread(time.sleep, 0), timeout=10)
+
+
+@pytest.mark.parametrize(
+    "leave", ["leave_a_task_that_ignores_its_cancellation", "leave_blocked_threads"]
+)
+def test_user_code_that_never_ends_cannot_keep_the_process_alive(leave):
+    script = (
+        f"from tests.test_cli import Leaving, {leave}\n"
+        "from astuner.launch import run_to_end\n"
+        f"print(run_to_end(Leaving({leave}), None, leave_seconds=0.5).run_dir)\n"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "here\n" and done.returncode == 0, done.stderr
+
+
+def test_where_a_loop_runs_already_the_run_gets_a_thread_of_its_own():
+    threads = []
+
+    async def note():
+        threads.append(threading.current_thread())
+
+    async def notebook():
+        return run_to_end(Leaving(note), None)
+
+    assert asyncio.run(notebook()).run_dir == Path("here")
+    assert threads[0] is not threading.main_thread()
+
+
+def test_ctrl_c_in_a_notebook_ends_the_run():
+    ended = threading.Event()
+
+    async def wait():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    async def notebook():
+        run_to_end(Leaving(wait), None)
+
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop), pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(notebook())
+    assert ended.is_set()
