@@ -3,6 +3,7 @@
 Owns the screen and nothing else; it is given numbers and never computes metrics.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -12,6 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+logger = logging.getLogger(__name__)
 
 _PLAIN_INTERVAL_SECONDS = 30.0
 
@@ -61,7 +64,8 @@ class RunConsole:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print one line above the live part."""
+        """Print one line above the live part; run.log keeps it too."""
+        logger.debug("%s", text)
         self._console.print(text, markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:

@@ -51,6 +51,10 @@ class BackboneError(AstunerError):
     """Loading a model, training on samples or saving a checkpoint failed."""
 
 
+class LoopBlocked(BaseException):
+    """User code blocks the event loop and swallows errors. Only `boundary` catches it."""
+
+
 @contextmanager
 def boundary(kind: type[EpisodeError], what: str) -> Iterator[None]:
     """Turn whatever user code raises into `kind`; errors of the tree pass through unchanged."""
@@ -58,5 +62,5 @@ def boundary(kind: type[EpisodeError], what: str) -> Iterator[None]:
         yield
     except AstunerError:
         raise
-    except Exception as error:
+    except (Exception, LoopBlocked) as error:
         raise kind(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,6 +1,8 @@
 """Episodes, their failures as data, groups and the pool."""
 
 import asyncio
+import contextlib
+import sys
 import time
 from types import SimpleNamespace
 
@@ -116,10 +118,19 @@ async def _swallows_cancellation(task, tuner):
         return WorkflowOutput(reward=1.0)
 
 
+async def _exits(task, tuner):
+    sys.exit(3)
+
+
+async def _cancels_itself(task, tuner):
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         (_raises, "workflow 'custom' raised: KeyError: 'missing'"),
+        (_exits, "called sys.exit(3)"),
         (_none, "returned NoneType; execute must return a WorkflowOutput"),
         (_nan, "the workflow's reward is nan; expected a finite number"),
         (_hangs, "did not finish in 0.1 s"),
@@ -130,6 +141,33 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     episode = run(workflow_that(body), timeout_seconds=0.1)
     assert episode.verdict is None
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
+
+
+def test_a_workflow_that_raises_cancelled_error_is_a_failed_episode():
+    episode = run(workflow_that(_cancels_itself))
+    assert "user code raised asyncio.CancelledError" in episode.failure.message
+
+
+def test_an_execute_that_is_not_async_says_what_to_write():
+    class Plain(Workflow):
+        def execute(self, workflow_task, model_tuner):
+            return WorkflowOutput(reward=1.0)
+
+    assert "write `async def execute`" in run(Plain).failure.message
+
+
+def test_a_workflow_that_blocks_and_swallows_errors_is_stopped_too():
+    async def body(task, tuner):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(30)
+
+    groups, _ = roll_out(
+        pool(workflow=workflow_that(body), timeout_seconds=0.8, max_failed_fraction=1.0),
+        num_tasks=1,
+        num_repeat=1,
+    )
+    assert "blocked all other episodes" in groups[0].episodes[0].failure.message
 
 
 def test_the_traceback_of_a_failed_workflow_names_its_line():

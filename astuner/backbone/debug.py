@@ -42,7 +42,7 @@ class DebugBackbone:
             append_json_line(path, episode_to_record(episode))
             printer.show(episode)
 
-        with interrupt_on_ctrl_c(run.console) as interrupt:
+        with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
             try:
                 async with _chats(run) as make_chat:
                     pool = make_pool(

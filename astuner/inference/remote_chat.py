@@ -43,6 +43,11 @@ class RemoteChat:
         started = time.monotonic()
         response = await self._request(messages, tools, request.tool_choice)
         seconds = time.monotonic() - started
+        if not getattr(response, "choices", None):
+            raise EngineError(
+                f"debug.openai_base_url {self._client.base_url}: the answer is no chat completion "
+                f"but {str(response)[:200]!r}; does the address end in /v1?"
+            )
         choice = response.choices[0]
         calls = tuple(_tool_call(call) for call in choice.message.tool_calls or ())
         text = choice.message.content or ""

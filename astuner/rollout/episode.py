@@ -97,7 +97,7 @@ async def _run_workflow(
     name = f"workflow {workflow.name!r}"
     with boundary(WorkflowError, f"{name} raised"):
         output = await _bounded(
-            workflow.execute(workflow_task, as_chat_model(tuner)),
+            _execute(workflow, workflow_task, as_chat_model(tuner)),
             seconds=settings.timeout_seconds,
             error=WorkflowError(
                 f"{name} did not finish in {settings.timeout_seconds:g} s "
@@ -112,6 +112,20 @@ async def _run_workflow(
     return output
 
 
+async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:
+    """Run user code, which may not end the process."""
+    work = workflow.execute(task, tuner)
+    if not inspect.isawaitable(work):
+        raise WorkflowError(
+            f"{type(workflow).__name__}.execute returned {type(work).__name__}; "
+            "write `async def execute`"
+        )
+    try:
+        return await work
+    except SystemExit as error:
+        raise WorkflowError(f"called sys.exit({error.code!r}); raise an error instead") from error
+
+
 async def _bounded(
     work: Any, *, seconds: float, error: EpisodeError, recorder: Recorder | None = None
 ) -> Any:
@@ -123,6 +137,8 @@ async def _bounded(
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
+        if task.cancelled():
+            raise EpisodeError("user code raised asyncio.CancelledError; catch it there")
         if done:
             return task.result()
         if recorder is not None:

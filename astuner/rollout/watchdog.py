@@ -13,19 +13,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from astuner.errors import WorkflowError
+from astuner.errors import LoopBlocked
 
 
 @contextmanager
 def loop_watchdog(max_blocked_seconds: float) -> Iterator[None]:
-    """Raise WorkflowError in code that keeps the running loop busy for longer than allowed."""
+    """Raise TimeoutError in code that keeps the running loop busy for longer than allowed.
+
+    Code that swallows it and goes on blocking gets LoopBlocked, which it cannot take for its own.
+    """
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    num_alarms = 0
+
     def interrupt(_signal: int, frame: FrameType | None) -> None:
         place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "unknown place"
-        raise WorkflowError(
+        nonlocal num_alarms
+        num_alarms += 1
+        kind = TimeoutError if num_alarms == 1 else LoopBlocked
+        raise kind(
             f"blocked all other episodes for {max_blocked_seconds:g} s at {place}; await it, or "
             "run it with asyncio.to_thread"
         )
@@ -35,6 +43,8 @@ def loop_watchdog(max_blocked_seconds: float) -> Iterator[None]:
     timer: list[asyncio.TimerHandle] = []
 
     def push_back() -> None:
+        nonlocal num_alarms
+        num_alarms = 0
         signal.setitimer(signal.ITIMER_REAL, max_blocked_seconds, max_blocked_seconds)
         timer[:] = [loop.call_later(interval, push_back)]
 

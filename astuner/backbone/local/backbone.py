@@ -5,6 +5,7 @@ samples, the trainer updates, and neither knows of the other.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.validation import Validation, validate
 from astuner.console import duration, step_line
+from astuner.errors import AstunerError, BackboneError
 from astuner.logview.record import episode_to_record
 from astuner.rollout.pool import commonest_failure
 from astuner.run_dir import EpisodeKind, append_json_line
@@ -35,13 +37,19 @@ class LocalBackbone:
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
         loop = _Loop(run, training, validation)
-        with interrupt_on_ctrl_c(run.console) as interrupt:
+        notice = "the weights are saved first"
+        with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
             try:
                 await loop.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
                 if not interrupt.is_requested:
                     raise
                 loop.save()
+            except AstunerError:
+                # What was learned is kept. A full disk refuses again, and the first error counts.
+                with contextlib.suppress(BackboneError):
+                    loop.save()
+                raise
         loop.report()
         return RunResult(
             run_dir=run.run_dir.root,
@@ -220,9 +228,9 @@ class _Loop:
         return duration((self._num_steps - self._step) * sum(recent) / len(recent))
 
     def save(self) -> None:
-        """Write checkpoints/step_N unless it is there already."""
+        """Write checkpoints/step_N unless it is there already, or nothing was trained yet."""
         folder = self._run.run_dir.checkpoint_dir(self._step)
-        if self.checkpoint == folder:
+        if self._step == 0 or self.checkpoint == folder:
             return
         self._console.phase(f"saving {folder}")
         save_checkpoint(
