@@ -137,10 +137,8 @@ async def _bounded(
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
-        if task.cancelled():
-            raise EpisodeError("user code raised asyncio.CancelledError; catch it there")
         if done:
-            return task.result()
+            return _result(task)
         if recorder is not None:
             recorder.ended = recorder.ended or "its time is over"
         task.cancel()
@@ -148,6 +146,13 @@ async def _bounded(
         raise error
     finally:
         task.cancel()
+
+
+def _result(task: asyncio.Future[Any]) -> Any:
+    try:
+        return task.result()
+    except asyncio.CancelledError as error:
+        raise EpisodeError("user code raised asyncio.CancelledError; catch it there") from error
 
 
 async def _judge(
