@@ -103,21 +103,6 @@ class RunDir:
         steps = [step for step in found if step is not None]
         return found[max(steps)] if steps else None
 
-    @contextmanager
-    def new_checkpoint(self, step: int) -> Iterator[Path]:
-        """A folder to write a checkpoint into; it becomes `checkpoint_dir(step)` at the end.
-
-        When the block raises or the process is killed, the folder keeps its temporary name and is
-        never taken for a checkpoint. Raises FileExistsError when that step has a checkpoint.
-        """
-        final = self.checkpoint_dir(step)
-        if final.exists():
-            raise FileExistsError(f"{final} exists already and is not overwritten")
-        self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
-        partial = _new_folder(self.checkpoints_dir, f"partial_{step}")
-        yield partial
-        partial.rename(final)
-
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one object as one line; see `append_json_lines`."""

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from astuner.backbone.local.checkpoint import RECORD_NAME, new_folder, save_checkpoint
-from astuner.backbone.local.packing import packed_attention_enabled
+from astuner.backbone.local.packed_attention import packed_attention_enabled
 from astuner.errors import BackboneError
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 

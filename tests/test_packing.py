@@ -18,12 +18,8 @@ from astuner.backbone.local.model import (
     score_batch,
     verify_packed_pass,
 )
-from astuner.backbone.local.packing import (
-    MIN_SAVED_TOKENS,
-    PackedBatch,
-    pack,
-    packed_attention_enabled,
-)
+from astuner.backbone.local.packed_attention import packed_attention_enabled
+from astuner.backbone.local.packing import MIN_SAVED_TOKENS, PackedBatch, pack
 from astuner.errors import BackboneError
 from astuner.trajectory.samples import TrainSample
 

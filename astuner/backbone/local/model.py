@@ -23,7 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from astuner.backbone.local.packing import PackedBatch, pack, packed_attention_enabled
+from astuner.backbone.local.packed_attention import packed_attention_enabled
+from astuner.backbone.local.packing import PackedBatch, pack
 from astuner.errors import BackboneError, ConfigError
 from astuner.trajectory.samples import TrainSample
 
