@@ -1,7 +1,7 @@
 """A packed pass gives the log-probabilities and gradients of running each sample alone."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -24,15 +24,6 @@ from astuner.errors import BackboneError
 from astuner.trajectory.samples import TrainSample
 
 VOCABULARY = 97
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than these tiny tensors."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(family: str, **changes: object) -> PreTrainedModel:

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,15 +32,6 @@ SETTINGS = TrainerSettings(
     kl_loss_coef=0.0,
     kl_loss_type="low_var_kl",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than these tiny tensors."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny_model(*, dtype: torch.dtype = torch.float32, is_tied: bool = False) -> PreTrainedModel:
