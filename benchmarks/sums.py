@@ -1,0 +1,93 @@
+"""Small sums as a workload: tasks, an agent of one or more turns, its reward, and one tuning run.
+
+Shared by the benchmarks that time whole steps. The agent talks to the model directly, so that a
+step costs little beside sampling and training.
+"""
+
+import json
+import random
+import re
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astuner import AstunerJob, ModelTuner, Workflow, WorkflowOutput, WorkflowTask
+from astuner.run_dir import read_json_lines
+
+
+def make_sums(count: int, *, seed: int, turns: int = 1) -> list[dict[str, Any]]:
+    """Tasks of the jsonl reader: {"main_query", "task_id", "metadata": {"numbers": [...]}}."""
+    rng = random.Random(seed)
+    tasks = []
+    for index in range(count):
+        numbers = [rng.randrange(10) for _ in range(turns + 1)]
+        tasks.append(
+            {
+                "main_query": f"What is {numbers[0]} + {numbers[1]}?",
+                "task_id": str(index),
+                "metadata": {"numbers": numbers},
+            }
+        )
+    return tasks
+
+
+def is_right(text: str, answer: int) -> bool:
+    """Whether the last number of the text is the answer."""
+    numbers = re.findall(r"\d+", text)
+    return bool(numbers) and int(numbers[-1]) == answer
+
+
+def coin(text: str) -> bool:
+    """A fixed coin toss for each text: a reward with spread, whatever untrained weights say."""
+    return bool(zlib.crc32(text.encode()) % 2)
+
+
+class SumsWorkflow(Workflow):
+    """Asks for a sum; in each further turn, for that plus one more number."""
+
+    async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
+        first, *others = workflow_task.task.metadata["numbers"]
+        total, right, text = first, 0, ""
+        messages: list[dict[str, Any]] = []
+        for turn, number in enumerate(others):
+            question = workflow_task.task.main_query if turn == 0 else f"And that plus {number}?"
+            total += number
+            messages.append({"role": "user", "content": question})
+            reply = await model_tuner(messages)
+            text = "".join(block.get("text", "") for block in reply.content)
+            messages.append({"role": "assistant", "content": text})
+            right += is_right(text, total)
+        reward = right / len(others)
+        return WorkflowOutput(reward=reward, is_success=reward == 1)
+
+
+class CoinWorkflow(Workflow):
+    """Asks once and tosses the text's coin."""
+
+    async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
+        reply = await model_tuner([{"role": "user", "content": workflow_task.task.main_query}])
+        text = "".join(block.get("text", "") for block in reply.content)
+        return WorkflowOutput(reward=float(coin(text)), is_success=coin(text))
+
+
+def tune(
+    model: str,
+    tasks: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    *,
+    workflow: type[Workflow] = SumsWorkflow,
+) -> list[dict[str, Any]]:
+    """One run of the local backbone; returns the lines of its metrics.jsonl."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "tasks.jsonl"
+        data.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+        job = AstunerJob(model=model)
+        job.set_workflow(workflow, ensure_reward_in_workflow=True)
+        job.set_data("jsonl_dataset_file", str(data))
+        job.set("experiment_dir", folder)
+        for key, value in settings.items():
+            job.set(key, value)
+        result = job.tune()
+        return list(read_json_lines(result.run_dir / "metrics.jsonl"))
