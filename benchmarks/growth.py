@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.sums import CoinWorkflow, SumsWorkflow, make_sums, tune
+from benchmarks.sums import CoinWorkflow, make_sums, tune
 
 DESCRIPTION = """\
 Double one size three times while the others stay, and time the steps.
@@ -22,7 +22,8 @@ Double one size three times while the others stay, and time the steps.
   length   most tokens of an answer, to a question that invites a long one
 
 Every point is a run of the local backbone in a process of its own. Its first step, which warms up,
-is left out; the others give the medians. `growth` is seconds over the seconds of the point before:
+is left out; the others give the medians. Rewards are coin tosses fixed for each text, so that every
+group has spread and is trained on. `growth` is seconds over the seconds of the point before:
 2 is linear. `per_token` divides by the tokens that were sampled, which double only where no answer
 ends early.
 """
@@ -47,8 +48,7 @@ def points(dimension: str, base: Point) -> list[Point]:
 
 def run_point(arguments: argparse.Namespace, point: Point) -> dict[str, float]:
     tasks = make_sums(point.tasks * arguments.steps, seed=0, turns=point.turns)
-    is_long = arguments.dimension == "length"
-    if is_long:
+    if arguments.dimension == "length":
         tasks = [{**task, "main_query": _LONG_QUESTION} for task in tasks]
     per_turn = point.length + 48  # tokens: the answer, and the next question with its template
     lines = tune(
@@ -70,7 +70,7 @@ def run_point(arguments: argparse.Namespace, point: Point) -> dict[str, float]:
             "trainer_common.max_token_len_per_gpu": arguments.max_tokens,
             "trainer_common.use_kl_loss": False,
         },
-        workflow=CoinWorkflow if is_long else SumsWorkflow,
+        workflow=CoinWorkflow,
     )
     steps = [line for line in lines if line["step"] > 1]
     names = ("step/seconds", "rollout/seconds", "train/seconds", "rollout/tokens")

@@ -48,8 +48,8 @@ class SumsWorkflow(Workflow):
     """Asks for a sum; in each further turn, for that plus one more number."""
 
     async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
-        first, *others = workflow_task.task.metadata["numbers"]
-        total, right, text = first, 0, ""
+        total, *others = workflow_task.task.metadata["numbers"]
+        num_good = 0
         messages: list[dict[str, Any]] = []
         for turn, number in enumerate(others):
             question = workflow_task.task.main_query if turn == 0 else f"And that plus {number}?"
@@ -58,18 +58,19 @@ class SumsWorkflow(Workflow):
             reply = await model_tuner(messages)
             text = "".join(block.get("text", "") for block in reply.content)
             messages.append({"role": "assistant", "content": text})
-            right += is_right(text, total)
-        reward = right / len(others)
+            num_good += self.is_good(text, total)
+        reward = num_good / len(others)
         return WorkflowOutput(reward=reward, is_success=reward == 1)
 
+    def is_good(self, text: str, answer: int) -> bool:
+        return is_right(text, answer)
 
-class CoinWorkflow(Workflow):
-    """Asks once and tosses the text's coin."""
 
-    async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
-        reply = await model_tuner([{"role": "user", "content": workflow_task.task.main_query}])
-        text = "".join(block.get("text", "") for block in reply.content)
-        return WorkflowOutput(reward=float(coin(text)), is_success=coin(text))
+class CoinWorkflow(SumsWorkflow):
+    """The same questions; each reply's coin decides."""
+
+    def is_good(self, text: str, answer: int) -> bool:
+        return coin(text)
 
 
 def tune(
