@@ -32,8 +32,15 @@ up, is left out of the seconds. Needs trl: pip install trl==1.16.0
 """
 
 
-def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
+def make_tasks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     tasks = make_sums(arguments.tasks * arguments.steps, seed=arguments.seed)
+    if arguments.question:
+        return [{**task, "main_query": arguments.question} for task in tasks]
+    return tasks
+
+
+def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
+    tasks = make_tasks(arguments)
     settings = {
         "data.train_batch_size": arguments.tasks,
         "data.max_prompt_length": 128,
@@ -100,7 +107,7 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
             return [float(coin(text)) for text in texts]
         return [float(is_right(text, a)) for text, a in zip(texts, answer, strict=True)]
 
-    tasks = make_sums(arguments.tasks * arguments.steps, seed=arguments.seed)
+    tasks = make_tasks(arguments)
     order = TaskOrder(len(tasks), batch_size=arguments.tasks, seed=arguments.seed)
     ordered = [tasks[index] for _ in range(arguments.steps) for index in order.next_batch()]
     data = Dataset.from_list(
@@ -232,6 +239,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=["auto", "transformers", "vllm"], default="auto")
     parser.add_argument("--trl-engine", choices=["generate", "paged", "vllm"], default="generate")
     parser.add_argument("--reward", choices=["sum", "coin"], default="sum")
+    parser.add_argument("--question", help="asked in every task, in place of a sum")
     parser.add_argument("--lora-rank", type=int, default=0, help="0: all weights")
     parser.add_argument("--lr", type=float, default=2e-5)
     parser.add_argument("--seed", type=int, default=1)
