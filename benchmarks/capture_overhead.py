@@ -58,7 +58,9 @@ class WaitingEngine:
         self._answers = [(*ids, end) for ids in [*calls, template.encode(ANSWER)]]
         self._result = template.encode("<tool_response>")
 
-    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+    ) -> Completion:
         await asyncio.sleep(self._delay_seconds)
         ids = self._answers[_count(prompt_ids, self._result)]
         return Completion(
@@ -122,6 +124,7 @@ async def captured(template: ChatTemplate, arguments: argparse.Namespace) -> flo
             engine,
             template,
             Recorder(),
+            episode_id="",
             sampling=sampling,
             limits=limits,
             offers_tools=True,

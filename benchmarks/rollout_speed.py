@@ -60,8 +60,8 @@ def sample_with_engine(engine: ContinuousBatchingEngine, work: Workload) -> int:
         async with engine.serving():
             completions = await asyncio.gather(
                 *(
-                    engine.generate(prompt, replace(sampling, max_new_tokens=limit))
-                    for prompt, limit in zip(work.prompts, work.limits, strict=True)
+                    engine.generate(prompt, replace(sampling, max_new_tokens=limit), caller=str(i))
+                    for i, (prompt, limit) in enumerate(zip(work.prompts, work.limits, strict=True))
                 )
             )
         return sum(len(completion.logprobs) for completion in completions)

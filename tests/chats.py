@@ -41,6 +41,7 @@ def make_chat(
         engine,
         template,
         Recorder(),
+        episode_id="episode",
         sampling=Sampling(
             temperature=0.7, top_p=1.0, top_k=-1, max_new_tokens=1000, stop_ids=template.stop_ids
         ),

@@ -89,7 +89,9 @@ class ScriptedEngine:
         self.most_running = 0
         self.cancelled = 0
 
-    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+    ) -> Completion:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

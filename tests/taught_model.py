@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from astuner.inference.template import ChatTemplate
 from tests.tiny_model import make_tiny_model
 
-_UPDATES = 80
+_UPDATES = 130
 
 
 def make_taught_model(folder: Path, conversations: list[list[dict]], tools: list[dict]) -> None:

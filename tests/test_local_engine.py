@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from astuner.backbone.local.attention import GENERATION_ATTENTION
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits, TokenChooser
+from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
+from astuner.backbone.local.paged_attention import GENERATION_ATTENTION
+from astuner.backbone.local.token_chooser import TokenChooser
 from astuner.errors import BackboneError, EngineError
 from astuner.inference.engine import Sampling
 from astuner.types import Completion
@@ -75,7 +77,8 @@ def generate_all(
 ) -> list[Completion]:
     async def run() -> list[Completion]:
         async with engine.serving():
-            return await asyncio.gather(*(engine.generate(*call) for call in calls))
+            named = ((call, str(i)) for i, call in enumerate(calls))
+            return await asyncio.gather(*(engine.generate(*c, caller=name) for c, name in named))
 
     return asyncio.run(run())
 
@@ -190,7 +193,7 @@ def test_greedy_tokens_are_those_of_transformers(folder: Path, model: PreTrained
     assert_scores_match(model, calls, completions)
 
 
-def test_the_same_seed_and_order_give_the_same_tokens_however_they_are_batched(
+def test_the_same_seed_and_names_give_the_same_tokens_however_they_are_batched(
     model: PreTrainedModel,
 ) -> None:
     calls = mixed_calls()
@@ -200,9 +203,69 @@ def test_the_same_seed_and_order_give_the_same_tokens_however_they_are_batched(
         [completion.ids for completion in generate_all(engine, calls)] for engine in engines
     )
     assert together == one_by_one
-    assert together != [completion.ids for completion in generate_all(engines[0], calls)]
-    engines[0].reseed(5)
+    other = ContinuousBatchingEngine(model, SMALL, seed=6)
+    assert together != [completion.ids for completion in generate_all(other, calls)]
     assert together == [completion.ids for completion in generate_all(engines[0], calls)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_episodes_that_dawdle_are_repeated_to_the_last_bit(
+    model: PreTrainedModel, dtype: torch.dtype
+) -> None:
+    model.to(dtype)
+    limits = EngineLimits(max_num_seqs=4, max_model_len=256, page_size=4)
+    first, second = (
+        run_dawdling_episodes(model, limits, dawdle=random.Random(seed)) for seed in (1, 2)
+    )
+    assert first == second
+    assert sum(len(turns) for turns in first.values()) == 27
+
+
+def run_dawdling_episodes(
+    model: PreTrainedModel, limits: EngineLimits, *, dawdle: random.Random
+) -> dict[str, list[Completion]]:
+    """Nine episodes of three turns, three of them at a time, with pauses of any length."""
+    engine = ContinuousBatchingEngine(model, limits, seed=0, settle_seconds=30)
+    slots = asyncio.Semaphore(3)
+    episodes: dict[str, list[Completion]] = {}
+
+    async def run_episode(name: str) -> None:
+        ids = prompt(0, 17)
+        async with slots:
+            for turn in range(3):
+                await asyncio.sleep(dawdle.choice([0, 0, 0.001, 0.01, 0.03]))
+                completion = await engine.generate(ids, sampling(), caller=name, index=turn)
+                episodes.setdefault(name, []).append(completion)
+                ids = [*ids, *completion.ids, 7, 8]
+            if dawdle.random() < 0.5:
+                await asyncio.to_thread(time.sleep, 0.01)
+        unfinished.remove(name)
+        engine.expect_callers(min(3, len(unfinished)))
+
+    unfinished = {f"episode{i}" for i in range(9)}
+
+    async def run() -> None:
+        async with engine.serving(), asyncio.timeout(60):
+            engine.expect_callers(3)
+            await asyncio.gather(*(run_episode(name) for name in sorted(unfinished)))
+
+    asyncio.run(run())
+    assert engine.unsettled_passes == 0
+    return episodes
+
+
+def test_a_caller_who_stays_away_holds_the_others_up_once_only(model: PreTrainedModel) -> None:
+    engine = ContinuousBatchingEngine(model, SMALL, seed=0, settle_seconds=0.2)
+
+    async def run() -> float:
+        async with engine.serving():
+            engine.expect_callers(2)
+            started = time.monotonic()
+            await engine.generate([5, 6], sampling(max_new_tokens=40), caller="present")
+            return time.monotonic() - started
+
+    assert 0.2 <= asyncio.run(run()) < 2
+    assert engine.unsettled_passes == 40
 
 
 def test_a_stop_id_ends_a_completion_and_is_part_of_it(model: PreTrainedModel) -> None:
@@ -211,7 +274,6 @@ def test_a_stop_id_ends_a_completion_and_is_part_of_it(model: PreTrainedModel) -
     ids = generate_all(engine, [call])[0].ids
     stop_id = next(token for i, token in enumerate(ids) if i > 3 and token not in ids[:i])
     end = ids.index(stop_id) + 1
-    engine.reseed(0)
     stopped = generate_all(engine, [(call[0], sampling(stop_ids=frozenset({stop_id, 1})))])[0]
     assert stopped.ids == ids[:end]
     assert len(stopped.logprobs) == end
@@ -291,8 +353,8 @@ def test_the_trainer_gets_the_model_back_as_it_was(model: PreTrainedModel) -> No
 
 def test_at_most_max_num_seqs_are_sampled_together(model: PreTrainedModel) -> None:
     batch_sizes: list[int] = []
-    model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: batch_sizes.append(len(kwargs["cu_seq_lens_q"]) - 1),
+    model.get_decoder().register_forward_pre_hook(
+        lambda _module, _args, kwargs: batch_sizes.append(kwargs["paged_pass"].num_drafts),
         with_kwargs=True,
     )
     limits = EngineLimits(max_num_seqs=5, max_model_len=64)
@@ -368,7 +430,8 @@ def test_a_crash_of_the_generation_thread_fails_every_waiting_call_with_its_caus
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     engine = ContinuousBatchingEngine(model, SMALL, seed=0)
-    forward = model.forward
+    decoder = model.get_decoder()
+    forward = decoder.forward
 
     def crash(**kwargs: object) -> object:
         if engine.tokens_sampled > 30:
@@ -384,7 +447,7 @@ def test_a_crash_of_the_generation_thread_fails_every_waiting_call_with_its_caus
             return outcomes
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "forward", crash)
+        patch.setattr(decoder, "forward", crash)
         outcomes = asyncio.run(run())
     assert [type(outcome) for outcome in outcomes] == [EngineError] * 20
     assert all(outcome.__cause__ is error for outcome in outcomes)

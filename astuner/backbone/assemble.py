@@ -31,11 +31,17 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
 
 
 def make_pool(
-    run: Run, make_chat: MakeChat, *, max_parallel: int, timeout_seconds: float
+    run: Run,
+    make_chat: MakeChat,
+    *,
+    max_parallel: int,
+    timeout_seconds: float,
+    expect_callers: Callable[[int], None] | None = None,
 ) -> RolloutPool:
     """The pool that runs the configured workflow and judge on `make_chat`.
 
-    At most `max_parallel` episodes run at once, each for at most `timeout_seconds`.
+    At most `max_parallel` episodes run at once, each for at most `timeout_seconds`. An engine whose
+    batches shall not depend on timing is told in `expect_callers` how many are in flight.
     """
     rollout = run.settings.rollout
     episode = EpisodeSettings(
@@ -50,7 +56,7 @@ def make_pool(
     limits = PoolSettings(
         max_parallel=max_parallel, max_failed_fraction=rollout.max_failed_fraction
     )
-    return RolloutPool(episode, limits)
+    return RolloutPool(episode, limits, expect_callers=expect_callers)
 
 
 def make_token_chat(run: Run, engine: Engine, template: ChatTemplate) -> MakeChat:
@@ -67,6 +73,7 @@ def make_token_chat(run: Run, engine: Engine, template: ChatTemplate) -> MakeCha
             engine,
             template,
             recorder,
+            episode_id=task.episode_id,
             sampling=validation if task.is_validation else training,
             limits=token_limits(run),
             offers_tools=not rollout.agentscope_disable_toolcalls,

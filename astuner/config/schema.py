@@ -105,7 +105,13 @@ class RolloutSettings(Section):
         description="Replaces the reward of an episode with a failed check."
     )
     val_kwargs: ValidationSamplingSettings
-    name: Literal["vllm", "sglang"] = Field(description="Engine of a clustered backbone.")
+    name: Literal["auto", "transformers", "vllm", "sglang"] = Field(
+        description="Engine; auto: the fastest that is installed; sglang: clustered backbones only."
+    )
+    settle_seconds: NonNegativeFloat | None = Field(
+        description="Longest wait of a forward pass for episodes that are about to call, which "
+        "makes runs repeatable; null: 2 on a CPU, none on a GPU."
+    )
     mode: Literal["sync", "async"] = Field(description="How that engine is driven.")
     tensor_model_parallel_size: PositiveInt = Field(description="GPUs of one engine.")
     enable_oversample: bool = Field(description="Start more episodes than are needed.")

@@ -25,7 +25,6 @@ _USED_BY_NONE = (
     "astuner.execute_testing_lambda",
 )
 _CLUSTER = (
-    "astuner.rollout.name",
     "astuner.rollout.tensor_model_parallel_size",
     "astuner.rollout.enable_oversample",
     "astuner.rollout.submit_oversample_multiplier",

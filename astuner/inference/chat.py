@@ -5,6 +5,7 @@ OpenAI client, HTTP) ends here. Owns placement of a call behind earlier ones and
 owns no template text, no weights and no reward.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,7 @@ class TokenChat:
         template: ChatTemplate,
         recorder: Recorder,
         *,
+        episode_id: str,
         sampling: Sampling,
         limits: TokenLimits,
         offers_tools: bool,
@@ -120,6 +122,8 @@ class TokenChat:
         self._find_madness = find_madness
         self._ends_on_madness = ends_on_madness
         self._first_prompt_lengths: dict[tuple[str, str], int] = {}
+        self._episode_id = episode_id
+        self._call_indices = itertools.count()
         self._started = time.monotonic()
 
     async def complete(self, request: ChatRequest) -> ChatReply:
@@ -146,7 +150,9 @@ class TokenChat:
         limit = self._limits.max_response_length_in_one_turn
         sampling = replace(self._sampling, max_new_tokens=min(room, limit))
         started = time.monotonic()
-        completion = await self._engine.generate(placement.prompt_ids, sampling)
+        completion = await self._engine.generate(
+            placement.prompt_ids, sampling, caller=self._episode_id, index=next(self._call_indices)
+        )
         seconds = time.monotonic() - started
         if completion.finish_reason == "length" and room <= limit:
             self.recorder.context_overflow = True

@@ -37,9 +37,13 @@ class Engine(Protocol):
         """Grows by one with each update of the weights."""
         ...
 
-    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+    ) -> Completion:
         """Sample one completion.
 
+        `caller` names who asks, for instance an episode, and `index` counts its calls; engines that
+        can be repeated draw the same random numbers for the same names.
         Raises EngineError when the engine stopped or the prompt cannot be served.
         """
         ...

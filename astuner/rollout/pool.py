@@ -30,9 +30,17 @@ class PoolSettings:
 class RolloutPool:
     """Rolls out batches of tasks."""
 
-    def __init__(self, episode: EpisodeSettings, settings: PoolSettings) -> None:
+    def __init__(
+        self,
+        episode: EpisodeSettings,
+        settings: PoolSettings,
+        *,
+        expect_callers: Callable[[int], None] | None = None,
+    ) -> None:
+        """`expect_callers` is told how many episodes are in flight, whenever that changes."""
         self._episode = episode
         self._settings = settings
+        self._expect_callers = expect_callers or (lambda _: None)
 
     async def run(
         self,
@@ -55,17 +63,25 @@ class RolloutPool:
         ]
         slots = asyncio.Semaphore(self._settings.max_parallel)
         failures = _FailureLimit(len(plans), self._settings.max_failed_fraction)
+        num_unfinished = len(plans)
 
         async def run_one(plan: WorkflowTask) -> Episode:
+            nonlocal num_unfinished
             async with slots:
                 episode = await run_episode(plan, self._episode)
+            num_unfinished -= 1
+            self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             on_episode(episode)
             failures.count(episode)
             return episode
 
         # A part of the deadline, so that the others that it held up still have time.
         with loop_watchdog(self._episode.timeout_seconds / 4):
-            episodes = await _gather([run_one(plan) for plan in plans])
+            self._expect_callers(min(num_unfinished, self._settings.max_parallel))
+            try:
+                episodes = await _gather([run_one(plan) for plan in plans])
+            finally:
+                self._expect_callers(0)
         return [
             Group(task=task, episodes=tuple(episodes[i * num_repeat : (i + 1) * num_repeat]))
             for i, task in enumerate(tasks)

@@ -106,6 +106,7 @@ class _Loop:
             make_token_chat(self._run, loaded.engine, loaded.template),
             max_parallel=self._config.rollout.max_env_worker,
             timeout_seconds=self._config.rollout.episode_timeout_seconds,
+            expect_callers=loaded.engine.expect_callers,
         )
 
     async def run_steps(self, interrupt: Interrupt) -> None:
@@ -152,7 +153,7 @@ class _Loop:
     async def _roll_out(self, tasks: Sequence[Task]) -> tuple[list[Group], dict[str, float]]:
         num_repeat, step = self._config.rollout.num_repeat, self._step + 1
         self._console.phase(f"step {step}/{self._num_steps}: rollout")
-        started = time.monotonic()
+        started, unsettled = time.monotonic(), self._engine.unsettled_passes
         async with self._engine.serving():
             groups = await self._pool.run(
                 tasks,
@@ -161,7 +162,9 @@ class _Loop:
                 is_validation=False,
                 on_episode=self._episode_writer("train", step, len(tasks) * num_repeat),
             )
-        return groups, rollout_metrics(groups, seconds=time.monotonic() - started)
+        metrics = rollout_metrics(groups, seconds=time.monotonic() - started)
+        metrics["rollout/unsettled_passes"] = self._engine.unsettled_passes - unsettled
+        return groups, metrics
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""

@@ -278,12 +278,12 @@ def _chunks(model: PreTrainedModel, num_tokens: int) -> Iterator[slice]:
 def _score_chunk(
     model: PreTrainedModel, hidden_ND: Tensor, target_N: Tensor, temperature_N: Tensor
 ) -> TokenScores:
-    logits_NV = _logits(model, hidden_ND)
+    logits_NV = logits_of(model, hidden_ND)
     logprob_N, entropy_N = _TargetScore.apply(logits_NV, target_N, temperature_N)
     return TokenScores(logprob_N=logprob_N, entropy_N=entropy_N)
 
 
-def _logits(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
+def logits_of(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
     """What the model's own forward makes of hidden states, by the settings of its family."""
     config = model.config.get_text_config()
     logits_NV = cast(nn.Module, model.get_output_embeddings())(hidden_ND)

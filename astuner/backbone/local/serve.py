@@ -1,13 +1,47 @@
 """Loads a model with its template and the engine that samples from it."""
 
+import contextlib
+import importlib.util
 from dataclasses import dataclass
+from typing import Protocol
 
 from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
 from astuner.backbone.local.model import LoadedModel, load_policy
 from astuner.backbone.run import Run
+from astuner.config.schema import RolloutSettings
 from astuner.errors import ConfigError
+from astuner.inference.engine import Engine
 from astuner.inference.template import ChatTemplate
 from astuner.task_reader.local_path import find_path
+
+_SETTLE_SECONDS_ON_CPU = 2.0
+"""Longer than an agent's own code takes between two calls; a slow tool costs at most this."""
+
+
+class LocalEngine(Engine, Protocol):
+    """An engine whose weights are trained in the same process."""
+
+    @property
+    def tokens_sampled(self) -> int:
+        """Since the engine was made."""
+        ...
+
+    @property
+    def unsettled_passes(self) -> int:
+        """Forward passes, since the engine was made, that did not wait for an expected caller."""
+        ...
+
+    def serving(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Answer `generate` inside of the block; outside, the model belongs to the trainer."""
+        ...
+
+    def expect_callers(self, num_callers: int) -> None:
+        """So many callers are at work; each will call again or be taken off this number."""
+        ...
+
+    def weights_updated(self) -> None:
+        """The weights were changed in place; from the next `serving` on, the new ones sample."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +50,7 @@ class LoadedEngine:
 
     policy: LoadedModel
     template: ChatTemplate
-    engine: ContinuousBatchingEngine
+    engine: LocalEngine
 
 
 def load_engine(run: Run) -> LoadedEngine:
@@ -24,13 +58,39 @@ def load_engine(run: Run) -> LoadedEngine:
     model, rollout = run.settings.model, run.settings.rollout
     if model.path is None:
         raise ConfigError("model.path is not set; give a hub name or a folder")
-    folder = find_path(model.path, run.search_dirs)
-    policy = load_policy(str(folder or model.path), dtype=model.dtype)
+    source = str(find_path(model.path, run.search_dirs) or model.path)
+    policy = load_policy(source, dtype=model.dtype)
     _check_context(policy, rollout.max_model_len)
-    limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
-    engine = ContinuousBatchingEngine(policy.model, limits, seed=rollout.seed)
     template = ChatTemplate(policy.tokenizer, extra_stop_ids=_end_ids(policy))
+    engine = _make_engine(policy, rollout, source)
     return LoadedEngine(policy=policy, template=template, engine=engine)
+
+
+def _make_engine(policy: LoadedModel, rollout: RolloutSettings, source: str) -> LocalEngine:
+    limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
+    if _engine_name(rollout, policy) == "vllm":
+        from astuner.backbone.local.vllm_engine import VLLMEngine
+
+        return VLLMEngine(policy.model, source, limits, seed=rollout.seed)
+    settle_seconds = rollout.settle_seconds
+    if settle_seconds is None:
+        settle_seconds = _SETTLE_SECONDS_ON_CPU if policy.device.type == "cpu" else 0.0
+    return ContinuousBatchingEngine(
+        policy.model, limits, seed=rollout.seed, settle_seconds=settle_seconds
+    )
+
+
+def _engine_name(rollout: RolloutSettings, policy: LoadedModel) -> str:
+    """The fastest engine that is installed, unless one is named."""
+    if rollout.name == "sglang":
+        raise ConfigError(
+            "rollout.name is sglang, which only the clustered backbones can use; the backbone "
+            "local takes auto, transformers or vllm"
+        )
+    if rollout.name != "auto":
+        return rollout.name
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    return "vllm" if has_vllm and policy.device.type == "cuda" else "transformers"
 
 
 def _check_context(policy: LoadedModel, max_model_len: int) -> None:

@@ -1,0 +1,153 @@
+"""Which tokens go into which pass, and who holds which page, without any model."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astuner.backbone.local.pages import NOTHING, Pages
+from astuner.backbone.local.scheduler import Chunk, Draft, Scheduler
+
+SIZE = 4
+
+
+def draft(prompt: list[int], num_new: int) -> Draft:
+    return Draft(
+        request=None,
+        ids=list(prompt),
+        num_prompt=len(prompt),
+        max_tokens=len(prompt) + num_new,
+        stop_ids=frozenset(),
+    )
+
+
+def make(num_pages: int, *, max_num_seqs: int = 8, max_batch_tokens: int = 64) -> Scheduler:
+    return Scheduler(
+        Pages(num_pages, SIZE), max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens
+    )
+
+
+class Cache:
+    """What a model would have written: for each slot, the tokens up to the one that it holds."""
+
+    def __init__(self) -> None:
+        self.slots: dict[int, tuple[int, ...]] = {}
+
+    def compute(self, batch: list[Chunk]) -> None:
+        for chunk in batch:
+            ids, pages = chunk.draft.ids, chunk.draft.pages
+            for place in range(chunk.start, chunk.end):
+                self.slots[pages[place // SIZE] * SIZE + place % SIZE] = tuple(ids[: place + 1])
+
+    def check(self, batch: list[Chunk]) -> None:
+        """Every key that the batch reads belongs to the draft's own tokens."""
+        for chunk in batch:
+            ids, pages = chunk.draft.ids, chunk.draft.pages
+            for place in range(chunk.end):
+                slot = pages[place // SIZE] * SIZE + place % SIZE
+                assert self.slots[slot] == tuple(ids[: place + 1])
+
+
+def run(
+    scheduler: Scheduler,
+    drafts: list[Draft],
+    *,
+    next_token=lambda d: len(d.ids),
+    cache: Cache | None = None,
+) -> list:
+    """Write all drafts to their end; returns the batches as (index of the draft, start, end)."""
+    cache, passes = cache or Cache(), []
+    for one in drafts:
+        scheduler.add(one)
+    while scheduler.has_work:
+        batch = scheduler.next_batch()
+        assert batch
+        cache.compute(batch)
+        cache.check(batch)
+        passes.append([(drafts.index(c.draft), c.start, c.end) for c in batch])
+        for chunk in batch:
+            if chunk.predicts:
+                chunk.draft.ids.append(next_token(chunk.draft))
+        scheduler.finish_pass(batch)
+        assert len(passes) < 10_000
+    return passes
+
+
+prompts = st.lists(
+    st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=30), st.integers(1, 12)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompts, st.integers(11, 40), st.integers(1, 5), st.integers(1, 40))
+def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
+    asked: list[tuple[list[int], int]], num_pages: int, max_num_seqs: int, max_batch_tokens: int
+) -> None:
+    drafts = [draft(prompt, num_new) for prompt, num_new in asked]
+    scheduler = make(num_pages, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
+    passes = run(scheduler, drafts, next_token=lambda d: len(d.ids) % 2)
+    for one, (prompt, num_new) in zip(drafts, asked, strict=True):
+        assert one.ids[: len(prompt)] == prompt
+        assert len(one.ids) == len(prompt) + num_new
+        assert one.pages == []
+    for batch in passes:
+        assert len(batch) <= max_num_seqs
+        is_reading = any(end - start > 1 for _, start, end in batch)
+        assert not is_reading or sum(end - start for _, start, end in batch) <= max_batch_tokens
+    assert scheduler._pages.num_free == num_pages
+
+
+@settings(max_examples=50, deadline=None)
+@given(prompts, st.integers(11, 20))
+def test_the_same_drafts_in_the_same_order_give_the_same_passes(
+    asked: list[tuple[list[int], int]], num_pages: int
+) -> None:
+    first, second = (run(make(num_pages), [draft(*one) for one in asked]) for _ in range(2))
+    assert first == second
+
+
+def test_what_prompts_share_is_read_once_however_many_ask_at_the_same_time() -> None:
+    passes = run(make(40), [draft([7] * 21, 1) for _ in range(8)])
+    read = Counter(place for batch in passes for _, s, e in batch for place in range(s, e))
+    assert [read[place] for place in range(20)] == [1] * 20
+    assert read[20] == 8
+
+
+def test_short_prompts_that_are_alike_do_not_wait_for_each_other() -> None:
+    assert len(run(make(40), [draft([7] * 3, 1) for _ in range(8)])) == 1
+
+
+def test_a_later_prompt_finds_the_completion_of_an_earlier_one() -> None:
+    scheduler, cache = make(40), Cache()
+    first = draft([1] * 6, 9)
+    run(scheduler, [first], cache=cache)
+    (batch, *_) = run(scheduler, [draft([*first.ids, 5, 5], 1)], cache=cache)
+    # 15 tokens were written, 14 of them computed: three whole pages.
+    assert batch == [(0, 12, 17)]
+
+
+def test_forgotten_pages_are_never_found_again_under_a_new_content() -> None:
+    pages = Pages(2, SIZE)
+    first = pages.take()
+    name = pages.publish(first, [1, 1, 1, 1], before=NOTHING)
+    child = pages.take()
+    pages.publish(child, [2, 2, 2, 2], before=name)
+    pages.release([first, child])
+    other = [pages.take(), pages.take()]
+    new_name = pages.publish(other[0], [9, 9, 9, 9], before=NOTHING)
+    assert new_name != name
+    assert pages.find([2, 2, 2, 2], before=new_name) is None
+    assert pages.find([1, 1, 1, 1], before=NOTHING) is None
+
+
+def test_removed_drafts_make_room_whether_they_wait_or_run() -> None:
+    scheduler = make(10, max_num_seqs=1)
+    running, waiting = draft([1] * 9, 5), draft([2] * 9, 5)
+    scheduler.add(running)
+    scheduler.add(waiting)
+    scheduler.next_batch()
+    scheduler.remove([running, waiting])
+    assert not scheduler.has_work
+    assert scheduler._pages.num_free == 10
