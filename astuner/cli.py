@@ -22,7 +22,7 @@ examples:
                                                                  change settings for this run
 
 Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
-Ctrl-C once saves the weights and ends the run; twice ends it at once.
+Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on.
 """
 
 
@@ -49,6 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="change a setting, as in astuner.rollout.temperature=0.7 (Hydra's override syntax)",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint of this YAML's runs, as if never interrupted; "
+        "without any, begin",
+    )
     parser.add_argument("--version", action="version", version=f"astuner {__version__}")
     for flag, what in _NOT_YET.items():
         parser.add_argument(flag, action="store_true", help=f"not available yet: {what}")
@@ -58,7 +64,6 @@ def make_parser() -> argparse.ArgumentParser:
 _NOT_YET = {
     "--with-ray": "a Ray cluster for the verl and trinity backbones",
     "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
-    "--resume": "going on with an interrupted run",
 }
 
 
@@ -92,7 +97,7 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
     loaded = load_config(parsed.conf, overrides, backbone=parsed.backbone)
-    result = launch(loaded)
+    result = launch(loaded, resume=parsed.resume)
     return 130 if result.is_interrupted else 0
 
 

@@ -136,8 +136,11 @@ class AstunerJob:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def tune(self) -> RunResult:
-        """Start the run and wait for its end. Raises the errors of `astuner.errors`."""
+    def tune(self, *, resume: bool = False) -> RunResult:
+        """Start the run and wait for its end. Raises the errors of `astuner.errors`.
+
+        With `resume` it goes on from the newest checkpoint of the runs of this project.
+        """
         name = str(self._content["astuner"].get("project_name", "astuner_job"))
         named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]
         loaded = load_mapping(self._content | {"astuner": named}, name=_NAME)
@@ -145,6 +148,7 @@ class AstunerJob:
             loaded,
             workflow_class=self._workflow_class,
             search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
+            resume=resume,
         )
 
 

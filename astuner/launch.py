@@ -37,9 +37,12 @@ def launch(
     *,
     workflow_class: type[Workflow] | None = None,
     search_dirs: tuple[Path, ...] | None = None,
+    resume: bool = False,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
+    With `resume` it goes on in the newest run directory of the same name that has a checkpoint;
+    without any, it begins anew.
     `workflow_class` stands in for rollout.agentscope_workflow; user modules and files are looked
     for in `search_dirs`, by default the current directory and those around the YAML. Raises the
     errors of the tree; whatever was written before stays in the run directory.
@@ -48,14 +51,20 @@ def launch(
     search_dirs = search_dirs or module_folders(loaded.conf_file)
     workflow_class = workflow_class or load_workflow(loaded, search_dirs)
     judge = make_judge(loaded, search_dirs)
-    run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
+    if resume and loaded.settings.backbone != "local":
+        raise ConfigError(
+            f"--resume: the backbone {loaded.settings.backbone} has nothing to resume; "
+            "use it with the backbone local"
+        )
+    run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
     screen = Console(stderr=True, highlight=False)
     with naming_the_file(run_dir.log_file):
         log_handlers = log.install(run_dir.log_file, console=screen)
-    with log_handlers, RunConsole(screen, is_live=is_live) as console:
-        with naming_the_file(run_dir.config_file):
-            save_resolved(loaded.config, run_dir.config_file)
+    with run_dir.in_use(), log_handlers, RunConsole(screen, is_live=is_live) as console:
+        config_file = run_dir.new_config_file()
+        with naming_the_file(config_file):
+            save_resolved(loaded.config, config_file)
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
         for line in describe_unused(loaded.explicit_keys, loaded.settings):
             console.say(line)
@@ -67,8 +76,18 @@ def launch(
             workflow_class=workflow_class,
             judge=judge,
             console=console,
+            is_resumed=is_resumed,
         )
+        if resume and not is_resumed:
+            console.say("nothing to resume: no earlier run of this name has a checkpoint")
         return run_to_end(make_backbone(), run)
+
+
+def _open_run_dir(loaded: LoadedConfig, *, resume: bool) -> tuple[RunDir, bool]:
+    """The run directory, and whether it is one to go on in."""
+    base, name = loaded.experiment_dir, loaded.experiment_name
+    earlier = RunDir.with_checkpoints(base, name) if resume else None
+    return (earlier, True) if earlier else (RunDir.create(base, name), False)
 
 
 def run_to_end(backbone: Backbone, run: Run, *, leave_seconds: float = LEAVE_SECONDS) -> RunResult:

@@ -4,7 +4,7 @@
       {name of the YAML}/
         latest                       -> the newest of the folders beside it
         2025-12-01_09-30-00/
-          config.yaml                the resolved configuration
+          config.yaml                the resolved configuration; config_2.yaml when resumed
           run.log                    everything that was logged
           metrics.jsonl              one object per step
           episodes/
@@ -12,10 +12,15 @@
             validation_000020.jsonl  likewise, of the validation at that step
           checkpoints/
             step_20/                 complete as soon as it has this name
+            best                     -> the one that did best in validation
+          set_aside/
+            2025-12-01_14-02-11/     what lay beyond the step from which a run was resumed then
 
-Nothing here is deleted or overwritten by a later run.
+Nothing here is deleted or overwritten by a later run, save for checkpoints beyond
+trainer_common.keep_checkpoints.
 """
 
+import fcntl
 import json
 import logging
 import math
@@ -34,6 +39,7 @@ from astuner.errors import AstunerError, ConfigError
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
+BEST = "best"
 EpisodeKind = Literal["train", "validation"]
 _FILE_PREFIX: Mapping[EpisodeKind, str] = {"train": "step", "validation": "validation"}
 
@@ -55,7 +61,7 @@ class RunDir:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-            _point_latest_to(root)
+            _point(parent / LATEST, to=root)
         except OSError as error:
             raise ConfigError(
                 f"the run directory {parent} cannot be made: {error.strerror} "
@@ -71,9 +77,68 @@ class RunDir:
         root = link.parent / name if name else link.resolve()
         return cls(root=root) if root.is_dir() else None
 
+    @classmethod
+    def with_checkpoints(cls, base: Path, conf_stem: str) -> "RunDir | None":
+        """The newest run of this name that has a checkpoint; None when there is none."""
+        folders = (path for path in (base / conf_stem).glob("*") if not path.is_symlink())
+        runs = [cls(root=path) for path in sorted(folders, key=_age) if path.is_dir()]
+        return next((run for run in reversed(runs) if run.checkpoints()), None)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around the run: keeps other processes out of this folder; a kill ends that too.
+
+        Raises ConfigError when another one is at work here.
+        """
+        with (self.root / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another process works in {self.root}; wait for it or end it, then resume"
+                ) from error
+            yield
+
+    def set_aside(self, *, after_step: int, is_logged: bool) -> Path | None:
+        """Move what belongs to later steps away, so that they can be done again.
+
+        Unless the step `is_logged`, its metrics and its validation are moved too.
+
+        Returns where it lies now; None when there was nothing.
+        """
+        away = self.root / "set_aside" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+        validated = after_step if is_logged else after_step - 1
+        later = [p for p in self.episodes_dir.glob("step_*.jsonl") if _step_in(p) > after_step]
+        later += [p for p in self.episodes_dir.glob("validation_*") if _step_in(p) > validated]
+        later += [folder for step, folder in self.checkpoints().items() if step > after_step]
+        lines = list(read_json_lines(self.metrics_file)) if self.metrics_file.exists() else []
+        kept = [line for line in lines if line["step"] <= validated]
+        if not later and len(kept) == len(lines):
+            return None
+        for path in later:
+            target = away / path.relative_to(self.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        if len(kept) < len(lines):
+            away.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.metrics_file, away / self.metrics_file.name)
+            rewritten = self.metrics_file.with_suffix(".partial")
+            rewritten.unlink(missing_ok=True)
+            append_json_lines(rewritten, kept)
+            rewritten.replace(self.metrics_file)
+        return away
+
     @property
     def config_file(self) -> Path:
         return self.root / "config.yaml"
+
+    def new_config_file(self) -> Path:
+        """Where this start writes its configuration: those of earlier starts stay."""
+        number, path = 1, self.config_file
+        while path.exists():
+            number += 1
+            path = self.root / f"config_{number}.yaml"
+        return path
 
     @property
     def log_file(self) -> Path:
@@ -97,11 +162,18 @@ class RunDir:
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step}"
 
+    def checkpoints(self) -> dict[int, Path]:
+        """The complete checkpoints by their step, the latest first."""
+        found = ((_step_of(folder), folder) for folder in self.checkpoints_dir.glob("step_*"))
+        steps = sorted(((s, f) for s, f in found if s is not None), reverse=True)
+        return dict(steps)
+
     def latest_checkpoint(self) -> Path | None:
         """The complete checkpoint of the highest step; None when there is none."""
-        found = {_step_of(folder): folder for folder in self.checkpoints_dir.glob("step_*")}
-        steps = [step for step in found if step is not None]
-        return found[max(steps)] if steps else None
+        return next(iter(self.checkpoints().values()), None)
+
+    def point_best_to(self, checkpoint: Path) -> None:
+        _point(self.checkpoints_dir / BEST, to=checkpoint)
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -167,14 +239,25 @@ def _new_folder(parent: Path, name: str) -> Path:
             return folder
 
 
-def _point_latest_to(root: Path) -> None:
-    temporary = root.parent / f".{LATEST}.{root.name}"
+def _point(link: Path, *, to: Path) -> None:
+    """Make `link` lead to a folder beside it, whatever it led to before."""
+    temporary = link.with_name(f".{link.name}.{to.name}")
+    temporary.unlink(missing_ok=True)
     try:
-        temporary.symlink_to(root.name, target_is_directory=True)
+        temporary.symlink_to(to.name, target_is_directory=True)
     except (OSError, NotImplementedError):
         # Windows without the privilege, and some network file systems, have no symbolic links.
-        temporary.write_text(f"{root.name}\n", encoding="utf-8")
-    temporary.replace(root.parent / LATEST)
+        temporary.write_text(f"{to.name}\n", encoding="utf-8")
+    temporary.replace(link)
+
+
+def _age(folder: Path) -> list[int]:
+    """Sorts the folders of runs by their start; a suffix counts those of the same second."""
+    return [int(number) for number in re.findall(r"\d+", folder.name)]
+
+
+def _step_in(episodes_file: Path) -> int:
+    return int(episodes_file.stem.rpartition("_")[2])
 
 
 def _step_of(folder: Path) -> int | None:

@@ -120,7 +120,7 @@ def make_ways(
         kl_loss_coef=0.0,
         kl_loss_type="low_var_kl",
     )
-    trainer = PolicyTrainer(policy.model, settings, rng=random.Random(0))
+    trainer = PolicyTrainer(policy.model, settings, seed=0)
     # With a first token of its own, no sample shares anything with another.
     apart = [replace(s, ids=(300 + i, *s.ids[1:])) for i, s in enumerate(samples)]
     ways: dict[str, Callable[[], object]] = {

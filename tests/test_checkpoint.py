@@ -49,7 +49,7 @@ def assert_same_weights(loaded: PreTrainedModel, model: PreTrainedModel) -> None
 def test_a_checkpoint_loads_with_bit_equal_weights_in_the_same_dtype(
     tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={"step": 1})
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, record={"step": 1}, tensors={})
     assert_same_weights(AutoModelForCausalLM.from_pretrained(tmp_path / "step_1"), model)
 
 
@@ -58,7 +58,7 @@ def test_tied_embeddings_stay_tied_and_bit_equal(
 ) -> None:
     config = AutoConfig.from_pretrained(folder, tie_word_embeddings=True)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors={})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step_1")
     assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
     assert_same_weights(loaded, model)
@@ -68,7 +68,7 @@ def test_a_checkpoint_holds_the_tokenizer_its_template_and_the_record(
     tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     extra = {"step": 3, "weight_version": 7, "base_model": "tiny", "versions": {"torch": "2"}}
-    save_checkpoint(tmp_path / "step_3", model, tokenizer, extra=extra)
+    save_checkpoint(tmp_path / "step_3", model, tokenizer, record=extra, tensors={})
     loaded = AutoTokenizer.from_pretrained(tmp_path / "step_3")
     assert loaded.chat_template == CHAT_TEMPLATE
     assert loaded("héllo 12").input_ids == tokenizer("héllo 12").input_ids
@@ -81,7 +81,7 @@ def test_a_checkpoint_does_not_name_the_training_attention(
     tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with packed_attention_enabled(model):
-        save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+        save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors={})
     for path in (tmp_path / "step_1").glob("*.json"):
         assert "astuner_packed" not in path.read_text()
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "step_1")
@@ -93,7 +93,7 @@ def test_an_existing_folder_is_not_overwritten(
 ) -> None:
     (tmp_path / "step_1").mkdir()
     with pytest.raises(BackboneError, match="exists already"):
-        save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+        save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors={})
     assert list((tmp_path / "step_1").iterdir()) == []
 
 
@@ -113,9 +113,9 @@ def test_a_full_disk_leaves_no_folder_and_says_what_is_needed(
     tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> None:
     """The two limits meet the configuration and the weights."""
-    save_checkpoint(tmp_path / "step_1", model, tokenizer, extra={})
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors={})
     with largest_file(limit), pytest.raises(BackboneError) as caught:
-        save_checkpoint(tmp_path / "step_2", model, tokenizer, extra={})
+        save_checkpoint(tmp_path / "step_2", model, tokenizer, record={}, tensors={})
     message = str(caught.value)
     assert str(tmp_path / "step_2") in message
     assert "it needs about 0.2 MB" in message

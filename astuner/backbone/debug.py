@@ -83,10 +83,10 @@ async def _chats(run: Run) -> AsyncIterator[MakeChat]:
     if run.settings.debug.openai_base_url is not None:
         yield _remote_chats(run)
         return
-    from astuner.backbone.local.serve import load_engine
+    from astuner.backbone.local.serve import find_model, load_engine
 
     run.console.say(f"loading {run.settings.model.path}")
-    loaded = load_engine(run)
+    loaded = load_engine(run, find_model(run))
     async with loaded.engine.serving():
         yield make_token_chat(run, loaded.engine, loaded.template)
 

@@ -27,6 +27,8 @@ class Run:
     judge: Judge | None
     """None when every workflow returns its reward."""
     console: RunConsole
+    is_resumed: bool = False
+    """Whether to go on from the newest checkpoint in `run_dir`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

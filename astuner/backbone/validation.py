@@ -1,8 +1,9 @@
 """How good the policy is on the validation tasks, with the uncertainty of that number."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from astuner.algorithm.metrics import SuccessRate, mean, success_rate
 from astuner.errors import BackboneError
@@ -22,6 +23,11 @@ class Validation:
     tokens_mean: float
     """Sampled tokens per episode."""
     seconds: float
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """From what `dataclasses.asdict` made of one."""
+        return cls(**{**record, "success": SuccessRate(**record["success"])})
 
     def metrics(self) -> dict[str, float]:
         return {

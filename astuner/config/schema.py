@@ -309,6 +309,9 @@ class TrainerSettings(Section):
     val_pass_n: PositiveInt = Field(description="Episodes of one validation task.")
     test_freq: PositiveInt = Field(description="Steps between validations.")
     save_freq: PositiveInt = Field(description="Steps between checkpoints.")
+    keep_checkpoints: PositiveInt | None = Field(
+        description="Newest checkpoints to keep, beside the best by validation; null: all."
+    )
     seed: NonNegativeInt = Field(description="Seed of the order of tasks and of new weights.")
     mini_batch_num: PositiveInt = Field(description="Updates of one step.")
     max_token_len_per_gpu: PositiveInt | None = Field(

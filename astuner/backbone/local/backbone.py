@@ -6,17 +6,21 @@ samples, the trainer updates, and neither knows of the other.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import asdict, replace
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.batch import make_batch, rollout_metrics
-from astuner.backbone.local.checkpoint import save_checkpoint
-from astuner.backbone.local.serve import load_engine
+from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
+from astuner.backbone.local.model import load_policy
+from astuner.backbone.local.run_state import RunState
+from astuner.backbone.local.serve import find_model, load_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.run import Run, RunResult
@@ -36,7 +40,8 @@ class LocalBackbone:
 
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
-        loop = _Loop(run, training, validation)
+        saved = find_saved(run, training) if run.is_resumed else None
+        loop = _Loop(run, training, validation, saved)
         notice = "the weights are saved first"
         with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
             try:
@@ -53,7 +58,7 @@ class LocalBackbone:
         loop.report()
         return RunResult(
             run_dir=run.run_dir.root,
-            checkpoint=loop.checkpoint,
+            checkpoint=loop.keeper.latest,
             metrics=loop.metrics,
             is_interrupted=interrupt.is_requested,
         )
@@ -62,29 +67,43 @@ class LocalBackbone:
 class _Loop:
     """The state of one run: how many steps are done, and the parts that do them."""
 
-    def __init__(self, run: Run, training: Sequence[Task], validation: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        training: Sequence[Task],
+        validation: Sequence[Task],
+        saved: Saved | None,
+    ) -> None:
         config = run.settings
         self._run, self._config, self._console = run, config, run.console
         self._training = training
         self._validation = validation[: config.data.max_validation_tasks]
-        self._order = TaskOrder(
-            len(training),
-            batch_size=config.data.train_batch_size,
-            seed=config.trainer_common.seed,
-        )
+        self._order = self._make_order(saved)
         self._num_steps = self._count_steps()
         self._console.say(
             f"tasks: {len(training)} for training, {len(self._validation)} for validation; "
             f"{self._num_steps} steps of {config.data.train_batch_size} tasks x "
             f"{config.rollout.num_repeat} episodes"
         )
-        self._load_model()
-        self.metrics: dict[str, float | None] = {}
-        self.checkpoint: Path | None = None
+        self._load_model(saved)
+        self.keeper = CheckpointKeeper(run, self._policy, self._trainer, training)
+        self._state = saved.state if saved else self._state_after(0, {}, [], is_logged=True)
+        if saved:
+            go_on_from(saved, run, self._trainer)
+            self.keeper.latest = saved.folder
+        self.metrics: dict[str, float | None] = dict(self._state.metrics)
         self._interrupt = Interrupt()
-        self._step = 0
         self._step_seconds: list[float] = []
-        self._validations: list[Validation] = []
+        self._validations = [Validation.from_record(v) for v in self._state.validations]
+
+    def _make_order(self, saved: Saved | None) -> TaskOrder:
+        batch_size = self._config.data.train_batch_size
+        if saved is not None:
+            return TaskOrder.from_state(
+                saved.state.task_order, len(self._training), batch_size=batch_size
+            )
+        seed = self._config.trainer_common.seed
+        return TaskOrder(len(self._training), batch_size=batch_size, seed=seed)
 
     def _count_steps(self) -> int:
         common = self._config.trainer_common
@@ -92,14 +111,18 @@ class _Loop:
         limit = common.total_training_steps
         return steps if limit is None else min(steps, limit)
 
-    def _load_model(self) -> None:
-        self._console.say(f"loading {self._config.model.path}")
-        loaded = load_engine(self._run)
+    def _load_model(self, saved: Saved | None) -> None:
+        base = find_model(self._run)
+        source = str(saved.folder) if saved else base
+        self._console.say(f"loading {source}")
+        weight_version = saved.state.weight_version if saved else 0
+        loaded = load_engine(self._run, source, weight_version=weight_version)
         self._policy, self._engine = loaded.policy, loaded.engine
         self._trainer = PolicyTrainer(
             loaded.policy.model,
             trainer_settings(self._config),
-            rng=random.Random(self._config.trainer_common.seed),
+            seed=self._config.trainer_common.seed,
+            reference=self._load_reference(base) if saved else None,
         )
         self._pool = make_pool(
             self._run,
@@ -109,22 +132,44 @@ class _Loop:
             expect_callers=loaded.engine.expect_callers,
         )
 
+    def _load_reference(self, base: str) -> PreTrainedModel | None:
+        """The weights that the run started from; None where no divergence is measured."""
+        if not self._config.trainer_common.use_kl_loss:
+            return None
+        return load_policy(base, dtype=self._config.model.dtype).model
+
     async def run_steps(self, interrupt: Interrupt) -> None:
         """All steps with their validations and checkpoints, until `interrupt` asks for an end."""
         self._interrupt = interrupt
-        common = self._config.trainer_common
-        if common.val_before_train:
+        if not self._state.is_logged:
+            await self._close_step()
+        elif self._state.step == 0 and self._config.trainer_common.val_before_train:
             self.metrics = {"step": 0}
             await self._validate_and_log()
-        while self._step < self._num_steps:
+        while self._state.step < self._num_steps:
+            interrupt.check()
             await self._run_step()
-            is_last = self._step == self._num_steps
-            await self._validate_and_log(skip=not (is_last or self._step % common.test_freq == 0))
-            if is_last or self._step % common.save_freq == 0:
+            await self._close_step()
+            if self._is_due(self._config.trainer_common.save_freq):
                 self.save()
+
+    def _is_due(self, frequency: int) -> bool:
+        step = self._state.step
+        return step == self._num_steps or step % frequency == 0
+
+    async def _close_step(self) -> None:
+        """Validate if it is time, and write the metrics."""
+        await self._validate_and_log(skip=not self._is_due(self._config.trainer_common.test_freq))
+        self._state = replace(
+            self._state,
+            metrics=self.metrics,
+            is_logged=True,
+            validations=[asdict(validation) for validation in self._validations],
+        )
 
     async def _run_step(self) -> None:
         started = time.monotonic()
+        step = self._state.step + 1
         tasks = [self._training[index] for index in self._order.next_batch()]
         groups, rollout = await self._roll_out(tasks)
         batch = make_batch(
@@ -132,14 +177,13 @@ class _Loop:
             advantage=ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator],
             max_sequences=self._config.rollout.multi_turn.max_sample_per_task,
         )
-        self._console.phase(f"step {self._step + 1}/{self._num_steps}: train")
+        self._console.phase(f"step {step}/{self._num_steps}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
         if train["train/updates"]:
             self._engine.weights_updated()
-        self._step += 1
         self._step_seconds.append(time.monotonic() - started)
         self.metrics = {
-            "step": self._step,
+            "step": step,
             **rollout,
             "rollout/flat_groups": batch.num_flat_groups,
             "rollout/small_groups": batch.num_small_groups,
@@ -148,10 +192,33 @@ class _Loop:
             **train,
             "step/seconds": self._step_seconds[-1],
         }
+        self._state = self._state_after(
+            step, self.metrics, self._state.validations, best=self._state.best, is_logged=False
+        )
         self._show_step(groups)
 
+    def _state_after(
+        self,
+        step: int,
+        metrics: dict[str, float | None],
+        validations: list[dict[str, Any]],
+        *,
+        is_logged: bool,
+        best: dict[str, float] | None = None,
+    ) -> RunState:
+        return RunState(
+            step=step,
+            num_updates=self._trainer.num_updates,
+            weight_version=self._engine.weight_version,
+            task_order=self._order.state(),
+            metrics=metrics,
+            is_logged=is_logged,
+            validations=validations,
+            best=best,
+        )
+
     async def _roll_out(self, tasks: Sequence[Task]) -> tuple[list[Group], dict[str, float]]:
-        num_repeat, step = self._config.rollout.num_repeat, self._step + 1
+        num_repeat, step = self._config.rollout.num_repeat, self._state.step + 1
         self._console.phase(f"step {step}/{self._num_steps}: rollout")
         started, unsettled = time.monotonic(), self._engine.unsettled_passes
         async with self._engine.serving():
@@ -182,15 +249,15 @@ class _Loop:
                 self._pool,
                 self._validation,
                 num_repeat=num_repeat,
-                step=self._step,
+                step=self._state.step,
                 on_episode=self._episode_writer(
-                    "validation", self._step, len(self._validation) * num_repeat
+                    "validation", self._state.step, len(self._validation) * num_repeat
                 ),
             )
         self._validations.append(result)
         self.metrics |= result.metrics()
         self._console.say(
-            f"validation after step {self._step}: success {result.success.rate:.3f} "
+            f"validation after step {self._state.step}: success {result.success.rate:.3f} "
             f"[{result.success.low:.3f}, {result.success.high:.3f}]  "
             f"reward {result.reward_mean:.3f}  {result.tokens_mean:.0f} tokens an episode"
         )
@@ -212,15 +279,18 @@ class _Loop:
         return write
 
     def _on_train_progress(self, done: int, total: int) -> None:
-        self._interrupt.check()
+        if self._trainer.num_updates == self._state.num_updates:
+            # A step that has changed the weights is finished: only whole steps can be resumed.
+            self._interrupt.check()
         self._console.advance(done, total, "tokens")
 
     def _show_step(self, groups: Sequence[Group]) -> None:
         left = self._time_left()
-        self._console.say(step_line(self._step, self._num_steps, self.metrics, left))
+        self._console.say(step_line(self._state.step, self._num_steps, self.metrics, left))
         self._console.status(
             f"reward {self.metrics['reward/mean']:.3f}  "
-            f"success {self.metrics['reward/success_rate']:.2f} in step {self._step}, left {left}"
+            f"success {self.metrics['reward/success_rate']:.2f} "
+            f"in step {self._state.step}, left {left}"
         )
         failure = commonest_failure([episode for group in groups for episode in group.episodes])
         if failure is not None:
@@ -228,26 +298,11 @@ class _Loop:
 
     def _time_left(self) -> str:
         recent = self._step_seconds[-5:]
-        return duration((self._num_steps - self._step) * sum(recent) / len(recent))
+        return duration((self._num_steps - self._state.step) * sum(recent) / len(recent))
 
     def save(self) -> None:
-        """Write checkpoints/step_N unless it is there already, or nothing was trained yet."""
-        folder = self._run.run_dir.checkpoint_dir(self._step)
-        if self._step == 0 or self.checkpoint == folder:
-            return
-        self._console.phase(f"saving {folder}")
-        save_checkpoint(
-            folder,
-            self._policy.model,
-            self._policy.tokenizer,
-            extra={
-                "step": self._step,
-                "weight_version": self._engine.weight_version,
-                "base_model": self._config.model.path,
-                "task_order": self._order.state(),
-            },
-        )
-        self.checkpoint = folder
+        """Write a checkpoint of the last whole step."""
+        self._state = self.keeper.save(self._state)
 
     def report(self) -> None:
         """Before and after, and where everything lies."""
@@ -265,5 +320,5 @@ class _Loop:
             columns = ("validation", "success", "95% interval", "reward", "tokens")
             self._console.table("before and after", columns, rows)
         self._console.say(f"run directory  {self._run.run_dir.root}")
-        if self.checkpoint is not None:
-            self._console.say(f"checkpoint     {self.checkpoint}")
+        if self.keeper.latest is not None:
+            self._console.say(f"checkpoint     {self.keeper.latest}")

@@ -69,13 +69,14 @@ class ContinuousBatchingEngine:
         *,
         seed: int,
         settle_seconds: float = 0.0,
+        weight_version: int = 0,
     ) -> None:
         """`settle_seconds` bounds how long a pass waits for callers that are expected; see
-        `expect_callers`."""
+        `expect_callers`. `weight_version` is that of the weights as they are."""
         self._model = model
         self._limits = limits
         self._seed = seed
-        self._weight_version = 0
+        self._weight_version = weight_version
         self._attendance = Attendance(wait_seconds=settle_seconds)
         self._writer = _Writer(model, limits)
         self._session: _Session | None = None

@@ -4,9 +4,8 @@ Gradients are added up in float32 while the backward pass runs, and the updated 
 into the model's own storage, so that whoever generates with the same module sees the new weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,30 +89,40 @@ class MasterAdamW:
             parameter.grad = None
             master.grad = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact continuation needs; tensors are not copied."""
-        return {
-            "num_updates": self.num_updates,
-            "masters": dict(self._masters),
-            "adamw": self._adamw.state_dict(),
-        }
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and moments by name, not copied; with `num_updates` all that goes on exactly.
+
+        "master/NAME" for each trained parameter, and "step/NAME", "exp_avg/NAME", "exp_avg_sq/NAME"
+        for those that were updated.
+        """
+        found = {f"master/{name}": master.detach() for name, master in self._masters.items()}
+        for name, master in self._masters.items():
+            for kind, tensor in self._adamw.state.get(master, {}).items():
+                found[f"{kind}/{name}"] = tensor
+        return found
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model; also writes the model's weights.
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, num_updates: int) -> None:
+        """Continue from `tensors` of the same model; also writes the model's weights.
 
-        Raises BackboneError when it is of a model with other parameters.
+        Raises BackboneError when they are of a model with other parameters.
         """
-        if self._masters.keys() != state["masters"].keys():
-            differing = sorted(self._masters.keys() ^ state["masters"].keys())
+        names = {name.partition("/")[2] for name in tensors}
+        if self._masters.keys() != names:
+            differing = sorted(self._masters.keys() ^ names)
             raise BackboneError(
                 f"loading the optimizer: its state is of another model; {len(differing)} "
                 f"parameters differ, such as {differing[:3]}; continue with the same base model"
             )
-        for name, master in self._masters.items():
-            master.copy_(state["masters"][name])
-        self._adamw.load_state_dict(state["adamw"])
-        self.num_updates = state["num_updates"]
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            master = self._masters[name]
+            if kind == "master":
+                master.copy_(tensor)
+            else:
+                on = tensor.device if kind == "step" else master.device
+                self._adamw.state[master][kind] = tensor.clone().to(on)
+        self.num_updates = num_updates
         self._write_weights()
 
     def _clip(self) -> float:

@@ -53,30 +53,45 @@ class LoadedEngine:
     engine: LocalEngine
 
 
-def load_engine(run: Run) -> LoadedEngine:
-    """Load model.path. Raises ConfigError or BackboneError when that is not a usable chat model."""
-    model, rollout = run.settings.model, run.settings.rollout
-    if model.path is None:
+def find_model(run: Run) -> str:
+    """The folder of model.path, or its name on the hub. Raises ConfigError when it is not set."""
+    path = run.settings.model.path
+    if path is None:
         raise ConfigError("model.path is not set; give a hub name or a folder")
-    source = str(find_path(model.path, run.search_dirs) or model.path)
+    return str(find_path(path, run.search_dirs) or path)
+
+
+def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngine:
+    """Load the model in the folder, or of the hub name, `source`.
+
+    Raises ConfigError or BackboneError when that is not a usable chat model.
+    """
+    model, rollout = run.settings.model, run.settings.rollout
     policy = load_policy(source, dtype=model.dtype)
     _check_context(policy, rollout.max_model_len)
     template = ChatTemplate(policy.tokenizer, extra_stop_ids=_end_ids(policy))
-    engine = _make_engine(policy, rollout, source)
+    engine = _make_engine(policy, rollout, source, weight_version)
     return LoadedEngine(policy=policy, template=template, engine=engine)
 
 
-def _make_engine(policy: LoadedModel, rollout: RolloutSettings, source: str) -> LocalEngine:
+def _make_engine(
+    policy: LoadedModel, rollout: RolloutSettings, source: str, weight_version: int
+) -> LocalEngine:
+    seed = rollout.seed
     limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
     if _engine_name(rollout, policy) == "vllm":
         from astuner.backbone.local.vllm_engine import VLLMEngine
 
-        return VLLMEngine(policy.model, source, limits, seed=rollout.seed)
+        return VLLMEngine(policy.model, source, limits, seed=seed, weight_version=weight_version)
     settle_seconds = rollout.settle_seconds
     if settle_seconds is None:
         settle_seconds = _SETTLE_SECONDS_ON_CPU if policy.device.type == "cpu" else 0.0
     return ContinuousBatchingEngine(
-        policy.model, limits, seed=rollout.seed, settle_seconds=settle_seconds
+        policy.model,
+        limits,
+        seed=seed,
+        settle_seconds=settle_seconds,
+        weight_version=weight_version,
     )
 
 

@@ -7,9 +7,8 @@ the optimizer are in the files beside it. Not safe while the same model generate
 import copy
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,10 +75,10 @@ class PolicyTrainer:
         model: PreTrainedModel,
         settings: TrainerSettings,
         *,
-        rng: random.Random,
+        seed: int,
         reference: PreTrainedModel | None = None,
     ) -> None:
-        """`rng` orders the mini-batches. `reference` is by default a copy of the weights as given;
+        """`seed` orders the mini-batches. `reference` is by default a copy of the weights as given;
         a continued run passes the weights that it started from.
 
         Raises BackboneError for a model that cannot be trained in packed form.
@@ -88,7 +87,7 @@ class PolicyTrainer:
         model.eval()
         self.model = model
         self.settings = settings
-        self._rng = rng
+        self._seed = seed
         self._optimizer = MasterAdamW(model, settings.optimizer)
         self._reference = None
         if settings.use_kl_loss:
@@ -127,21 +126,25 @@ class PolicyTrainer:
             has_reference=self._reference is not None,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """What an exact continuation needs besides the settings and the reference."""
-        return {"optimizer": self._optimizer.state_dict(), "rng": self._rng.getstate()}
+    def tensors(self) -> dict[str, Tensor]:
+        """With `num_updates`, what an exact continuation needs besides settings and reference."""
+        return self._optimizer.tensors()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`; the model's weights become those of that moment."""
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._rng.setstate(state["rng"])
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, num_updates: int) -> None:
+        """Continue from `tensors`; the model's weights become those of that moment.
+
+        Raises BackboneError when they are of another model.
+        """
+        self._optimizer.load_tensors(tensors, num_updates=num_updates)
 
     def _mini_batches(self, samples: Sequence[TrainSample]) -> list[list[TrainSample]]:
         """Deal the samples at random into parts whose sizes differ by one at most."""
         count = min(self.settings.mini_batch_num, len(samples))
         if count < 2:
             return [list(samples)] * count
-        order = self._rng.sample(range(len(samples)), len(samples))
+        # Named by what was done before, so that a continued run needs no state for it.
+        rng = random.Random(f"{self._seed}/{self.num_updates}")
+        order = rng.sample(range(len(samples)), len(samples))
         return [[samples[i] for i in sorted(order[part::count])] for part in range(count)]
 
     def _packed(self, samples: Sequence[TrainSample]) -> "_MiniBatch":

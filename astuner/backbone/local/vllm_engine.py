@@ -38,7 +38,13 @@ class VLLMEngine:
     """Samples with vLLM while `serving`, from the weights of `model` as they are then."""
 
     def __init__(
-        self, model: PreTrainedModel, folder: str, limits: EngineLimits, *, seed: int
+        self,
+        model: PreTrainedModel,
+        folder: str,
+        limits: EngineLimits,
+        *,
+        seed: int,
+        weight_version: int = 0,
     ) -> None:
         """Starts vLLM for the model in `folder`, or of that name on the hub.
 
@@ -46,7 +52,7 @@ class VLLMEngine:
         computes something else than the module does.
         """
         self._limits = limits
-        self._weight_version = 0
+        self._weight_version = weight_version
         self._num_sampled = 0
         self._session: _Session | None = None
         self._vllm = _VLLM(model, folder, limits, seed=seed)

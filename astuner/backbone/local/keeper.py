@@ -1,0 +1,130 @@
+"""Which checkpoints of a run exist: writes them, drops old ones, finds the one to go on from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from astuner.backbone.local.checkpoint import (
+    check_room,
+    num_checkpoint_bytes,
+    read_record,
+    read_tensors,
+    remove_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+)
+from astuner.backbone.local.model import LoadedModel
+from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
+from astuner.backbone.local.trainer import PolicyTrainer
+from astuner.backbone.run import Run
+from astuner.errors import BackboneError
+from astuner.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint that was found whole."""
+
+    folder: Path
+    state: RunState
+
+
+def find_saved(run: Run, tasks: Sequence[Task]) -> Saved:
+    """The newest whole checkpoint of the run directory, if this start may go on from it.
+
+    Says which one it is, and why newer ones are passed over. Raises BackboneError when none is
+    whole, ConfigError when its settings or tasks make it another run.
+    """
+    say = run.console.say
+    for folder in run.run_dir.checkpoints().values():
+        try:
+            record = read_record(folder)
+            state = from_record(record)
+        except BackboneError as error:
+            say(f"not resumed from {folder.name}: {error}")
+            continue
+        for line in check_can_go_on(record, run.settings, tasks):
+            say(f"resumed with another setting: {line}")
+        say(f"resuming from {folder}")
+        return Saved(folder=folder, state=state)
+    raise BackboneError(
+        f"cannot resume: no checkpoint in {run.run_dir.checkpoints_dir} is whole; the lines above "
+        "say why. Start a new run without --resume"
+    )
+
+
+def go_on_from(saved: Saved, run: Run, trainer: PolicyTrainer) -> None:
+    """Give the trainer its state, and put aside what the run directory holds of later steps."""
+    trainer.load_tensors(read_tensors(saved.folder), num_updates=saved.state.num_updates)
+    remove_leftovers(run.run_dir.checkpoints_dir)
+    state = saved.state
+    away = run.run_dir.set_aside(after_step=state.step, is_logged=state.is_logged)
+    if away is not None:
+        run.console.say(f"what was done after step {state.step} is done again; it lies in {away}")
+
+
+class CheckpointKeeper:
+    """Writes the checkpoints of one run and keeps the newest ones and the best."""
+
+    def __init__(
+        self, run: Run, policy: LoadedModel, trainer: PolicyTrainer, tasks: Sequence[Task]
+    ) -> None:
+        """Raises BackboneError when the disk has no room for one checkpoint."""
+        self.latest: Path | None = None
+        self._run, self._policy, self._trainer, self._tasks = run, policy, trainer, tasks
+        self._num_kept = run.settings.trainer_common.keep_checkpoints
+        # Moments that are not there yet will be.
+        weights = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+        num_bytes = num_checkpoint_bytes(policy.model, {}) + 12 * weights
+        check_room(run.run_dir.checkpoints_dir, num_bytes)
+
+    def save(self, state: RunState) -> RunState:
+        """Write checkpoints/step_N unless it is there already, or nothing was trained yet.
+
+        Returns the state with the best checkpoint, which may be the new one. Raises BackboneError
+        where it cannot be written, and for weights that are not those of the step.
+        """
+        folder = self._run.run_dir.checkpoint_dir(state.step)
+        if state.step == 0 or folder.exists():
+            return state
+        if self._trainer.num_updates != state.num_updates:
+            raise BackboneError(
+                f"not saved: step {state.step + 1} was half done; the last checkpoint is "
+                f"{self.latest or 'none'}"
+            )
+        state = replace(state, best=_better(state.best, state))
+        self._run.console.phase(f"saving {folder}")
+        save_checkpoint(
+            folder,
+            self._policy.model,
+            self._policy.tokenizer,
+            record=to_record(state, self._run.settings, self._tasks),
+            tensors=self._trainer.tensors(),
+        )
+        self.latest = folder
+        self._drop_old_ones(state)
+        return state
+
+    def _drop_old_ones(self, state: RunState) -> None:
+        best = None if state.best is None else int(state.best["step"])
+        saved = self._run.run_dir.checkpoints()
+        if best in saved:
+            self._run.run_dir.point_best_to(saved[best])
+        if self._num_kept is None:
+            return
+        for step in list(saved)[self._num_kept :]:
+            if step != best and _is_ours(saved[step]):
+                remove_checkpoint(saved[step])
+
+
+def _better(best: dict[str, float] | None, state: RunState) -> dict[str, float] | None:
+    """The better one of the best so far and this state, if it was validated; a tie goes to the
+    earlier one."""
+    rate = state.metrics.get("validation/success_rate")
+    if rate is None or (best is not None and best["success_rate"] >= rate):
+        return best
+    return {"step": state.step, "success_rate": rate}
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() and (folder / "astuner.json").is_file()
