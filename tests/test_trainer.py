@@ -375,6 +375,21 @@ def test_tied_embeddings_are_one_parameter_and_stay_tied() -> None:
     assert torch.equal(model.lm_head.weight, tensors["master/model.embed_tokens.weight"].bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_checkpointing_changes_no_weight(dtype: torch.dtype) -> None:
+    kept, again = (tiny_model(dtype=dtype) for _ in range(2))
+    samples = bandit_samples(kept)
+    trainer(kept).train_step(samples)
+    computed: list[bool] = []
+    again.model.layers[0].register_forward_hook(lambda *_: computed.append(True))
+    policy_trainer = trainer(again, replace(SETTINGS, gradient_checkpointing=True))
+    num_before = len(computed)
+    policy_trainer.train_step(samples)
+    assert len(computed) - num_before == 2
+    assert not again.training
+    assert_same(weights(again), weights(kept))
+
+
 def test_frozen_parameters_stay_as_they_are() -> None:
     model = tiny_model()
     model.model.embed_tokens.weight.requires_grad_(False)

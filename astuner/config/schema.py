@@ -317,6 +317,10 @@ class TrainerSettings(Section):
     max_token_len_per_gpu: PositiveInt | None = Field(
         description="Most tokens of one training pass; null: rollout.max_model_len."
     )
+    enable_gradient_checkpointing: bool = Field(
+        description="Compute layers again in the backward pass: less memory, about 1.3 times the "
+        "time."
+    )
     algorithm: AlgorithmSettings
     optim: OptimSettings
     use_kl_loss: bool = Field(description="Add the divergence from the initial model to the loss.")

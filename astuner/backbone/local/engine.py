@@ -7,18 +7,25 @@ lie in `paged_attention.py`. Outside of `serving` the model belongs to the train
 
 import asyncio
 import contextlib
+import math
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from astuner.backbone.local.attendance import Attendance
 from astuner.backbone.local.model import logits_of
-from astuner.backbone.local.paged_attention import GENERATION_ATTENTION, KeyValueCache, PagedPass
+from astuner.backbone.local.paged_attention import (
+    GENERATION_ATTENTION,
+    KeyValueCache,
+    PagedPass,
+    Pass,
+)
 from astuner.backbone.local.pages import Pages
 from astuner.backbone.local.scheduler import Chunk, Draft, Scheduler
 from astuner.backbone.local.token_chooser import TokenChooser
@@ -354,71 +361,136 @@ class _Writer:
         self._model = model
         self._limits = limits
         self._chooser = TokenChooser()
-        self._cache: KeyValueCache | None = None
+        num_pages = _num_pages(model, limits)
+        self._pages = (num_pages, limits.page_size)
+        self._cache = KeyValueCache(
+            num_pages,
+            page_size=limits.page_size,
+            num_layers=model.config.get_text_config().num_hidden_layers,
+            device=model.device,
+        )
+        self._graphs = self._make_graphs() if model.device.type == "cuda" else None
+
+    def _make_graphs(self) -> Any:
+        # Triton, which it needs, comes with the CUDA builds of torch only.
+        from astuner.backbone.local.decode_graphs import DecodeGraphs
+
+        return DecodeGraphs(
+            self._logits_of_last,
+            self._cache,
+            max_num_seqs=self._limits.max_num_seqs,
+            max_model_len=self._limits.max_model_len,
+            device=self._model.device,
+        )
 
     def begin(self) -> None:
         """Start without drafts and without known keys and values."""
-        num_pages = _num_pages(self._model, self._limits)
-        if self._cache is None:
-            self._cache = KeyValueCache(num_slots=num_pages * self._limits.page_size)
         self.scheduler = Scheduler(
-            Pages(num_pages, self._limits.page_size),
+            Pages(*self._pages),
             max_num_seqs=self._limits.max_num_seqs,
             max_batch_tokens=self._limits.max_batch_tokens,
         )
 
     def end(self) -> None:
         """On a GPU, give the cache's memory to the training pass."""
-        if self._model.device.type != "cpu":
-            self._cache = None
+        if self._graphs is not None:
+            self._graphs.forget()
+            self._cache.release()
 
     @property
     def has_work(self) -> bool:
         return self.scheduler.has_work
 
+    @torch.no_grad()
     def write_tokens(self) -> list[Draft]:
-        """One forward pass; the drafts that it finished."""
+        """One forward pass; the drafts that it finished.
+
+        Raises FloatingPointError for logits that are not finite.
+        """
         batch = self.scheduler.next_batch()
         if not batch:
             return []
-        self._extend(batch)
-        return self.scheduler.finish_pass(batch)
-
-    @torch.no_grad()
-    def _extend(self, batch: Sequence[Chunk]) -> None:
-        predicting = [i for i, chunk in enumerate(batch) if chunk.predicts]
-        hidden_TD = self._hidden_states(batch)
-        if not predicting:
-            return
-        ends = torch.tensor([chunk.end - chunk.start for chunk in batch]).cumsum(0) - 1
-        logits_NV = logits_of(self._model, hidden_TD[ends[predicting].to(hidden_TD.device)])
-        drafts = [batch[i].draft for i in predicting]
-        choice = self._chooser.choose(
-            logits_NV,
-            samplings=[draft.request.sampling for draft in drafts],
-            draws=[draft.request.stream.random() for draft in drafts],
-        )
-        tokens = zip(choice.ids.tolist(), choice.logprobs.tolist(), strict=True)
-        for draft, (token, logprob) in zip(drafts, tokens, strict=True):
+        drafts = [chunk.draft for chunk in batch if chunk.predicts]
+        is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
+        if self._graphs is not None and self._cache.is_made and is_growing:
+            ids, logprobs = self._replay(batch)
+        else:
+            ids, logprobs = self._compute(batch)
+        if not all(map(math.isfinite, logprobs)):
+            raise FloatingPointError("the model's logits are not finite; its weights diverged")
+        for draft, token, logprob in zip(drafts, ids, logprobs, strict=True):
             draft.ids.append(token)
             draft.logprobs.append(logprob)
         self.num_sampled += len(drafts)
+        return self.scheduler.finish_pass(batch)
 
-    def _hidden_states(self, batch: Sequence[Chunk]) -> Any:
-        assert self._cache is not None
+    def _compute(self, batch: Sequence[Chunk]) -> tuple[list[int], list[float]]:
+        """Chunks of any sizes."""
         device = self._model.device
-        ids, positions = [], []
+        ids, positions, predicting = [], [], []
         for chunk in batch:
             ids += chunk.draft.ids[chunk.start : chunk.end]
             positions += range(chunk.start, chunk.end)
-        paged_pass = PagedPass(batch, self._cache, page_size=self._limits.page_size, device=device)
+            if chunk.predicts:
+                predicting.append(len(ids) - 1)
+        hidden_TD = self._hidden_states(
+            torch.tensor(ids, device=device),
+            torch.tensor(positions, device=device),
+            PagedPass(batch, self._cache),
+        )
+        if not predicting:
+            return [], []
+        logits_NV = logits_of(self._model, hidden_TD[torch.tensor(predicting, device=device)])
+        return self._choose(logits_NV, [chunk.draft for chunk in batch if chunk.predicts])
+
+    def _replay(self, batch: Sequence[Chunk]) -> tuple[list[int], list[float]]:
+        """One token of each draft, on a GPU."""
+        assert self._graphs is not None
+        drafts = [chunk.draft for chunk in batch]
+        samplings = [draft.request.sampling for draft in drafts]
+        mode = _mode(samplings)
+        result = self._graphs.run(
+            batch,
+            mode=mode,
+            temperatures=[sampling.temperature for sampling in samplings],
+            draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
+        )
+        if mode == "logits":
+            return self._choose(result, drafts)
+        return result[0].astype(int).tolist(), result[1].tolist()
+
+    def _choose(self, logits_NV: Tensor, drafts: Sequence[Draft]) -> tuple[list[int], list[float]]:
+        samplings = [draft.request.sampling for draft in drafts]
+        choice = self._chooser.choose(logits_NV, samplings=samplings, draws=_draws(drafts))
+        return choice.ids.tolist(), choice.logprobs.tolist()
+
+    def _logits_of_last(self, id_N: Tensor, position_N: Tensor, one_pass: Pass) -> Tensor:
+        return logits_of(self._model, self._hidden_states(id_N, position_N, one_pass))
+
+    def _hidden_states(self, id_T: Tensor, position_T: Tensor, one_pass: Pass) -> Tensor:
         output = self._model.get_decoder()(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
+            input_ids=id_T[None],
+            position_ids=position_T[None],
             use_cache=False,
-            paged_pass=paged_pass,
+            paged_pass=one_pass,
         )
         return output.last_hidden_state[0]
+
+
+def _draws(drafts: Sequence[Draft]) -> list[float]:
+    return [draft.request.stream.random() for draft in drafts]
+
+
+def _mode(samplings: Sequence[Sampling]) -> Literal["plain", "sample", "greedy", "logits"]:
+    """How a recorded pass chooses the tokens of such a batch."""
+    temperatures = {sampling.temperature for sampling in samplings}
+    if any(s.temperature and (s.top_k > 0 or s.top_p < 1) for s in samplings):
+        return "logits"
+    if temperatures == {0}:
+        return "greedy"
+    if 0 in temperatures:
+        return "logits"
+    return "plain" if temperatures == {1} else "sample"
 
 
 @contextlib.contextmanager

@@ -226,7 +226,8 @@ ChunkLoss = Callable[[slice, TokenScores], Tensor]
 @torch.no_grad()
 def score_batch(model: PreTrainedModel, batch: PackedBatch, temperature_N: Tensor) -> TokenScores:
     """Score the trained tokens of a batch, in the batch's order, without gradient."""
-    predicting_ND = _predicting_states(model, batch)
+    with packed_attention_enabled(model):
+        predicting_ND = _predicting_states(model, batch)
     scores = [
         _score_chunk(model, predicting_ND[chunk], batch.target_N[chunk], temperature_N[chunk])
         for chunk in _chunks(model, len(predicting_ND))
@@ -246,26 +247,43 @@ def backward_batch(
     chunk runs back to the hidden states before the next one starts, so `[N, V]` is never whole in
     memory and no logits are computed twice.
     """
-    predicting_ND = _predicting_states(model, batch)
-    gradients: list[Tensor] = []
-    for chunk in _chunks(model, len(predicting_ND)):
-        leaf_ND = predicting_ND[chunk].detach().requires_grad_()
-        scores = _score_chunk(model, leaf_ND, batch.target_N[chunk], temperature_N[chunk])
-        chunk_loss(chunk, scores).backward()
-        assert leaf_ND.grad is not None
-        gradients.append(leaf_ND.grad)
-    predicting_ND.backward(torch.cat(gradients))
+    # Around the backward pass too: gradient checkpointing runs layers again there.
+    with packed_attention_enabled(model):
+        predicting_ND = _predicting_states(model, batch)
+        gradients: list[Tensor] = []
+        for chunk in _chunks(model, len(predicting_ND)):
+            leaf_ND = predicting_ND[chunk].detach().requires_grad_()
+            scores = _score_chunk(model, leaf_ND, batch.target_N[chunk], temperature_N[chunk])
+            chunk_loss(chunk, scores).backward()
+            assert leaf_ND.grad is not None
+            gradients.append(leaf_ND.grad)
+        predicting_ND.backward(torch.cat(gradients))
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Compute each layer again in the backward pass, while the model is in training mode.
+
+    Dropout, which that mode would switch on, is set to 0: the log-probabilities are to be those of
+    the model that sampled.
+    """
+    # The name before transformers 5.23, and since.
+    name = "activation_checkpointing_enable"
+    getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]  # a plain number there
 
 
 def _predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """Hidden states (N, D) of the tokens before the trained ones."""
-    with packed_attention_enabled(model):
-        output = model.get_decoder()(
-            input_ids=batch.id_T[None],
-            position_ids=batch.position_T[None],
-            use_cache=False,
-            packed_layout=batch.layout,
-        )
+    output = model.get_decoder()(
+        input_ids=batch.id_T[None],
+        position_ids=batch.position_T[None],
+        use_cache=False,
+        packed_layout=batch.layout,
+    )
     return output.last_hidden_state[0].index_select(0, batch.predictor_N)
 
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from astuner.backbone.local.packing import Bucket, Layout, Segment
+from astuner.backbone.local.ragged_attention import ragged_attention
 from astuner.errors import BackboneError
 
 ATTENTION_NAME = "astuner_packed"
@@ -80,11 +81,12 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window and sliding_window < packed_layout.longest_path else 0
     is_plain = not window and not softcap and query.shape[-1] == value.shape[-1]
+    if is_plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        by_token = (x[0].transpose(0, 1) for x in (query, key, value))
+        return ragged_attention(*by_token, packed_layout, scale)[None], None
     kernel: _Kernel
     if is_plain and query.device.type == "cpu":
         kernel = _FlashOnCPU(scale=scale)
-    elif is_plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        kernel = _FlashOnGPU(scale=scale, dtype=query.dtype)
     else:
         kernel = _Matmul(scale=scale, window=window or None, softcap=softcap)
     output_THD = _ForestAttention.apply(
@@ -290,43 +292,6 @@ class _FlashOnCPU:
         return _Inputs._make(
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_BHQD, *inputs, *attended, 0.0, span.is_causal, scale=self._scale
-            )
-        )
-
-
-class _FlashOnGPU:
-    """The kernel under torch's scaled_dot_product_attention on CUDA, for half precision."""
-
-    def __init__(self, *, scale: float, dtype: torch.dtype) -> None:
-        self._scale = scale
-        self.dtype = dtype
-
-    def forward(self, inputs: _Inputs, span: _Span) -> _Attended:
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-            *inputs, 0.0, span.is_causal, scale=self._scale
-        )
-        return _Attended(out, lse)
-
-    def backward(
-        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _Span
-    ) -> _Inputs:
-        # Empty: lengths of ragged rows, of which there are none, and the state of dropout.
-        empty = torch.empty(0, dtype=torch.int64, device=grad_BHQD.device)
-        return _Inputs._make(
-            torch.ops.aten._scaled_dot_product_flash_attention_backward(
-                grad_BHQD,
-                *inputs,
-                attended.out,
-                attended.lse.contiguous(),
-                None,
-                None,
-                inputs.query.shape[2],
-                inputs.key.shape[2],
-                0.0,
-                span.is_causal,
-                empty,
-                empty,
-                scale=self._scale,
             )
         )
 

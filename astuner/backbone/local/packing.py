@@ -12,13 +12,15 @@ Shapes: T flat tokens, N trained tokens; B segments of one bucket, Q tokens of t
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy
 import torch
 from torch import Tensor
 
 from astuner.trajectory.samples import TrainSample
 
-MIN_SAVED_TOKENS = {"cpu": 16, "cuda": 1024}
+MIN_SAVED_TOKENS = {"cpu": 16, "cuda": 64}
 """A segment is shared where that saves so many tokens; below, its own kernel calls cost more.
 
 By device; measured with 135M parameters on two CPU cores and 0.5B on one H100.
@@ -53,17 +55,57 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ragged:
+    """Rows of any lengths, one after the other, for kernels that take them so."""
+
+    ends: Tensor
+    """int32, from 0: where each row ends."""
+    longest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """Shared segments of which none continues another, each with all that continues it."""
+
+    query_flat: Tensor
+    """Flat indices of the tokens that continue them."""
+    query: Ragged
+    key_flat: Tensor
+    """Flat indices of the segments' own tokens."""
+    key: Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What the attention has to know about one packed batch."""
 
-    buckets: tuple[Bucket, ...]
-    """Every flat token is in exactly one of them."""
-    shared: tuple[Segment, ...]
-    """The segments that others continue."""
+    segments: tuple[Segment, ...]
+    """They follow each other without a gap when sorted by their start."""
     position_T: Tensor
     """Position of each token in its samples."""
     longest_path: int
     """Tokens of the longest sample."""
+
+    @cached_property
+    def shared(self) -> tuple[Segment, ...]:
+        """The segments that others continue."""
+        return tuple(segment for segment in self.segments if segment.subtree_end > segment.end)
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Every flat token is in exactly one of them."""
+        return tuple(_buckets(self.segments, self.position_T.device))
+
+    @cached_property
+    def rows(self) -> Ragged:
+        """The segments as rows, in the order of the flat row."""
+        spans = sorted((segment.start, segment.end) for segment in self.segments)
+        return _ragged(spans, self.position_T.device)
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The shared segments, the outermost first."""
+        return tuple(_levels(self.shared, self.position_T.device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +235,7 @@ def _packed_batch(
         id_T=tensor(row.ids),
         position_T=position_T,
         layout=Layout(
-            buckets=tuple(_buckets(row.segments, device)),
-            shared=tuple(s for s in row.segments if s.subtree_end > s.end),
+            segments=tuple(row.segments),
             position_T=position_T,
             longest_path=max(row.positions) + 1,
         ),
@@ -267,6 +308,36 @@ class _FlatRow:
     def _append(self, ids: Sequence[int], end_depth: int) -> None:
         self.positions += range(self._depth, end_depth)
         self.ids += ids[self._depth : end_depth]
+
+
+def _levels(shared: Sequence[Segment], device: torch.device) -> Iterator[Level]:
+    by_depth: dict[int, list[Segment]] = {}
+    open_ends: list[int] = []
+    for segment in sorted(shared, key=lambda segment: segment.start):
+        while open_ends and open_ends[-1] <= segment.start:
+            open_ends.pop()
+        by_depth.setdefault(len(open_ends), []).append(segment)
+        open_ends.append(segment.subtree_end)
+    for depth in sorted(by_depth):
+        queries = [(segment.end, segment.subtree_end) for segment in by_depth[depth]]
+        keys = [(segment.start, segment.end) for segment in by_depth[depth]]
+        yield Level(
+            query_flat=_indices(queries, device),
+            query=_ragged(queries, device),
+            key_flat=_indices(keys, device),
+            key=_ragged(keys, device),
+        )
+
+
+def _indices(spans: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    ranges = [numpy.arange(start, end) for start, end in spans]
+    return torch.from_numpy(numpy.concatenate(ranges)).to(device)
+
+
+def _ragged(spans: Sequence[tuple[int, int]], device: torch.device) -> Ragged:
+    lengths = [end - start for start, end in spans]
+    ends = numpy.cumsum([0, *lengths], dtype=numpy.int32)
+    return Ragged(ends=torch.from_numpy(ends).to(device), longest=max(lengths))
 
 
 def _buckets(segments: Sequence[Segment], device: torch.device | str) -> Iterator[Bucket]:

@@ -11,7 +11,7 @@ that group, H query heads, G key heads, R = H / G, D head size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
@@ -31,22 +31,37 @@ _SHORTEST_PADDING = 64
 class KeyValueCache:
     """Keys and values of all layers, (slots, G, D) each. A layer's are made when it is first used.
 
-    Slot `page * page_size + i` holds the i-th token of the page.
+    Slot `page * page_size + i` holds the i-th token of the page. One page more than the scheduler
+    gives away takes what padding writes.
     """
 
-    def __init__(self, *, num_slots: int) -> None:
-        self.num_slots = num_slots
+    def __init__(
+        self, num_pages: int, *, page_size: int, num_layers: int, device: torch.device
+    ) -> None:
+        self.page_size = page_size
+        self.spare_page = num_pages
+        self.addresses = torch.zeros(2 * num_layers, dtype=torch.int64, device=device)
+        """Where the keys and values of each layer lie, in turn."""
+        self._num_slots = (num_pages + 1) * page_size
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def is_made(self) -> bool:
+        return 2 * len(self._layers) == len(self.addresses)
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Of the layer that makes such keys and values (T, G, D)."""
         if index not in self._layers:
-            # Zeros, since what padding reads is multiplied by 0 and must be finite.
-            self._layers[index] = (
-                key.new_zeros((self.num_slots, *key.shape[1:])),
-                value.new_zeros((self.num_slots, *value.shape[1:])),
-            )
+            keys = key.new_zeros((self._num_slots, *key.shape[1:]))
+            values = value.new_zeros((self._num_slots, *value.shape[1:]))
+            self.addresses[2 * index] = keys.data_ptr()
+            self.addresses[2 * index + 1] = values.data_ptr()
+            self._layers[index] = keys, values
         return self._layers[index]
+
+    def release(self) -> None:
+        """Give the memory back; it is taken again when the layers are next used."""
+        self._layers.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,18 @@ class _Group:
     always may."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ragged:
+    """All drafts one after the other, for a kernel that takes rows of any lengths."""
+
+    key_slots: Tensor
+    query_ends: Tensor
+    """(N + 1) int32, from 0."""
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A chunk as the attention sees it."""
@@ -77,17 +104,36 @@ class _Row:
     pages: Sequence[int]
 
 
-class PagedPass:
-    """One forward pass over chunks of drafts, shared by all layers."""
+class Pass(Protocol):
+    """One forward pass of the model."""
 
-    def __init__(
-        self, chunks: Sequence[Chunk], cache: KeyValueCache, *, page_size: int, device: torch.device
-    ) -> None:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        """Write the new keys and values (T, G, D), then attend with query (T, H, D); as query.
+
+        With `window`, a query attends to so many keys at most, its own included.
+        """
+        ...
+
+
+class PagedPass:
+    """One forward pass over chunks of drafts, of any sizes."""
+
+    def __init__(self, chunks: Sequence[Chunk], cache: KeyValueCache) -> None:
         self.cache = cache
-        self._page_size = page_size
-        self._device = device
+        self._page_size = page_size = cache.page_size
+        self._device = device = cache.addresses.device
         self._rows: list[_Row] = []
         self._groups: dict[int | None, list[_Group]] = {}
+        self._ragged: _Ragged | None = None
         slots: list[Any] = []
         num_queries = 0
         for chunk in chunks:
@@ -104,7 +150,66 @@ class PagedPass:
     def num_drafts(self) -> int:
         return len(self._rows)
 
-    def groups(
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        keys, values = self.cache.layer(layer, key, value)
+        keys.index_copy_(0, self.write_slots, key)
+        values.index_copy_(0, self.write_slots, value)
+        if query.is_cuda and query.dtype != torch.float32:
+            return self._attend_ragged(query, keys, values, scaling=scaling, window=window)
+        groups = self._groups_within(
+            window, heads_per_key_head=query.shape[1] // key.shape[1], dtype=query.dtype
+        )
+        return _attend(groups, query, keys, values, scaling=scaling)
+
+    def _attend_ragged(
+        self, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float, window: int | None
+    ) -> Tensor:
+        """By the flash kernel under torch's variable-length attention; causal from the last key."""
+        if self._ragged is None:
+            self._ragged = self._make_ragged()
+        ragged = self._ragged
+        out, *_ = torch.ops.aten._flash_attention_forward(
+            query,
+            keys.index_select(0, ragged.key_slots),
+            values.index_select(0, ragged.key_slots),
+            ragged.query_ends,
+            ragged.key_ends,
+            ragged.longest_query,
+            ragged.longest_key,
+            0.0,
+            True,
+            False,
+            scale=scaling,
+            window_size_left=window - 1 if window else None,
+            window_size_right=0 if window else None,
+        )
+        return out
+
+    def _make_ragged(self) -> _Ragged:
+        num_queries = [row.num_queries for row in self._rows]
+        num_keys = [row.num_keys for row in self._rows]
+        slots = [
+            _slots(numpy.asarray(row.pages), numpy.arange(row.num_keys), self._page_size)
+            for row in self._rows
+        ]
+        return _Ragged(
+            key_slots=self._tensor(numpy.concatenate(slots)),
+            query_ends=self._tensor(numpy.cumsum([0, *num_queries], dtype=numpy.int32)),
+            key_ends=self._tensor(numpy.cumsum([0, *num_keys], dtype=numpy.int32)),
+            longest_query=max(num_queries),
+            longest_key=max(num_keys),
+        )
+
+    def _groups_within(
         self, window: int | None, *, heads_per_key_head: int, dtype: torch.dtype
     ) -> list[_Group]:
         """For the layers whose queries attend to at most `window` keys."""
@@ -188,7 +293,7 @@ def attend_to_pages(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    paged_pass: PagedPass | None = None,
+    paged_pass: "Pass | None" = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """Write the new keys and values to the cache, then attend causally per draft.
@@ -201,14 +306,11 @@ def attend_to_pages(
         raise NotImplementedError(f"{GENERATION_ATTENTION} serves the engine of this package only")
     _refuse_unsupported(module, attention_mask, extras)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-    keys, values = paged_pass.cache.layer(module.layer_idx, key, value)
-    keys.index_copy_(0, paged_pass.write_slots, key)
-    values.index_copy_(0, paged_pass.write_slots, value)
-    groups = paged_pass.groups(
-        sliding_window, heads_per_key_head=query.shape[1] // key.shape[1], dtype=query.dtype
-    )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _attend(groups, query, keys, values, scaling=scale)[None], None
+    attended = paged_pass.attend(
+        module.layer_idx, query, key, value, scaling=scale, window=sliding_window
+    )
+    return attended[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(GENERATION_ATTENTION, attend_to_pages)

@@ -23,4 +23,5 @@ def trainer_settings(settings: Settings) -> TrainerSettings:
         use_kl_loss=common.use_kl_loss,
         kl_loss_coef=common.kl_loss_coef,
         kl_loss_type=common.kl_loss_type,
+        gradient_checkpointing=common.enable_gradient_checkpointing,
     )

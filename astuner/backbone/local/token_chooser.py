@@ -30,7 +30,6 @@ class TokenChooser:
     """
 
     def __init__(self) -> None:
-        self.num_chosen = 0
         self._buffers: list[Tensor] = []
 
     def choose(
@@ -38,24 +37,17 @@ class TokenChooser:
     ) -> Choice:
         """logits (N, V), draws in [0, 1). The result follows `ContinuousBatchingEngine.generate`.
 
-        Raises FloatingPointError for logits that are not finite.
+        Logits that are not finite give log-probabilities that are not.
         """
         cumulative, probs = self._take_buffers(logits)
         self._compute_probs(logits, samplings, probs, scratch=cumulative)
-        torch.cumsum(probs, -1, out=cumulative)
-        total = cumulative[:, -1:]
-        target = total * torch.tensor(draws, device=logits.device, dtype=total.dtype)[:, None]
-        # Rounded up to the total, a draw would fall behind the last token.
-        target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-        ids = torch.searchsorted(cumulative, target, right=True)
+        draw_N = torch.tensor(draws, device=logits.device, dtype=torch.float32)
+        ids = draw(probs, draw_N, scratch=cumulative)
         greedy = [i for i, sampling in enumerate(samplings) if sampling.temperature == 0]
         if greedy:
-            ids[greedy] = logits[greedy].argmax(-1, keepdim=True)
-        logprobs = probs.gather(-1, ids.clamp_(max=probs.shape[-1] - 1)).log()
-        if not bool(logprobs.isfinite().all()):
-            raise FloatingPointError("the model's logits are not finite; its weights diverged")
-        self.num_chosen += len(logprobs)
-        return Choice(ids[:, 0], logprobs[:, 0])
+            ids[greedy] = logits[greedy].argmax(-1)
+        logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
+        return Choice(ids, logprobs)
 
     def _take_buffers(self, logits: Tensor) -> list[Tensor]:
         num_rows = logits.shape[0]
@@ -78,6 +70,20 @@ class TokenChooser:
         ]
         if truncated:
             probs[truncated] = _truncate(probs[truncated], [samplings[i] for i in truncated])
+
+
+def draw(probs: Tensor, draw_N: Tensor, *, scratch: Tensor | None = None) -> Tensor:
+    """Ids (N) at which the running sums of probs (N, V) pass the draws, in [0, 1).
+
+    `scratch` (N, V) float32 is overwritten.
+    """
+    cumulative = torch.cumsum(probs, -1, out=scratch)
+    total = cumulative[:, -1:]
+    target = total * draw_N[:, None]
+    # Rounded up to the total, a draw would fall behind the last token.
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    ids = torch.searchsorted(cumulative, target, right=True)
+    return ids[:, 0].clamp_(max=probs.shape[-1] - 1)
 
 
 def _truncate(probs: Tensor, samplings: Sequence[Sampling]) -> Tensor:

@@ -19,6 +19,7 @@ from astuner.algorithm.loss import AGGREGATIONS, LOSSES
 from astuner.backbone.local.model import (
     TokenScores,
     backward_batch,
+    enable_gradient_checkpointing,
     score_batch,
     verify_packed_pass,
 )
@@ -52,6 +53,8 @@ class TrainerSettings:
     kl_loss_coef: float
     kl_loss_type: str
     """A name in KL_ESTIMATORS."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again in the backward pass instead of kept."""
 
     def __post_init__(self) -> None:
         for name, table in (
@@ -85,6 +88,8 @@ class PolicyTrainer:
         """
         verify_packed_pass(model)
         model.eval()
+        if settings.gradient_checkpointing:
+            enable_gradient_checkpointing(model)
         self.model = model
         self.settings = settings
         self._seed = seed
@@ -111,14 +116,17 @@ class PolicyTrainer:
         record = _StepRecord(
             num_sample_tokens=sum(len(sample.ids) for sample in samples),
             num_packed_tokens=sum(b.num_tokens for mini in mini_batches for b in mini.batches),
+            device=self.model.device,
             progress=on_progress,
         )
-        self.model.eval()
+        # transformers keeps all layers in evaluation mode; dropout is off in either.
+        self.model.train(self.settings.gradient_checkpointing)
         try:
             for mini_batch in mini_batches:
                 self._accumulate(mini_batch, record)
                 record.updates.append(self._optimizer.update())
         finally:
+            self.model.eval()
             self._optimizer.discard_gradients()
         return record.metrics(
             seconds=time.monotonic() - started,
@@ -224,10 +232,15 @@ class _BatchLoss:
 
 
 class _StepRecord:
-    """Sums over the trained tokens of one step."""
+    """Sums over the trained tokens of one step. They stay on the device until they are read."""
 
     def __init__(
-        self, *, num_sample_tokens: int, num_packed_tokens: int, progress: Progress | None
+        self,
+        *,
+        num_sample_tokens: int,
+        num_packed_tokens: int,
+        device: torch.device,
+        progress: Progress | None,
     ) -> None:
         self.updates: list[Update] = []
         self._num_sample_tokens = num_sample_tokens
@@ -236,24 +249,24 @@ class _StepRecord:
         self._progress = progress
         self._num_tokens = 0
         self._num_gaps = 0
-        self._gap_max = 0.0
-        self._sums = dict.fromkeys(("loss", "kl", "clipped", "entropy", "gap"), 0.0)
+        names = ("loss", "kl", "clipped", "entropy", "gap", "gap_max")
+        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
 
     def add(
         self, loss: Tensor, is_clipped_N: Tensor, scores: TokenScores, sampled_logprob_N: Tensor
     ) -> None:
         self._num_tokens += len(is_clipped_N)
-        self._sums["loss"] += loss.item()
-        self._sums["clipped"] += is_clipped_N.sum().item()
-        self._sums["entropy"] += scores.entropy_N.sum().item()
+        self._sums["loss"] += loss.detach()
+        self._sums["clipped"] += is_clipped_N.sum()
+        self._sums["entropy"] += scores.entropy_N.double().sum()
         if not self.updates:
-            gap_N = (scores.logprob_N.detach() - sampled_logprob_N).abs()
+            gap_N = (scores.logprob_N.detach() - sampled_logprob_N).abs().double()
             self._num_gaps += len(gap_N)
-            self._sums["gap"] += gap_N.sum().item()
-            self._gap_max = max(self._gap_max, gap_N.max().item())
+            self._sums["gap"] += gap_N.sum()
+            self._sums["gap_max"] = torch.maximum(self._sums["gap_max"], gap_N.max())
 
     def add_kl(self, kl_N: Tensor) -> None:
-        self._sums["kl"] += kl_N.detach().sum().item()
+        self._sums["kl"] += kl_N.detach().double().sum()
 
     def finish(self, batch: PackedBatch) -> None:
         self._num_done_tokens += batch.num_tokens
@@ -264,13 +277,14 @@ class _StepRecord:
         self, *, seconds: float, learning_rate: float, has_reference: bool
     ) -> dict[str, float]:
         num_tokens, num_updates = max(1, self._num_tokens), max(1, len(self.updates))
+        sums = {name: value.item() for name, value in self._sums.items()}
         metrics = {
-            "train/loss": self._sums["loss"] / num_updates,
+            "train/loss": sums["loss"] / num_updates,
             "train/grad_norm": sum(u.grad_norm for u in self.updates) / num_updates,
-            "train/clip_fraction": self._sums["clipped"] / num_tokens,
-            "train/logprob_gap_mean": self._sums["gap"] / max(1, self._num_gaps),
-            "train/logprob_gap_max": self._gap_max,
-            "train/entropy": self._sums["entropy"] / num_tokens,
+            "train/clip_fraction": sums["clipped"] / num_tokens,
+            "train/logprob_gap_mean": sums["gap"] / max(1, self._num_gaps),
+            "train/logprob_gap_max": sums["gap_max"],
+            "train/entropy": sums["entropy"] / num_tokens,
             "train/tokens": float(self._num_tokens),
             "train/packed_tokens": float(self._num_packed_tokens),
             "train/sample_tokens": float(self._num_sample_tokens),
@@ -279,5 +293,5 @@ class _StepRecord:
             "train/lr": self.updates[-1].learning_rate if self.updates else 0.0,
         }
         if has_reference:
-            metrics["train/kl"] = self._sums["kl"] / num_tokens
+            metrics["train/kl"] = sums["kl"] / num_tokens
         return metrics
