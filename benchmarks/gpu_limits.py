@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
+from astuner.backbone.local.model import use_fused_layers
 from astuner.backbone.local.optimizer import OptimizerSettings
 from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
 from astuner.inference.engine import Sampling
@@ -76,10 +77,13 @@ SHAPES: dict[str, Any] = {
 }
 
 
-def make_model(shape: str) -> PreTrainedModel:
+def make_model(shape: str, *, fused: bool = False) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device("cuda"):
-        return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.bfloat16).eval()
+        model = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.bfloat16).eval()
+    if fused and not use_fused_layers(model):
+        raise SystemExit("--fused: liger-kernel is not installed, or does not know the shape")
+    return model
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -129,7 +133,7 @@ def make_samples(arguments: argparse.Namespace) -> list[TrainSample]:
 
 
 def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
-    model = make_model(arguments.shape)
+    model = make_model(arguments.shape, fused=arguments.fused)
     trainer = PolicyTrainer(
         model,
         TrainerSettings(
@@ -180,7 +184,7 @@ def training_flops(model: PreTrainedModel, arguments: argparse.Namespace) -> flo
 
 
 def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
-    model = make_model(arguments.shape)
+    model = make_model(arguments.shape, fused=arguments.fused)
     config: Any = model.config
     num_tokens = arguments.prompt + arguments.new
     head_size = config.hidden_size // config.num_attention_heads
@@ -251,6 +255,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--max-num-seqs", type=int, help="default: all requests")
+    parser.add_argument("--fused", action="store_true", help="norms and gates by Liger's kernels")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     arguments = parser.parse_args()
     measure = measure_training if arguments.what == "train" else measure_generation

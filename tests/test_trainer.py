@@ -381,7 +381,7 @@ def test_gradient_checkpointing_changes_no_weight(dtype: torch.dtype) -> None:
     samples = bandit_samples(kept)
     trainer(kept).train_step(samples)
     computed: list[bool] = []
-    again.model.layers[0].mlp.register_forward_hook(lambda *_: computed.append(True))
+    again.model.layers[0].mlp.register_forward_pre_hook(lambda *_: computed.append(True))
     policy_trainer = trainer(again, replace(SETTINGS, gradient_checkpointing=True))
     num_before = len(computed)
     policy_trainer.train_step(samples)

@@ -8,7 +8,6 @@ Shapes: N growing completions, padded to the size of the graph; V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from astuner.backbone.local.decode_kernel import decode_attention, write_to_pages
 from astuner.backbone.local.paged_attention import KeyValueCache
-from astuner.backbone.local.scheduler import Chunk
+from astuner.backbone.local.scheduler import Chunk, Draft
 from astuner.backbone.local.token_chooser import draw
 
 _SIZES = (
@@ -44,6 +43,12 @@ _SIZES = (
     1024,
 )
 
+_Row = tuple[Draft | None, int, int]
+"""A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
+
+_PADDING: _Row = (None, 0, 0)
+"""Stands for a row that no completion uses."""
+
 Mode = Literal["plain", "sample", "greedy", "logits"]
 """Drawn at temperature 1; at any temperature; the most probable; or left to the caller."""
 
@@ -52,13 +57,13 @@ class DecodePass:
     """What the attention has to know of one pass; all tensors keep their addresses."""
 
     def __init__(
-        self, buffers: "_Buffers", num_rows: int, addresses: Tensor, page_size: int
+        self, slots: Tensor, tables: Tensor, lengths: Tensor, cache: KeyValueCache
     ) -> None:
-        self._slots = buffers.slots[:num_rows]
-        self._tables = buffers.tables[:num_rows]
-        self._lengths = buffers.lengths[:num_rows]
-        self._addresses = addresses
-        self._page_size = page_size
+        self._slots = slots
+        self._tables = tables
+        self._lengths = lengths
+        self._addresses = cache.addresses
+        self._page_size = cache.page_size
 
     def attend(
         self,
@@ -85,19 +90,16 @@ class DecodePass:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Buffers:
-    """Inputs and outputs of every graph, for the largest batch."""
+class _Input:
+    """A tensor on the GPU that is filled from one on the host, which numpy sees too."""
 
-    ids: Tensor
-    positions: Tensor
-    slots: Tensor
-    lengths: Tensor
-    tables: Tensor
-    inverse_temperature: Tensor
-    draws: Tensor
-    chosen: Tensor
-    """(2, N) float32: ids and log-probabilities."""
+    def __init__(self, *shape: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._host = torch.zeros(shape, dtype=dtype).pin_memory()
+        self.array: Any = self._host.numpy()
+        self.tensor = torch.zeros(shape, dtype=dtype, device=device)
+
+    def upload(self) -> None:
+        self.tensor.copy_(self._host, non_blocking=True)
 
 
 ComputeLogits = Callable[[Tensor, Tensor, DecodePass], Tensor]
@@ -119,13 +121,21 @@ class DecodeGraphs:
         self._compute_logits = compute_logits
         self._cache = cache
         self._page_size = page_size = cache.page_size
-        self._device = device
         sizes = [size for size in _SIZES if size < max_num_seqs]
         self._sizes = [*sizes, max_num_seqs]
-        self._buffers = _make_buffers(max_num_seqs, -(-max_model_len // page_size), device)
+        num_pages = -(-max_model_len // page_size)
+        self._integers = _Input(3, max_num_seqs, dtype=torch.int64, device=device)
+        """Ids, positions and slots."""
+        self._floats = _Input(2, max_num_seqs, dtype=torch.float32, device=device)
+        """Inverse temperatures and draws."""
+        self._tables = _Input(max_num_seqs, num_pages, dtype=torch.int32, device=device)
         # Rows of padding read and write a page that no completion has.
-        self._tables = numpy.full(self._buffers.tables.shape, cache.spare_page, dtype=numpy.int32)
-        self._rows: list[tuple[int, int]] = [(0, 0)] * max_num_seqs
+        self._tables.array[:] = cache.spare_page
+        self._tables.upload()
+        self._rows: list[_Row] = [_PADDING] * max_num_seqs
+        self._row_indices = numpy.arange(max_num_seqs)
+        self._chosen = torch.zeros(2, max_num_seqs, device=device)
+        """Ids and log-probabilities."""
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
         self._pool: Any = None
@@ -145,60 +155,49 @@ class DecodeGraphs:
         """
         num_rows = len(batch)
         size = next(size for size in self._sizes if size >= num_rows)
-        self._fill(batch, size, temperatures, draws)
+        self._fill_tables(batch, size)
+        self._fill_inputs(batch, temperatures if mode == "sample" else (), draws)
         self._graph(size, mode).replay()
         if mode == "logits":
             return self._logits[size][:num_rows]
-        return self._buffers.chosen[:, :num_rows].cpu().numpy()
+        return self._chosen.cpu().numpy()[:, :num_rows]
 
-    def _fill(
-        self,
-        batch: Sequence[Chunk],
-        size: int,
-        temperatures: Sequence[float],
-        draws: Sequence[float],
+    def _fill_inputs(
+        self, batch: Sequence[Chunk], temperatures: Sequence[float], draws: Sequence[float]
     ) -> None:
-        num_rows, page_size = len(batch), self._page_size
-        self._fill_tables(batch, size)
-        position = numpy.zeros(size, dtype=numpy.int64)
-        position[:num_rows] = [chunk.start for chunk in batch]
-        token = numpy.zeros(size, dtype=numpy.int64)
+        num_rows = len(batch)
+        token, position, slot = self._integers.array
         token[:num_rows] = [chunk.draft.ids[-1] for chunk in batch]
-        page = self._tables[numpy.arange(size), position // page_size].astype(numpy.int64)
-        integers = numpy.stack([token, position, page * page_size + position % page_size])
-        floats = numpy.ones((2, size), dtype=numpy.float32)
-        floats[0, :num_rows] = [1 / (temperature or 1) for temperature in temperatures]
-        floats[1, :num_rows] = draws
-        uploaded = self._upload(integers)
-        buffers = self._buffers
-        buffers.ids[:size] = uploaded[0]
-        buffers.positions[:size] = uploaded[1]
-        buffers.slots[:size] = uploaded[2]
-        buffers.lengths[:size] = uploaded[1] + 1
-        uploaded = self._upload(floats)
-        buffers.inverse_temperature[:size] = uploaded[0]
-        buffers.draws[:size] = uploaded[1]
+        position[:num_rows] = [chunk.start for chunk in batch]
+        token[num_rows:] = position[num_rows:] = 0
+        pages = self._tables.array[self._row_indices, position // self._page_size]
+        slot[:] = pages.astype(numpy.int64) * self._page_size + position % self._page_size
+        self._integers.upload()
+        if temperatures:
+            self._floats.array[0, :num_rows] = [1 / temperature for temperature in temperatures]
+        self._floats.array[1, :num_rows] = draws
+        self._floats.upload()
 
     def _fill_tables(self, batch: Sequence[Chunk], size: int) -> None:
         """Bring the rows up to date whose pages changed."""
-        rows = [(id(chunk.draft), len(chunk.draft.pages)) for chunk in batch]
-        rows += [(0, 0)] * (size - len(rows))
-        changed = [index for index, row in enumerate(rows) if row != self._rows[index]]
+        drafts = (chunk.draft for chunk in batch)
+        rows: list[_Row] = [(d, d.num_displaced, len(d.pages)) for d in drafts]
+        rows += [_PADDING] * (size - len(rows))
+        before = self._rows
+        changed = [index for index, row in enumerate(rows) if row != before[index]]
         if not changed:
             return
+        tables = self._tables.array
         for index in changed:
             pages = batch[index].draft.pages if index < len(batch) else ()
-            self._tables[index, : len(pages)] = pages
-            self._tables[index, len(pages) :] = self._cache.spare_page
-            self._rows[index] = rows[index]
-        self._buffers.tables[:size] = self._upload(self._tables[:size])
-
-    def _upload(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).pin_memory().to(self._device, non_blocking=True)
+            tables[index, : len(pages)] = pages
+            tables[index, len(pages) :] = self._cache.spare_page
+            before[index] = rows[index]
+        self._tables.upload()
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
-        self._rows = [(-1, -1)] * len(self._rows)
+        self._rows = [(None, -1, -1)] * len(self._rows)
 
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph:
         if (size, mode) not in self._graphs:
@@ -216,36 +215,22 @@ class DecodeGraphs:
         return self._graphs[size, mode]
 
     def _pass(self, size: int, mode: Mode) -> None:
-        buffers = self._buffers
-        decode_pass = DecodePass(buffers, size, self._cache.addresses, self._page_size)
-        logits = self._compute_logits(buffers.ids[:size], buffers.positions[:size], decode_pass)
+        ids, positions, slots = self._integers.tensor[:, :size]
+        inverse_temperatures, draws = self._floats.tensor[:, :size]
+        lengths = (positions + 1).int()
+        decode_pass = DecodePass(slots, self._tables.tensor[:size], lengths, self._cache)
+        logits = self._compute_logits(ids, positions, decode_pass)
         if mode == "logits":
             self._logits[size] = logits
             return
         if mode == "greedy":
-            ids = logits.argmax(-1)
-            logprobs = logits.float().log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+            chosen = logits.argmax(-1)
+            logprobs = logits.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
         else:
             if mode == "sample":
-                logits = logits * buffers.inverse_temperature[:size, None]
+                logits = logits * inverse_temperatures[:, None]
             probs = torch.softmax(logits, -1, dtype=torch.float32)
-            ids = draw(probs, buffers.draws[:size])
-            logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
-        buffers.chosen[0, :size] = ids
-        buffers.chosen[1, :size] = logprobs
-
-
-def _make_buffers(max_num_seqs: int, num_pages: int, device: torch.device) -> _Buffers:
-    def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=device)
-
-    return _Buffers(
-        ids=zeros(max_num_seqs, dtype=torch.int64),
-        positions=zeros(max_num_seqs, dtype=torch.int64),
-        slots=zeros(max_num_seqs, dtype=torch.int64),
-        lengths=zeros(max_num_seqs, dtype=torch.int32),
-        tables=zeros(max_num_seqs, num_pages, dtype=torch.int32),
-        inverse_temperature=zeros(max_num_seqs, dtype=torch.float32),
-        draws=zeros(max_num_seqs, dtype=torch.float32),
-        chosen=zeros(2, max_num_seqs, dtype=torch.float32),
-    )
+            chosen = draw(probs, draws)
+            logprobs = probs.gather(-1, chosen[:, None])[:, 0].log()
+        self._chosen[0, :size] = chosen
+        self._chosen[1, :size] = logprobs

@@ -34,11 +34,11 @@ def write_to_pages(
         value,
         addresses,
         slots,
+        layer,
         key.stride(0),
         key.stride(1),
         value.stride(0),
         value.stride(1),
-        layer=layer,
         num_heads=num_heads,
         size=size,
         block=triton.next_power_of_2(size),
@@ -78,11 +78,11 @@ def decode_attention(
         lengths,
         part,
         part_lse,
+        layer,
         query.stride(0),
         query.stride(1),
         tables.stride(0),
         scaling * 1.4426950408889634,
-        layer=layer,
         num_heads=num_heads,
         num_key_heads=num_key_heads,
         heads_per_key_head=heads_per_key_head,
@@ -118,17 +118,17 @@ _DTYPES: dict[torch.dtype, Any] = {
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _write(
     key,
     value,
     addresses,
     slots,
+    layer,
     key_row_stride,
     key_head_stride,
     value_row_stride,
     value_head_stride,
-    layer: tl.constexpr,
     num_heads: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
@@ -146,7 +146,7 @@ def _write(
     tl.store(values + place + at, new_value, is_real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _attend(
     query,
     addresses,
@@ -154,11 +154,11 @@ def _attend(
     lengths,
     part,
     part_lse,
+    layer,
     query_row_stride,
     query_head_stride,
     table_stride,
     scaling_log2,
-    layer: tl.constexpr,
     num_heads: tl.constexpr,
     num_key_heads: tl.constexpr,
     heads_per_key_head: tl.constexpr,

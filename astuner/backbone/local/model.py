@@ -4,6 +4,7 @@ The model is a plain transformers module, which generates and trains with the sa
 optimizer and no loss. Shapes: T flat tokens, N trained tokens, D hidden size, V vocabulary.
 """
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,8 +31,12 @@ from astuner.trajectory.samples import TrainSample
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
-_CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**27}
-"""Most logits alive at once, by device: in bfloat16 64 and 256 MiB, and as much of gradient."""
+_CHUNK_ELEMENTS = 2**25
+"""Most logits alive at once on a CPU: in bfloat16 64 MiB, and as much of gradient."""
+
+_CHUNK_SHARE = 128
+"""On a GPU they take at most this part of its memory. Every chunk adds to the gradient of the whole
+output layer, so that few large ones are faster."""
 
 _CACHED_ELEMENTS = 2**20
 """Of these, most that are in float32 at once on a CPU: 4 MiB."""
@@ -206,6 +211,23 @@ def _loading_error(path: str, error: Exception) -> BackboneError:
     )
 
 
+def use_fused_layers(model: PreTrainedModel) -> bool:
+    """Let Liger's kernels compute norms, rotations and gates, if they are installed and fit.
+
+    They run on GPUs only, and compute the same in fewer passes over memory. Returns whether any
+    layer uses them.
+    """
+    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return False
+    from transformers.integrations.liger import apply_liger_kernel
+
+    before = [module.forward for module in model.modules()]
+    kernels = {"rope": True, "rms_norm": True, "swiglu": True}
+    not_ours = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    apply_liger_kernel(model, {**kernels, **not_ours})
+    return any(module.forward != f for module, f in zip(model.modules(), before, strict=True))
+
+
 # --- A packed batch through the model
 
 
@@ -289,8 +311,14 @@ def _predicting_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 
 def _chunks(model: PreTrainedModel, num_tokens: int) -> Iterator[slice]:
     vocabulary = model.config.get_text_config().vocab_size
-    size = max(16, _CHUNK_ELEMENTS.get(model.device.type, 2**25) // vocabulary)
+    size = max(16, _chunk_elements(model.device) // vocabulary)
     return (slice(start, start + size) for start in range(0, num_tokens, size))
+
+
+def _chunk_elements(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _CHUNK_ELEMENTS
+    return torch.cuda.get_device_properties(device).total_memory // _CHUNK_SHARE // 2
 
 
 def _score_chunk(
@@ -317,41 +345,64 @@ def logits_of(model: PreTrainedModel, hidden_ND: Tensor) -> Tensor:
 class _TargetScore(torch.autograd.Function):
     """log softmax(logits / temperature)[target] and entropy, in float32.
 
-    Works through slices of rows and keeps nothing of size V in float32: what a slice needs stays in
-    the processor's cache, and the shares are computed again in the backward pass.
+    Keeps nothing of size V in float32: on a CPU, slices of rows stay in the processor's cache; on a
+    GPU, one kernel reads each row once. The shares are computed again in the backward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits_NV: Tensor, target_N: Tensor, temperature_N: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logprob_N, entropy_N, lse_N = (torch.empty_like(temperature_N) for _ in range(3))
-        for rows in _row_slices(logits_NV):
-            score_NV = logits_NV[rows] / temperature_N[rows, None]
-            top_N1 = score_NV.amax(-1, keepdim=True)
-            score_NV.sub_(top_N1)
-            target_score_N = score_NV.gather(1, target_N[rows, None]).squeeze(1)
-            share_NV = score_NV.exp()
-            total_N = share_NV.sum(-1)
-            log_total_N = total_N.log()
-            logprob_N[rows] = target_score_N - log_total_N
-            entropy_N[rows] = log_total_N - share_NV.mul_(score_NV).sum(-1) / total_N
-            lse_N[rows] = top_N1.squeeze(1) + log_total_N
-        ctx.save_for_backward(logits_NV, target_N, temperature_N, lse_N)
-        ctx.mark_non_differentiable(entropy_N)
-        return logprob_N, entropy_N
+        if logits_NV.is_cuda:
+            from astuner.backbone.local.score_kernel import score_rows
+
+            scored = score_rows(logits_NV, target_N, temperature_N)
+        else:
+            scored = _score_rows(logits_NV, target_N, temperature_N)
+        ctx.save_for_backward(logits_NV, target_N, temperature_N, scored[2])
+        ctx.mark_non_differentiable(scored[1])
+        return scored[0], scored[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        logits_NV, target_N, temperature_N, lse_N = ctx.saved_tensors
-        slope_N = grads[0] / temperature_N
-        gradient_NV = torch.empty_like(logits_NV)
-        for rows in _row_slices(logits_NV):
-            share_NV = logits_NV[rows] / temperature_N[rows, None]
-            share_NV.sub_(lse_N[rows, None]).exp_().mul_(-slope_N[rows, None])
-            share_NV.scatter_add_(1, target_N[rows, None], slope_N[rows, None])
-            gradient_NV[rows] = share_NV
-        return gradient_NV, None, None
+        if grads[0].is_cuda:
+            from astuner.backbone.local.score_kernel import score_gradient
+
+            return score_gradient(*ctx.saved_tensors, grads[0].contiguous()), None, None
+        return _score_gradient(*ctx.saved_tensors, grads[0]), None, None
+
+
+def _score_rows(
+    logits_NV: Tensor, target_N: Tensor, temperature_N: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of the target, entropy and log-sum-exp of each row."""
+    logprob_N, entropy_N, lse_N = (torch.empty_like(temperature_N) for _ in range(3))
+    for rows in _row_slices(logits_NV):
+        score_NV = logits_NV[rows] / temperature_N[rows, None]
+        top_N1 = score_NV.amax(-1, keepdim=True)
+        score_NV.sub_(top_N1)
+        target_score_N = score_NV.gather(1, target_N[rows, None]).squeeze(1)
+        share_NV = score_NV.exp()
+        total_N = share_NV.sum(-1)
+        log_total_N = total_N.log()
+        logprob_N[rows] = target_score_N - log_total_N
+        entropy_N[rows] = log_total_N - share_NV.mul_(score_NV).sum(-1) / total_N
+        lse_N[rows] = top_N1.squeeze(1) + log_total_N
+    return logprob_N, entropy_N, lse_N
+
+
+def _score_gradient(
+    logits_NV: Tensor, target_N: Tensor, temperature_N: Tensor, lse_N: Tensor, slope_N: Tensor
+) -> Tensor:
+    """The gradient of the logits, where `slope_N` is that of the log-probabilities."""
+    slope_N = slope_N / temperature_N
+    gradient_NV = torch.empty_like(logits_NV)
+    for rows in _row_slices(logits_NV):
+        share_NV = logits_NV[rows] / temperature_N[rows, None]
+        share_NV.sub_(lse_N[rows, None]).exp_().mul_(-slope_N[rows, None])
+        share_NV.scatter_add_(1, target_N[rows, None], slope_N[rows, None])
+        gradient_NV[rows] = share_NV
+    return gradient_NV
 
 
 def _row_slices(logits_NV: Tensor) -> Iterator[slice]:

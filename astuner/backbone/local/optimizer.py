@@ -155,9 +155,13 @@ class MasterAdamW:
         return self._settings.learning_rate * share
 
     def _write_weights(self) -> None:
-        for name, parameter in self._parameters.items():
-            if parameter.dtype != torch.float32:
-                parameter.copy_(self._masters[name])
+        pairs = [
+            (parameter, self._masters[name])
+            for name, parameter in self._parameters.items()
+            if parameter.dtype != torch.float32
+        ]
+        if pairs:
+            torch._foreach_copy_(*(list(side) for side in zip(*pairs, strict=True)))
 
 
 def _master(parameter: nn.Parameter) -> nn.Parameter:

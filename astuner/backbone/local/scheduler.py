@@ -8,7 +8,7 @@ depends on the order of `add` and on the tokens only, never on time.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from astuner.backbone.local.pages import NOTHING, Pages
 
@@ -34,6 +34,8 @@ class Draft:
     """Leading pages that others can use."""
     published: int = NOTHING
     """Names their content."""
+    num_displaced: int = 0
+    """How often it lost its pages."""
 
     @property
     def num_unread(self) -> int:
@@ -42,13 +44,13 @@ class Draft:
 
     @property
     def is_finished(self) -> bool:
-        if len(self.ids) == self.num_prompt:
+        num_tokens = len(self.ids)
+        if num_tokens == self.num_prompt:
             return False
-        return len(self.ids) >= self.max_tokens or self.ids[-1] in self.stop_ids
+        return num_tokens >= self.max_tokens or self.ids[-1] in self.stop_ids
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens of one draft in a forward pass."""
 
     draft: Draft
@@ -84,20 +86,22 @@ class Scheduler:
         Pieces of prompts while there are unread ones, else one token of each running draft. Empty
         only without work.
         """
-        self._admit()
-        if any(draft.num_unread > 1 for draft in self._running):
-            return self._read()
-        return self._grow()
+        if self._waiting:
+            self._admit()
+        return self._grow() or self._read()
 
     def finish_pass(self, batch: Sequence[Chunk]) -> list[Draft]:
         """Take note that the batch is computed and the sampled tokens are appended.
 
         Returns the drafts that are finished; they hold nothing any more.
         """
-        for chunk in batch:
-            chunk.draft.num_cached = chunk.end
-            self._publish(chunk.draft)
-        finished = [chunk.draft for chunk in batch if chunk.draft.is_finished]
+        page_size, finished = self._pages.page_size, []
+        for draft, _, end in batch:
+            draft.num_cached = end
+            if (draft.num_published + 1) * page_size <= end:
+                self._publish(draft)
+            if draft.is_finished:
+                finished.append(draft)
         if finished:
             self.remove(finished)
         return finished
@@ -145,11 +149,16 @@ class Scheduler:
         return batch
 
     def _grow(self) -> list[Chunk]:
-        return [
-            Chunk(draft, draft.num_cached, len(draft.ids))
-            for draft in self._each_running()
-            if self._make_room(draft, len(draft.ids))
-        ]
+        """The last token of every running draft; empty where one has more than that unread."""
+        page_size = self._pages.page_size
+        batch = []
+        for draft in self._each_running():
+            start, end = draft.num_cached, len(draft.ids)
+            if end - start > 1:
+                return []
+            if end <= len(draft.pages) * page_size or self._make_room(draft, end):
+                batch.append(Chunk(draft, start, end))
+        return batch
 
     def _each_running(self) -> Iterator[Draft]:
         """In the order of admission; room is made by displacing the last ones meanwhile."""
@@ -205,6 +214,7 @@ class Scheduler:
         draft.pages = []
         draft.num_cached = draft.num_published = 0
         draft.published = NOTHING
+        draft.num_displaced += 1
 
     def _num_pages(self, num_tokens: int) -> int:
         return -(-num_tokens // self._pages.page_size)
