@@ -81,8 +81,8 @@ def make_model(shape: str, *, fused: bool = False) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.bfloat16).eval()
-    if fused and not use_fused_layers(model):
-        raise SystemExit("--fused: liger-kernel is not installed, or does not know the shape")
+    if fused:
+        use_fused_layers(model)
     return model
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from astuner.backbone.local.model import choose_padding_token, load_policy
 from astuner.errors import AstunerError, BackboneError, ConfigError
@@ -148,3 +148,25 @@ def test_a_hub_name_that_cannot_be_reached_says_what_to_do() -> None:
 def test_an_unknown_dtype_lists_the_known_ones(saved: Path) -> None:
     with pytest.raises(ConfigError, match="auto, bfloat16 or float32"):
         load_policy(str(saved), dtype="float16")  # type: ignore[arg-type]  # what a YAML may hold
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_torch_was_built_for(folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match=r"model\.device is cuda, but torch .* finds no GPU"):
+        load_policy(str(folder), dtype="auto", device="cuda")
+
+
+def test_kernels_for_gpus_are_refused_without_one(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.use_liger is true, but the device is cpu"):
+        load_policy(str(folder), dtype="float32", device="cpu", use_liger=True)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<new{i}>" for i in range(7)])
+    tokenizer.save_pretrained(tmp_path / "model")
+    message = rf"has {len(tokenizer)} tokens, but the model's embedding only {len(tokenizer) - 7}"
+    with pytest.raises(ConfigError, match=message):
+        load_policy(str(tmp_path / "model"), dtype="float32")

@@ -41,6 +41,12 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         description="Type of the weights while computing; auto: bfloat16 where the hardware has it."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        description="Where the backbones local and debug compute; auto: the GPU if there is one."
+    )
+    use_liger: bool | None = Field(
+        description="Norms and gates by Liger's kernels on a GPU; null: where it is installed."
+    )
 
 
 class DataSettings(Section):

@@ -136,7 +136,10 @@ class _Loop:
         """The weights that the run started from; None where no divergence is measured."""
         if not self._config.trainer_common.use_kl_loss:
             return None
-        return load_policy(base, dtype=self._config.model.dtype).model
+        model = self._config.model
+        return load_policy(
+            base, dtype=model.dtype, device=model.device, use_liger=model.use_liger
+        ).model
 
     async def run_steps(self, interrupt: Interrupt) -> None:
         """All steps with their validations and checkpoints, until `interrupt` asks for an end."""

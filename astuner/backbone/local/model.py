@@ -5,6 +5,7 @@ optimizer and no loss. Shapes: T flat tokens, N trained tokens, D hidden size, V
 """
 
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from astuner.backbone.local.packed_attention import packed_attention_enabled
 from astuner.backbone.local.packing import PackedBatch, pack
 from astuner.errors import BackboneError, ConfigError
 from astuner.trajectory.samples import TrainSample
+
+logger = logging.getLogger(__name__)
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -63,11 +66,13 @@ class LoadedModel:
 # --- Loading
 
 
-def load_policy(path: str, *, dtype: DtypeName, device: str = "auto") -> LoadedModel:
+def load_policy(
+    path: str, *, dtype: DtypeName, device: str = "auto", use_liger: bool | None = None
+) -> LoadedModel:
     """Load a causal language model and its tokenizer from a folder or by its name on the hub.
 
     `dtype="auto"` is bfloat16 where the hardware computes in it, else float32; `device="auto"` is
-    the first GPU, else the CPU. Raises ConfigError for what the user can mend (a folder that is
+    the first GPU, else the CPU; `use_liger=None` where it is installed. Raises ConfigError for what the user can mend (a folder that is
     missing or incomplete, a model without chat template) and BackboneError where loading failed.
     """
     transformers_logging.disable_progress_bar()
@@ -87,8 +92,11 @@ def load_policy(path: str, *, dtype: DtypeName, device: str = "auto") -> LoadedM
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _loading_error(path, error) from error
     _check_weights(path, loading)
+    _check_vocabulary(path, model, tokenizer)
     cast(nn.Module, model).to(place)
     model.eval()
+    if use_liger is not False:
+        use_fused_layers(model, is_asked=use_liger is True)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -99,9 +107,16 @@ def load_policy(path: str, *, dtype: DtypeName, device: str = "auto") -> LoadedM
 
 
 def _device_name(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise ConfigError(
+            f"model.device is {device}, but torch {torch.__version__} finds no GPU; it was built "
+            f"{built}. Install a CUDA build of torch and see whether `nvidia-smi` works, or set "
+            "model.device: cpu"
+        )
+    return device
 
 
 def _compute_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -111,6 +126,12 @@ def _compute_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in named:
         raise ConfigError(
             f"loading the model: dtype {dtype!r} is not known; use auto, bfloat16 or float32"
+        )
+    if dtype == "bfloat16" and not _computes_in_bfloat16(device):
+        logger.warning(
+            "model.dtype is bfloat16, which this %s has no instructions for: it computes in "
+            "float32 and rounds, which is slow; model.dtype: auto takes float32",
+            device.type,
         )
     return named[dtype]
 
@@ -198,6 +219,18 @@ def _check_weights(path: str, loading: dict[str, Any]) -> None:
         )
 
 
+def _check_vocabulary(
+    path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    num_rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    if len(tokenizer) > num_rows:
+        raise ConfigError(
+            f"loading the model: the tokenizer of {path} has {len(tokenizer)} tokens, but the "
+            f"model's embedding only {num_rows}; they are not of the same model, or tokens were "
+            "added without `resize_token_embeddings`"
+        )
+
+
 def _loading_error(path: str, error: Exception) -> BackboneError:
     where = "folder" if Path(path).expanduser().is_dir() else "hub name"
     advice = "see whether its files are whole" if where == "folder" else (
@@ -211,13 +244,18 @@ def _loading_error(path: str, error: Exception) -> BackboneError:
     )
 
 
-def use_fused_layers(model: PreTrainedModel) -> bool:
+def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
     """Let Liger's kernels compute norms, rotations and gates, if they are installed and fit.
 
     They run on GPUs only, and compute the same in fewer passes over memory. Returns whether any
-    layer uses them.
+    layer uses them. Raises ConfigError when that is asked for and cannot be.
     """
     if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        if is_asked:
+            raise ConfigError(
+                f"model.use_liger is true, but the device is {model.device.type} and liger-kernel "
+                "is for GPUs, or it is not installed: pip install 'astuner[gpu]'"
+            )
         return False
     from transformers.integrations.liger import apply_liger_kernel
 

@@ -67,7 +67,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     Raises ConfigError or BackboneError when that is not a usable chat model.
     """
     model, rollout = run.settings.model, run.settings.rollout
-    policy = load_policy(source, dtype=model.dtype)
+    policy = load_policy(source, dtype=model.dtype, device=model.device, use_liger=model.use_liger)
     _check_context(policy, rollout.max_model_len)
     template = ChatTemplate(policy.tokenizer, extra_stop_ids=_end_ids(policy))
     engine = _make_engine(policy, rollout, source, weight_version)
