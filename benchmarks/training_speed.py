@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from astuner.algorithm.loss import ppo_clip
+from astuner.algorithm.loss import LossInputs, ppo_clip
 from astuner.backbone.local.model import LoadedModel, load_policy
 from astuner.backbone.local.optimizer import MasterAdamW, OptimizerSettings
 from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
@@ -162,13 +162,14 @@ def padded_backward(
     logprob_BTV = logits_BTV[:, :-1].float().log_softmax(-1)
     logprob_BT = logprob_BTV.gather(2, ids_BT[:, 1:, None]).squeeze(2)
     advantage_B1 = torch.tensor([[sample.advantage] for sample in samples], device=device)
-    loss_BT = ppo_clip(
-        logprob_BT,
-        sampled_BT[:, 1:],
+    inputs = LossInputs(
+        logprobs_N=logprob_BT,
+        old_logprobs_N=sampled_BT[:, 1:],
         advantages_N=advantage_B1,
         clip_low=0.2,
         clip_high=0.2,
-    ).loss_N
+    )
+    loss_BT = ppo_clip(inputs).loss_N
     (loss_BT * mask_BT[:, 1:]).sum().div(num_trained).backward()
 
 

@@ -15,12 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.algorithm.kl import KL_ESTIMATORS
-from astuner.algorithm.loss import AGGREGATIONS
+from astuner.algorithm.loss import AGGREGATIONS, IMPORTANCE_WEIGHTS, LOSSES
 from astuner.config import LoadedConfig, Settings, describe_unused, load_config, save_resolved
-from astuner.config.check import LOCAL_LOSS_AGG_MODES, find_problems
+from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER
 from astuner.config.schema import (
+    ADVANTAGE_NAMES,
     BACKBONE_NAMES,
+    POLICY_LOSS_NAMES,
     AlgorithmSettings,
     RolloutSettings,
     Section,
@@ -548,12 +550,6 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
     ("astuner.rollout.temperature", 0.0, ["temperature = 0.0", "above 0"], TRAINING),
     ("astuner.rollout.top_p", 0.9, ["top_p = 0.9", "astuner.backbone = 'local'"], [LOCAL]),
     (
-        "astuner.trainer_common.algorithm.use_kl_in_reward",
-        True,
-        ["use_kl_in_reward = True", "not supported by astuner.backbone = 'local'"],
-        [LOCAL],
-    ),
-    (
         "astuner.rollout.agentscope_workflow",
         None,
         ["agentscope_workflow = None", "no workflow to run"],
@@ -579,9 +575,9 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
         BACKBONE_NAMES,
     ),
     (
-        "astuner.trainer_common.algorithm.loss_agg_mode",
-        "seq-mean-token-sum",
-        ["loss_agg_mode = 'seq-mean-token-sum'", "astuner.backbone = 'local'"],
+        "astuner.trainer_common.algorithm.overlong_buffer_length",
+        99_999,
+        ["overlong_buffer_length = 99999", "data.max_response_length = 15000"],
         [LOCAL],
     ),
 ]
@@ -604,8 +600,11 @@ def test_a_broken_rule_names_the_keys_and_values(
 
 def test_local_accepts_exactly_what_the_algorithms_implement() -> None:
     fields = AlgorithmSettings.model_fields
-    assert set(get_args(fields["adv_estimator"].annotation)) == set(ADVANTAGES)
-    assert set(LOCAL_LOSS_AGG_MODES) == set(AGGREGATIONS)
+    assert set(ADVANTAGE_NAMES) == set(ADVANTAGES)
+    assert set(POLICY_LOSS_NAMES) == set(LOSSES)
+    assert set(get_args(fields["loss_agg_mode"].annotation)) == set(AGGREGATIONS)
+    weights = get_args(get_args(fields["rollout_importance_weight"].annotation)[0])
+    assert set(weights) == set(IMPORTANCE_WEIGHTS)
     kinds = TrainerSettings.model_fields["kl_loss_type"].annotation
     assert set(get_args(kinds)) == set(KL_ESTIMATORS)
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from astuner.config.schema import Settings
 
 TRAINING_BACKBONES = ("local", "verl", "trinity")
-LOCAL_LOSS_AGG_MODES = ("token-mean", "seq-mean-token-mean")
-"""What the backbone `local` implements; a test holds it against `algorithm.loss`."""
 
 
 def find_problems(settings: Settings, origin: Callable[[str], str]) -> list[str]:
@@ -117,15 +115,11 @@ def _local(settings: Settings, show: Show) -> Iterator[str]:
             f"{show('astuner.rollout.top_p')} on {show('astuner.backbone')}: training needs the "
             f"log-probabilities of the whole distribution; use 1.0"
         )
-    if settings.trainer_common.algorithm.use_kl_in_reward:
+    buffer = settings.trainer_common.algorithm.overlong_buffer_length
+    if buffer is not None and buffer > settings.data.max_response_length:
         yield (
-            f"{show('astuner.trainer_common.algorithm.use_kl_in_reward')} is not supported by "
-            f"{show('astuner.backbone')}; use astuner.trainer_common.use_kl_loss"
-        )
-    if settings.trainer_common.algorithm.loss_agg_mode not in LOCAL_LOSS_AGG_MODES:
-        yield (
-            f"{show('astuner.trainer_common.algorithm.loss_agg_mode')} is not supported by "
-            f"{show('astuner.backbone')}; use {' or '.join(LOCAL_LOSS_AGG_MODES)}"
+            f"{show('astuner.trainer_common.algorithm.overlong_buffer_length')} is more than "
+            f"{show('astuner.data.max_response_length')}; lower the first or raise the second"
         )
 
 

@@ -50,14 +50,18 @@ class RolloutPool:
         step: int,
         is_validation: bool,
         on_episode: OnEpisode,
+        first_index: int = 0,
     ) -> list[Group]:
         """Roll out `num_repeat` episodes of each task; one group per task, in order.
 
+        `first_index` counts the tasks of the step before these, for the names of the episodes.
         `on_episode` is called as each one ends. Raises BackboneError as soon as more episodes than
         allowed have failed, naming the commonest reason.
         """
         plans = [
-            _plan(task, index, step=step, attempt=attempt, is_validation=is_validation)
+            _plan(
+                task, first_index + index, step=step, attempt=attempt, is_validation=is_validation
+            )
             for index, task in enumerate(tasks)
             for attempt in range(num_repeat)
         ]

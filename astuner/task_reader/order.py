@@ -60,11 +60,12 @@ class TaskOrder:
         """Of the batch that `next_batch` last gave; counts from 0."""
         return self._epoch
 
-    def next_batch(self) -> list[int]:
-        """Indices of the next `batch_size` tasks, all different."""
-        if self._position + self._batch_size > self._num_tasks:
+    def next_batch(self, count: int | None = None) -> list[int]:
+        """Indices of the next `count` tasks, by default `batch_size`, all different."""
+        count = self._batch_size if count is None else count
+        if self._position + count > self._num_tasks:
             self._start_epoch(self._epoch + 1)
-        start, self._position = self._position, self._position + self._batch_size
+        start, self._position = self._position, self._position + count
         return self._indices[start : self._position]
 
     def state(self) -> dict[str, int]:

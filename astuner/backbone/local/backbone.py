@@ -13,10 +13,17 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from astuner.algorithm.advantage import ADVANTAGES
+from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
+from astuner.algorithm.penalty import overlong_penalty
 from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
-from astuner.backbone.local.batch import make_batch, rollout_metrics
+from astuner.backbone.local.batch import (
+    RewardOf,
+    is_useful,
+    judged_reward,
+    make_batch,
+    rollout_metrics,
+)
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.model import load_policy
 from astuner.backbone.local.run_state import RunState
@@ -26,12 +33,14 @@ from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.validation import Validation, validate
 from astuner.console import duration, step_line
-from astuner.errors import AstunerError, BackboneError
+from astuner.errors import AstunerError, BackboneError, ConfigError
+from astuner.imports import load_object
 from astuner.logview.record import episode_to_record
 from astuner.rollout.pool import commonest_failure
 from astuner.run_dir import EpisodeKind, append_json_line
 from astuner.task_reader.order import TaskOrder
 from astuner.trajectory.episode import Episode, Group
+from astuner.trajectory.samples import make_samples
 from astuner.types import Task
 
 
@@ -80,6 +89,8 @@ class _Loop:
         self._validation = validation[: config.data.max_validation_tasks]
         self._order = self._make_order(saved)
         self._num_steps = self._count_steps()
+        self._advantage = self._load_advantage()
+        self._max_response_tokens = config.data.max_response_length
         self._console.say(
             f"tasks: {len(training)} for training, {len(self._validation)} for validation; "
             f"{self._num_steps} steps of {config.data.train_batch_size} tasks x "
@@ -120,7 +131,7 @@ class _Loop:
         self._policy, self._engine = loaded.policy, loaded.engine
         self._trainer = PolicyTrainer(
             loaded.policy.model,
-            trainer_settings(self._config),
+            trainer_settings(self._config, policy_loss=self._own_function("policy_loss")),
             seed=self._config.trainer_common.seed,
             reference=self._load_reference(base) if saved else None,
         )
@@ -132,9 +143,29 @@ class _Loop:
             expect_callers=loaded.engine.expect_callers,
         )
 
+    def _load_advantage(self) -> AdvantageFunction:
+        function = self._own_function("adv_estimator")
+        if function is None:
+            return ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator]
+        return lambda groups: checked_advantages(function, groups)
+
+    def _own_function(self, setting: str) -> Any:
+        """The user's function, where the setting names one by its path."""
+        value = getattr(self._config.trainer_common.algorithm, setting)
+        if "->" not in value:
+            return None
+        function = load_object(value, search_dirs=self._run.search_dirs)
+        if not callable(function):
+            raise ConfigError(
+                f"trainer_common.algorithm.{setting}: {value} is {type(function).__name__}, "
+                "expected a function"
+            )
+        return function
+
     def _load_reference(self, base: str) -> PreTrainedModel | None:
         """The weights that the run started from; None where no divergence is measured."""
-        if not self._config.trainer_common.use_kl_loss:
+        common = self._config.trainer_common
+        if not (common.use_kl_loss or common.algorithm.use_kl_in_reward):
             return None
         model = self._config.model
         return load_policy(
@@ -173,12 +204,12 @@ class _Loop:
     async def _run_step(self) -> None:
         started = time.monotonic()
         step = self._state.step + 1
-        tasks = [self._training[index] for index in self._order.next_batch()]
-        groups, rollout = await self._roll_out(tasks)
+        groups, rollout = await self._collect_groups()
         batch = make_batch(
             groups,
-            advantage=ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator],
+            advantage=self._advantage,
             max_sequences=self._config.rollout.multi_turn.max_sample_per_task,
+            reward_of=self._trained_reward(groups),
         )
         self._console.phase(f"step {step}/{self._num_steps}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
@@ -220,21 +251,70 @@ class _Loop:
             best=best,
         )
 
-    async def _roll_out(self, tasks: Sequence[Task]) -> tuple[list[Group], dict[str, float]]:
+    async def _collect_groups(self) -> tuple[list[Group], dict[str, float | None]]:
+        """Roll out a batch of tasks; with dynamic sampling, more for each group without spread.
+
+        Returns at most a batch of groups, and the metrics of all that were rolled out.
+        """
+        size = self._config.data.train_batch_size
+        max_refills = self._config.trainer_common.algorithm.dynamic_sampling_max_batches
+        started, unsettled = time.monotonic(), self._engine.unsettled_passes
+        num_refills = 0
+        async with self._engine.serving():
+            groups = await self._roll_out(size, first_index=0)
+            while num_refills < max_refills:
+                num_missing = size - sum(map(is_useful, groups))
+                if num_missing <= 0:
+                    break
+                groups += await self._roll_out(num_missing, first_index=len(groups))
+                num_refills += 1
+        metrics: dict[str, float | None] = {
+            **rollout_metrics(groups, seconds=time.monotonic() - started),
+            "rollout/unsettled_passes": self._engine.unsettled_passes - unsettled,
+            "rollout/refills": num_refills,
+        }
+        return sorted(groups, key=is_useful, reverse=True)[:size], metrics
+
+    async def _roll_out(self, num_tasks: int, *, first_index: int) -> list[Group]:
         num_repeat, step = self._config.rollout.num_repeat, self._state.step + 1
         self._console.phase(f"step {step}/{self._num_steps}: rollout")
-        started, unsettled = time.monotonic(), self._engine.unsettled_passes
-        async with self._engine.serving():
-            groups = await self._pool.run(
-                tasks,
-                num_repeat=num_repeat,
-                step=step,
-                is_validation=False,
-                on_episode=self._episode_writer("train", step, len(tasks) * num_repeat),
+        tasks = [self._training[index] for index in self._order.next_batch(num_tasks)]
+        return await self._pool.run(
+            tasks,
+            num_repeat=num_repeat,
+            step=step,
+            is_validation=False,
+            on_episode=self._episode_writer("train", step, len(tasks) * num_repeat),
+            first_index=first_index,
+        )
+
+    def _trained_reward(self, groups: Sequence[Group]) -> RewardOf:
+        """The judge's reward less the penalties that the settings ask for."""
+        algorithm, max_tokens = self._config.trainer_common.algorithm, self._max_response_tokens
+        max_sequences = self._config.rollout.multi_turn.max_sample_per_task
+        divergences: dict[str, float] = {}
+        if algorithm.use_kl_in_reward:
+            unweighted = [
+                sample
+                for group in groups
+                for episode in group.judged
+                for sample in make_samples(episode, advantage=0.0, max_sequences=max_sequences)[0]
+            ]
+            divergences = self._trainer.reference_divergences(unweighted)
+
+        def reward_of(episode: Episode) -> float:
+            reward = judged_reward(episode) - divergences.get(episode.episode_id, 0.0)
+            if algorithm.overlong_buffer_length is None:
+                return reward
+            is_cut = episode.context_overflow
+            return reward - overlong_penalty(
+                max_tokens if is_cut else episode.num_sampled_tokens,
+                max_tokens=max_tokens,
+                buffer=algorithm.overlong_buffer_length,
+                factor=algorithm.overlong_penalty_factor,
             )
-        metrics = rollout_metrics(groups, seconds=time.monotonic() - started)
-        metrics["rollout/unsettled_passes"] = self._engine.unsettled_passes - unsettled
-        return groups, metrics
+
+        return reward_of
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""

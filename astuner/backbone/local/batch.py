@@ -3,13 +3,16 @@
 Pure: no model, no files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from astuner.algorithm.advantage import AdvantageFunction, has_spread
 from astuner.algorithm.metrics import mean
-from astuner.trajectory.episode import Group
+from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.samples import TrainSample, make_samples
+
+RewardOf = Callable[[Episode], float]
+"""The reward that an episode is trained on: the judge's, less penalties."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,34 +21,52 @@ class Batch:
 
     samples: tuple[TrainSample, ...]
     num_flat_groups: int
-    """Groups left out because their rewards are all equal."""
+    """Groups whose rewards are all equal."""
     num_small_groups: int
     """Groups left out because fewer than two of their episodes have a verdict."""
     num_dropped_sequences: int
     """Sequences beyond rollout.multi_turn.max_sample_per_task."""
 
 
+def judged_reward(episode: Episode) -> float:
+    """Of an episode with a verdict."""
+    assert episode.verdict is not None
+    return episode.verdict.reward
+
+
+def is_useful(group: Group) -> bool:
+    """Whether some of its episodes did better than others."""
+    rewards = [judged_reward(episode) for episode in group.judged]
+    return len(rewards) > 1 and has_spread(rewards)
+
+
 def make_batch(
-    groups: Sequence[Group], *, advantage: AdvantageFunction, max_sequences: int
+    groups: Sequence[Group],
+    *,
+    advantage: AdvantageFunction,
+    max_sequences: int,
+    reward_of: RewardOf = judged_reward,
 ) -> Batch:
-    """Give every judged episode of a group with spread its advantage and its samples."""
+    """Give every judged episode its advantage and its samples.
+
+    Groups with fewer than two verdicts are left out, and episodes with advantage 0, which teach
+    nothing.
+    """
+    usable = [group for group in groups if len(group.judged) > 1]
+    rewards = [[reward_of(episode) for episode in group.judged] for group in usable]
     samples: list[TrainSample] = []
-    num_flat = num_small = num_dropped = 0
-    for group in groups:
-        rewards = [episode.verdict.reward for episode in group.judged if episode.verdict]
-        if len(rewards) < 2:
-            num_small += 1
-        elif not has_spread(rewards):
-            num_flat += 1
-        else:
-            for episode, value in zip(group.judged, advantage(rewards), strict=True):
-                made, dropped = make_samples(episode, advantage=value, max_sequences=max_sequences)
-                samples += made
-                num_dropped += dropped
+    num_dropped = 0
+    for group, advantages in zip(usable, advantage(rewards) if usable else [], strict=True):
+        for episode, value in zip(group.judged, advantages, strict=True):
+            if value == 0:
+                continue
+            made, dropped = make_samples(episode, advantage=value, max_sequences=max_sequences)
+            samples += made
+            num_dropped += dropped
     return Batch(
         samples=tuple(samples),
-        num_flat_groups=num_flat,
-        num_small_groups=num_small,
+        num_flat_groups=sum(not has_spread(of_group) for of_group in rewards),
+        num_small_groups=len(groups) - len(usable),
         num_dropped_sequences=num_dropped,
     )
 

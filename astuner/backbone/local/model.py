@@ -72,8 +72,9 @@ def load_policy(
     """Load a causal language model and its tokenizer from a folder or by its name on the hub.
 
     `dtype="auto"` is bfloat16 where the hardware computes in it, else float32; `device="auto"` is
-    the first GPU, else the CPU; `use_liger=None` where it is installed. Raises ConfigError for what the user can mend (a folder that is
-    missing or incomplete, a model without chat template) and BackboneError where loading failed.
+    the first GPU, else the CPU; `use_liger=None` where it is installed. Raises ConfigError for what
+    the user can mend (a folder that is missing or incomplete, a model without chat template) and
+    BackboneError where loading failed.
     """
     transformers_logging.disable_progress_bar()
     place = torch.device(_device_name(device))

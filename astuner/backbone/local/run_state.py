@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from astuner import __version__
 from astuner.config.schema import Settings
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
@@ -69,7 +68,6 @@ def to_record(state: RunState, settings: Settings, tasks: Sequence[Task]) -> dic
     """What a checkpoint holds of the run."""
     return {
         "format": _FORMAT,
-        "astuner": __version__,
         "step": state.step,
         "base_model": settings.model.path,
         "tasks": fingerprint(tasks),
@@ -82,9 +80,9 @@ def from_record(record: Mapping[str, Any]) -> RunState:
     """Raises BackboneError for a record of another format."""
     if record.get("format") != _FORMAT:
         raise BackboneError(
-            f"its format is {record.get('format')!r}, this version of astuner ({__version__}) "
-            f"reads {_FORMAT}; go on with version {record.get('astuner')}, or start a new run with "
-            "the checkpoint as model.path"
+            f"its format is {record.get('format')!r}, this version of astuner reads {_FORMAT}; go "
+            "on with the version that wrote it, or start a new run with the checkpoint as "
+            "model.path"
         )
     return RunState(**record["state"])
 

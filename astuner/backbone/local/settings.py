@@ -1,12 +1,16 @@
 """From astuner's settings to the local trainer's: one line each."""
 
+from astuner.algorithm.loss import PolicyLoss
 from astuner.backbone.local.optimizer import OptimizerSettings
 from astuner.backbone.local.trainer import TrainerSettings
 from astuner.config.schema import Settings
 
 
-def trainer_settings(settings: Settings) -> TrainerSettings:
-    common = settings.trainer_common
+def trainer_settings(
+    settings: Settings, *, policy_loss: PolicyLoss | None = None
+) -> TrainerSettings:
+    """`policy_loss` is the user's own, where the settings name one by its path."""
+    common, algorithm = settings.trainer_common, settings.trainer_common.algorithm
     return TrainerSettings(
         optimizer=OptimizerSettings(
             learning_rate=common.optim.lr,
@@ -16,10 +20,15 @@ def trainer_settings(settings: Settings) -> TrainerSettings:
         ),
         mini_batch_num=common.mini_batch_num,
         max_token_len_per_gpu=common.max_token_len_per_gpu or settings.rollout.max_model_len,
-        policy_loss="ppo_clip",
-        loss_aggregation=common.algorithm.loss_agg_mode,
-        clip_low=common.algorithm.clip_ratio_low,
-        clip_high=common.algorithm.clip_ratio_high,
+        policy_loss=policy_loss or algorithm.policy_loss,
+        loss_aggregation=algorithm.loss_agg_mode,
+        max_response_tokens=settings.data.max_response_length,
+        counts_by_episode=algorithm.loss_unit == "episode",
+        clip_low=algorithm.clip_ratio_low,
+        clip_high=algorithm.clip_ratio_high,
+        importance_weight=algorithm.rollout_importance_weight,
+        importance_bound=algorithm.rollout_importance_bound,
+        kl_in_reward_coef=common.kl_loss_coef if algorithm.use_kl_in_reward else 0.0,
         use_kl_loss=common.use_kl_loss,
         kl_loss_coef=common.kl_loss_coef,
         kl_loss_type=common.kl_loss_type,

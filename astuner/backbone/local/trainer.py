@@ -8,14 +8,23 @@ import copy
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from astuner.algorithm.kl import KL_ESTIMATORS
-from astuner.algorithm.loss import AGGREGATIONS, LOSSES
+from astuner.algorithm.loss import (
+    AGGREGATIONS,
+    IMPORTANCE_WEIGHTS,
+    LOSSES,
+    NEEDS_SEQUENCE_RATIO,
+    LossInputs,
+    PolicyLoss,
+    SampleSize,
+    TokenLoss,
+)
 from astuner.backbone.local.model import (
     TokenScores,
     backward_batch,
@@ -25,6 +34,7 @@ from astuner.backbone.local.model import (
 )
 from astuner.backbone.local.optimizer import MasterAdamW, OptimizerSettings, Update
 from astuner.backbone.local.packing import PackedBatch, pack
+from astuner.errors import BackboneError
 from astuner.trajectory.samples import TrainSample
 
 Progress = Callable[[int, int], None]
@@ -40,8 +50,8 @@ class TrainerSettings:
     """Updates per step."""
     max_token_len_per_gpu: int
     """Most packed tokens of a micro-batch; a longer sample goes alone."""
-    policy_loss: str
-    """A name in LOSSES."""
+    policy_loss: str | PolicyLoss
+    """A name in LOSSES, or a function of the user's."""
     loss_aggregation: str
     """A name in AGGREGATIONS."""
     clip_low: float
@@ -53,6 +63,17 @@ class TrainerSettings:
     kl_loss_coef: float
     kl_loss_type: str
     """A name in KL_ESTIMATORS."""
+    kl_in_reward_coef: float = 0.0
+    """Of `reference_divergences`; above 0 a reference is kept for them."""
+    max_response_tokens: int = 1
+    """The constant of aggregations that divide by one."""
+    counts_by_episode: bool = True
+    """Whether the samples of an episode count as one unit in aggregations over sequences."""
+    importance_weight: str | None = None
+    """A name in IMPORTANCE_WEIGHTS: weighs tokens by the ratio of the trainer's probability at the
+    start of the step to the sampler's, and takes the loss's ratio against the former. None: the
+    ratio is against the sampler's."""
+    importance_bound: float = 2.0
     gradient_checkpointing: bool = False
     """Whether layers are computed again in the backward pass instead of kept."""
 
@@ -61,13 +82,16 @@ class TrainerSettings:
             (self.policy_loss, LOSSES),
             (self.loss_aggregation, AGGREGATIONS),
             (self.kl_loss_type, KL_ESTIMATORS),
+            (self.importance_weight, {None, *IMPORTANCE_WEIGHTS}),
         ):
-            if name not in table:
-                raise ValueError(f"{name!r} is not one of {sorted(table)}")
+            if not callable(name) and name not in table:
+                raise ValueError(f"{name!r} is not one of {sorted(map(str, table))}")
         if self.mini_batch_num < 1 or self.max_token_len_per_gpu < 1:
             raise ValueError(f"out of range: {self}")
         if not 0 <= self.clip_low < 1 or self.clip_high < 0:
             raise ValueError(f"clip range is {1 - self.clip_low} to {1 + self.clip_high}")
+        if self.importance_bound < 1 or self.max_response_tokens < 1:
+            raise ValueError(f"out of range: {self}")
 
 
 class PolicyTrainer:
@@ -95,7 +119,7 @@ class PolicyTrainer:
         self._seed = seed
         self._optimizer = MasterAdamW(model, settings.optimizer)
         self._reference = None
-        if settings.use_kl_loss:
+        if settings.use_kl_loss or settings.kl_in_reward_coef:
             self._reference = _frozen(reference if reference is not None else copy.deepcopy(model))
 
     @property
@@ -122,6 +146,7 @@ class PolicyTrainer:
         # transformers keeps all layers in evaluation mode; dropout is off in either.
         self.model.train(self.settings.gradient_checkpointing)
         try:
+            self._score_before_updates(mini_batches)
             for mini_batch in mini_batches:
                 self._accumulate(mini_batch, record)
                 record.updates.append(self._optimizer.update())
@@ -131,7 +156,7 @@ class PolicyTrainer:
         return record.metrics(
             seconds=time.monotonic() - started,
             learning_rate=self.settings.optimizer.learning_rate,
-            has_reference=self._reference is not None,
+            has_reference=self.settings.use_kl_loss,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -157,7 +182,16 @@ class PolicyTrainer:
 
     def _packed(self, samples: Sequence[TrainSample]) -> "_MiniBatch":
         device = self.model.device
-        weights = AGGREGATIONS[self.settings.loss_aggregation]([sum(s.mask) for s in samples])
+        settings = self.settings
+        sizes = [
+            SampleSize(
+                num_tokens=sum(sample.mask),
+                unit=sample.episode_id if settings.counts_by_episode else str(index),
+            )
+            for index, sample in enumerate(samples)
+        ]
+        aggregate = AGGREGATIONS[settings.loss_aggregation]
+        weights = aggregate(sizes, settings.max_response_tokens)
         return _MiniBatch(
             batches=pack(samples, max_tokens=self.settings.max_token_len_per_gpu, device=device),
             advantage_S=torch.tensor([s.advantage for s in samples], device=device),
@@ -169,12 +203,48 @@ class PolicyTrainer:
         """Add up the gradients of one mini-batch."""
         for batch in mini_batch.batches:
             loss = _BatchLoss(self.settings, mini_batch, batch, record)
-            if self._reference is not None:
+            if self._reference is not None and self.settings.use_kl_loss:
                 loss.reference_logprob_N = score_batch(
                     self._reference, batch, loss.temperature_N
                 ).logprob_N
+            if self.settings.policy_loss in NEEDS_SEQUENCE_RATIO:
+                current_N = score_batch(self.model, batch, loss.temperature_N).logprob_N
+                loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
             backward_batch(self.model, batch, loss.temperature_N, loss)
             record.finish(batch)
+
+    def _score_before_updates(self, mini_batches: Sequence["_MiniBatch"]) -> None:
+        """Where ratios are taken against the policy of the step's start, remember it.
+
+        In the first mini-batch the policy still is that one.
+        """
+        if self.settings.importance_weight is None:
+            return
+        for mini_batch in mini_batches[1:]:
+            for batch in mini_batch.batches:
+                temperature_N = mini_batch.temperature_S[batch.sample_N]
+                mini_batch.old_logprobs.append(
+                    score_batch(self.model, batch, temperature_N).logprob_N
+                )
+
+    def reference_divergences(self, samples: Sequence[TrainSample]) -> dict[str, float]:
+        """By episode, the sum over its trained tokens of the estimated divergence from the
+        reference, times `kl_in_reward_coef`, at the log-probabilities that were sampled.
+        """
+        totals = dict.fromkeys((sample.episode_id for sample in samples), 0.0)
+        if self._reference is None or not self.settings.kl_in_reward_coef:
+            return totals
+        estimate = KL_ESTIMATORS[self.settings.kl_loss_type]
+        device = self.model.device
+        temperature_S = torch.tensor([sample.temperature for sample in samples], device=device)
+        max_tokens = self.settings.max_token_len_per_gpu
+        for batch in pack(samples, max_tokens=max_tokens, device=device):
+            scores = score_batch(self._reference, batch, temperature_S[batch.sample_N])
+            kl_N = estimate(batch.sampled_logprob_N, scores.logprob_N)
+            kl_S = torch.zeros(len(samples), device=kl_N.device).index_add_(0, batch.sample_N, kl_N)
+            for sample, divergence in zip(samples, kl_S.tolist(), strict=True):
+                totals[sample.episode_id] += self.settings.kl_in_reward_coef * divergence
+        return totals
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:
@@ -190,6 +260,8 @@ class _MiniBatch:
     temperature_S: Tensor
     weight_S: Tensor
     """Of each trained token of the sample in the loss."""
+    old_logprobs: list[Tensor] = field(default_factory=list)
+    """Of the policy at the start of the step, by batch; empty where that still is the policy."""
 
 
 class _BatchLoss:
@@ -209,18 +281,54 @@ class _BatchLoss:
         self._weight_N = mini_batch.weight_S[batch.sample_N]
         self.temperature_N = mini_batch.temperature_S[batch.sample_N]
         self.reference_logprob_N: Tensor | None = None
+        self._sample_N = batch.sample_N
+        self._old_logprob_N = None
+        if mini_batch.old_logprobs:
+            index = next(i for i, other in enumerate(mini_batch.batches) if other is batch)
+            self._old_logprob_N = mini_batch.old_logprobs[index]
+        self._sequence_log_ratio_N: Tensor | None = None
+
+    def set_sequence_ratios(self, current_logprob_N: Tensor, *, num_samples: int) -> None:
+        """Tell the mean log ratio of each sample, from its log-probabilities as they are now."""
+        log_ratio_N = current_logprob_N - self._old(slice(None), current_logprob_N)
+        sums_S = torch.zeros(num_samples, device=log_ratio_N.device)
+        sums_S.index_add_(0, self._sample_N, log_ratio_N)
+        num_tokens_S = torch.bincount(self._sample_N, minlength=num_samples).clamp_min(1)
+        self._sequence_log_ratio_N = (sums_S / num_tokens_S)[self._sample_N]
+
+    def _old(self, chunk: slice, logprob_N: Tensor) -> Tensor:
+        """What ratios are taken against."""
+        if self._settings.importance_weight is None:
+            return self._sampled_logprob_N[chunk]
+        if self._old_logprob_N is None:
+            return logprob_N.detach()
+        return self._old_logprob_N[chunk]
+
+    def _policy_loss(self, chunk: slice, scores: TokenScores) -> TokenLoss:
+        settings, ratios_N = self._settings, self._sequence_log_ratio_N
+        inputs = LossInputs(
+            logprobs_N=scores.logprob_N,
+            old_logprobs_N=self._old(chunk, scores.logprob_N),
+            advantages_N=self._advantage_N[chunk],
+            clip_low=settings.clip_low,
+            clip_high=settings.clip_high,
+            sequence_log_ratio_N=None if ratios_N is None else ratios_N[chunk],
+        )
+        if callable(settings.policy_loss):
+            return checked_loss(settings.policy_loss, inputs)
+        return LOSSES[settings.policy_loss](inputs)
 
     def __call__(self, chunk: slice, scores: TokenScores) -> Tensor:
         settings = self._settings
         sampled_N, weight_N = self._sampled_logprob_N[chunk], self._weight_N[chunk]
-        policy = LOSSES[settings.policy_loss](
-            scores.logprob_N,
-            sampled_N,
-            advantages_N=self._advantage_N[chunk],
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
-        )
+        policy = self._policy_loss(chunk, scores)
         token_loss_N = policy.loss_N
+        if settings.importance_weight is not None:
+            log_ratio_N = self._old(chunk, scores.logprob_N) - sampled_N
+            weigh = IMPORTANCE_WEIGHTS[settings.importance_weight]
+            importance_N = weigh(log_ratio_N, settings.importance_bound)
+            self._record.add_importance(importance_N, settings.importance_bound)
+            token_loss_N = token_loss_N * importance_N
         if self.reference_logprob_N is not None:
             estimator = KL_ESTIMATORS[settings.kl_loss_type]
             kl_N = estimator(scores.logprob_N, self.reference_logprob_N[chunk])
@@ -229,6 +337,26 @@ class _BatchLoss:
         loss = (weight_N * token_loss_N).sum()
         self._record.add(loss, policy.is_clipped_N, scores, sampled_N)
         return loss
+
+
+def checked_loss(function: PolicyLoss, inputs: LossInputs) -> TokenLoss:
+    """What a user's loss gives. Raises BackboneError unless that is one loss for each token."""
+    name = getattr(function, "__qualname__", repr(function))
+    found = function(inputs)
+    if not isinstance(found, TokenLoss):
+        raise BackboneError(
+            f"policy loss {name}: found {type(found).__name__}, expected TokenLoss of "
+            "astuner.algorithm.loss"
+        )
+    shape = inputs.logprobs_N.shape
+    if found.loss_N.shape != shape or found.is_clipped_N.shape != shape:
+        raise BackboneError(
+            f"policy loss {name}: loss_N has shape {tuple(found.loss_N.shape)} and is_clipped_N "
+            f"{tuple(found.is_clipped_N.shape)}, expected {tuple(shape)}, one for each token"
+        )
+    if not found.loss_N.requires_grad:
+        raise BackboneError(f"policy loss {name}: loss_N does not depend on logprobs_N")
+    return found
 
 
 class _StepRecord:
@@ -249,7 +377,8 @@ class _StepRecord:
         self._progress = progress
         self._num_tokens = 0
         self._num_gaps = 0
-        names = ("loss", "kl", "clipped", "entropy", "gap", "gap_max")
+        self.has_importance = False
+        names = ("loss", "kl", "clipped", "entropy", "gap", "gap_max", "importance", "bounded")
         self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
 
     def add(
@@ -264,6 +393,11 @@ class _StepRecord:
             self._num_gaps += len(gap_N)
             self._sums["gap"] += gap_N.sum()
             self._sums["gap_max"] = torch.maximum(self._sums["gap_max"], gap_N.max())
+
+    def add_importance(self, importance_N: Tensor, bound: float) -> None:
+        self.has_importance = True
+        self._sums["importance"] += importance_N.double().sum()
+        self._sums["bounded"] += ((importance_N == 0) | (importance_N >= bound)).sum()
 
     def add_kl(self, kl_N: Tensor) -> None:
         self._sums["kl"] += kl_N.detach().double().sum()
@@ -292,6 +426,9 @@ class _StepRecord:
             "train/updates": float(len(self.updates)),
             "train/lr": self.updates[-1].learning_rate if self.updates else 0.0,
         }
+        if self.has_importance:
+            metrics["train/importance_weight_mean"] = sums["importance"] / num_tokens
+            metrics["train/importance_bounded_fraction"] = sums["bounded"] / num_tokens
         if has_reference:
             metrics["train/kl"] = sums["kl"] / num_tokens
         return metrics
