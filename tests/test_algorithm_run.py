@@ -128,10 +128,8 @@ def test_penalties_change_what_is_trained_and_not_the_judges_reward(
 def test_gspo_gives_every_token_of_a_sample_the_same_ratio() -> None:
     """Against the gradient of the formula written out, sample by sample."""
     model = tiny_model()
-    samples = [
-        replace(s, logprobs=tuple(x - 0.05 * x for x in s.logprobs))
-        for s in on_policy(model, bandit_samples(model))
-    ]
+    agreeing = on_policy(model, bandit_samples(model))
+    samples = [replace(s, logprobs=tuple(0.95 * x for x in s.logprobs)) for s in agreeing]
     settings = replace(
         SETTINGS,
         policy_loss="gspo",

@@ -404,11 +404,15 @@ class _TargetScore(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        if grads[0].is_cuda:
+        logits_NV, target_N, temperature_N, lse_N = ctx.saved_tensors
+        if logits_NV.is_cuda:
             from astuner.backbone.local.score_kernel import score_gradient
 
-            return score_gradient(*ctx.saved_tensors, grads[0].contiguous()), None, None
-        return _score_gradient(*ctx.saved_tensors, grads[0]), None, None
+            differentiate = score_gradient
+        else:
+            differentiate = _score_gradient
+        slope_N = grads[0].contiguous()
+        return differentiate(logits_NV, target_N, temperature_N, lse_N, slope_N), None, None
 
 
 def _score_rows(

@@ -161,7 +161,8 @@ class MasterAdamW:
             if parameter.dtype != torch.float32
         ]
         if pairs:
-            torch._foreach_copy_(*(list(side) for side in zip(*pairs, strict=True)))
+            weights, masters = (list(side) for side in zip(*pairs, strict=True))
+            torch._foreach_copy_(weights, masters)  # type: ignore[attr-defined]  # torch's own name
 
 
 def _master(parameter: nn.Parameter) -> nn.Parameter:

@@ -82,8 +82,8 @@ def packed_attention(
     window = sliding_window if sliding_window and sliding_window < packed_layout.longest_path else 0
     is_plain = not window and not softcap and query.shape[-1] == value.shape[-1]
     if is_plain and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        by_token = (x[0].transpose(0, 1) for x in (query, key, value))
-        return ragged_attention(*by_token, packed_layout, scale)[None], None
+        by_token = [x[0].transpose(0, 1) for x in (query, key, value)]
+        return ragged_attention(*by_token, layout=packed_layout, scale=scale)[None], None
     kernel: _Kernel
     if is_plain and query.device.type == "cpu":
         kernel = _FlashOnCPU(scale=scale)

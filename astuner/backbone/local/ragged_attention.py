@@ -17,7 +17,7 @@ from astuner.backbone.local.packing import Layout, Ragged
 
 
 def ragged_attention(
-    query_THD: Tensor, key_TJD: Tensor, value_TJD: Tensor, layout: Layout, scale: float
+    query_THD: Tensor, key_TJD: Tensor, value_TJD: Tensor, *, layout: Layout, scale: float
 ) -> Tensor:
     """Every token attends to its segment up to itself, and to all segments that this continues.
 
