@@ -37,6 +37,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class LoraSettings(Section):
+    rank: PositiveInt | None = Field(description="Rank of the adapter; null: train all weights.")
+    alpha: PositiveFloat | None = Field(
+        description="The adapter counts alpha / rank times; null: twice the rank."
+    )
+    target_modules: list[str] | None = Field(
+        min_length=1, description="Names of linear layers, as q_proj; null: all of the decoder."
+    )
+    dropout: float = Field(ge=0, lt=1, description="Of the adapter's input while training.")
+
+
 class ModelSettings(Section):
     path: str | None = Field(description="The model to tune: a hub name or a folder.")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
@@ -45,6 +56,7 @@ class ModelSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         description="Where the backbones local and debug compute; auto: the GPU if there is one."
     )
+    lora: LoraSettings
     use_liger: bool | None = Field(
         description="Norms and gates by Liger's kernels on a GPU; null: where it is installed."
     )
@@ -363,6 +375,9 @@ class TrainerSettings(Section):
     save_freq: PositiveInt = Field(description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt | None = Field(
         description="Newest checkpoints to keep, beside the best by validation; null: all."
+    )
+    save_merged: bool = Field(
+        description="With LoRA, write the merged model into each checkpoint too."
     )
     seed: NonNegativeInt = Field(description="Seed of the order of tasks and of new weights.")
     mini_batch_num: PositiveInt = Field(description="Updates of one step.")

@@ -124,11 +124,14 @@ class _Loop:
 
     def _load_model(self, saved: Saved | None) -> None:
         base = find_model(self._run)
-        source = str(saved.folder) if saved else base
+        # An adapter is put on the base anew; its weights come with the optimizer's state.
+        is_whole = saved is not None and self._config.model.lora.rank is None
+        source = str(saved.folder) if saved and is_whole else base
         self._console.say(f"loading {source}")
         weight_version = saved.state.weight_version if saved else 0
         loaded = load_engine(self._run, source, weight_version=weight_version)
         self._policy, self._engine = loaded.policy, loaded.engine
+        self._console.say(_what_is_trained(loaded.policy.model))
         self._trainer = PolicyTrainer(
             loaded.policy.model,
             trainer_settings(self._config, policy_loss=self._own_function("policy_loss")),
@@ -165,6 +168,8 @@ class _Loop:
     def _load_reference(self, base: str) -> PreTrainedModel | None:
         """The weights that the run started from; None where no divergence is measured."""
         common = self._config.trainer_common
+        if self._config.model.lora.rank is not None:
+            return None
         if not (common.use_kl_loss or common.algorithm.use_kl_in_reward):
             return None
         model = self._config.model
@@ -405,3 +410,10 @@ class _Loop:
         self._console.say(f"run directory  {self._run.run_dir.root}")
         if self.keeper.latest is not None:
             self._console.say(f"checkpoint     {self.keeper.latest}")
+
+
+def _what_is_trained(model: PreTrainedModel) -> str:
+    num_all = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    how = "" if num_trained == num_all else f" of {num_all / 1e6:,.1f} million (LoRA)"
+    return f"training {num_trained / 1e6:,.1f}{how or ' million'} parameters on {model.device}"

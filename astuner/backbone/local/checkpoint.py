@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from astuner.backbone.local.adapter import MERGED_NAME, has_adapter, save_merged
 from astuner.errors import BackboneError
 
 RECORD_NAME = "astuner.json"
@@ -38,15 +39,20 @@ def save_checkpoint(
     *,
     record: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
+    is_merged_too: bool = False,
 ) -> None:
     """Write weights in the model's dtype, tokenizer with chat template, `tensors` and `record`.
 
-    `record` must be JSON-able. Raises BackboneError when the folder exists already or cannot be
-    written; nothing of it is left then.
+    Of a model with an adapter, the adapter is written, as peft reads it; with `is_merged_too` also
+    a plain model into `merged`. `record` must be JSON-able. Raises BackboneError when the folder
+    exists already or cannot be written; nothing of it is left then.
     """
     with new_folder(folder, num_bytes=num_checkpoint_bytes(model, tensors)) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        if is_merged_too and has_adapter(model):
+            save_merged(partial / MERGED_NAME, model)
+            tokenizer.save_pretrained(partial / MERGED_NAME)
         save_file({name: t.contiguous() for name, t in tensors.items()}, partial / STATE_NAME)
         _write_json(partial / RECORD_NAME, record)
         _write_json(partial / MANIFEST_NAME, _manifest(partial))
@@ -54,7 +60,8 @@ def save_checkpoint(
 
 def num_checkpoint_bytes(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> int:
     """About what one checkpoint takes on the disk."""
-    held = [*model.parameters(), *tensors.values()]
+    saved = [p for p in model.parameters() if p.requires_grad or not has_adapter(model)]
+    held = [*saved, *tensors.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 

@@ -100,6 +100,7 @@ class CheckpointKeeper:
             self._policy.tokenizer,
             record=to_record(state, self._run.settings, self._tasks),
             tensors=self._trainer.tensors(),
+            is_merged_too=self._run.settings.trainer_common.save_merged,
         )
         self.latest = folder
         self._drop_old_ones(state)

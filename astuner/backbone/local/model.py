@@ -5,6 +5,7 @@ optimizer and no loss. Shapes: T flat tokens, N trained tokens, D hidden size, V
 """
 
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from astuner.backbone.local.adapter import ADAPTER_CONFIG_NAME, load_merged
 from astuner.backbone.local.packed_attention import packed_attention_enabled
 from astuner.backbone.local.packing import PackedBatch, pack
 from astuner.errors import BackboneError, ConfigError
@@ -79,20 +81,25 @@ def load_policy(
     transformers_logging.disable_progress_bar()
     place = torch.device(_device_name(device))
     compute_dtype = _compute_dtype(dtype, place)
-    source = _source(path)
+    base = _base_of_adapter(path)
+    source = _source(base or path)
     try:
         config = AutoConfig.from_pretrained(source)
         _check_config(path, config)
         tokenizer = AutoTokenizer.from_pretrained(source)
         _check_tokenizer(path, tokenizer)
         choose_padding_token(tokenizer)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=compute_dtype, output_loading_info=True
-        )
-        model, loading = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+        if base is not None:
+            model, loading = load_merged(path, config=config, dtype=compute_dtype)[0], None
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=compute_dtype, output_loading_info=True
+            )
+            model, loading = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _loading_error(path, error) from error
-    _check_weights(path, loading)
+    if loading is not None:
+        _check_weights(path, loading)
     _check_vocabulary(path, model, tokenizer)
     cast(nn.Module, model).to(place)
     model.eval()
@@ -143,6 +150,14 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     # Private to torch, and some builds lack them.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def _base_of_adapter(path: str) -> str | None:
+    """Where the folder holds an adapter only, the model that it was trained on."""
+    file = Path(path).expanduser() / ADAPTER_CONFIG_NAME
+    if not file.is_file():
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
 
 
 def _source(path: str) -> str:
@@ -327,11 +342,11 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     Dropout, which that mode would switch on, is set to 0: the log-probabilities are to be those of
     the model that sampled.
     """
-    # The name before transformers 5.23, and since.
-    name = "activation_checkpointing_enable"
-    getattr(model, name, model.gradient_checkpointing_enable)({"use_reentrant": False})
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
+    # The name since transformers 5.23, and before.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and "lora" not in name:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]  # a plain number there

@@ -19,6 +19,7 @@ _FORMAT = 1
 _MUST_AGREE = (
     "model.path",
     "model.dtype",
+    "model.lora",
     "data.train_batch_size",
     "rollout.num_repeat",
     "rollout.seed",

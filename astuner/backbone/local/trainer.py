@@ -25,6 +25,7 @@ from astuner.algorithm.loss import (
     SampleSize,
     TokenLoss,
 )
+from astuner.backbone.local.adapter import adapter_off, has_adapter, switch_dropout
 from astuner.backbone.local.model import (
     TokenScores,
     backward_batch,
@@ -119,7 +120,8 @@ class PolicyTrainer:
         self._seed = seed
         self._optimizer = MasterAdamW(model, settings.optimizer)
         self._reference = None
-        if settings.use_kl_loss or settings.kl_in_reward_coef:
+        needs_reference = settings.use_kl_loss or settings.kl_in_reward_coef > 0
+        if needs_reference and not has_adapter(model):
             self._reference = _frozen(reference if reference is not None else copy.deepcopy(model))
 
     @property
@@ -145,6 +147,8 @@ class PolicyTrainer:
         )
         # transformers keeps all layers in evaluation mode; dropout is off in either.
         self.model.train(self.settings.gradient_checkpointing)
+        if switch_dropout(self.model, is_on=True):
+            torch.manual_seed(self._seed * 1_000_003 + self.num_updates)
         try:
             self._score_before_updates(mini_batches)
             for mini_batch in mini_batches:
@@ -203,10 +207,8 @@ class PolicyTrainer:
         """Add up the gradients of one mini-batch."""
         for batch in mini_batch.batches:
             loss = _BatchLoss(self.settings, mini_batch, batch, record)
-            if self._reference is not None and self.settings.use_kl_loss:
-                loss.reference_logprob_N = score_batch(
-                    self._reference, batch, loss.temperature_N
-                ).logprob_N
+            if self.settings.use_kl_loss:
+                loss.reference_logprob_N = self._reference_logprobs(batch, loss.temperature_N)
             if self.settings.policy_loss in NEEDS_SEQUENCE_RATIO:
                 current_N = score_batch(self.model, batch, loss.temperature_N).logprob_N
                 loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
@@ -227,20 +229,27 @@ class PolicyTrainer:
                     score_batch(self.model, batch, temperature_N).logprob_N
                 )
 
+    def _reference_logprobs(self, batch: PackedBatch, temperature_N: Tensor) -> Tensor:
+        """Of the weights that training started from: with LoRA, the base."""
+        if self._reference is not None:
+            return score_batch(self._reference, batch, temperature_N).logprob_N
+        with adapter_off(self.model):
+            return score_batch(self.model, batch, temperature_N).logprob_N
+
     def reference_divergences(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """By episode, the sum over its trained tokens of the estimated divergence from the
         reference, times `kl_in_reward_coef`, at the log-probabilities that were sampled.
         """
         totals = dict.fromkeys((sample.episode_id for sample in samples), 0.0)
-        if self._reference is None or not self.settings.kl_in_reward_coef:
+        if not self.settings.kl_in_reward_coef:
             return totals
         estimate = KL_ESTIMATORS[self.settings.kl_loss_type]
         device = self.model.device
         temperature_S = torch.tensor([sample.temperature for sample in samples], device=device)
         max_tokens = self.settings.max_token_len_per_gpu
         for batch in pack(samples, max_tokens=max_tokens, device=device):
-            scores = score_batch(self._reference, batch, temperature_S[batch.sample_N])
-            kl_N = estimate(batch.sampled_logprob_N, scores.logprob_N)
+            reference_N = self._reference_logprobs(batch, temperature_S[batch.sample_N])
+            kl_N = estimate(batch.sampled_logprob_N, reference_N)
             kl_S = torch.zeros(len(samples), device=kl_N.device).index_add_(0, batch.sample_N, kl_N)
             for sample, divergence in zip(samples, kl_S.tolist(), strict=True):
                 totals[sample.episode_id] += self.settings.kl_in_reward_coef * divergence

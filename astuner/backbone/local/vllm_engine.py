@@ -13,7 +13,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from astuner.backbone.local.adapter import merged_weights
 from astuner.backbone.local.engine import EngineLimits, finish_reason, num_tokens_to_sample
 from astuner.errors import BackboneError, ConfigError, EngineError
 from astuner.inference.engine import Sampling
@@ -205,7 +206,7 @@ class _VLLM:
             self._is_asleep = False
 
     def _hand_over_weights(self) -> None:
-        weights = _weights(self._model)
+        weights = merged_weights(self._model)
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._engine.reset_prefix_cache()
         self.has_current_weights = True
@@ -274,12 +275,6 @@ def _start(
             f"vLLM does not start for {folder}: {error}; set rollout.name: transformers, or see "
             "run.log for what vLLM says"
         ) from error
-
-
-def _weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """By the names of the checkpoint, a shared tensor under each of its names."""
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield name, parameter.detach()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
