@@ -102,13 +102,18 @@ def step_line(step: int, num_steps: int | None, metrics: Mapping[str, Any], left
     of = f"/{num_steps}" if num_steps is not None else ""
     seconds = metrics["rollout/seconds"] + metrics["train/seconds"]
     return (
-        f"step {step}{of}  reward {metrics['reward/mean']:.3f}  "
-        f"success {metrics['reward/success_rate']:.2f}  "
+        f"step {step}{of}  reward {number(metrics['reward/mean'], 3)}  "
+        f"success {number(metrics['reward/success_rate'], 2)}  "
         f"episodes {metrics['rollout/episodes']:.0f}"
         f" ({metrics['rollout/failed_episodes']:.0f} failed)  "
         f"{metrics['rollout/tokens'] / max(metrics['rollout/seconds'], 1e-9):.0f} tokens/s  "
-        f"loss {metrics['train/loss']:+.4f}  {seconds:.1f} s  left {left}"
+        f"loss {number(metrics['train/loss'], 4)}  {seconds:.1f} s  left {left}"
     )
+
+
+def number(value: float | None, digits: int) -> str:
+    """A dash where it is not known."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:

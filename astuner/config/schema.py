@@ -359,6 +359,36 @@ class OptimSettings(Section):
     grad_clip: PositiveFloat = Field(description="Largest norm of the gradient.")
 
 
+class DetectorSettings(Section):
+    not_finite: Literal["stop", "warn", "off"] = Field(
+        description="A loss, gradient or weight is not a finite number."
+    )
+    logprob_gap: Literal["stop", "warn", "off"] = Field(
+        description="Sampler and trainer disagree by more than max_logprob_gap."
+    )
+    no_spread: Literal["stop", "warn", "off"] = Field(
+        description="No group had two different rewards for no_spread_steps steps."
+    )
+    all_failed: Literal["stop", "warn", "off"] = Field(
+        description="All episodes of two steps in a row failed."
+    )
+    entropy: Literal["stop", "warn", "off"] = Field(
+        description="Answers hardly vary any more; never stops."
+    )
+    no_spread_steps: PositiveInt = Field(description="See no_spread.")
+    max_logprob_gap: PositiveFloat = Field(description="Nats a token, mean of a step.")
+
+
+LOGGER_NAMES = ("console", "tensorboard", "wandb", "swanlab", "mlflow", "trackio")
+
+
+def _known_loggers(value: str | list[str]) -> str | list[str]:
+    for name in [value] if isinstance(value, str) else value:
+        if name not in LOGGER_NAMES:
+            raise ValueError(f"{name} is not one of {', '.join(LOGGER_NAMES)}")
+    return value
+
+
 class FsdpSettings(Section):
     param_offload: bool = Field(description="Keep idle weights in host memory.")
     optimizer_offload: bool = Field(description="Keep idle optimizer state in host memory.")
@@ -395,7 +425,11 @@ class TrainerSettings(Section):
     kl_loss_type: Literal["k1", "k2", "k3", "low_var_kl"] = Field(
         description="Estimator of the divergence; low_var_kl is verl's name of k3."
     )
-    logger: str | list[str] = Field(description="Where metrics are shown beside the run folder.")
+    detectors: DetectorSettings
+    logger: Annotated[str | list[str], AfterValidator(_known_loggers)] = Field(
+        description="Where metrics are shown beside the run folder: one or several of console, "
+        "tensorboard, wandb, swanlab, mlflow, trackio."
+    )
     nnodes: PositiveInt = Field(description="Machines of the cluster.")
     n_gpus_per_node: PositiveInt
     trinity_only__n_vllm_engine: PositiveInt = Field(description="Engines of Trinity-RFT.")

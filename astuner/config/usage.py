@@ -35,7 +35,6 @@ _CLUSTER = (
     "astuner.trainer_common.ulysses_sequence_parallel_size",
     "astuner.trainer_common.fsdp_config.*",
     "astuner.trainer_common.checkpoint_base_dir",
-    "astuner.trainer_common.logger",
 )
 _DEBUG = "astuner.debug.*"
 _UNUSED_WITH_SERVER = (

@@ -7,7 +7,7 @@ samples, the trainer updates, and neither knows of the other.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.algorithm.penalty import overlong_penalty
 from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
+from astuner.backbone.health import Health, HealthSettings
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.batch import (
     RewardOf,
@@ -30,9 +31,17 @@ from astuner.backbone.local.run_state import RunState
 from astuner.backbone.local.serve import find_model, load_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.trainer import PolicyTrainer
+from astuner.backbone.loggers import (
+    LOGGERS,
+    LoggedRun,
+    check_installed,
+    logging_to,
+    without_secrets,
+)
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.validation import Validation, validate
-from astuner.console import duration, step_line
+from astuner.config.source import flatten
+from astuner.console import duration, number, step_line
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.imports import load_object
 from astuner.logview.record import episode_to_record
@@ -43,14 +52,24 @@ from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.samples import make_samples
 from astuner.types import Task
 
+LogMetrics = Callable[[Mapping[str, float | None]], None]
+
 
 class LocalBackbone:
     """Tunes a model on this machine."""
 
     async def run(self, run: Run) -> RunResult:
+        logger = run.settings.trainer_common.logger
+        names = [logger] if isinstance(logger, str) else logger
+        loggers = {name: LOGGERS[name] for name in names if name in LOGGERS}
+        check_installed(loggers)
+        with logging_to(loggers, _logged_run(run)) as log:
+            return await self._run(run, log)
+
+    async def _run(self, run: Run, log: LogMetrics) -> RunResult:
         training, validation = read_tasks(run)
         saved = find_saved(run, training) if run.is_resumed else None
-        loop = _Loop(run, training, validation, saved)
+        loop = _Loop(run, training, validation, saved, log)
         notice = "the weights are saved first"
         with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
             try:
@@ -59,6 +78,8 @@ class LocalBackbone:
                 if not interrupt.is_requested:
                     raise
                 loop.save()
+            except _WeightsLost:
+                raise
             except AstunerError:
                 # What was learned is kept. A full disk refuses again, and the first error counts.
                 with contextlib.suppress(BackboneError):
@@ -73,6 +94,10 @@ class LocalBackbone:
         )
 
 
+class _WeightsLost(BackboneError):
+    """The weights are broken, so they are not saved over a checkpoint that works."""
+
+
 class _Loop:
     """The state of one run: how many steps are done, and the parts that do them."""
 
@@ -82,8 +107,10 @@ class _Loop:
         training: Sequence[Task],
         validation: Sequence[Task],
         saved: Saved | None,
+        log: LogMetrics,
     ) -> None:
         config = run.settings
+        self._log = log
         self._run, self._config, self._console = run, config, run.console
         self._training = training
         self._validation = validation[: config.data.max_validation_tasks]
@@ -98,6 +125,9 @@ class _Loop:
         )
         self._load_model(saved)
         self.keeper = CheckpointKeeper(run, self._policy, self._trainer, training)
+        detectors = config.trainer_common.detectors.model_dump()
+        memory = dict(saved.state.health) if saved else {}
+        self._health = Health(HealthSettings(**detectors), memory)
         self._state = saved.state if saved else self._state_after(0, {}, [], is_logged=True)
         if saved:
             go_on_from(saved, run, self._trainer)
@@ -188,9 +218,26 @@ class _Loop:
         while self._state.step < self._num_steps:
             interrupt.check()
             await self._run_step()
+            self._check_health()
             await self._close_step()
             if self._is_due(self._config.trainer_common.save_freq):
                 self.save()
+
+    def _check_health(self) -> None:
+        """Say what the detectors find. Raises BackboneError when the run is to stop."""
+        for finding in self._health.check(self.metrics):
+            if not finding.stops:
+                self._console.say(f"warning: {finding.message}")
+                continue
+            self._write_metrics()
+            good = self.keeper.latest
+            message = f"{finding.message}. The last good checkpoint is {good or 'none yet'}"
+            raise (_WeightsLost if finding.is_broken else BackboneError)(message)
+        self._state = replace(self._state, health=dict(self._health.state))
+
+    def _write_metrics(self) -> None:
+        append_json_line(self._run.run_dir.metrics_file, self.metrics)
+        self._log(self.metrics)
 
     def _is_due(self, frequency: int) -> bool:
         step = self._state.step
@@ -218,6 +265,7 @@ class _Loop:
         )
         self._console.phase(f"step {step}/{self._num_steps}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
+        lags = [self._engine.weight_version - sample.weight_version for sample in batch.samples]
         if train["train/updates"]:
             self._engine.weights_updated()
         self._step_seconds.append(time.monotonic() - started)
@@ -227,6 +275,8 @@ class _Loop:
             "rollout/flat_groups": batch.num_flat_groups,
             "rollout/small_groups": batch.num_small_groups,
             "trajectory/dropped_sequences": batch.num_dropped_sequences,
+            "rollout/weight_version": self._engine.weight_version,
+            "rollout/weight_version_lag": max(lags, default=None),
             "train/kl": None,  # without a reference it is not known
             **train,
             "step/seconds": self._step_seconds[-1],
@@ -253,6 +303,7 @@ class _Loop:
             metrics=metrics,
             is_logged=is_logged,
             validations=validations,
+            health=dict(self._health.state),
             best=best,
         )
 
@@ -327,7 +378,7 @@ class _Loop:
             if self._validation and not skip:
                 await self._validate()
         finally:
-            append_json_line(self._run.run_dir.metrics_file, self.metrics)
+            self._write_metrics()
 
     async def _validate(self) -> None:
         num_repeat = self._config.rollout.val_kwargs.num_repeat
@@ -376,8 +427,8 @@ class _Loop:
         left = self._time_left()
         self._console.say(step_line(self._state.step, self._num_steps, self.metrics, left))
         self._console.status(
-            f"reward {self.metrics['reward/mean']:.3f}  "
-            f"success {self.metrics['reward/success_rate']:.2f} "
+            f"reward {number(self.metrics['reward/mean'], 3)}  "
+            f"success {number(self.metrics['reward/success_rate'], 2)} "
             f"in step {self._state.step}, left {left}"
         )
         failure = commonest_failure([episode for group in groups for episode in group.episodes])
@@ -410,6 +461,15 @@ class _Loop:
         self._console.say(f"run directory  {self._run.run_dir.root}")
         if self.keeper.latest is not None:
             self._console.say(f"checkpoint     {self.keeper.latest}")
+
+
+def _logged_run(run: Run) -> LoggedRun:
+    return LoggedRun(
+        project=run.settings.project_name,
+        name=f"{run.run_dir.root.parent.name}-{run.run_dir.root.name}",
+        folder=run.run_dir.root,
+        config=without_secrets(flatten(run.settings.model_dump(mode="json"))),
+    )
 
 
 def _what_is_trained(model: PreTrainedModel) -> str:

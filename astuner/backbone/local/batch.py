@@ -71,22 +71,29 @@ def make_batch(
     )
 
 
-def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, float]:
-    """Rewards, counts and lengths of one step's episodes; failed ones count only as failed."""
+def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, float | None]:
+    """Rewards, counts and lengths of one step's episodes; failed ones count only as failed.
+
+    What is not known, such as the mean reward of no verdict, is None.
+    """
     episodes = [episode for group in groups for episode in group.episodes]
     verdicts = [episode.verdict for episode in episodes if episode.verdict]
     breaks = [call.break_reason for e in episodes for call in e.calls if call.break_reason]
     return {
-        "reward/mean": mean([verdict.reward for verdict in verdicts]),
-        "reward/success_rate": mean([float(verdict.is_success) for verdict in verdicts]),
+        "reward/mean": _mean([verdict.reward for verdict in verdicts]),
+        "reward/success_rate": _mean([float(verdict.is_success) for verdict in verdicts]),
         "rollout/episodes": len(episodes),
         "rollout/failed_episodes": len(episodes) - len(verdicts),
         "rollout/madness_episodes": sum(episode.madness is not None for episode in episodes),
         "rollout/context_overflows": sum(episode.context_overflow for episode in episodes),
         "rollout/calls": sum(len(episode.calls) for episode in episodes),
         "rollout/tokens": sum(episode.num_sampled_tokens for episode in episodes),
-        "rollout/episode_tokens_mean": mean([e.num_sampled_tokens for e in episodes]),
+        "rollout/episode_tokens_mean": _mean([e.num_sampled_tokens for e in episodes]),
         "rollout/seconds": seconds,
-        "trajectory/sequences_per_episode": mean([len(e.sequences) for e in episodes if e.calls]),
+        "trajectory/sequences_per_episode": _mean([len(e.sequences) for e in episodes if e.calls]),
         "trajectory/breaks": len(breaks),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return mean(values) if values else None

@@ -89,6 +89,16 @@ class MasterAdamW:
             parameter.grad = None
             master.grad = None
 
+    @torch.no_grad()
+    def fingerprint(self) -> dict[str, float | None]:
+        """Numbers that change with the weights as the sampler uses them, down to single bits."""
+        weights = list(self._parameters.values())
+        norm = torch.nn.utils.get_total_norm(weights).item()
+        integers = {2: torch.int16, 4: torch.int32}
+        sums = [p.view(integers[p.element_size()]).sum(dtype=torch.int64) for p in weights]
+        checksum = int(torch.stack([s.cpu() for s in sums]).sum()) % 2**32
+        return {"train/weights_norm": norm, "train/weights_checksum": float(checksum)}
+
     def tensors(self) -> dict[str, Tensor]:
         """Masters and moments by name, not copied; with `num_updates` all that goes on exactly.
 

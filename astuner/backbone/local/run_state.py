@@ -42,6 +42,7 @@ _MAY_DIFFER = (
     "trainer_common.save_freq",
     "trainer_common.keep_checkpoints",
     "trainer_common.logger",
+    "trainer_common.detectors",
 )
 """Settings that change nothing of what is learned in a step; all others are told."""
 
@@ -61,6 +62,8 @@ class RunState:
     """Whether they are written, and the validation of that step is done if one is due."""
     validations: list[dict[str, Any]]
     """All of the run so far, as mappings."""
+    health: dict[str, Any]
+    """What the detectors remember."""
     best: dict[str, float] | None = None
     """Step and success rate of the best checkpoint that was validated."""
 

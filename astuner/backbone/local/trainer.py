@@ -130,7 +130,7 @@ class PolicyTrainer:
 
     def train_step(
         self, samples: Sequence[TrainSample], *, on_progress: Progress | None = None
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """Make `mini_batch_num` updates from the samples and return the metrics of the step.
 
         Each sample is used once. Fewer samples than mini-batches make fewer updates; none make no
@@ -157,11 +157,12 @@ class PolicyTrainer:
         finally:
             self.model.eval()
             self._optimizer.discard_gradients()
-        return record.metrics(
+        metrics = record.metrics(
             seconds=time.monotonic() - started,
             learning_rate=self.settings.optimizer.learning_rate,
             has_reference=self.settings.use_kl_loss,
         )
+        return metrics | self._optimizer.fingerprint()
 
     def tensors(self) -> dict[str, Tensor]:
         """With `num_updates`, what an exact continuation needs besides settings and reference."""
@@ -418,16 +419,18 @@ class _StepRecord:
 
     def metrics(
         self, *, seconds: float, learning_rate: float, has_reference: bool
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         num_tokens, num_updates = max(1, self._num_tokens), max(1, len(self.updates))
         sums = {name: value.item() for name, value in self._sums.items()}
-        metrics = {
-            "train/loss": sums["loss"] / num_updates,
-            "train/grad_norm": sum(u.grad_norm for u in self.updates) / num_updates,
-            "train/clip_fraction": sums["clipped"] / num_tokens,
-            "train/logprob_gap_mean": sums["gap"] / max(1, self._num_gaps),
-            "train/logprob_gap_max": sums["gap_max"],
-            "train/entropy": sums["entropy"] / num_tokens,
+        metrics: dict[str, float | None] = {
+            "train/loss": sums["loss"] / num_updates if self.updates else None,
+            "train/grad_norm": sum(u.grad_norm for u in self.updates) / num_updates
+            if self.updates
+            else None,
+            "train/clip_fraction": sums["clipped"] / num_tokens if self._num_tokens else None,
+            "train/logprob_gap_mean": sums["gap"] / self._num_gaps if self._num_gaps else None,
+            "train/logprob_gap_max": sums["gap_max"] if self._num_gaps else None,
+            "train/entropy": sums["entropy"] / num_tokens if self._num_tokens else None,
             "train/tokens": float(self._num_tokens),
             "train/packed_tokens": float(self._num_packed_tokens),
             "train/sample_tokens": float(self._num_sample_tokens),
