@@ -29,6 +29,10 @@ quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this mach
 test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS)
 
+.PHONY: test-slow
+test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a minute or two
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -q -m vllm tests/test_vllm_engine.py

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 NUM_STEPS = 5
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_twenty_kills_change_nothing(taught_model, tmp_path):  # noqa: F811
     conf = prepare(tmp_path, taught_model)

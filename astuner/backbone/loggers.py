@@ -188,14 +188,16 @@ class _Worker:
 
     def __init__(self, name: str, make: MakeLogger, run: LoggedRun) -> None:
         self._name, self._make, self._run = name, make, run
-        self._queue: queue.Queue[dict[str, float] | None] = queue.Queue(_LONGEST_QUEUE)
+        self._queue: queue.Queue[tuple[int, dict[str, float]] | None]
+        self._queue = queue.Queue(_LONGEST_QUEUE)
         self._thread = threading.Thread(target=self._work, name=f"logger-{name}", daemon=True)
         self._thread.start()
 
     def put(self, metrics: Mapping[str, float | None]) -> None:
         known = {name: value for name, value in metrics.items() if value is not None}
+        step = int(known.pop("step"))
         try:
-            self._queue.put_nowait(known)
+            self._queue.put_nowait((step, known))
         except queue.Full:
             logger.debug("logger %s: its queue is full, a step is left out", self._name)
 
@@ -214,8 +216,9 @@ class _Worker:
     def _work(self) -> None:
         try:
             target = self._make(self._run)
-            while (metrics := self._queue.get()) is not None:
-                target.log(metrics, int(metrics["step"]))
+            while (entry := self._queue.get()) is not None:
+                step, metrics = entry
+                target.log(metrics, step)
             target.close()
         except BaseException as error:  # noqa: BLE001  # a logger never stops the run
             logger.warning(
