@@ -127,6 +127,9 @@ class RolloutSettings(Section):
     name: Literal["auto", "transformers", "vllm", "sglang"] = Field(
         description="Engine; auto: the fastest that is installed; sglang: clustered backbones only."
     )
+    gpu_memory_utilization: float = Field(
+        gt=0, lt=1, description="Share of the GPU's free memory that generation may use as cache."
+    )
     settle_seconds: NonNegativeFloat | None = Field(
         description="Longest wait of a forward pass for episodes that are about to call, which "
         "makes runs repeatable; null: 2 on a CPU, none on a GPU."

@@ -47,6 +47,8 @@ class EngineLimits:
     """Most tokens of a sequence, prompt and completion together."""
     max_batch_tokens: int = 512
     """Most tokens of prompts in one forward pass. Longer prompts are read in pieces."""
+    gpu_memory_utilization: float = 0.4
+    """Of the device's memory, for engines that size themselves."""
     page_size: int = 16
     """Tokens per page of the cache. Only whole pages of a common prefix are shared."""
     max_cache_bytes: int = 2 * 2**30

@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import torch
 
 from astuner.backbone.local.adapter import AdapterSettings, attach_adapter
 from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
@@ -14,6 +16,9 @@ from astuner.errors import ConfigError
 from astuner.inference.engine import Engine
 from astuner.inference.template import ChatTemplate
 from astuner.task_reader.local_path import find_path
+
+_BATCH_TOKENS_ON_GPU = 16_384
+"""Of prompts in one pass: enough to keep a large GPU busy."""
 
 _SETTLE_SECONDS_ON_CPU = 2.0
 """Longer than an agent's own code takes between two calls; a slow tool costs at most this."""
@@ -90,7 +95,7 @@ def _make_engine(
     policy: LoadedModel, rollout: RolloutSettings, source: str, weight_version: int
 ) -> LocalEngine:
     seed = rollout.seed
-    limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
+    limits = _limits(policy, rollout)
     if _engine_name(rollout, policy) == "vllm":
         from astuner.backbone.local.vllm_engine import VLLMEngine
 
@@ -104,6 +109,19 @@ def _make_engine(
         seed=seed,
         settle_seconds=settle_seconds,
         weight_version=weight_version,
+    )
+
+
+def _limits(policy: LoadedModel, rollout: RolloutSettings) -> EngineLimits:
+    limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
+    if policy.device.type != "cuda":
+        return limits
+    free, _ = torch.cuda.mem_get_info(policy.device)
+    return replace(
+        limits,
+        max_batch_tokens=_BATCH_TOKENS_ON_GPU,
+        max_cache_bytes=int(free * rollout.gpu_memory_utilization),
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
     )
 
 

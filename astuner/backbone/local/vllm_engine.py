@@ -261,6 +261,7 @@ def _start(
         # leaves a tied output layer as it was.
         load_format="dummy",
         hf_overrides={"tie_word_embeddings": False},
+        gpu_memory_utilization=limits.gpu_memory_utilization,
         enable_prefix_caching=True,
         enforce_eager=not can_sleep,  # compiling takes minutes on a CPU
         enable_sleep_mode=can_sleep,

@@ -1,0 +1,263 @@
+"""What runs on a GPU only, against plain arithmetic: kernels, recorded passes, ragged attention.
+
+python -m pytest -m gpu
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU", allow_module_level=True)
+
+from astuner.backbone.local.decode_kernel import decode_attention, write_to_pages
+from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
+from astuner.backbone.local.model import (
+    _score_gradient,
+    _score_rows,
+    backward_batch,
+    use_fused_layers,
+)
+from astuner.backbone.local.packing import pack
+from astuner.backbone.local.score_kernel import score_gradient, score_rows
+from astuner.backbone.local.trainer import PolicyTrainer
+from astuner.inference.engine import Sampling
+from astuner.trajectory.samples import TrainSample
+from astuner.types import Completion
+from tests.test_trainer import SETTINGS
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
+LIMITS = EngineLimits(
+    max_num_seqs=24, max_model_len=1200, max_batch_tokens=700, max_cache_bytes=2**27
+)
+
+
+def small_model(dtype: torch.dtype) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2000,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=4096,
+    )
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 2.5
+    return model.to(dtype).cuda().eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("num_rows", "heads", "key_heads", "size", "window", "longest"),
+    [
+        (3, 9, 3, 64, None, 100),
+        (2, 4, 4, 32, 9, 70),
+        (1, 8, 2, 128, None, 700),
+        (2, 6, 2, 96, 50, 90),
+    ],
+)
+def test_decode_attention_is_plain_attention_over_the_pages(
+    dtype, num_rows, heads, key_heads, size, window, longest
+) -> None:
+    torch.manual_seed(0)
+    page, num_pages = 16, -(-longest // 16)
+    keys, values = (
+        torch.randn((num_rows * num_pages + 3) * page, key_heads, size, device="cuda").to(dtype)
+        for _ in range(2)
+    )
+    addresses = torch.tensor([0, 0, keys.data_ptr(), values.data_ptr()], device="cuda")
+    order = torch.randperm(num_rows * num_pages + 3, device="cuda")[: num_rows * num_pages]
+    tables = order.view(num_rows, num_pages).int()
+    lengths = torch.randint(1, longest + 1, (num_rows,), device="cuda").int()
+    query = torch.randn(num_rows, heads, size, device="cuda").to(dtype)
+    new = torch.randn(2, num_rows, key_heads, size, device="cuda").to(dtype)
+    last = (lengths - 1).long()
+    slots = tables[torch.arange(num_rows), last // page].long() * page + last % page
+    write_to_pages(new[0], new[1], addresses, slots, layer=1)
+    found = decode_attention(
+        query,
+        addresses,
+        tables,
+        lengths,
+        layer=1,
+        num_key_heads=key_heads,
+        page_size=page,
+        scaling=0.2,
+        window=window,
+    )
+    for row in range(num_rows):
+        place = torch.arange(int(lengths[row]), device="cuda")
+        slot = tables[row].long()[place // page] * page + place % page
+        key, value = (
+            x[slot].float().repeat_interleave(heads // key_heads, 1) for x in (keys, values)
+        )
+        if window:
+            key, value = key[-window:], value[-window:]
+        share = (torch.einsum("hd,khd->hk", query[row].float(), key) * 0.2).softmax(-1)
+        expected = torch.einsum("hk,khd->hd", share, value)
+        torch.testing.assert_close(found[row].float(), expected, atol=1e-2, rtol=1e-2)
+
+
+def test_scores_and_their_gradient_are_those_of_the_plain_arithmetic() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(37, 50_001, device="cuda") * 4
+    target = torch.randint(50_001, (37,), device="cuda")
+    temperature = torch.rand(37, device="cuda") + 0.5
+    slope = torch.randn(37, device="cuda")
+    for found, expected in zip(
+        score_rows(logits, target, temperature),
+        _score_rows(logits, target, temperature),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    lse = _score_rows(logits, target, temperature)[2]
+    torch.testing.assert_close(
+        score_gradient(logits, target, temperature, lse, slope),
+        _score_gradient(logits, target, temperature, lse, slope),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+def calls() -> list[tuple[tuple[int, ...], Sampling]]:
+    """Lengths, temperatures and limits all differ; half of the prompts share a beginning."""
+    rng = random.Random(0)
+    shared = tuple(rng.randrange(2000) for _ in range(100))
+    return [
+        (
+            (shared if i % 2 else ()) + tuple(rng.randrange(2000) for _ in range(1 + 7 * i)),
+            Sampling(
+                temperature=[1.0, 0.7, 0.0][i % 3],
+                top_p=0.9 if i % 5 == 0 else 1.0,
+                top_k=-1,
+                max_new_tokens=5 + 3 * i,
+                stop_ids=frozenset(),
+            ),
+        )
+        for i in range(60)
+    ]
+
+
+def generate(engine: ContinuousBatchingEngine) -> list[Completion]:
+    async def run() -> list[Completion]:
+        async with engine.serving():
+            named = enumerate(calls())
+            return await asyncio.gather(*(engine.generate(*c, caller=str(i)) for i, c in named))
+
+    return asyncio.run(run())
+
+
+@torch.no_grad()
+def gaps(model: PreTrainedModel, completions: Sequence[Completion]) -> torch.Tensor:
+    """Between the engine's log-probabilities and those of a plain forward pass."""
+    found = []
+    for (prompt, sampling), completion in zip(calls(), completions, strict=True):
+        if sampling.top_p < 1:
+            continue
+        ids = torch.tensor([[*prompt, *completion.ids]], device="cuda")
+        logits = model(ids).logits[0, len(prompt) - 1 : -1].float() / (sampling.temperature or 1)
+        chosen = torch.tensor(completion.ids, device="cuda")[:, None]
+        logprobs = logits.log_softmax(-1).gather(1, chosen)[:, 0]
+        found.append((logprobs.cpu() - torch.tensor(completion.logprobs)).abs())
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> None:
+    model = small_model(dtype)
+    engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    first = generate(engine)
+    assert gaps(model, first).max() < worst
+    # The cache was given back; recorded passes find it elsewhere.
+    keep = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    engine.weights_updated()
+    second = generate(engine)
+    assert gaps(model, second).max() < worst
+    assert [c.ids for c in first] != [c.ids for c in second]
+    assert len(keep)
+
+
+def samples() -> list[TrainSample]:
+    """Groups under one system prompt: two levels of shared tokens."""
+    rng = random.Random(1)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(2000) for _ in range(count))
+
+    system, found = ids(150), []
+    for group in range(5):
+        prompt = system + ids(70 + group)
+        for attempt in range(4):
+            reply = ids(20 + 13 * attempt)
+            found.append(
+                TrainSample(
+                    ids=prompt + reply,
+                    mask=(False,) * len(prompt) + (True,) * len(reply),
+                    logprobs=(0.0,) * len(prompt) + (-7.0,) * len(reply),
+                    advantage=rng.choice([-1.0, 1.0]),
+                    temperature=1.0,
+                    weight_version=0,
+                    task_id=str(group),
+                    episode_id=f"{group}-{attempt}",
+                )
+            )
+    return found
+
+
+def gradients(model: PreTrainedModel, parts: list[list[TrainSample]]) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    for part in parts:
+        (batch,) = pack(part, max_tokens=10**6, device="cuda")
+        advantage = torch.tensor([s.advantage for s in part], device="cuda")[batch.sample_N]
+        temperature = torch.ones(len(batch.target_N), device="cuda")
+        backward_batch(
+            model, batch, temperature, lambda c, s, a=advantage: -(a[c] * s.logprob_N).sum() / 100
+        )
+    return {n: p.grad.float().clone() for n, p in model.named_parameters()}
+
+
+def test_packed_gradients_are_those_of_each_sample_alone() -> None:
+    model, all_samples = small_model(torch.bfloat16), samples()
+    (batch,) = pack(all_samples, max_tokens=10**6, device="cuda")
+    assert len(batch.layout.levels) == 2
+    exact = gradients(small_model(torch.float32), [[s] for s in all_samples])
+    alone = gradients(model, [[s] for s in all_samples])
+    packed = gradients(model, [all_samples])
+    for name, expected in exact.items():
+        error = (packed[name] - expected).norm() / expected.norm()
+        assert error < 1.5 * (alone[name] - expected).norm() / expected.norm() + 0.01
+
+
+def test_fused_layers_compute_what_plain_ones_do() -> None:
+    pytest.importorskip("liger_kernel")
+    plain, fused = small_model(torch.bfloat16), small_model(torch.bfloat16)
+    assert use_fused_layers(fused)
+    exact = gradients(small_model(torch.float32), [samples()])
+    for model in (plain, fused):
+        found = gradients(model, [samples()])
+        worst = max(((found[n] - e).norm() / e.norm()).item() for n, e in exact.items())
+        assert worst < 0.06
+
+
+def test_gradient_checkpointing_changes_no_weight() -> None:
+    trained = []
+    for is_on in (False, True):
+        model = small_model(torch.bfloat16)
+        settings = replace(SETTINGS, gradient_checkpointing=is_on, max_token_len_per_gpu=10**6)
+        PolicyTrainer(model, settings, seed=0).train_step(samples())
+        trained.append({n: p.detach().clone() for n, p in model.named_parameters()})
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, atol=1e-3, rtol=1e-2)
