@@ -115,6 +115,14 @@ def test_what_prompts_share_is_read_once_however_many_ask_at_the_same_time() -> 
     assert read[20] == 8
 
 
+def test_a_prompt_that_loses_its_room_while_it_is_read_leaves_the_pass_to_the_others() -> None:
+    scheduler = make(11, max_num_seqs=5, max_batch_tokens=1)
+    lengths = [1, 1, 1, 9, 22]
+    run(scheduler, [draft([n] * n, 1) for n in lengths])
+    asked = [(1, 1), (4, 2), (4, 2), (16, 2), (8, 2), (5, 1)]
+    run(make(13), [draft([i] * n, num_new) for i, (n, num_new) in enumerate(asked)])
+
+
 def test_short_prompts_that_are_alike_do_not_wait_for_each_other() -> None:
     assert len(run(make(40), [draft([7] * 3, 1) for _ in range(8)])) == 1
 

@@ -88,7 +88,8 @@ class Scheduler:
         """
         if self._waiting:
             self._admit()
-        return self._grow() or self._read()
+        # Reading can end with the last prompts displaced and nothing read; the others then grow.
+        return self._grow() or self._read() or self._grow()
 
     def finish_pass(self, batch: Sequence[Chunk]) -> list[Draft]:
         """Take note that the batch is computed and the sampled tokens are appended.
