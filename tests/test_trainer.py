@@ -241,8 +241,9 @@ def test_nothing_to_train_on_makes_no_update() -> None:
     unknown = {name for name, value in metrics.items() if value is None}
     assert unknown == {
         f"train/{name}"
-        for name in ("loss", "grad_norm", "clip_fraction", "entropy")
-        + ("logprob_gap_mean", "logprob_gap_max")
+        for name in (
+            ["loss", "grad_norm", "clip_fraction", "entropy", "logprob_gap_mean", "logprob_gap_max"]
+        )
     }
     assert policy_trainer.num_updates == 0
     assert_same(weights(model), before)

@@ -378,6 +378,9 @@ class DetectorSettings(Section):
     entropy: Literal["stop", "warn", "off"] = Field(
         description="Answers hardly vary any more; never stops."
     )
+    memory: Literal["stop", "warn", "off"] = Field(
+        description="Before the model is loaded: the run is estimated to need more than is free."
+    )
     no_spread_steps: PositiveInt = Field(description="See no_spread.")
     max_logprob_gap: PositiveFloat = Field(description="Nats a token, mean of a step.")
 
@@ -393,8 +396,11 @@ def _known_loggers(value: str | list[str]) -> str | list[str]:
 
 
 class FsdpSettings(Section):
-    param_offload: bool = Field(description="Keep idle weights in host memory.")
-    optimizer_offload: bool = Field(description="Keep idle optimizer state in host memory.")
+    param_offload: bool | None = Field(
+        description="Keep idle weights in host memory, on local the float32 ones of the optimizer; "
+        "null: on local where the run does not fit otherwise, on a cluster yes."
+    )
+    optimizer_offload: bool | None = Field(description="The same for the optimizer's moments.")
 
 
 class TrainerSettings(Section):

@@ -33,7 +33,6 @@ _CLUSTER = (
     "astuner.trainer_common.n_gpus_per_node",
     "astuner.trainer_common.trinity_only__n_vllm_engine",
     "astuner.trainer_common.ulysses_sequence_parallel_size",
-    "astuner.trainer_common.fsdp_config.*",
     "astuner.trainer_common.checkpoint_base_dir",
 )
 _DEBUG = "astuner.debug.*"

@@ -25,6 +25,7 @@ from astuner.backbone.local.batch import (
     make_batch,
     rollout_metrics,
 )
+from astuner.backbone.local.fit import place
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.model import load_policy
 from astuner.backbone.local.run_state import RunState
@@ -125,7 +126,7 @@ class _Loop:
         )
         self._load_model(saved)
         self.keeper = CheckpointKeeper(run, self._policy, self._trainer, training)
-        detectors = config.trainer_common.detectors.model_dump()
+        detectors = config.trainer_common.detectors.model_dump(exclude={"memory"})
         memory = dict(saved.state.health) if saved else {}
         self._health = Health(HealthSettings(**detectors), memory)
         self._state = saved.state if saved else self._state_after(0, {}, [], is_logged=True)
@@ -157,6 +158,9 @@ class _Loop:
         # An adapter is put on the base anew; its weights come with the optimizer's state.
         is_whole = saved is not None and self._config.model.lora.rank is None
         source = str(saved.folder) if saved and is_whole else base
+        placement = place(self._config, base)
+        if placement.summary is not None:
+            self._console.say(placement.summary)
         self._console.say(f"loading {source}")
         weight_version = saved.state.weight_version if saved else 0
         loaded = load_engine(self._run, source, weight_version=weight_version)
@@ -164,7 +168,12 @@ class _Loop:
         self._console.say(_what_is_trained(loaded.policy.model))
         self._trainer = PolicyTrainer(
             loaded.policy.model,
-            trainer_settings(self._config, policy_loss=self._own_function("policy_loss")),
+            trainer_settings(
+                self._config,
+                policy_loss=self._own_function("policy_loss"),
+                masters_in_host_memory=placement.masters_in_host_memory,
+                moments_in_host_memory=placement.moments_in_host_memory,
+            ),
             seed=self._config.trainer_common.seed,
             reference=self._load_reference(base) if saved else None,
         )

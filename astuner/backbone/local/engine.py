@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from astuner.backbone.local.attendance import Attendance
+from astuner.backbone.local.memory import is_out_of_memory
 from astuner.backbone.local.model import logits_of
 from astuner.backbone.local.paged_attention import (
     GENERATION_ATTENTION,
@@ -303,7 +304,7 @@ class _Session:
                 for draft in self._writer.write_tokens():
                     self._deliver(draft)
         except BaseException as error:  # noqa: BLE001  # told to those who wait
-            refusal = EngineError(f"generation failed with {error!r}")
+            refusal = EngineError(self._writer.explain(error))
             refusal.__cause__ = error
         self._fail_all(refusal)
 
@@ -398,6 +399,17 @@ class _Writer:
         if self._graphs is not None:
             self._graphs.forget()
             self._cache.release()
+
+    def explain(self, error: BaseException) -> str:
+        """Why a forward pass failed."""
+        if not is_out_of_memory(error):
+            return f"generation failed with {error!r}"
+        num_pages, page_size = self._pages
+        return (
+            f"out of memory while generating on {self._model.device}, with a cache of "
+            f"{num_pages * page_size} tokens for {self._limits.max_num_seqs} completions; lower "
+            "rollout.max_num_seqs, rollout.max_model_len or rollout.gpu_memory_utilization"
+        )
 
     @property
     def has_work(self) -> bool:

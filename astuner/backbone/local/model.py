@@ -79,8 +79,9 @@ def load_policy(
     BackboneError where loading failed.
     """
     transformers_logging.disable_progress_bar()
-    place = torch.device(_device_name(device))
-    compute_dtype = _compute_dtype(dtype, place)
+    place = choose_device(device)
+    compute_dtype = choose_dtype(dtype, place)
+    _warn_of_slow_dtype(dtype, place)
     base = _base_of_adapter(path)
     source = _source(base or path)
     try:
@@ -114,9 +115,18 @@ def load_policy(
     )
 
 
-def _device_name(device: str) -> str:
+def load_config(path: str) -> PreTrainedConfig | None:
+    """Of the model in the folder or of that name; None where it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(_source(_base_of_adapter(path) or path))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def choose_device(device: str) -> torch.device:
+    """Raises ConfigError for a GPU that torch does not find."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise ConfigError(
@@ -124,10 +134,11 @@ def _device_name(device: str) -> str:
             f"{built}. Install a CUDA build of torch and see whether `nvidia-smi` works, or set "
             "model.device: cpu"
         )
-    return device
+    return torch.device(device)
 
 
-def _compute_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Raises ConfigError for an unknown name."""
     if dtype == "auto":
         return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
     named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -135,13 +146,16 @@ def _compute_dtype(dtype: str, device: torch.device) -> torch.dtype:
         raise ConfigError(
             f"loading the model: dtype {dtype!r} is not known; use auto, bfloat16 or float32"
         )
+    return named[dtype]
+
+
+def _warn_of_slow_dtype(dtype: str, device: torch.device) -> None:
     if dtype == "bfloat16" and not _computes_in_bfloat16(device):
         logger.warning(
             "model.dtype is bfloat16, which this %s has no instructions for: it computes in "
             "float32 and rounds, which is slow; model.dtype: auto takes float32",
             device.type,
         )
-    return named[dtype]
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
@@ -260,13 +274,17 @@ def _loading_error(path: str, error: Exception) -> BackboneError:
     )
 
 
+def has_liger() -> bool:
+    return importlib.util.find_spec("liger_kernel") is not None
+
+
 def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
     """Let Liger's kernels compute norms, rotations and gates, if they are installed and fit.
 
     They run on GPUs only, and compute the same in fewer passes over memory. Returns whether any
     layer uses them. Raises ConfigError when that is asked for and cannot be.
     """
-    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+    if model.device.type != "cuda" or not has_liger():
         if is_asked:
             raise ConfigError(
                 f"model.use_liger is true, but the device is {model.device.type} and liger-kernel "
@@ -367,6 +385,11 @@ def _chunks(model: PreTrainedModel, num_tokens: int) -> Iterator[slice]:
     vocabulary = model.config.get_text_config().vocab_size
     size = max(16, _chunk_elements(model.device) // vocabulary)
     return (slice(start, start + size) for start in range(0, num_tokens, size))
+
+
+def num_logit_bytes(device: torch.device) -> int:
+    """Of a chunk's logits, their gradient and one temporary, in two bytes each."""
+    return 3 * 2 * _chunk_elements(device)
 
 
 def _chunk_elements(device: torch.device) -> int:

@@ -2,15 +2,21 @@
 
 Gradients are added up in float32 while the backward pass runs, and the updated masters are written
 into the model's own storage, so that whoever generates with the same module sees the new weights.
+Masters and moments can rest in host memory; they come to the device part by part for the update,
+which computes the same.
 """
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from astuner.errors import BackboneError
+
+PART_ELEMENTS = 2**28
+"""Of what rests in host memory, most that is on the device at once: 1 GiB of each tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,9 @@ class OptimizerSettings:
     max_grad_norm: float
     """Gradients are scaled down to this global norm."""
     betas: tuple[float, float] = (0.9, 0.999)
+    masters_in_host_memory: bool = False
+    """Where masters rest between updates; they are there already for a model on the CPU."""
+    moments_in_host_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.warmup_updates < 0:
@@ -44,18 +53,20 @@ class MasterAdamW:
     """Owns the masters, their gradients and moments of a model's parameters.
 
     Parameters with requires_grad at construction are trained; a tied one counts once. A float32
-    parameter is its own master.
+    parameter is its own master, and stays where it is.
     """
 
     def __init__(self, model: nn.Module, settings: OptimizerSettings) -> None:
         self.num_updates = 0
         self._settings = settings
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._masters = {name: _master(p) for name, p in self._parameters.items()}
+        self._rests = _Rests(settings, self._parameters)
+        self._masters = {name: self._rests.master(p) for name, p in self._parameters.items()}
+        self.gradients: dict[str, Tensor] = {}
+        """Sums since the last update by name, in float32 on the parameter's device."""
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(_AddTo(self._masters[name]))
+            parameter.register_post_accumulate_grad_hook(_AddTo(self.gradients, name))
             for name, parameter in self._parameters.items()
-            if parameter.dtype != torch.float32
         ]
         self._adamw = torch.optim.AdamW(
             list(self._masters.values()),
@@ -76,18 +87,30 @@ class MasterAdamW:
         rate = self._learning_rate()
         for group in self._adamw.param_groups:
             group["lr"] = rate
-        self._adamw.step()
-        self._write_weights()
-        self.discard_gradients()
+        for names in self._rests.parts(self.gradients):
+            with self._on_device(names):
+                for name in names:
+                    self._masters[name].grad = self.gradients.pop(name)
+                self._adamw.step()
+                for name in names:
+                    self._masters[name].grad = None
+                self._write_weights(names)
         return Update(grad_norm=grad_norm, learning_rate=rate)
+
+    @contextlib.contextmanager
+    def _on_device(self, names: Sequence[str]) -> Iterator[None]:
+        """Masters and moments of these are on the device inside of the block."""
+        for name in names:
+            self._rests.fetch(self._parameters[name], self._masters[name], self._adamw)
+        yield
+        for name in names:
+            self._rests.put_back(self._masters[name], self._adamw)
 
     def discard_gradients(self) -> None:
         """Forget what has been added up since the last update."""
-        for parameter, master in zip(
-            self._parameters.values(), self._masters.values(), strict=True
-        ):
+        self.gradients.clear()
+        for parameter in self._parameters.values():
             parameter.grad = None
-            master.grad = None
 
     @torch.no_grad()
     def fingerprint(self) -> dict[str, float | None]:
@@ -130,28 +153,25 @@ class MasterAdamW:
             if kind == "master":
                 master.copy_(tensor)
             else:
-                on = tensor.device if kind == "step" else master.device
+                on = tensor.device if kind == "step" else self._parameters[name].device
                 self._adamw.state[master][kind] = tensor.clone().to(on)
         self.num_updates = num_updates
-        self._write_weights()
+        for names in self._rests.parts(self._masters):
+            with self._on_device(names):
+                self._write_weights(names)
 
     def _clip(self) -> float:
         """Scale the gradients down to the largest norm; return their norm before."""
-        norm = torch.nn.utils.get_total_norm([gradient for _, gradient in self._gradients()])
+        gradients = list(self.gradients.values())
+        norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise self._not_finite_error()
-        torch.nn.utils.clip_grads_with_norm_(
-            self._masters.values(), self._settings.max_grad_norm, norm
-        )
+        share = (self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, share)  # type: ignore[attr-defined]  # torch's own name
         return norm.item()
 
-    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
-        for name, master in self._masters.items():
-            if master.grad is not None:
-                yield name, master.grad
-
     def _not_finite_error(self) -> BackboneError:
-        names = [name for name, g in self._gradients() if not torch.isfinite(g).all()]
+        names = [name for name, g in self.gradients.items() if not torch.isfinite(g).all()]
         self.discard_gradients()
         where = f"in {len(names)} parameters, first {names[0]}" if names else "in their norm only"
         return BackboneError(
@@ -164,33 +184,98 @@ class MasterAdamW:
         share = min(1.0, self.num_updates / warmup) if warmup else 1.0
         return self._settings.learning_rate * share
 
-    def _write_weights(self) -> None:
+    def _write_weights(self, names: Sequence[str]) -> None:
         pairs = [
-            (parameter, self._masters[name])
-            for name, parameter in self._parameters.items()
-            if parameter.dtype != torch.float32
+            (self._parameters[name], self._masters[name])
+            for name in names
+            if self._parameters[name].dtype != torch.float32
         ]
         if pairs:
             weights, masters = (list(side) for side in zip(*pairs, strict=True))
             torch._foreach_copy_(weights, masters)  # type: ignore[attr-defined]  # torch's own name
 
 
-def _master(parameter: nn.Parameter) -> nn.Parameter:
-    if parameter.dtype == torch.float32:
-        return parameter
-    return nn.Parameter(parameter.detach().float(), requires_grad=False)
+class _Rests:
+    """Where masters and moments are between updates, and how they come and go."""
+
+    def __init__(self, settings: OptimizerSettings, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+        self._masters = settings.masters_in_host_memory
+        self._moments = settings.moments_in_host_memory
+        self._host: dict[tuple[nn.Parameter, str], Tensor] = {}
+        """The resting place of a master ("") or of its moment of that name."""
+
+    def master(self, parameter: nn.Parameter) -> nn.Parameter:
+        """A new one, at rest; the parameter itself where that is in float32."""
+        if parameter.dtype == torch.float32:
+            return parameter
+        master = nn.Parameter(parameter.detach().float(), requires_grad=False)
+        if self._masters:
+            master.data = self._rest(master, "", master.data)
+        return master
+
+    def parts(self, names: Mapping[str, Tensor]) -> list[list[str]]:
+        """Those names, in order, in parts that are on the device together."""
+        if not (self._masters or self._moments):
+            return [list(names)]
+        parts: list[list[str]] = []
+        room = 0
+        for name in names:
+            if not parts or self._sizes[name] > room:
+                parts.append([])
+                room = PART_ELEMENTS
+            parts[-1].append(name)
+            room -= self._sizes[name]
+        return parts
+
+    def fetch(
+        self, parameter: nn.Parameter, master: nn.Parameter, adamw: torch.optim.AdamW
+    ) -> None:
+        on = parameter.device
+        master.data = master.data.to(on, non_blocking=True)
+        for kind, tensor in adamw.state.get(master, {}).items():
+            if kind != "step":
+                adamw.state[master][kind] = tensor.to(on, non_blocking=True)
+
+    def put_back(self, master: nn.Parameter, adamw: torch.optim.AdamW) -> None:
+        if self._masters and (master, "") in self._host:
+            master.data = self._rest(master, "", master.data)
+        if self._moments:
+            for kind, tensor in adamw.state.get(master, {}).items():
+                if kind != "step":
+                    adamw.state[master][kind] = self._rest(master, kind, tensor)
+
+    def _rest(self, master: nn.Parameter, kind: str, tensor: Tensor) -> Tensor:
+        """The tensor's copy in host memory, at the same place every time."""
+        if tensor.device.type == "cpu":
+            return tensor
+        place = self._host.get((master, kind))
+        if place is None:
+            place = self._host[master, kind] = _pinned(torch.empty(tensor.shape))
+        return place.copy_(tensor)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    """The same memory, which the device reaches several times faster where it may be pinned.
+
+    Not through torch's allocator of pinned memory, which rounds sizes up to powers of two.
+    """
+    size = tensor.numel() * tensor.element_size()
+    torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), size, 0)  # type: ignore[attr-defined]  # untyped
+    return tensor
 
 
 class _AddTo:
-    """Moves a parameter's gradient into its master's float32 one as soon as it is complete."""
+    """Moves a parameter's gradient into a float32 sum as soon as it is complete."""
 
-    def __init__(self, master: nn.Parameter) -> None:
-        self._master = master
+    def __init__(self, sums: dict[str, Tensor], name: str) -> None:
+        self._sums = sums
+        self._name = name
 
     def __call__(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        if self._master.grad is None:
-            self._master.grad = parameter.grad.float()
+        if self._name in self._sums:
+            self._sums[self._name] += parameter.grad
         else:
-            self._master.grad += parameter.grad
+            self._sums[self._name] = parameter.grad.float()
         parameter.grad = None

@@ -7,11 +7,12 @@ from typing import Protocol
 
 import torch
 
-from astuner.backbone.local.adapter import AdapterSettings, attach_adapter
+from astuner.backbone.local.adapter import attach_adapter
 from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
 from astuner.backbone.local.model import LoadedModel, load_policy
+from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
-from astuner.config.schema import LoraSettings, RolloutSettings
+from astuner.config.schema import RolloutSettings
 from astuner.errors import ConfigError
 from astuner.inference.engine import Engine
 from astuner.inference.template import ChatTemplate
@@ -74,21 +75,12 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     """
     model, rollout = run.settings.model, run.settings.rollout
     policy = load_policy(source, dtype=model.dtype, device=model.device, use_liger=model.use_liger)
-    if model.lora.rank is not None:
-        attach_adapter(policy.model, _adapter_settings(model.lora.rank, model.lora))
+    if (adapter := adapter_settings(model.lora)) is not None:
+        attach_adapter(policy.model, adapter)
     _check_context(policy, rollout.max_model_len)
     template = ChatTemplate(policy.tokenizer, extra_stop_ids=_end_ids(policy))
     engine = _make_engine(policy, rollout, source, weight_version)
     return LoadedEngine(policy=policy, template=template, engine=engine)
-
-
-def _adapter_settings(rank: int, lora: LoraSettings) -> AdapterSettings:
-    return AdapterSettings(
-        rank=rank,
-        alpha=lora.alpha,
-        target_modules=lora.target_modules,
-        dropout=lora.dropout,
-    )
 
 
 def _make_engine(

@@ -1,13 +1,30 @@
 """From astuner's settings to the local trainer's: one line each."""
 
 from astuner.algorithm.loss import PolicyLoss
+from astuner.backbone.local.adapter import AdapterSettings
 from astuner.backbone.local.optimizer import OptimizerSettings
 from astuner.backbone.local.trainer import TrainerSettings
-from astuner.config.schema import Settings
+from astuner.config.schema import LoraSettings, Settings
+
+
+def adapter_settings(lora: LoraSettings) -> AdapterSettings | None:
+    """None where all weights are trained."""
+    if lora.rank is None:
+        return None
+    return AdapterSettings(
+        rank=lora.rank,
+        alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        dropout=lora.dropout,
+    )
 
 
 def trainer_settings(
-    settings: Settings, *, policy_loss: PolicyLoss | None = None
+    settings: Settings,
+    *,
+    policy_loss: PolicyLoss | None = None,
+    masters_in_host_memory: bool = False,
+    moments_in_host_memory: bool = False,
 ) -> TrainerSettings:
     """`policy_loss` is the user's own, where the settings name one by its path."""
     common, algorithm = settings.trainer_common, settings.trainer_common.algorithm
@@ -17,6 +34,8 @@ def trainer_settings(
             warmup_updates=common.optim.warmup_steps,
             weight_decay=common.optim.weight_decay,
             max_grad_norm=common.optim.grad_clip,
+            masters_in_host_memory=masters_in_host_memory,
+            moments_in_host_memory=moments_in_host_memory,
         ),
         mini_batch_num=common.mini_batch_num,
         max_token_len_per_gpu=common.max_token_len_per_gpu or settings.rollout.max_model_len,

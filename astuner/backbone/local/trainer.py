@@ -26,6 +26,7 @@ from astuner.algorithm.loss import (
     TokenLoss,
 )
 from astuner.backbone.local.adapter import adapter_off, has_adapter, switch_dropout
+from astuner.backbone.local.memory import is_out_of_memory
 from astuner.backbone.local.model import (
     TokenScores,
     backward_batch,
@@ -154,6 +155,10 @@ class PolicyTrainer:
             for mini_batch in mini_batches:
                 self._accumulate(mini_batch, record)
                 record.updates.append(self._optimizer.update())
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(record) from error
         finally:
             self.model.eval()
             self._optimizer.discard_gradients()
@@ -163,6 +168,17 @@ class PolicyTrainer:
             has_reference=self.settings.use_kl_loss,
         )
         return metrics | self._optimizer.fingerprint()
+
+    def _out_of_memory(self, record: "_StepRecord") -> BackboneError:
+        settings = self.settings
+        advice = "" if settings.gradient_checkpointing else (
+            ", or set trainer_common.enable_gradient_checkpointing: true"
+        )  # fmt: skip
+        return BackboneError(
+            f"out of memory in the training pass on {self.model.device}, at {record.doing}; lower "
+            f"trainer_common.max_token_len_per_gpu (now {settings.max_token_len_per_gpu}), which a "
+            f"single longer sample exceeds, or rollout.max_model_len{advice}"
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """With `num_updates`, what an exact continuation needs besides settings and reference."""
@@ -207,6 +223,7 @@ class PolicyTrainer:
     def _accumulate(self, mini_batch: "_MiniBatch", record: "_StepRecord") -> None:
         """Add up the gradients of one mini-batch."""
         for batch in mini_batch.batches:
+            record.doing = f"a micro-batch of {batch.num_tokens} tokens"
             loss = _BatchLoss(self.settings, mini_batch, batch, record)
             if self.settings.use_kl_loss:
                 loss.reference_logprob_N = self._reference_logprobs(batch, loss.temperature_N)
@@ -215,6 +232,7 @@ class PolicyTrainer:
                 loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
             backward_batch(self.model, batch, loss.temperature_N, loss)
             record.finish(batch)
+        record.doing = "the optimizer's update"
 
     def _score_before_updates(self, mini_batches: Sequence["_MiniBatch"]) -> None:
         """Where ratios are taken against the policy of the step's start, remember it.
@@ -381,6 +399,7 @@ class _StepRecord:
         progress: Progress | None,
     ) -> None:
         self.updates: list[Update] = []
+        self.doing = "scoring before the first update"
         self._num_sample_tokens = num_sample_tokens
         self._num_packed_tokens = num_packed_tokens
         self._num_done_tokens = 0

@@ -1,0 +1,110 @@
+"""Does a run with these settings fit on its device? Asked before anything is loaded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from astuner.backbone.local.memory import (
+    GIB,
+    Footprint,
+    Plan,
+    available_bytes,
+    measure_footprint,
+    need,
+    remedies,
+    suggested_footprint,
+)
+from astuner.backbone.local.model import (
+    choose_device,
+    choose_dtype,
+    has_liger,
+    load_config,
+    num_logit_bytes,
+)
+from astuner.backbone.local.settings import adapter_settings
+from astuner.config.schema import Settings
+from astuner.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What rests in host memory between updates."""
+
+    masters_in_host_memory: bool
+    moments_in_host_memory: bool
+    summary: str | None
+    """The estimate in one line; None where there is none."""
+
+
+def place(settings: Settings, source: str) -> Placement:
+    """Estimate what the run of the model in the folder, or of the hub name, `source` needs.
+
+    Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
+    fit otherwise. Raises ConfigError, with what would make it fit, when it still does not and
+    detectors.memory is "stop".
+    """
+    model, common = settings.model, settings.trainer_common
+    device = choose_device(model.device)
+    dtype = choose_dtype(model.dtype, device)
+    asked = (common.fsdp_config.param_offload, common.fsdp_config.optimizer_offload)
+    config = load_config(source)
+    footprint = config and measure_footprint(config, dtype, adapter=adapter_settings(model.lora))
+    if config is None or footprint is None:
+        return Placement(
+            masters_in_host_memory=bool(asked[0]),
+            moments_in_host_memory=bool(asked[1]),
+            summary=None,
+        )
+    available = available_bytes(device)
+    plan = _choose(list(_plans(settings, device, dtype, asked)), footprint, available)
+    found = need(footprint, plan)
+    summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
+    if found.peak > available and common.detectors.memory != "off":
+        small = suggested_footprint(config, dtype) if model.lora.rank is None else None
+        advice = [r.text for r in remedies(footprint, plan, available, with_adapter=small)]
+        message = (
+            f"the run needs about {found}, and {available / GIB:.2f} GiB are free on {device}. "
+            + (f"It fits with {'; or '.join(advice)}" if advice else "Take a smaller model")
+        )
+        if common.detectors.memory == "stop":
+            raise ConfigError(f"{message}. Or start it as it is: detectors.memory: warn")
+        summary = f"warning: {message}"
+    return Placement(
+        masters_in_host_memory=plan.masters_in_host_memory,
+        moments_in_host_memory=plan.moments_in_host_memory,
+        summary=summary,
+    )
+
+
+def _plans(
+    settings: Settings,
+    device: torch.device,
+    dtype: torch.dtype,
+    asked: tuple[bool | None, bool | None],
+) -> Iterator[Plan]:
+    """As the settings ask, the fastest first; on a CPU there is only host memory."""
+    rollout, common = settings.rollout, settings.trainer_common
+    is_cuda = device.type == "cuda"
+    choices = [(False, False), (False, True), (True, True)] if is_cuda else [(False, False)]
+    for masters, moments in choices:
+        if is_cuda and (asked[0] not in (None, masters) or asked[1] not in (None, moments)):
+            continue
+        yield Plan(
+            itemsize=dtype.itemsize,
+            has_reference=settings.model.lora.rank is None
+            and (common.use_kl_loss or common.algorithm.use_kl_in_reward),
+            micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
+            is_checkpointed=common.enable_gradient_checkpointing,
+            has_fused_layers=is_cuda and settings.model.use_liger is not False and has_liger(),
+            masters_in_host_memory=masters,
+            moments_in_host_memory=moments,
+            max_model_len=rollout.max_model_len,
+            logit_bytes=num_logit_bytes(device),
+        )
+
+
+def _choose(plans: Sequence[Plan], footprint: Footprint, available: int) -> Plan:
+    """The first that fits, else the last."""
+    fitting = (plan for plan in plans if need(footprint, plan).peak <= available)
+    return next(fitting, plans[-1])

@@ -1,0 +1,187 @@
+"""What a run is estimated to need, against what it really takes, and what is advised."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig
+
+from astuner.algorithm.loss import LossInputs, TokenLoss
+from astuner.backbone.local import fit, optimizer
+from astuner.backbone.local.adapter import AdapterSettings, attach_adapter
+from astuner.backbone.local.memory import (
+    GIB,
+    Footprint,
+    Plan,
+    available_bytes,
+    measure_footprint,
+    need,
+    remedies,
+)
+from astuner.backbone.local.model import _predicting_states
+from astuner.backbone.local.packed_attention import packed_attention_enabled
+from astuner.backbone.local.packing import pack
+from astuner.backbone.local.trainer import PolicyTrainer
+from astuner.cli import main
+from astuner.errors import BackboneError
+from tests.test_local_run import taught_model, write_conf  # noqa: F401
+from tests.test_trainer import SETTINGS, assert_same, bandit_samples, tiny_model, trainer, weights
+
+ADAPTER = AdapterSettings(rank=4, alpha=None, target_modules=None, dropout=0.0)
+CONFIG = LlamaConfig(
+    vocab_size=300,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
+LARGE = Footprint(
+    num_parameters=10**9,
+    num_trained=10**9,
+    kept_per_token=10**6,
+    kept_per_token_checkpointed=10**5,
+    cache_per_token=10**4,
+)
+ADAPTED = dataclasses.replace(LARGE, num_trained=10**7)
+PLAN = Plan(
+    itemsize=2,
+    has_reference=True,
+    micro_batch_tokens=10_000,
+    is_checkpointed=False,
+    has_fused_layers=False,
+    masters_in_host_memory=False,
+    moments_in_host_memory=False,
+    max_model_len=4000,
+    logit_bytes=0,
+)
+
+
+@pytest.mark.parametrize("adapter", [None, ADAPTER])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_counts_what_a_training_pass_really_keeps(adapter, dtype) -> None:
+    footprint = measure_footprint(CONFIG, dtype, adapter=adapter)
+    assert footprint is not None
+    model = AutoModelForCausalLM.from_config(CONFIG, dtype=dtype).eval()
+    if adapter is not None:
+        attach_adapter(model, adapter)
+    parameters = list(model.parameters())
+    assert footprint.num_parameters == sum(p.numel() for p in parameters)
+    assert footprint.num_trained == sum(p.numel() for p in parameters if p.requires_grad)
+    own = {p.untyped_storage()._cdata for p in parameters}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = (storage.nbytes(), tensor)
+        return tensor
+
+    (sample, *_) = bandit_samples(tiny_model())
+    sample = dataclasses.replace(
+        sample, ids=tuple(range(1, 201)), mask=(False,) * 2 + (True,) * 198, logprobs=(0.0,) * 200
+    )
+    (batch,) = pack([sample], max_tokens=1000, device=torch.device("cpu"))
+    with saved_tensors_hooks(keep, lambda tensor: tensor), packed_attention_enabled(model):
+        _predicting_states(model, batch)
+    real = sum(size for size, _ in kept.values()) / batch.num_tokens
+    assert footprint.kept_per_token == pytest.approx(real, rel=0.05)
+
+
+def test_a_model_that_cannot_be_asked_gets_no_estimate() -> None:
+    config = MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=100)
+    assert measure_footprint(config, torch.float32, adapter=None) is None
+
+
+def test_each_part_is_counted_where_it_lies() -> None:
+    found = need(LARGE, PLAN)
+    assert found.lasting == {
+        "weights": 2 * 10**9,
+        "reference": 2 * 10**9,
+        "float32 weights": 4 * 10**9,
+        "moments": 8 * 10**9,
+    }
+    assert found.peak == (2 + 2 + 4 + 8 + 4 + 10) * 10**9
+    in_host = dataclasses.replace(PLAN, masters_in_host_memory=True, moments_in_host_memory=True)
+    assert need(LARGE, in_host).peak == found.peak - 12 * 10**9
+    in_float32 = dataclasses.replace(PLAN, itemsize=4, has_reference=False)
+    assert need(LARGE, in_float32).lasting["float32 weights"] == 0
+    assert need(ADAPTED, PLAN).lasting["moments"] == 8 * 10**7
+
+
+@pytest.mark.parametrize("available", [29, 25, 20, 14, 8, 5])
+def test_what_is_advised_fits_and_is_as_little_as_possible(available) -> None:
+    available *= 10**9
+    found = remedies(LARGE, PLAN, available, with_adapter=ADAPTED)
+    assert found
+    for remedy in found:
+        assert remedy.text
+        assert need(remedy.footprint, remedy.plan).peak <= available
+    assert len({remedy.text for remedy in found}) == len(found)
+
+
+def test_advice_names_keys_and_values() -> None:
+    (fewer, *_) = remedies(LARGE, PLAN, 29 * 10**9, with_adapter=ADAPTED)
+    assert fewer.text == "trainer_common.max_token_len_per_gpu: 8960"
+    (fewer, *_) = remedies(LARGE, PLAN, 23 * 10**9, with_adapter=ADAPTED)
+    assert fewer.text == (
+        "trainer_common.max_token_len_per_gpu: 2816 and rollout.max_model_len: 2816"
+    )
+    assert remedies(LARGE, PLAN, 10**9, with_adapter=ADAPTED) == []
+
+
+def test_a_run_that_cannot_fit_ends_before_the_model_is_loaded(
+    taught_model,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    monkeypatch.chdir(tmp_path)
+    write_conf(tmp_path, taught_model)
+    monkeypatch.setattr(fit, "available_bytes", lambda device: 2**20)
+    assert main(["--conf", "adder.yaml"]) == 2
+    screen = " ".join(capsys.readouterr().err.split())
+    assert "the run needs about 0." in screen and "0.00 GiB are free on cpu" in screen
+    assert "detectors.memory: warn" in screen
+    assert "loading" not in screen
+
+
+def test_what_is_free_is_known() -> None:
+    assert 0.01 * GIB < available_bytes(torch.device("cpu")) < 2**50
+
+
+def test_running_out_of_memory_in_training_names_phase_size_and_setting() -> None:
+    def greedy(inputs: LossInputs) -> TokenLoss:
+        torch.empty(2**50)
+        raise AssertionError("there was room")
+
+    model = tiny_model()
+    policy_trainer = trainer(model, dataclasses.replace(SETTINGS, policy_loss=greedy))
+    before = weights(model)
+    with pytest.raises(
+        BackboneError, match=r"training pass on cpu, at a micro-batch of \d+ tokens"
+    ):
+        policy_trainer.train_step(bandit_samples(model))
+    assert_same(weights(model), before)
+
+
+def test_an_update_in_parts_makes_the_same_weights(monkeypatch) -> None:
+    """On a CPU nothing moves; test_gpu.py holds the same where it does."""
+    trained = []
+    for is_in_parts in (False, True):
+        monkeypatch.setattr(optimizer, "PART_ELEMENTS", 2000)
+        settings = dataclasses.replace(
+            SETTINGS,
+            optimizer=dataclasses.replace(
+                SETTINGS.optimizer,
+                masters_in_host_memory=is_in_parts,
+                moments_in_host_memory=is_in_parts,
+            ),
+        )
+        model = tiny_model().to(torch.bfloat16)
+        policy_trainer = PolicyTrainer(model, settings, seed=0)
+        for _ in range(2):
+            policy_trainer.train_step(bandit_samples(model))
+        trained.append(weights(model))
+    assert_same(*trained)
