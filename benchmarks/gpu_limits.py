@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,8 @@ train     one update from --samples samples of --length tokens, half of them tra
           They are compared with the rate of an 8192 x 8192 x 8192 bfloat16 product.
 generate  --requests prompts of --prompt tokens, --new tokens each, log-probabilities included; the
           second run counts. The floor is the time to read, in every pass, all weights and all
-          cached keys and values at the measured bandwidth of a copy.
+          cached keys and values at the measured bandwidth of a copy. With --engine vllm, vLLM
+          alone on the same requests, as its own `LLM` runs them.
 """
 
 SHAPES: dict[str, Any] = {
@@ -75,6 +77,9 @@ SHAPES: dict[str, Any] = {
         tie_word_embeddings=False,
     ),
 }
+
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 
 
 def make_model(shape: str, *, fused: bool = False) -> PreTrainedModel:
@@ -217,6 +222,41 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def measure_vllm(arguments: argparse.Namespace) -> dict[str, Any]:
+    import vllm  # type: ignore[import-not-found]  # an extra
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # an extra
+
+    rng = random.Random(0)
+    prompts = [
+        {"prompt_token_ids": list(ids(rng, arguments.prompt))} for _ in range(arguments.requests)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        config = SHAPES[arguments.shape]
+        config.architectures = [ARCHITECTURES[config.model_type]]
+        config.save_pretrained(folder)
+        llm = LLM(
+            model=folder,
+            load_format="dummy",
+            dtype="bfloat16",
+            skip_tokenizer_init=True,
+            max_model_len=arguments.prompt + arguments.new + 1,
+            max_num_seqs=arguments.max_num_seqs or arguments.requests,
+            gpu_memory_utilization=0.6,
+        )
+    params = SamplingParams(
+        temperature=1.0, max_tokens=arguments.new, ignore_eos=True, logprobs=0, detokenize=False
+    )
+    first, second = (
+        seconds_of(lambda: llm.generate(prompts, params, use_tqdm=False)) for _ in range(2)
+    )
+    return {
+        "vllm": vllm.__version__,
+        "first_seconds": round(first, 3),
+        "seconds": round(second, 3),
+        "new_tokens_per_second": round(arguments.requests * arguments.new / second),
+    }
+
+
 def run_engine(engine: ContinuousBatchingEngine, prompts: list[tuple[int, ...]], new: int) -> float:
     sampling = Sampling(
         temperature=1.0, top_p=1.0, top_k=-1, max_new_tokens=new, stop_ids=frozenset()
@@ -256,9 +296,13 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--max-num-seqs", type=int, help="default: all requests")
     parser.add_argument("--fused", action="store_true", help="norms and gates by Liger's kernels")
+    parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     arguments = parser.parse_args()
-    measure = measure_training if arguments.what == "train" else measure_generation
+    if arguments.what == "train":
+        measure = measure_training
+    else:
+        measure = measure_vllm if arguments.engine == "vllm" else measure_generation
     machine = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
