@@ -3,7 +3,8 @@
 Owns no behaviour beyond validation. Token data lives in `astuner.trajectory`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,7 +59,8 @@ class WorkflowOutput(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reward: float | None = None
+    reward: float | dict[str, float] | None = None
+    """One number for all agents, or one for each: target tag or agent name -> number."""
     is_success: bool | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Read by the judge, for example `final_answer`; kept in the episode's record."""
@@ -89,5 +91,8 @@ class Verdict:
     """The reward of one episode and who gave it."""
 
     reward: float
+    """Where agents have rewards of their own, the mean over those that are trained."""
     is_success: bool
     source: Literal["workflow", "judge", "madness"]
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Target tag or agent name -> reward; empty where one number holds for all agents."""

@@ -52,11 +52,19 @@ def make_chat(
     )
 
 
-def make_call(prompt_ids, completion_ids, *, agent_name="agent", temperature=0.7) -> Call:
+def make_call(
+    prompt_ids,
+    completion_ids,
+    *,
+    agent_name="agent",
+    target_tag="tag",
+    temperature=0.7,
+    is_trained=True,
+) -> Call:
     """A call with given tokens; log-probabilities are minus the ids over 1000."""
     return Call(
         agent_name=agent_name,
-        target_tag="tag",
+        target_tag=target_tag,
         messages=(),
         tools=(),
         prompt_ids=tuple(prompt_ids),
@@ -72,4 +80,5 @@ def make_call(prompt_ids, completion_ids, *, agent_name="agent", temperature=0.7
         break_reason=None,
         started_seconds=0.0,
         seconds=0.0,
+        is_trained=is_trained,
     )

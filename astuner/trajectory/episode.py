@@ -1,11 +1,23 @@
 """An episode as data: what was asked, what happened, what it was worth, or why it failed."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from astuner.trajectory.merge import Sequence
-from astuner.trajectory.recorder import Call
+from astuner.trajectory.recorder import Agent, Call
 from astuner.types import Task, Verdict
+
+EVERYONE = ""
+"""The role of all agents where one number is the reward of them all."""
+
+
+def role_of(agent: Agent, roles: Collection[str]) -> str | None:
+    """The role, among the keys of a mapping of rewards, that the agent's reward stands under.
+
+    Its own name goes before its target tag. None when neither is there.
+    """
+    return next((key for key in agent if key in roles), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +56,22 @@ class Episode:
 
     @property
     def num_sampled_tokens(self) -> int:
-        return sum(len(call.completion.ids) for call in self.calls)
+        """By the agents that are trained."""
+        return sum(len(call.completion.ids) for call in self.calls if call.is_trained)
 
     @property
     def engine_seconds(self) -> float:
         """Wall time spent in model calls, summed over calls."""
         return sum(call.seconds for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """The rewards of one role over a group: what its episodes are compared by."""
+
+    role: str
+    rewards: Mapping[str, float]
+    """Episode id -> reward; at least two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +85,46 @@ class Group:
     def judged(self) -> tuple[Episode, ...]:
         """Episodes with a verdict; the failed ones are left out."""
         return tuple(episode for episode in self.episodes if episode.verdict is not None)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Whatever agents are rewarded by, in the order in which it is first met."""
+        keys = (key for e in self.judged if e.verdict for key in e.verdict.rewards)
+        return tuple(dict.fromkeys(keys)) or (EVERYONE,)
+
+    def role_in(self, episode: Episode, agent: Agent) -> str | None:
+        """The role that the agent has in an episode of this group; None when it has no reward."""
+        if self.roles == (EVERYONE,):
+            return EVERYONE
+        own = episode.verdict.rewards if episode.verdict else {}
+        return role_of(agent, own or self.roles)
+
+    def contests(self) -> tuple[Contest, ...]:
+        """One for each trained role that at least two episodes have a reward in."""
+        contests = (Contest(role=role, rewards=self._rewards(role)) for role in self._trained())
+        return tuple(contest for contest in contests if len(contest.rewards) > 1)
+
+    def _trained(self) -> tuple[str, ...]:
+        """Opponents may be rewarded too, but nothing of them is trained."""
+        trained = {
+            self.role_in(episode, sequence.agent)
+            for episode in self.judged
+            for sequence in episode.sequences
+            if sequence.num_trained
+        }
+        return tuple(role for role in self.roles if role == EVERYONE or role in trained)
+
+    def _rewards(self, role: str) -> dict[str, float]:
+        rewards = {e.episode_id: self._reward(e, role) for e in self.judged}
+        return {name: reward for name, reward in rewards.items() if reward is not None}
+
+    def _reward(self, episode: Episode, role: str) -> float | None:
+        """One number for all counts in each role that an agent of the episode has."""
+        verdict = episode.verdict
+        assert verdict is not None
+        if verdict.rewards:
+            return verdict.rewards.get(role)
+        is_there = role == EVERYONE or any(
+            self.role_in(episode, sequence.agent) == role for sequence in episode.sequences
+        )
+        return verdict.reward if is_there else None

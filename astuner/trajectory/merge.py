@@ -2,13 +2,15 @@
 
 A call continues another one of the same agent where its prompt begins with exactly the tokens that
 the other saw and sampled. Calls form a tree; every path from a root to a leaf is one sequence, and
-a sampled token that several paths share is trained in the first of them only.
+a sampled token that several paths share is trained in the first of them only. Tokens of agents that
+are not trained stand in sequences too, and never are.
 """
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from astuner.trajectory.recorder import Call
+from astuner.trajectory.prefix_tree import PrefixTree
+from astuner.trajectory.recorder import Agent, Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,8 @@ class Span:
     call: int
     """Index of the call that brought these tokens."""
     is_trained: bool
-    """False for given tokens, and for sampled ones that an earlier sequence trains."""
+    """False for given tokens, for sampled ones that an earlier sequence trains, and for those of
+    agents that are not trained."""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.ids):
@@ -42,6 +45,10 @@ class Sequence:
     agent_name: str
     target_tag: str
     spans: tuple[Span, ...]
+
+    @property
+    def agent(self) -> Agent:
+        return (self.agent_name, self.target_tag)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -76,28 +83,31 @@ class Sequence:
 def merge_calls(calls: Seq[Call]) -> list[Sequence]:
     """Return the sequences of one episode, ordered by their last call.
 
-    Calls without token ids (answered by a remote server) give none.
+    Calls without token ids (answered by a remote server) give none. Takes time linear in the tokens
+    of the calls and of the sequences.
     """
-    parents = [_find_parent(calls, index) for index in range(len(calls))]
-    leaves = [i for i in range(len(calls)) if i not in parents and calls[i].prompt_ids]
+    parents = _find_parents(calls)
+    inner = set(parents)
+    leaves = [i for i in range(len(calls)) if i not in inner and calls[i].prompt_ids]
     trained: set[int] = set()
     return [_sequence(calls, _path(parents, leaf), trained) for leaf in leaves]
 
 
-def _find_parent(calls: Seq[Call], index: int) -> int | None:
-    """The earlier call of the same agent with the longest tokens that this prompt begins with."""
-    call = calls[index]
-    best, best_length = None, 0
-    for i, earlier in enumerate(calls[:index]):
-        length = len(earlier.prompt_ids) + len(earlier.completion.ids)
-        is_longer = best_length < length <= len(call.prompt_ids)
-        if _same_agent(earlier, call) and is_longer and call.prompt_ids[:length] == earlier.ids:
-            best, best_length = i, length
-    return best
+def _find_parents(calls: Seq[Call]) -> list[int | None]:
+    """For each call the earlier one of the same agent whose tokens its prompt begins with.
 
-
-def _same_agent(one: Call, other: Call) -> bool:
-    return (one.agent_name, one.target_tag) == (other.agent_name, other.target_tag)
+    Of several the one with the most tokens, and of equal ones the first.
+    """
+    trees: dict[Agent, PrefixTree[tuple[int, ...]]] = {}
+    parents: list[int | None] = []
+    for index, call in enumerate(calls):
+        if not call.prompt_ids:
+            parents.append(None)
+            continue
+        tree = trees.setdefault(call.agent, PrefixTree(()))
+        parents.append(tree.longest(call.prompt_ids))
+        tree.add(call.ids, index)
+    return parents
 
 
 def _path(parents: Seq[int | None], leaf: int) -> list[int]:
@@ -118,8 +128,9 @@ def _sequence(calls: Seq[Call], path: Seq[int], trained: set[int]) -> Sequence:
         if given:
             spans.append(Span(ids=given, logprobs=None, call=index, is_trained=False))
         if call.completion.ids:
-            spans.append(_sampled_span(call, index, is_trained=index not in trained))
-        length = len(call.prompt_ids) + len(call.completion.ids)
+            is_trained = call.is_trained and index not in trained
+            spans.append(_sampled_span(call, index, is_trained=is_trained))
+        length = call.num_ids
     trained.update(path)
     leaf = calls[path[-1]]
     return Sequence(agent_name=leaf.agent_name, target_tag=leaf.target_tag, spans=tuple(spans))

@@ -4,6 +4,7 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from astuner.errors import EpisodeError
@@ -11,6 +12,41 @@ from astuner.types import Completion
 
 Message = dict[str, Any]
 """A normalised chat message, see `astuner.inference.messages`."""
+
+
+Agent = tuple[str, str]
+"""An agent of an episode: its name and its target tag."""
+
+
+class BreakKind(StrEnum):
+    """Why a prompt could not continue the tokens of the agent's earlier calls."""
+
+    REPEATED = "repeated"
+    """The same messages were sent again, and the first reply was dropped."""
+    REMOVED = "removed"
+    """Messages are gone, as when a retry takes back an error."""
+    EDITED = "edited"
+    """A message says something else than before."""
+    FOLDED = "folded"
+    """A user message holds the conversation as text, and grew."""
+    REASONING_DROPPED = "reasoning_dropped"
+    """The agent sent a reply back without its reasoning."""
+    TOOLS = "tools"
+    """Other tools were offered."""
+    TEMPLATE = "template"
+    """The chat template wrote earlier messages in another way."""
+    UNRELATED = "unrelated"
+    """The first message is another one already: a new conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """Where and why a new sequence starts."""
+
+    kind: BreakKind
+    message: int | None
+    """Index of the first message that differs; None where the messages agree."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +73,23 @@ class Call:
     """Since the episode's start."""
     seconds: float
     """Wall time spent waiting for the engine."""
+    is_trained: bool = True
+    """False where something else than the policy answered, or an agent that is not trained."""
+    break_kind: BreakKind | None = None
+    """The kind of `break_reason`."""
+    break_message: int | None = None
+    """Index of the first message that differs; None where no message does."""
+    num_drifted: int = 0
+    """Tokens of the prompt that a fresh encoding of the same text would have otherwise."""
+
+    @property
+    def agent(self) -> Agent:
+        return (self.agent_name, self.target_tag)
+
+    @property
+    def num_ids(self) -> int:
+        """Of prompt and completion."""
+        return len(self.prompt_ids) + len(self.completion.ids)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -55,6 +108,8 @@ class Recorder:
     """The check that a reply failed, with its reason."""
     ended: str | None = None
     """Why no further call is answered."""
+    agents: dict[Agent, bool] = field(default_factory=dict)
+    """Every agent that was given a model or made a call, and whether it is trained."""
 
     def check_open(self) -> None:
         """Raise EpisodeError when the episode has ended: its agent must not go on."""
@@ -63,4 +118,5 @@ class Recorder:
 
     def add(self, call: Call) -> None:
         self.check_open()
+        self.agents.setdefault(call.agent, call.is_trained)
         self.calls.append(call)

@@ -1,14 +1,20 @@
 """What a backbone trains on: a sequence with its mask, log-probabilities and advantage."""
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence
+from astuner.trajectory.recorder import Agent
+
+AdvantageOf = Callable[[Sequence], float | None]
+"""The advantage of a sequence; None where it is not to be trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSample:
-    """A trainable sequence of T tokens with the advantage of its episode.
+    """A trainable sequence of T tokens with the advantage of its agent in its episode.
 
     A prompt of two tokens and a reply of two:
     TrainSample(ids=(5, 7, 9, 2), mask=(False, False, True, True),
@@ -43,17 +49,36 @@ class TrainSample:
 
 
 def make_samples(
-    episode: Episode, *, advantage: float, max_sequences: int
+    episode: Episode, *, advantage_of: AdvantageOf, max_sequences: int
 ) -> tuple[list[TrainSample], int]:
-    """Turn the sequences of one episode into samples, all with the episode's advantage.
+    """Turn the sequences of one episode into samples, those without an advantage left out.
 
-    Of more than `max_sequences` the ones with the most trained tokens stay (the earlier one on a
-    tie). Returns the samples in the order of the sequences and how many were dropped.
+    Of more than `max_sequences` the agents keep their own by turns: first of each agent the one
+    with the most trained tokens, then of each its second, and so on; the longer ones where the
+    places end within a turn, the earlier ones on a tie. Returns the samples in the order of the
+    sequences and how many were dropped.
     """
-    trainable = [sequence for sequence in episode.sequences if sequence.num_trained]
-    kept = sorted(trainable, key=lambda sequence: -sequence.num_trained)[:max_sequences]
-    samples = [_sample(episode, s, advantage) for s in trainable if any(s is k for k in kept)]
-    return samples, len(trainable) - len(kept)
+    values = [advantage_of(s) if s.num_trained else None for s in episode.sequences]
+    trained = [index for index, value in enumerate(values) if value is not None]
+    kept = _kept(episode, trained)[:max_sequences]
+    samples = []
+    for index in sorted(kept):
+        value = values[index]
+        assert value is not None
+        samples.append(_sample(episode, episode.sequences[index], value))
+    return samples, len(trained) - len(kept)
+
+
+def _kept(episode: Episode, indices: Iterable[int]) -> list[int]:
+    """The indices of sequences, those to keep first."""
+    num_tokens = {index: episode.sequences[index].num_trained for index in indices}
+    turns: Counter[Agent] = Counter()
+    ranks: dict[int, tuple[int, int]] = {}
+    for index in sorted(num_tokens, key=lambda i: (-num_tokens[i], i)):
+        agent = episode.sequences[index].agent
+        ranks[index] = (turns[agent], -num_tokens[index])
+        turns[agent] += 1
+    return sorted(ranks, key=lambda index: (ranks[index], index))
 
 
 def _sample(episode: Episode, sequence: Sequence, advantage: float) -> TrainSample:

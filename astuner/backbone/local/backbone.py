@@ -19,9 +19,8 @@ from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
 from astuner.backbone.health import Health, HealthSettings
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.batch import (
-    RewardOf,
+    PenaltyOf,
     is_useful,
-    judged_reward,
     make_batch,
     rollout_metrics,
 )
@@ -270,7 +269,7 @@ class _Loop:
             groups,
             advantage=self._advantage,
             max_sequences=self._config.rollout.multi_turn.max_sample_per_task,
-            reward_of=self._trained_reward(groups),
+            penalty_of=self._penalty(groups),
         )
         self._console.phase(f"step {step}/{self._num_steps}: train")
         train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
@@ -353,8 +352,8 @@ class _Loop:
             first_index=first_index,
         )
 
-    def _trained_reward(self, groups: Sequence[Group]) -> RewardOf:
-        """The judge's reward less the penalties that the settings ask for."""
+    def _penalty(self, groups: Sequence[Group]) -> PenaltyOf:
+        """What the settings ask to be taken off an episode's rewards."""
         algorithm, max_tokens = self._config.trainer_common.algorithm, self._max_response_tokens
         max_sequences = self._config.rollout.multi_turn.max_sample_per_task
         divergences: dict[str, float] = {}
@@ -363,23 +362,25 @@ class _Loop:
                 sample
                 for group in groups
                 for episode in group.judged
-                for sample in make_samples(episode, advantage=0.0, max_sequences=max_sequences)[0]
+                for sample in make_samples(
+                    episode, advantage_of=lambda _: 0.0, max_sequences=max_sequences
+                )[0]
             ]
             divergences = self._trainer.reference_divergences(unweighted)
 
-        def reward_of(episode: Episode) -> float:
-            reward = judged_reward(episode) - divergences.get(episode.episode_id, 0.0)
+        def penalty_of(episode: Episode) -> float:
+            penalty = divergences.get(episode.episode_id, 0.0)
             if algorithm.overlong_buffer_length is None:
-                return reward
+                return penalty
             is_cut = episode.context_overflow
-            return reward - overlong_penalty(
+            return penalty + overlong_penalty(
                 max_tokens if is_cut else episode.num_sampled_tokens,
                 max_tokens=max_tokens,
                 buffer=algorithm.overlong_buffer_length,
                 factor=algorithm.overlong_penalty_factor,
             )
 
-        return reward_of
+        return penalty_of
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""

@@ -3,16 +3,21 @@
 Pure: no model, no files.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from astuner.algorithm.advantage import AdvantageFunction, has_spread
 from astuner.algorithm.metrics import mean
-from astuner.trajectory.episode import Episode, Group
+from astuner.trajectory import merge as trajectory
+from astuner.trajectory.episode import Contest, Episode, Group
+from astuner.trajectory.recorder import BreakKind
 from astuner.trajectory.samples import TrainSample, make_samples
+from astuner.types import Verdict
 
-RewardOf = Callable[[Episode], float]
-"""The reward that an episode is trained on: the judge's, less penalties."""
+PenaltyOf = Callable[[Episode], float]
+"""What is taken off the rewards that an episode is trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,23 +26,20 @@ class Batch:
 
     samples: tuple[TrainSample, ...]
     num_flat_groups: int
-    """Groups whose rewards are all equal."""
+    """Groups in which no role has two different rewards."""
     num_small_groups: int
-    """Groups left out because fewer than two of their episodes have a verdict."""
+    """Groups left out because no role has a reward in two of their episodes."""
     num_dropped_sequences: int
     """Sequences beyond rollout.multi_turn.max_sample_per_task."""
 
 
-def judged_reward(episode: Episode) -> float:
-    """Of an episode with a verdict."""
-    assert episode.verdict is not None
-    return episode.verdict.reward
+def no_penalty(_episode: Episode) -> float:
+    return 0.0
 
 
 def is_useful(group: Group) -> bool:
-    """Whether some of its episodes did better than others."""
-    rewards = [judged_reward(episode) for episode in group.judged]
-    return len(rewards) > 1 and has_spread(rewards)
+    """Whether in some role one of its episodes did better than another."""
+    return any(has_spread(list(contest.rewards.values())) for contest in group.contests())
 
 
 def make_batch(
@@ -45,30 +47,66 @@ def make_batch(
     *,
     advantage: AdvantageFunction,
     max_sequences: int,
-    reward_of: RewardOf = judged_reward,
+    penalty_of: PenaltyOf = no_penalty,
 ) -> Batch:
-    """Give every judged episode its advantage and its samples.
+    """Give every judged episode its samples, with the advantage of the role of each one's agent.
 
-    Groups with fewer than two verdicts are left out, and episodes with advantage 0, which teach
-    nothing.
+    A role is compared within its group and with the same role of other groups only. Episodes whose
+    role no other episode of the group has a reward in are left out, and advantages of 0, which
+    teach nothing.
     """
-    usable = [group for group in groups if len(group.judged) > 1]
-    rewards = [[reward_of(episode) for episode in group.judged] for group in usable]
+    penalties = {e.episode_id: penalty_of(e) for group in groups for e in group.judged}
+    contests = [[_less(c, penalties) for c in group.contests()] for group in groups]
+    advantages = _advantages([c for of_group in contests for c in of_group], advantage)
     samples: list[TrainSample] = []
     num_dropped = 0
-    for group, advantages in zip(usable, advantage(rewards) if usable else [], strict=True):
-        for episode, value in zip(group.judged, advantages, strict=True):
-            if value == 0:
-                continue
-            made, dropped = make_samples(episode, advantage=value, max_sequences=max_sequences)
+    for group in groups:
+        for episode in group.judged:
+            made, dropped = make_samples(
+                episode,
+                advantage_of=partial(_advantage_of, group, episode, advantages),
+                max_sequences=max_sequences,
+            )
             samples += made
             num_dropped += dropped
     return Batch(
         samples=tuple(samples),
-        num_flat_groups=sum(not has_spread(of_group) for of_group in rewards),
-        num_small_groups=len(groups) - len(usable),
+        num_flat_groups=sum(_is_flat(of_group) for of_group in contests),
+        num_small_groups=sum(not of_group for of_group in contests),
         num_dropped_sequences=num_dropped,
     )
+
+
+def _less(contest: Contest, penalties: Mapping[str, float]) -> Contest:
+    rewards = {name: reward - penalties[name] for name, reward in contest.rewards.items()}
+    return replace(contest, rewards=rewards)
+
+
+def _is_flat(contests: Sequence[Contest]) -> bool:
+    return bool(contests) and not any(has_spread(list(c.rewards.values())) for c in contests)
+
+
+def _advantages(
+    contests: Sequence[Contest], advantage: AdvantageFunction
+) -> dict[tuple[str, str], float]:
+    """Role and episode id -> advantage."""
+    found: dict[tuple[str, str], float] = {}
+    for role in dict.fromkeys(contest.role for contest in contests):
+        same = [contest.rewards for contest in contests if contest.role == role]
+        values = advantage([list(rewards.values()) for rewards in same])
+        for rewards, of_group in zip(same, values, strict=True):
+            found |= {(role, name): v for name, v in zip(rewards, of_group, strict=True)}
+    return found
+
+
+def _advantage_of(
+    group: Group,
+    episode: Episode,
+    advantages: Mapping[tuple[str, str], float],
+    sequence: trajectory.Sequence,
+) -> float | None:
+    role = group.role_in(episode, sequence.agent)
+    return None if role is None else advantages.get((role, episode.episode_id)) or None
 
 
 def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, float | None]:
@@ -78,8 +116,11 @@ def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, flo
     """
     episodes = [episode for group in groups for episode in group.episodes]
     verdicts = [episode.verdict for episode in episodes if episode.verdict]
-    breaks = [call.break_reason for e in episodes for call in e.calls if call.break_reason]
+    calls = [call for episode in episodes for call in episode.calls if call.is_trained]
+    breaks = [call.break_kind for call in calls if call.break_reason]
+    drifted = [call.num_drifted for call in calls if call.num_drifted]
     return {
+        **_role_rewards(verdicts),
         "reward/mean": _mean([verdict.reward for verdict in verdicts]),
         "reward/success_rate": _mean([float(verdict.is_success) for verdict in verdicts]),
         "rollout/episodes": len(episodes),
@@ -87,12 +128,25 @@ def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, flo
         "rollout/madness_episodes": sum(episode.madness is not None for episode in episodes),
         "rollout/context_overflows": sum(episode.context_overflow for episode in episodes),
         "rollout/calls": sum(len(episode.calls) for episode in episodes),
+        "rollout/untrained_calls": sum(len(e.calls) for e in episodes) - len(calls),
         "rollout/tokens": sum(episode.num_sampled_tokens for episode in episodes),
         "rollout/episode_tokens_mean": _mean([e.num_sampled_tokens for e in episodes]),
         "rollout/seconds": seconds,
         "trajectory/sequences_per_episode": _mean([len(e.sequences) for e in episodes if e.calls]),
         "trajectory/breaks": len(breaks),
+        **{f"trajectory/breaks_{kind}": breaks.count(kind) for kind in BreakKind},
+        "trajectory/drifted_calls": len(drifted),
+        "trajectory/drifted_tokens": sum(drifted),
     }
+
+
+def _role_rewards(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+    """Mean reward of each role that has rewards of its own."""
+    rewards: defaultdict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        for role, reward in verdict.rewards.items():
+            rewards[role].append(reward)
+    return {f"reward/{role}": mean(values) for role, values in sorted(rewards.items())}
 
 
 def _mean(values: Sequence[float]) -> float | None:

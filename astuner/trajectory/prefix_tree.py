@@ -1,0 +1,78 @@
+"""Finds, among runs of tokens or of characters, the longest that another run begins with.
+
+A radix tree: what runs have in common stands once, so a look-up reads its run once, however many
+runs there are. Owns no meaning of the runs.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Run = TypeVar("Run", tuple[int, ...], str)
+
+
+@dataclass(slots=True)
+class _Node(Generic[Run]):
+    run: Run
+    """What stands between the node above and this one."""
+    name: int | None
+    """Of the run that ends here; None where none does."""
+    children: dict[Hashable, "_Node[Run]"] = field(default_factory=dict)
+    """By the first element of their runs."""
+
+
+class PrefixTree(Generic[Run]):
+    """Runs by name. Of equal runs the first keeps its name."""
+
+    def __init__(self, empty: Run) -> None:
+        """`empty` is the run without elements."""
+        self._root: _Node[Run] = _Node(empty, None)
+
+    def longest(self, run: Run) -> int | None:
+        """The name of the longest run, not an empty one, that `run` begins with or is."""
+        node, place, found = self._root, 0, None
+        while place < len(run):
+            child = node.children.get(run[place])
+            if child is None:
+                break
+            end = place + len(child.run)
+            if run[place:end] != child.run:
+                break
+            node, place = child, end
+            found = found if node.name is None else node.name
+        return found
+
+    def add(self, run: Run, name: int) -> None:
+        node, place = self._root, 0
+        while place < len(run):
+            child = node.children.get(run[place])
+            if child is None:
+                child = node.children[run[place]] = _Node(run[place:], None)
+            shared = _num_shared(child.run, run[place : place + len(child.run)])
+            if shared < len(child.run):
+                child = self._split(node, child, shared)
+            node, place = child, place + shared
+        if node.name is None and node is not self._root:
+            node.name = name
+
+    def _split(self, above: _Node[Run], node: _Node[Run], place: int) -> _Node[Run]:
+        """Put a node between two others, behind the first `place` elements of the lower one."""
+        upper = _Node(node.run[:place], None)
+        above.children[node.run[0]] = upper
+        node.run = node.run[place:]
+        upper.children[node.run[0]] = node
+        return upper
+
+
+def _num_shared(one: Run, other: Run) -> int:
+    """How many elements two runs begin with in common."""
+    if one == other:
+        return len(one)
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
