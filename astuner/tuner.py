@@ -1,11 +1,13 @@
 """`ModelTuner`: the model being tuned, in the shapes that a workflow can use."""
 
 import sys
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from astuner.errors import WorkflowError
-from astuner.inference.agentscope_model import AgentScopeModel
+from astuner.inference.agentscope_model import AgentScopeModel, RecordedModel
 from astuner.inference.chat import Chat
+from astuner.inference.routed_chat import MakeUntrained, RoutedChat
 from astuner.trajectory.recorder import Recorder
 
 DEFAULT_AGENT = "default_agent_name"
@@ -19,12 +21,24 @@ class ModelTuner(AgentScopeModel):
     """
 
     def __init__(
-        self, chat: Chat, *, config: Any = None, trainable_targets: list[str] | None = None
+        self,
+        chat: Chat,
+        *,
+        config: Any = None,
+        trainable_targets: Collection[str] | None = None,
+        make_untrained: MakeUntrained | None = None,
+        untrained_model: str | None = None,
     ) -> None:
-        super().__init__(chat, agent_name=DEFAULT_AGENT, target_tag=DEFAULT_TARGET)
+        """`chat` answers the trained agents, `make_untrained` and `untrained_model` the others."""
+        self._routes = RoutedChat(
+            chat,
+            trainable_targets=trainable_targets,
+            make_untrained=make_untrained,
+            untrained_model=untrained_model,
+        )
+        super().__init__(self._routes, agent_name=DEFAULT_AGENT, target_tag=DEFAULT_TARGET)
         self.config = config
         """The resolved configuration with attribute access, read-only."""
-        self._trainable_targets = trainable_targets
 
     def as_agentscope_model(
         self,
@@ -34,18 +48,19 @@ class ModelTuner(AgentScopeModel):
     ) -> Any:
         """The model for one of several agents.
 
-        A tag outside `trainable_targets` gets `debug_model`, and nothing of it is trained. Raises
-        WorkflowError when there is none.
+        A tag outside `trainable_targets` is answered by `debug_model`, and nothing of it is
+        trained: an AgentScope model, "reference" for the frozen weights that the run started from,
+        or the name of a model of rollout.untrained_model.base_url. None takes
+        rollout.untrained_model.model. Raises WorkflowError when there is none.
         """
-        if self._trainable_targets is None or target_tag in self._trainable_targets:
+        agent = (agent_name, target_tag)
+        if self._routes.is_trained(target_tag) or isinstance(debug_model, str | None):
+            self._routes.admit(agent, debug_model if isinstance(debug_model, str) else None)
             model = AgentScopeModel(self._chat, agent_name=agent_name, target_tag=target_tag)
             return as_chat_model(model)
-        if debug_model is None:
-            raise WorkflowError(
-                f"agent {agent_name!r}: its tag {target_tag!r} is not in trainable_targets "
-                f"{self._trainable_targets}, so it needs a debug_model to talk to"
-            )
-        return debug_model
+        _check_debug_model(agent_name, debug_model)
+        self.get_context_tracker().agents[agent] = False
+        return as_chat_model(RecordedModel(debug_model, self.get_context_tracker(), agent=agent))
 
     def register_model(self, target: str, default_model: Any = None) -> Any:
         """Older name of `as_agentscope_model`; the target names the agent and its tag."""
@@ -56,7 +71,20 @@ class ModelTuner(AgentScopeModel):
         return self._chat.recorder
 
 
-Model = TypeVar("Model", bound=AgentScopeModel)
+def _check_debug_model(agent_name: str, model: Any) -> None:
+    if isinstance(model, AgentScopeModel):
+        raise WorkflowError(
+            f"agent {agent_name!r}: its debug_model is the model that is tuned, which is for "
+            "trained agents only; use 'reference' for its weights as they were at the start"
+        )
+    if not callable(model):
+        raise WorkflowError(
+            f"agent {agent_name!r}: its debug_model is {type(model).__name__}; expected an "
+            "AgentScope model, 'reference' or the name of a model"
+        )
+
+
+Model = TypeVar("Model", AgentScopeModel, ModelTuner, RecordedModel)
 
 
 def as_chat_model(model: Model) -> Model:

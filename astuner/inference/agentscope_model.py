@@ -4,12 +4,18 @@ Owns the translation only; every call goes through `Chat.complete`. AgentScope i
 first call is made.
 """
 
+import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from pydantic import ValidationError
 
 from astuner.errors import EngineError
 from astuner.inference.chat import Chat, ChatReply, ChatRequest
+from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.tool_calls import ToolCall
+from astuner.trajectory.recorder import Agent, Call, Recorder
+from astuner.types import Completion
 
 _STRUCTURED_TOOL = "generate_structured_output"
 
@@ -71,6 +77,99 @@ class AgentScopeModel:
         tools = [{"type": "function", "function": function}]
         reply = await self._complete(messages, tools, _STRUCTURED_TOOL)
         return _response(reply, metadata=_validated(reply, model))
+
+
+class RecordedModel:
+    """Another AgentScope model, for an agent that is not trained; its calls enter the record.
+
+    What was said is recorded, without token ids, which that model does not give.
+    """
+
+    def __init__(self, model: Any, recorder: Recorder, *, agent: Agent) -> None:
+        self._model = model
+        self._recorder = recorder
+        self._agent = agent
+        self._started = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    @property
+    def stream(self) -> bool:
+        return self._model.stream
+
+    @stream.setter
+    def stream(self, value: bool) -> None:
+        """AgentScope turns it off for some calls."""
+        self._model.stream = value
+
+    async def __call__(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        self._recorder.check_open()
+        started = time.monotonic()
+        if tools is not None:
+            kwargs["tools"] = tools
+        response = await self._model(messages, *args, **kwargs)
+        if isinstance(response, AsyncGenerator):
+            return self._recorded_stream(response, messages, tools, started)
+        self._record(response, messages, tools, started)
+        return response
+
+    async def _recorded_stream(
+        self, stream: AsyncGenerator[Any, None], messages: Any, tools: Any, started: float
+    ) -> AsyncGenerator[Any, None]:
+        """Each chunk holds all that was said so far."""
+        chunk = None
+        async for chunk in stream:
+            yield chunk
+        self._record(chunk, messages, tools, started)
+
+    def _record(self, response: Any, messages: Any, tools: Any, started: float) -> None:
+        name, target_tag = self._agent
+        self._recorder.add(
+            Call(
+                agent_name=name,
+                target_tag=target_tag,
+                messages=tuple(_readable(messages)),
+                tools=tuple(tools or ()),
+                prompt_ids=(),
+                completion=Completion(ids=(), logprobs=(), finish_reason="stop", weight_version=0),
+                reply=_said(response),
+                temperature=0.0,
+                extends=None,
+                break_reason=None,
+                started_seconds=started - self._started,
+                seconds=time.monotonic() - started,
+                is_trained=False,
+            )
+        )
+
+
+def _readable(messages: list[dict[str, Any]]) -> list[Message]:
+    """In canonical form; content that only other models read, such as images, becomes text."""
+    try:
+        return normalize_messages(messages)
+    except EngineError:
+        return [{"role": str(m.get("role")), "content": str(m.get("content"))} for m in messages]
+
+
+def _said(response: Any) -> Message:
+    blocks = list(getattr(response, "content", None) or ())
+    text = "\n".join(block["text"] for block in blocks if block["type"] == "text")
+    message: Message = {"role": "assistant", "content": text}
+    calls = [
+        ToolCall(name=block["name"], arguments=block["input"], id=block["id"])
+        for block in blocks
+        if block["type"] == "tool_use"
+    ]
+    if calls:
+        message["tool_calls"] = [tool_call_message(call) for call in calls]
+    return message
 
 
 def _validated(reply: ChatReply, model: Any) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """The one path of a model call: request, prompt ids, engine, reply, record.
 
 `TokenChat` serves one episode. Every shape in which a workflow gets its model (AgentScope model,
-OpenAI client, HTTP) ends here. Owns placement of a call behind earlier ones and the token limits;
-owns no template text, no weights and no reward.
+OpenAI client, HTTP) ends here. Owns the token limits and what is asked of the engine; where a
+prompt stands among earlier calls is decided in `placement.py`. Owns no template text, no weights
+and no reward.
 """
 
 import itertools
@@ -13,13 +14,9 @@ from typing import Any, Protocol
 
 from astuner.errors import EngineError
 from astuner.inference.engine import Engine, Sampling
-from astuner.inference.messages import (
-    Message,
-    first_difference,
-    normalize_messages,
-    tool_call_message,
-)
-from astuner.inference.template import ChatTemplate, Extension
+from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.placement import JoiningPolicy, Placement, Placer
+from astuner.inference.template import ChatTemplate
 from astuner.inference.tool_calls import ParsedReply, ToolCall
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import FinishReason
@@ -84,20 +81,11 @@ class Chat(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Placement:
-    """Where a prompt stands among the episode's earlier calls."""
-
-    prompt_ids: tuple[int, ...]
-    extends: int | None
-    break_reason: str | None
-
-
 class TokenChat:
     """Answers the calls of one episode with an engine, token-exactly.
 
     `find_madness` judges each reply; a reason ends the episode at its next call when
-    `ends_on_madness`.
+    `ends_on_madness`. `is_trained` is False where another engine than the policy's answers.
     """
 
     def __init__(
@@ -112,8 +100,12 @@ class TokenChat:
         offers_tools: bool,
         find_madness: Callable[[Reply], str | None],
         ends_on_madness: bool,
+        joining: JoiningPolicy | None = None,
+        is_trained: bool = True,
     ) -> None:
         self.recorder = recorder
+        self._is_trained = is_trained
+        self._placer = Placer(template, recorder, joining or JoiningPolicy())
         self._engine = engine
         self._template = template
         self._sampling = sampling
@@ -144,7 +136,7 @@ class TokenChat:
         messages: list[Message],
         tools: tuple[dict[str, Any], ...],
         opening: str,
-        placement: _Placement,
+        placement: Placement,
         room: int,
     ) -> ChatReply:
         limit = self._limits.max_response_length_in_one_turn
@@ -162,6 +154,7 @@ class TokenChat:
         may_call = tools and request.tool_choice != "none"
         parsed = self._template.parse(answer, tools) if may_call else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
+        broken = placement.broken
         self.recorder.add(
             Call(
                 agent_name=request.agent_name,
@@ -173,7 +166,12 @@ class TokenChat:
                 reply=_message(parsed, reasoning),
                 temperature=sampling.temperature,
                 extends=placement.extends,
-                break_reason=placement.break_reason,
+                break_reason=broken.reason if broken else None,
+                break_kind=broken.kind if broken else None,
+                break_message=broken.message if broken else None,
+                is_joined_by_text=placement.is_joined_by_text,
+                num_drifted=placement.num_drifted,
+                is_trained=self._is_trained,
                 started_seconds=started - self._started,
                 seconds=seconds,
             )
@@ -211,53 +209,9 @@ class TokenChat:
         messages: list[Message],
         tools: tuple[dict[str, Any], ...],
         opening: str,
-    ) -> _Placement:
-        """Continue the longest earlier call that these messages extend, else start a sequence."""
-        reason = None
-        opening_ids = self._template.encode(opening) if opening else ()
-        for index in self._candidates(request):
-            earlier = self.recorder.calls[index]
-            broken = self._extension_break(earlier, messages, tools)
-            if broken is None:
-                extension = self._extend(earlier, messages, tools)
-                broken = extension.break_reason
-                if broken is None:
-                    return _Placement(
-                        prompt_ids=earlier.ids + extension.ids + opening_ids,
-                        extends=index,
-                        break_reason=None,
-                    )
-            reason = reason or broken
-        ids = self._template.prompt_ids(messages, tools) + opening_ids
-        return _Placement(prompt_ids=ids, extends=None, break_reason=reason)
-
-    def _candidates(self, request: ChatRequest) -> list[int]:
-        """Earlier calls of the same agent, the one with the most messages first."""
-        same = [
-            index
-            for index, call in enumerate(self.recorder.calls)
-            if (call.agent_name, call.target_tag) == (request.agent_name, request.target_tag)
-        ]
-        return sorted(same, key=lambda i: (-len(self.recorder.calls[i].messages), -i))
-
-    def _extension_break(
-        self, earlier: Call, messages: list[Message], tools: tuple[dict[str, Any], ...]
-    ) -> str | None:
-        if earlier.tools != tools:
-            return "the offered tools changed"
-        return first_difference([*earlier.messages, earlier.reply], messages)
-
-    def _extend(
-        self, earlier: Call, messages: list[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> Extension:
-        num_known = len(earlier.messages)
-        return self._template.extend(
-            earlier.messages,
-            messages[num_known],
-            messages[num_known + 1 :],
-            tools,
-            ended_by_stop=earlier.completion.finish_reason == "stop",
-        )
+    ) -> Placement:
+        agent = (request.agent_name, request.target_tag)
+        return self._placer.place(agent, messages, tools, opening=opening)
 
     def _room(self, request: ChatRequest, num_prompt_tokens: int) -> int:
         """New tokens that fit into the context and into the agent's response budget.

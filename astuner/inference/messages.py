@@ -93,6 +93,19 @@ def tool_call_message(call: ToolCall) -> Message:
     return {"id": call.id, "type": "function", "function": function}
 
 
+def message_key(message: Message) -> tuple[Any, ...]:
+    """Equal for messages between which `first_difference` finds none."""
+    functions = _functions(message)
+    called = json.dumps(functions, sort_keys=True, default=str) if functions else ""
+    return (
+        message["role"],
+        message["content"],
+        message.get("reasoning_content"),
+        message.get("name"),
+        called,
+    )
+
+
 def first_difference(one: Sequence[Message], other: Sequence[Message]) -> str | None:
     """Say at which message and in which part `other` stops being equal to `one`.
 

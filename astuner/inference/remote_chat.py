@@ -1,4 +1,5 @@
-"""Answers model calls with an OpenAI-compatible server, for debugging without weights.
+"""Answers model calls with an OpenAI-compatible server: debugging without weights, and agents that
+are not trained.
 
 Calls are recorded with their messages but without token ids, so nothing here can be trained on.
 """
@@ -27,8 +28,14 @@ class RemoteChat:
         temperature: float,
         max_new_tokens: int,
         offers_tools: bool,
+        setting: str = "debug.openai_base_url",
+        is_trained: bool = True,
     ) -> None:
+        """`setting` is the one that names the server; `is_trained` whether it stands in for the
+        policy."""
         self.recorder = recorder
+        self._setting = setting
+        self._is_trained = is_trained
         self._client = client
         self._model_name = model_name
         self._temperature = temperature
@@ -45,7 +52,7 @@ class RemoteChat:
         seconds = time.monotonic() - started
         if not getattr(response, "choices", None):
             raise EngineError(
-                f"debug.openai_base_url {self._client.base_url}: the answer is no chat completion "
+                f"{self._setting} {self._client.base_url}: the answer is no chat completion "
                 f"but {str(response)[:200]!r}; does the address end in /v1?"
             )
         choice = response.choices[0]
@@ -71,6 +78,7 @@ class RemoteChat:
                 break_reason=None,
                 started_seconds=started - self._started,
                 seconds=seconds,
+                is_trained=self._is_trained,
             )
         )
         return ChatReply(
@@ -103,7 +111,7 @@ class RemoteChat:
             )
         except OpenAIError as error:
             raise EngineError(
-                f"debug.openai_base_url {self._client.base_url}: the server did not answer model "
+                f"{self._setting} {self._client.base_url}: the server did not answer model "
                 f"{self._model_name!r}: {type(error).__name__}: {error}"
             ) from error
 

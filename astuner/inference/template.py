@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from jinja2 import TemplateError
 
@@ -21,16 +21,34 @@ from astuner.inference.tool_calls import (
     detect_format,
     fold_tools,
 )
+from astuner.types import Completion
 
 _MARK = "astuner-probe-reply"
 
 
+class Written(NamedTuple):
+    """A text that is known again but not kept, since every call of a conversation has a longer one.
+
+    Texts of the same length and hash are taken as the same.
+    """
+
+    length: int
+    digest: int
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        return cls(len(text), hash(text))
+
+    def begins(self, text: str) -> bool:
+        return len(text) >= self.length and hash(text[: self.length]) == self.digest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
-    """What a template adds behind a reply: token ids, or the reason why it cannot."""
+    """What a template adds behind a reply."""
 
-    ids: tuple[int, ...]
-    break_reason: str | None
+    text: str | None
+    """None where the template does not leave what stands before as it was."""
 
 
 class ChatTemplate:
@@ -72,42 +90,63 @@ class ChatTemplate:
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
     ) -> tuple[int, ...]:
         """Token ids of a whole conversation, ready for the model's next reply."""
-        return self.encode(self._render(messages, tools, add_generation_prompt=True))
+        return self.encode(self.prompt_text(messages, tools))
+
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+        """The conversation as the template writes it, ready for the model's next reply."""
+        return self._render(messages, tools, add_generation_prompt=True)
+
+    def answered_text(
+        self, before: Sequence[Message], reply: Message, tools: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """The conversation up to the end of a reply."""
+        return self._render([*before, reply], tools, add_generation_prompt=False)
 
     def extend(
+        self, prompt: Written, answered: str, full: str, *, ended_by_stop: bool
+    ) -> Extension:
+        """The text that stands in `full`, a prompt, behind the reply that ends `answered`.
+
+        `prompt` is the text that the reply answered. The reply's own tokens are left alone, and
+        `ended_by_stop` tells whether they hold the end of turn. A template that writes the prompt
+        or the reply otherwise once more follows is not append-only, and gives no text.
+        """
+        is_kept = prompt.begins(answered) and full.startswith(answered)
+        if not (is_kept and answered.endswith(self._turn_end)):
+            return Extension(text=None)
+        behind_stop = self._turn_end[len(self._stop_text) :] if ended_by_stop else self._turn_end
+        return Extension(text=behind_stop + full[len(answered) :])
+
+    def rewrite_reason(
         self,
         before: Sequence[Message],
         reply: Message,
-        after: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
-        *,
-        ended_by_stop: bool,
-    ) -> Extension:
-        """Token ids that the template puts behind the reply to `before`, up to the next reply.
-
-        The reply's own tokens are left alone. `ended_by_stop` tells whether they hold the end of
-        turn. A template that renders `before` or the reply otherwise once `after` follows is not
-        append-only: then `break_reason` says where its text starts to differ.
-        """
-        prompt = self._render(before, tools, add_generation_prompt=True)
-        answered = self._render([*before, reply], tools, add_generation_prompt=False)
-        full = self._render([*before, reply, *after], tools, add_generation_prompt=True)
+        full: str,
+    ) -> str:
+        """Why `extend` gave no text."""
+        prompt = self.prompt_text(before, tools)
+        answered = self.answered_text(before, reply, tools)
         for part, whole in ((prompt, answered), (answered, full)):
             if not whole.startswith(part):
-                return Extension(ids=(), break_reason=_rewrite_reason(part, whole))
-        if not answered.endswith(self._turn_end):
-            return Extension(ids=(), break_reason="the template ends this reply in another way")
-        behind_stop = self._turn_end[len(self._stop_text) :] if ended_by_stop else self._turn_end
-        return Extension(ids=self.encode(behind_stop + full[len(answered) :]), break_reason=None)
+                return _rewrite_reason(part, whole)
+        return "the template ends this reply in another way"
+
+    def ends_turn(self, completion: Completion, rest: str) -> bool:
+        """Whether a reply is over before `rest` goes on behind it."""
+        return completion.finish_reason == "stop" or rest.startswith(self._turn_end)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode_reply(self, ids: Sequence[int]) -> str:
         """Text of sampled ids without the end-of-turn token; other control tokens stay visible."""
-        kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, control tokens included."""
         return self._tokenizer.decode(
-            list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
     def split_reasoning(self, text: str) -> tuple[str, str]:

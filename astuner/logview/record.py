@@ -10,7 +10,7 @@ from typing import Any
 
 from astuner.trajectory.episode import Episode, Failure
 from astuner.trajectory.merge import Sequence, merge_calls
-from astuner.trajectory.recorder import Call
+from astuner.trajectory.recorder import BreakKind, Call
 from astuner.types import Completion, Task, Verdict
 
 
@@ -57,15 +57,20 @@ def episode_from_record(record: Mapping[str, Any]) -> Episode:
 
 def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
     earlier = episode.calls[call.extends] if call.extends is not None else None
-    num_messages = len(earlier.messages) + 1 if earlier else 0
-    num_ids = len(earlier.ids) if earlier else 0
+    num_messages = len(earlier.messages) + 1 if earlier and not call.is_joined_by_text else 0
+    num_ids = earlier.num_ids if earlier else 0
     return {
         "agent_name": call.agent_name,
         "target_tag": call.target_tag,
         "extends": call.extends,
         "break_reason": call.break_reason,
+        "break_kind": call.break_kind,
+        "break_message": call.break_message,
+        "is_trained": call.is_trained,
+        "is_joined_by_text": call.is_joined_by_text,
+        "num_drifted": call.num_drifted,
         "messages": list(call.messages[num_messages:]),
-        "tools": None if earlier else list(call.tools),
+        "tools": None if earlier and earlier.tools == call.tools else list(call.tools),
         "prompt_ids": list(call.prompt_ids[num_ids:]),
         "completion_ids": list(call.completion.ids),
         "logprobs": [round(value, 6) for value in call.completion.logprobs],
@@ -80,12 +85,14 @@ def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
 
 def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
     earlier = calls[entry["extends"]] if entry["extends"] is not None else None
-    known = (*earlier.messages, earlier.reply) if earlier else ()
+    by_text = entry.get("is_joined_by_text", False)
+    known = (*earlier.messages, earlier.reply) if earlier and not by_text else ()
+    kind = entry.get("break_kind")
     return Call(
         agent_name=entry["agent_name"],
         target_tag=entry["target_tag"],
         messages=(*known, *entry["messages"]),
-        tools=earlier.tools if earlier else tuple(entry["tools"]),
+        tools=earlier.tools if earlier and entry["tools"] is None else tuple(entry["tools"]),
         prompt_ids=(earlier.ids if earlier else ()) + tuple(entry["prompt_ids"]),
         completion=Completion(
             ids=tuple(entry["completion_ids"]),
@@ -99,6 +106,11 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         break_reason=entry["break_reason"],
         started_seconds=entry["started_seconds"],
         seconds=entry["seconds"],
+        is_trained=entry.get("is_trained", True),
+        break_kind=None if kind is None else BreakKind(kind),
+        break_message=entry.get("break_message"),
+        is_joined_by_text=by_text,
+        num_drifted=entry.get("num_drifted", 0),
     )
 
 

@@ -6,15 +6,17 @@ does leaves this file as an exception, except cancellation of the whole run.
 
 import asyncio
 import inspect
-import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
 from astuner.inference.chat import Chat
+from astuner.rollout.targets import TargetWatch, check_not_empty
+from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.episode import Episode, Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Recorder
@@ -46,6 +48,13 @@ class EpisodeSettings:
     timeout_seconds: float
     judge_timeout_seconds: float
     madness_reward: float
+    trainable_targets: tuple[str, ...] | None = None
+    """In place of the workflow's own; None leaves these."""
+    make_untrained: Callable[[Recorder, WorkflowTask, str], Chat] | None = None
+    """The chat over a model that is not trained, by its name; None where a run has none."""
+    untrained_model: str | None = None
+    """Answers untrained agents that name no model."""
+    target_watch: TargetWatch = field(default_factory=TargetWatch)
 
 
 async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Episode:
@@ -56,7 +65,7 @@ async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
     try:
         output = await _run_workflow(workflow_task, settings, recorder)
         if recorder.madness is None:
-            verdict = await _judge(workflow_task, output, settings)
+            verdict = await _judge(workflow_task, output, settings, recorder)
     except EpisodeError as error:
         if recorder.madness is None:
             failure = Failure(
@@ -89,12 +98,17 @@ async def _run_workflow(
 ) -> WorkflowOutput:
     with boundary(WorkflowError, "the workflow could not be made"):
         workflow = settings.make_workflow()
+    name = f"workflow {workflow.name!r}"
+    targets = settings.trainable_targets or workflow.trainable_targets
+    check_not_empty(targets, name)
+    make = settings.make_untrained
     tuner = ModelTuner(
         settings.make_chat(recorder, workflow_task),
         config=settings.config,
-        trainable_targets=workflow.trainable_targets,
+        trainable_targets=targets,
+        make_untrained=partial(make, recorder, workflow_task) if make else None,
+        untrained_model=settings.untrained_model,
     )
-    name = f"workflow {workflow.name!r}"
     with boundary(WorkflowError, f"{name} raised"):
         output = await _bounded(
             _execute(workflow, workflow_task, as_chat_model(tuner)),
@@ -109,6 +123,7 @@ async def _run_workflow(
         raise WorkflowError(
             f"{name} returned {type(output).__name__}; execute must return a WorkflowOutput"
         )
+    settings.target_watch.note(targets, recorder.agents)
     return output
 
 
@@ -156,12 +171,19 @@ def _result(task: asyncio.Future[Any]) -> Any:
 
 
 async def _judge(
-    workflow_task: WorkflowTask, output: WorkflowOutput, settings: EpisodeSettings
+    workflow_task: WorkflowTask,
+    output: WorkflowOutput,
+    settings: EpisodeSettings,
+    recorder: Recorder,
 ) -> Verdict:
     if output.reward is not None:
-        reward = _finite(output.reward, WorkflowError, "the workflow's reward")
-        success = output.is_success if output.is_success is not None else reward > 0
-        return Verdict(reward=reward, is_success=success, source="workflow")
+        return make_verdict(
+            output.reward,
+            output.is_success,
+            recorder,
+            source="workflow",
+            refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
+        )
     if settings.judge is None:
         raise JudgeError(
             "the workflow returned no reward and no judge is configured: return "
@@ -177,7 +199,15 @@ async def _judge(
                 "(task_judge.judge_timeout_seconds)"
             ),
         )
-    return _verdict(result, name)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise JudgeError(f"{name} returned {result!r}; expected (reward, is_success)")
+    return make_verdict(
+        result[0],
+        bool(result[1]),
+        recorder,
+        source="judge",
+        refuse=lambda found: JudgeError(f"{name}: the reward {found}"),
+    )
 
 
 async def _ask(judge: Judge, workflow_task: WorkflowTask, output: WorkflowOutput) -> Any:
@@ -186,20 +216,3 @@ async def _ask(judge: Judge, workflow_task: WorkflowTask, output: WorkflowOutput
         return await judge.compute_reward(workflow_task, output)
     result = await asyncio.to_thread(judge.compute_reward, workflow_task, output)
     return await result if inspect.isawaitable(result) else result
-
-
-def _verdict(result: Any, name: str) -> Verdict:
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise JudgeError(f"{name} returned {result!r}; expected (reward, is_success)")
-    reward, is_success = result
-    return Verdict(
-        reward=_finite(reward, JudgeError, f"{name}: the reward"),
-        is_success=bool(is_success),
-        source="judge",
-    )
-
-
-def _finite(value: Any, kind: type[EpisodeError], what: str) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    raise kind(f"{what} is {value!r}; expected a finite number")

@@ -56,7 +56,8 @@ class RolloutPool:
 
         `first_index` counts the tasks of the step before these, for the names of the episodes.
         `on_episode` is called as each one ends. Raises BackboneError as soon as more episodes than
-        allowed have failed, naming the commonest reason.
+        allowed have failed, naming the commonest reason, and ConfigError for a target to train that
+        no agent has.
         """
         plans = [
             _plan(
@@ -86,6 +87,7 @@ class RolloutPool:
                 episodes = await _gather([run_one(plan) for plan in plans])
             finally:
                 self._expect_callers(0)
+        self._episode.target_watch.finish_batch()
         return [
             Group(task=task, episodes=tuple(episodes[i * num_repeat : (i + 1) * num_repeat]))
             for i, task in enumerate(tasks)

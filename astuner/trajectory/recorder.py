@@ -79,8 +79,10 @@ class Call:
     """The kind of `break_reason`."""
     break_message: int | None = None
     """Index of the first message that differs; None where no message does."""
+    is_joined_by_text: bool = False
+    """Whether it extends a call with which it has the text in common but not the messages."""
     num_drifted: int = 0
-    """Tokens of the prompt that a fresh encoding of the same text would have otherwise."""
+    """Tokens of such a prompt that a fresh encoding of the text would have otherwise."""
 
     @property
     def agent(self) -> Agent:

@@ -1,0 +1,234 @@
+"""Where a call's prompt stands among the earlier calls of its episode.
+
+A prompt that continues an earlier conversation of the same agent gets that call's token ids and
+behind them what the template adds; any other is encoded anew, with the reason. Each call is placed
+in time linear in what the agent sends, however many calls there were. Owns no tokens of its own, no
+engine and no limits.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from astuner.inference.breaks import explain_break
+from astuner.inference.messages import Message, message_key
+from astuner.inference.template import ChatTemplate, Written
+from astuner.trajectory.prefix_tree import PrefixTree
+from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
+
+Tools = tuple[dict[str, Any], ...]
+
+_MAX_TRIES = 3
+"""Earlier calls that a prompt is tried behind where the template rewrites what was said. A template
+that rewrites one turn mostly rewrites those before it too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoiningPolicy:
+    """Which calls are put behind earlier ones; see `context_tracker` in the settings."""
+
+    joins_by_text: bool = False
+    """Also where the messages differ but the template's text of them begins with the earlier
+    call's text."""
+    ignores_tools: bool = True
+    """Calls with other tools continue each other where the template's text allows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """A prompt, and the earlier call that it continues."""
+
+    prompt_ids: tuple[int, ...]
+    extends: int | None
+    broken: Break | None
+    """Why no earlier call is continued; None where one is, or there was none."""
+    is_joined_by_text: bool = False
+    num_drifted: int = 0
+    """Tokens that a fresh encoding of the same text would have otherwise; known where joined by
+    text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Placed:
+    """What is remembered of a prompt."""
+
+    written: Written
+    """What the template wrote for its messages."""
+    text: str | None
+    """What its ids stand for; None where calls are not joined by text."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A message behind those above it."""
+
+    children: dict[Any, "_Node"] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    """The calls whose conversation, with the reply, ends here: tools -> the newest call."""
+    newest: int | None = None
+    """The newest call whose conversation comes through here."""
+
+
+class Placer:
+    """Places the prompts of one episode. Reads the recorder, and never writes to it."""
+
+    def __init__(self, template: ChatTemplate, recorder: Recorder, policy: JoiningPolicy) -> None:
+        self._template = template
+        self._recorder = recorder
+        self._policy = policy
+        self._placed: dict[tuple[int, ...], _Placed] = {}
+        self._num_noticed = 0
+        self._conversations: dict[Agent, _Node] = {}
+        self._texts: dict[Agent, PrefixTree[str]] = {}
+
+    def place(
+        self, agent: Agent, messages: list[Message], tools: Tools, *, opening: str
+    ) -> Placement:
+        """Continue the longest earlier conversation of the agent, else start a sequence.
+
+        `opening` begins the reply for the model.
+        """
+        self._notice_calls()
+        text = self._template.prompt_text(messages, tools)
+        broken = None
+        for index in self._candidates(agent, messages, tools):
+            continued = self._continue(index, messages, tools, text, opening)
+            if isinstance(continued, Placement):
+                return continued
+            broken = broken or continued
+        if self._policy.joins_by_text:
+            joined = self._join_by_text(agent, text, opening)
+            if joined is not None:
+                return joined
+        broken = broken or self._explain(agent, messages, tools)
+        ids = self._template.encode(text) + self._template.encode(opening)
+        self._remember(ids, text, text + opening)
+        return Placement(prompt_ids=ids, extends=None, broken=broken)
+
+    def _continue(
+        self, index: int, messages: list[Message], tools: Tools, text: str, opening: str
+    ) -> Placement | Break:
+        earlier = self._recorder.calls[index]
+        placed = self._placed[earlier.prompt_ids]
+        extension = self._template.extend(
+            placed.written,
+            self._template.answered_text(earlier.messages, messages[len(earlier.messages)], tools),
+            text,
+            ended_by_stop=earlier.completion.finish_reason == "stop",
+        )
+        if extension.text is None:
+            return self._template_break(earlier, tools, text)
+        added = extension.text + opening
+        ids = earlier.ids + self._template.encode(extension.text) + self._template.encode(opening)
+        self._remember(ids, text, self._text_of(earlier) + added if placed.text else None)
+        return Placement(prompt_ids=ids, extends=index, broken=None)
+
+    def _template_break(self, earlier: Call, tools: Tools, text: str) -> Break:
+        if earlier.tools != tools:
+            return _TOOLS_CHANGED
+        reason = self._template.rewrite_reason(earlier.messages, earlier.reply, tools, text)
+        return Break(kind=BreakKind.TEMPLATE, message=None, reason=reason)
+
+    def _candidates(self, agent: Agent, messages: list[Message], tools: Tools) -> Iterator[int]:
+        """Earlier calls that the messages continue, the one with the most messages first."""
+        num_tries, offered = 0, _tools_key(tools)
+        for node in reversed(self._path(agent, messages)):
+            if not node.calls:
+                continue
+            if offered in node.calls:
+                yield node.calls[offered]
+            elif self._policy.ignores_tools:
+                yield max(node.calls.values())
+            else:
+                continue
+            num_tries += 1
+            if num_tries == _MAX_TRIES:
+                return
+
+    def _path(self, agent: Agent, messages: list[Message]) -> list[_Node]:
+        """The nodes of the messages, as far as an earlier conversation has them."""
+        node, path = self._conversations.get(agent), []
+        for message in messages:
+            node = node and node.children.get(message_key(message))
+            if node is None:
+                break
+            path.append(node)
+        return path
+
+    def _explain(self, agent: Agent, messages: list[Message], tools: Tools) -> Break | None:
+        """Against the newest of the calls that have the most messages in common with these."""
+        path = self._path(agent, messages)
+        root = self._conversations.get(agent)
+        if root is None:
+            return None
+        nearest = (path[-1] if path else root).newest
+        assert nearest is not None
+        earlier = self._recorder.calls[nearest]
+        if len(path) > len(earlier.messages):
+            return _TOOLS_CHANGED
+        return explain_break(earlier, messages, num_same=len(path))
+
+    def _join_by_text(self, agent: Agent, text: str, opening: str) -> Placement | None:
+        """Put the prompt behind the call whose text it begins with, and count the drift."""
+        tree = self._texts.get(agent)
+        index = tree.longest(text) if tree else None
+        if index is None:
+            return None
+        earlier = self._recorder.calls[index]
+        rest = text[len(self._text_of(earlier)) :]
+        if not self._template.ends_turn(earlier.completion, rest):
+            return None
+        ids = earlier.ids + self._template.encode(rest)
+        num_drifted = _num_drifted(ids, self._template.encode(text))
+        ids += self._template.encode(opening)
+        self._remember(ids, text, text + opening)
+        return Placement(
+            prompt_ids=ids,
+            extends=index,
+            broken=None,
+            is_joined_by_text=True,
+            num_drifted=num_drifted,
+        )
+
+    def _text_of(self, call: Call) -> str:
+        return (self._placed[call.prompt_ids].text or "") + self._template.decode(
+            call.completion.ids
+        )
+
+    def _remember(self, ids: tuple[int, ...], written: str, text: str | None) -> None:
+        kept = text if self._policy.joins_by_text else None
+        self._placed[ids] = _Placed(written=Written.of(written), text=kept)
+
+    def _notice_calls(self) -> None:
+        """Learn the calls that were answered since; others than own ones cannot be continued."""
+        calls = self._recorder.calls
+        for index in range(self._num_noticed, len(calls)):
+            if calls[index].prompt_ids in self._placed:
+                self._notice(index, calls[index])
+        self._num_noticed = len(calls)
+
+    def _notice(self, index: int, call: Call) -> None:
+        node = self._conversations.setdefault(call.agent, _Node())
+        node.newest = index
+        for message in (*call.messages, call.reply):
+            node = node.children.setdefault(message_key(message), _Node())
+            node.newest = index
+        node.calls[_tools_key(call.tools)] = index
+        if self._policy.joins_by_text:
+            self._texts.setdefault(call.agent, PrefixTree("")).add(self._text_of(call), index)
+
+
+_TOOLS_CHANGED = Break(kind=BreakKind.TOOLS, message=None, reason="the offered tools changed")
+
+
+def _tools_key(tools: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(tools, sort_keys=True, default=str) if tools else ""
+
+
+def _num_drifted(ids: tuple[int, ...], fresh: tuple[int, ...]) -> int:
+    """How many of `ids` are not in the common beginning or the common end of both."""
+    shortest = min(len(ids), len(fresh))
+    start = next((i for i in range(shortest) if ids[i] != fresh[i]), shortest)
+    end = next((i for i in range(shortest - start) if ids[-1 - i] != fresh[-1 - i]), None)
+    return len(ids) - start - (shortest - start if end is None else end)

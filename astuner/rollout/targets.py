@@ -1,0 +1,55 @@
+"""Sees to it that the targets to train are those of agents that exist.
+
+A tag with a typing error would train nothing, for hours. Which tags there are is known once
+episodes have run, so the first batch decides, and its first episode already when nothing of it can
+be trained.
+"""
+
+from collections.abc import Collection
+
+from astuner.errors import ConfigError
+from astuner.trajectory.recorder import Agent
+
+
+class TargetWatch:
+    """Compares targets with the agents of the first batch. Owned by the pool's settings."""
+
+    def __init__(self) -> None:
+        self._missing: set[str] = set()
+        self._seen: set[str] = set()
+        self._is_over = False
+
+    def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
+        """Take note of an episode that did not fail.
+
+        Raises ConfigError when none of its agents has one of the targets.
+        """
+        if targets is None or self._is_over:
+            return
+        self._seen |= {tag for _, tag in agents}
+        self._missing = (self._missing | set(targets)) - self._seen
+        if agents and not self._seen & set(targets):
+            raise ConfigError(self._message(targets))
+
+    def finish_batch(self) -> None:
+        """Raises ConfigError when no episode of the first batch had one of the targets."""
+        if self._seen and not self._is_over:
+            self._is_over = True
+            if self._missing:
+                raise ConfigError(self._message(self._missing))
+
+    def _message(self, targets: Collection[str]) -> str:
+        return (
+            f"trainable_targets: no agent has the tag {' or '.join(map(repr, sorted(targets)))}; "
+            f"the tags seen are {', '.join(sorted(self._seen))}. Correct "
+            "rollout.trainable_targets, or the workflow's own trainable_targets"
+        )
+
+
+def check_not_empty(targets: Collection[str] | None, where: str) -> None:
+    """Raises ConfigError for targets of which there are none."""
+    if targets is not None and not targets:
+        raise ConfigError(
+            f"{where}: trainable_targets is empty, so nothing would be trained; name the tags to "
+            "train, or leave it at None to train every agent"
+        )
