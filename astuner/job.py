@@ -1,7 +1,9 @@
 """`AstunerJob`: a run described and started from Python, in a script or a notebook."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,13 +13,16 @@ from astuner.backbone.run import RunResult
 from astuner.config.load import load_mapping
 from astuner.config.source import flatten, read_conf_file
 from astuner.errors import ConfigError
+from astuner.function_workflow import judge_class_of, workflow_class_of
 from astuner.imports import module_folders
 from astuner.launch import launch
+from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
 
 _NAME = "AstunerJob"
 """What messages call the place where a setting was set."""
 _WORKFLOW = "rollout.agentscope_workflow"
+_JUDGE = "task_judge.judge_protocol"
 
 
 class AstunerJob:
@@ -37,6 +42,7 @@ class AstunerJob:
     ) -> None:
         self._content: dict[str, Any] = {"astuner": {}}
         self._workflow_class: type[Workflow] | None = None
+        self._judge_class: type[BaseJudge] | None = None
         self._search_dirs: tuple[Path, ...] = ()
         self.set("backbone", backbone)
         for key, value in (
@@ -82,31 +88,45 @@ class AstunerJob:
         section[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         if key == f"astuner.{_WORKFLOW}":
             self._workflow_class = None
+        if key == f"astuner.{_JUDGE}":
+            self._judge_class = None
         return self
 
     def set_workflow(
-        self, workflow: type[Workflow] | str, ensure_reward_in_workflow: bool = False
+        self,
+        workflow: type[Workflow] | Callable[..., Any] | str,
+        ensure_reward_in_workflow: bool = False,
     ) -> Self:
-        """Name the workflow: a class, or a path such as "my_agent.my_agent->MyWorkflow".
+        """Name the workflow: a class, a function, or a path as "my_agent.my_agent->MyWorkflow".
 
         With `ensure_reward_in_workflow` no judge is asked, so the workflow must give the reward.
         """
         if ensure_reward_in_workflow:
-            self.set("task_judge.judge_protocol", None)
+            self.set(_JUDGE, None)
         if isinstance(workflow, str):
             return self.set(_WORKFLOW, workflow)
+        if inspect.isfunction(workflow):
+            workflow = workflow_class_of(workflow, where=f"{_NAME}: set_workflow")
         if not (isinstance(workflow, type) and issubclass(workflow, Workflow)):
             raise ConfigError(
-                f"{_NAME}: set_workflow: found {workflow!r}, expected a subclass of Workflow or a "
-                "path such as my_agent.my_agent->MyWorkflow"
+                f"{_NAME}: set_workflow: found {workflow!r}, expected a subclass of Workflow, an "
+                "async function or a path such as my_agent.my_agent->MyWorkflow"
             )
         self.set(_WORKFLOW, f"{_module_path(workflow)}->{workflow.__qualname__}")
         self._workflow_class = workflow
         return self
 
-    def set_judge(self, path: str | None) -> Self:
-        """Name the judge class by its path; None when the workflow gives every reward."""
-        return self.set("task_judge.judge_protocol", path)
+    def set_judge(self, judge: str | Callable[..., Any] | None) -> Self:
+        """Name the judge by the path of its class or function, or give a function.
+
+        None when the workflow gives every reward.
+        """
+        if not inspect.isfunction(judge):
+            return self.set(_JUDGE, judge)
+        made = judge_class_of(judge, where=f"{_NAME}: set_judge")
+        self.set(_JUDGE, f"{_module_path(judge)}->{judge.__qualname__}")
+        self._judge_class = made
+        return self
 
     def set_data(
         self,
@@ -147,12 +167,13 @@ class AstunerJob:
         return launch(
             loaded,
             workflow_class=self._workflow_class,
+            judge_class=self._judge_class,
             search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
             resume=resume,
         )
 
 
-def _module_path(workflow: type[Workflow]) -> str:
+def _module_path(workflow: type[Workflow] | Callable[..., Any]) -> str:
     """The module, or the file of a script, which has no module name that others could import."""
     file = getattr(sys.modules["__main__"], "__file__", None)
     if workflow.__module__ == "__main__" and file is not None:

@@ -4,6 +4,7 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 """
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,8 +21,10 @@ from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
 from astuner.errors import BackboneError, ConfigError
-from astuner.imports import load_class, make_object, module_folders
+from astuner.function_workflow import judge_class_of, workflow_class_of
+from astuner.imports import load_class, load_object, make_object, module_folders
 from astuner.rollout.episode import Judge
+from astuner.rollout.targets import check_not_empty
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
@@ -36,6 +39,7 @@ def launch(
     loaded: LoadedConfig,
     *,
     workflow_class: type[Workflow] | None = None,
+    judge_class: type[BaseJudge] | None = None,
     search_dirs: tuple[Path, ...] | None = None,
     resume: bool = False,
 ) -> RunResult:
@@ -43,14 +47,18 @@ def launch(
 
     With `resume` it goes on in the newest run directory of the same name that has a checkpoint;
     without any, it begins anew.
-    `workflow_class` stands in for rollout.agentscope_workflow; user modules and files are looked
+    `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
+    task_judge.judge_protocol; user modules and files are looked
     for in `search_dirs`, by default the current directory and those around the YAML. Raises the
     errors of the tree; whatever was written before stays in the run directory.
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
     workflow_class = workflow_class or load_workflow(loaded, search_dirs)
-    judge = make_judge(loaded, search_dirs)
+    if loaded.settings.rollout.trainable_targets is None:
+        targets = workflow_class.model_fields["trainable_targets"].default
+        check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
+    judge = make_judge(loaded, search_dirs, judge_class)
     if resume and loaded.settings.backbone != "local":
         raise ConfigError(
             f"--resume: the backbone {loaded.settings.backbone} has nothing to resume; "
@@ -209,23 +217,41 @@ def _make_debug() -> Backbone:
 
 
 def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[Workflow]:
-    """Import the workflow class. Raises ConfigError with what its module does contain."""
+    """Import the workflow class or function.
+
+    Raises ConfigError with what its module does contain.
+    """
     path = loaded.settings.rollout.agentscope_workflow
     if path is None:
         raise ConfigError(
             f"{loaded.conf_file}: rollout.agentscope_workflow is not set; "
             "name your workflow class, for example my_agent.my_agent->MyWorkflow"
         )
+    found = load_object(path, search_dirs=search_dirs)
+    if inspect.isfunction(found):
+        return workflow_class_of(found, where=repr(path))
     return load_class(path, base=Workflow, search_dirs=search_dirs)
 
 
-def make_judge(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> Judge | None:
+def make_judge(
+    loaded: LoadedConfig,
+    search_dirs: tuple[Path, ...],
+    judge_class: type[BaseJudge] | None = None,
+) -> Judge | None:
     """Make the configured judge; None when no judge is named.
 
-    Raises ConfigError for a class that cannot be imported or made.
+    `judge_class` stands in for the path of the settings. Raises ConfigError for a class or function
+    that cannot be imported or made.
     """
     path = loaded.settings.task_judge.judge_protocol
     if path is None:
         return None
-    judge_class = load_class(path, base=BaseJudge, search_dirs=search_dirs)
-    return make_object(path, partial(judge_class, loaded.config), search_dirs=search_dirs)
+    made = judge_class or _load_judge(path, search_dirs)
+    return make_object(path, partial(made, loaded.config), search_dirs=search_dirs)
+
+
+def _load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[BaseJudge]:
+    found = load_object(path, search_dirs=search_dirs)
+    if inspect.isfunction(found):
+        return judge_class_of(found, where=repr(path))
+    return load_class(path, base=BaseJudge, search_dirs=search_dirs)

@@ -28,7 +28,14 @@ WIDE = TokenLimits(
 
 
 def make_chat(
-    script, *, tokenizer=None, limits=WIDE, find_madness=lambda reply: None, ends_on_madness=True
+    script,
+    *,
+    tokenizer=None,
+    limits=WIDE,
+    find_madness=lambda reply: None,
+    ends_on_madness=True,
+    recorder=None,
+    **options,
 ) -> TokenChat:
     tokenizer = tokenizer or ByteTokenizer()
     template = ChatTemplate(tokenizer)
@@ -40,7 +47,7 @@ def make_chat(
     return TokenChat(
         engine,
         template,
-        Recorder(),
+        recorder or Recorder(),
         episode_id="episode",
         sampling=Sampling(
             temperature=0.7, top_p=1.0, top_k=-1, max_new_tokens=1000, stop_ids=template.stop_ids
@@ -49,6 +56,7 @@ def make_chat(
         offers_tools=True,
         find_madness=find_madness,
         ends_on_madness=ends_on_madness,
+        **options,
     )
 
 

@@ -71,7 +71,7 @@ def test_a_key_below_a_value_is_refused(job):
 
 
 def test_a_workflow_that_is_none_is_refused(job):
-    with pytest.raises(ConfigError, match="found 3, expected a subclass of Workflow or a path"):
+    with pytest.raises(ConfigError, match="found 3, expected a subclass of Workflow"):
         job.set_workflow(3)
 
 

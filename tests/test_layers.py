@@ -20,6 +20,7 @@ LAYERS = (
     ("algorithm", "inference", "logview"),
     ("tuner", "task_reader", "task_judge"),
     ("workflow",),
+    ("function_workflow",),
     ("rollout",),
     ("backbone",),
     ("launch", "job"),

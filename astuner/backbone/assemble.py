@@ -3,12 +3,18 @@
 The only place where settings of the rollout are read; everything below gets plain values.
 """
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
+from astuner.errors import ConfigError, WorkflowError
 from astuner.inference.chat import Chat, Reply, TokenChat, TokenLimits
 from astuner.inference.engine import Engine, Sampling
+from astuner.inference.placement import JoiningPolicy
+from astuner.inference.remote_chat import RemoteChat
+from astuner.inference.routed_chat import REFERENCE
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.madness import check_names, find_madness
@@ -18,6 +24,7 @@ from astuner.trajectory.recorder import Recorder
 from astuner.types import Task, WorkflowTask
 
 MakeChat = Callable[[Recorder, WorkflowTask], Chat]
+MakeUntrainedChat = Callable[[Recorder, WorkflowTask, str], Chat]
 
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
@@ -36,14 +43,19 @@ def make_pool(
     *,
     max_parallel: int,
     timeout_seconds: float,
+    make_reference_chat: MakeChat,
     expect_callers: Callable[[int], None] | None = None,
 ) -> RolloutPool:
     """The pool that runs the configured workflow and judge on `make_chat`.
+
+    Agents that are not trained are answered by `make_reference_chat`, the frozen starting weights,
+    or by the server of rollout.untrained_model.
 
     At most `max_parallel` episodes run at once, each for at most `timeout_seconds`. An engine whose
     batches shall not depend on timing is told in `expect_callers` how many are in flight.
     """
     rollout = run.settings.rollout
+    targets = rollout.trainable_targets
     episode = EpisodeSettings(
         make_workflow=run.workflow_class,
         make_chat=make_chat,
@@ -52,6 +64,9 @@ def make_pool(
         timeout_seconds=timeout_seconds,
         judge_timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
         madness_reward=rollout.agent_madness_reward,
+        trainable_targets=None if targets is None else tuple(targets),
+        make_untrained=_untrained_chats(run, make_reference_chat),
+        untrained_model=rollout.untrained_model.model,
     )
     limits = PoolSettings(
         max_parallel=max_parallel, max_failed_fraction=rollout.max_failed_fraction
@@ -59,29 +74,110 @@ def make_pool(
     return RolloutPool(episode, limits, expect_callers=expect_callers)
 
 
-def make_token_chat(run: Run, engine: Engine, template: ChatTemplate) -> MakeChat:
-    """Chats over an engine: training sampling for training episodes, val_kwargs for the others."""
+def _untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedChat:
+    """Chats by the name of a model: the reference, or one of the server."""
+    untrained = run.settings.rollout.untrained_model
+    clients: list[Any] = []
+
+    def make(recorder: Recorder, task: WorkflowTask, model: str) -> Chat:
+        if model == REFERENCE:
+            return make_reference_chat(recorder, task)
+        if untrained.base_url is None:
+            raise WorkflowError(
+                f"debug_model {model!r} is the name of a model, and no server is known; set "
+                "rollout.untrained_model.base_url, or use 'reference'"
+            )
+        if not clients:
+            clients.append(open_client(untrained.base_url, untrained.api_key_env))
+        return make_remote_chat(
+            run,
+            clients[0],
+            recorder,
+            model_name=model,
+            setting="rollout.untrained_model.base_url",
+            is_trained=False,
+        )
+
+    return make
+
+
+def open_client(base_url: str, api_key_env: str) -> Any:
+    """An `openai.AsyncOpenAI` for a server. Raises ConfigError where the package is missing."""
+    try:
+        from openai import AsyncOpenAI
+    except ImportError as error:
+        raise ConfigError(
+            f"{base_url}: asking a server needs the package openai; pip install 'astuner[openai]'"
+        ) from error
+    return AsyncOpenAI(base_url=base_url, api_key=os.environ.get(api_key_env, "not-needed"))
+
+
+def make_remote_chat(
+    run: Run,
+    client: Any,
+    recorder: Recorder,
+    *,
+    model_name: str,
+    setting: str,
+    is_trained: bool,
+) -> RemoteChat:
+    """A chat over a server, with the sampling of training episodes."""
+    rollout = run.settings.rollout
+    return RemoteChat(
+        client,
+        recorder,
+        model_name=model_name,
+        temperature=rollout.temperature,
+        max_new_tokens=rollout.max_response_length_in_one_turn,
+        offers_tools=not rollout.agentscope_disable_toolcalls,
+        setting=setting,
+        is_trained=is_trained,
+    )
+
+
+def make_token_chat(
+    run: Run, engine: Engine, template: ChatTemplate, *, is_trained: bool = True
+) -> MakeChat:
+    """Chats over an engine: training sampling for training episodes, val_kwargs for the others.
+
+    Chats that are not trained look for no madness, since it is not the policy's.
+    """
     rollout = run.settings.rollout
     checks = check_names(rollout.compute_madness_checklist)
     training, validation = _samplings(rollout, template)
+    joining = _joining(run)
 
     def find(reply: Reply) -> str | None:
-        return find_madness(checks, reply.parsed, reply.tools)
+        return find_madness(checks, reply.parsed, reply.tools) if is_trained else None
 
     def make(recorder: Recorder, task: WorkflowTask) -> TokenChat:
+        # The engine draws by these names, and may be the same for trained and untrained agents.
+        name = task.episode_id if is_trained else f"{task.episode_id}/untrained"
         return TokenChat(
             engine,
             template,
             recorder,
-            episode_id=task.episode_id,
+            episode_id=name,
             sampling=validation if task.is_validation else training,
             limits=token_limits(run),
             offers_tools=not rollout.agentscope_disable_toolcalls,
             find_madness=find,
             ends_on_madness=rollout.agent_madness_termination,
+            joining=joining,
+            is_trained=is_trained,
         )
 
     return make
+
+
+def _joining(run: Run) -> JoiningPolicy:
+    tracker = run.settings.context_tracker
+    policy = tracker.timeline_merging_policy
+    return JoiningPolicy(
+        joins_by_text=policy.timeline_compare_level == "text",
+        ignores_tools=policy.ignore_tools,
+        logs_breaks=tracker.detect_timeline_snap,
+    )
 
 
 def token_limits(run: Run) -> TokenLimits:

@@ -6,11 +6,19 @@ behind debug.openai_base_url answers and no weights are needed.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import NamedTuple
 
-from astuner.backbone.assemble import MakeChat, make_pool, make_token_chat, read_tasks
+from astuner.backbone.assemble import (
+    MakeChat,
+    make_pool,
+    make_remote_chat,
+    make_token_chat,
+    open_client,
+    read_tasks,
+)
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
@@ -44,10 +52,11 @@ class DebugBackbone:
 
         with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
             try:
-                async with _chats(run) as make_chat:
+                async with _chats(run) as chats:
                     pool = make_pool(
                         run,
-                        make_chat,
+                        chats.make_chat,
+                        make_reference_chat=chats.make_reference_chat,
                         max_parallel=debug.debug_max_parallel,
                         timeout_seconds=_TIMEOUT_SECONDS,
                     )
@@ -78,8 +87,14 @@ def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
     }
 
 
+class _Chats(NamedTuple):
+    make_chat: MakeChat
+    make_reference_chat: MakeChat
+    """The same model, since nothing is trained here."""
+
+
 @asynccontextmanager
-async def _chats(run: Run) -> AsyncIterator[MakeChat]:
+async def _chats(run: Run) -> AsyncIterator[_Chats]:
     if run.settings.debug.openai_base_url is not None:
         yield _remote_chats(run)
         return
@@ -88,30 +103,31 @@ async def _chats(run: Run) -> AsyncIterator[MakeChat]:
     run.console.say(f"loading {run.settings.model.path}")
     loaded = load_engine(run, find_model(run))
     async with loaded.engine.serving():
-        yield make_token_chat(run, loaded.engine, loaded.template)
+        yield _Chats(
+            make_token_chat(run, loaded.engine, loaded.template),
+            make_token_chat(run, loaded.engine, loaded.template, is_trained=False),
+        )
 
 
-def _remote_chats(run: Run) -> MakeChat:
-    from openai import AsyncOpenAI
-
-    debug, rollout = run.settings.debug, run.settings.rollout
-    key = os.environ.get(debug.openai_api_key_env, "not-needed")
-    client = AsyncOpenAI(base_url=debug.openai_base_url, api_key=key)
+def _remote_chats(run: Run) -> _Chats:
+    debug = run.settings.debug
     model_name = debug.openai_model or run.settings.model.path
     if model_name is None:
         raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
+    assert debug.openai_base_url is not None
+    client = open_client(debug.openai_base_url, debug.openai_api_key_env)
 
-    def make(recorder: Recorder, _task: WorkflowTask) -> RemoteChat:
-        return RemoteChat(
+    def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
+        return make_remote_chat(
+            run,
             client,
             recorder,
             model_name=model_name,
-            temperature=rollout.temperature,
-            max_new_tokens=rollout.max_response_length_in_one_turn,
-            offers_tools=not rollout.agentscope_disable_toolcalls,
+            setting="debug.openai_base_url",
+            is_trained=is_trained,
         )
 
-    return make
+    return _Chats(partial(make, is_trained=True), partial(make, is_trained=False))
 
 
 class _EpisodePrinter:
@@ -139,6 +155,8 @@ class _EpisodePrinter:
                 self._say(f"  {message['role']}: {_indent(_text(message))}")
             if call.break_reason:
                 self._say(f"  (a new sequence starts here: {call.break_reason})")
+            if not call.is_trained:
+                self._say("  (this agent is not trained)")
         self._say(self._outcome(episode))
 
     def _outcome(self, episode: Episode) -> str:

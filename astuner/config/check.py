@@ -16,7 +16,7 @@ def find_problems(settings: Settings, origin: Callable[[str], str]) -> list[str]
     def show(key: str) -> str:
         return f"{key} = {_value(settings, key)!r} ({origin(key)})"
 
-    rules = [_sources, _lengths]
+    rules = [_sources, _lengths, _untrained_model]
     if settings.backbone in TRAINING_BACKBONES:
         rules += [_sampling, _validation, _batches]
     rules += _RULES_OF_BACKBONE.get(settings.backbone, [])
@@ -66,6 +66,16 @@ def _lengths(settings: Settings, show: Show) -> Iterator[str]:
         yield (
             f"{show('astuner.rollout.max_response_length_in_one_turn')} is more than "
             f"{show('astuner.rollout.max_model_len')}; lower the first or raise the second"
+        )
+
+
+def _untrained_model(settings: Settings, show: Show) -> Iterator[str]:
+    untrained = settings.rollout.untrained_model
+    if untrained.model not in (None, "reference") and not untrained.base_url:
+        yield (
+            f"{show('astuner.rollout.untrained_model.model')} is the name of a model, and "
+            f"{show('astuner.rollout.untrained_model.base_url')} says of no server; set the "
+            f"server's address, or use reference for the frozen starting weights"
         )
 
 

@@ -76,7 +76,9 @@ class DataSettings(Section):
 
 
 class MultiTurnSettings(Section):
-    max_sample_per_task: PositiveInt = Field(description="Most samples kept of one episode.")
+    max_sample_per_task: PositiveInt = Field(
+        description="Most samples kept of one episode: of each agent by turns, its longest first."
+    )
     max_steps: PositiveInt = Field(
         description="Most environment steps of one episode; read by workflows."
     )
@@ -93,10 +95,27 @@ class ValidationSamplingSettings(Section):
     num_repeat: PositiveInt = Field(description="Episodes of one validation task.")
 
 
+class UntrainedModelSettings(Section):
+    model: str | None = Field(
+        description="Answers agents outside trainable_targets that have no debug_model: reference, "
+        "the frozen starting weights, or a model of base_url; null: each needs a debug_model."
+    )
+    base_url: str | None = Field(
+        description="OpenAI-compatible server that untrained agents may ask."
+    )
+    api_key_env: str = Field(description="Environment variable that holds its key.")
+
+
 class RolloutSettings(Section):
     agentscope_workflow: str | None = Field(
-        description='The workflow class: "pkg.mod->Name" or "path/file.py->Name".'
+        description='The workflow class or function: "pkg.mod->Name" or "path/file.py->Name".'
     )
+    trainable_targets: list[str] | None = Field(
+        min_length=1,
+        description="Target tags of the agents that are trained, in place of the workflow's own "
+        "list; null: the workflow decides, by default every agent.",
+    )
+    untrained_model: UntrainedModelSettings
     agentscope_disable_toolcalls: bool = Field(description="Send no tools to the model.")
     num_repeat: PositiveInt = Field(description="Episodes of one task, its group.")
     max_env_worker: PositiveInt = Field(description="Episodes that run at the same time.")
@@ -450,9 +469,13 @@ class TrainerSettings(Section):
 
 class TimelineMergingSettings(Section):
     timeline_compare_level: Literal["text", "token"] = Field(
-        description="Calls join where their tokens agree, or already where their text does."
+        description="token: a call continues an earlier one whose messages it repeats; text: also "
+        "one whose text its prompt begins with, and the drift is counted."
     )
-    ignore_tools: bool = Field(description="Join also where the tools differ.")
+    ignore_tools: bool = Field(
+        description="Calls with other tools may continue each other where the prompt stays the "
+        "same; false: never."
+    )
 
 
 class ContextTrackerSettings(Section):
@@ -460,7 +483,9 @@ class ContextTrackerSettings(Section):
     fix_retokenization_drift: bool = Field(description="Accepted from newer files.")
     log_tool_format_check: bool = Field(description="Accepted from newer files.")
     log_tool_format_error_detail: bool = Field(description="Accepted from newer files.")
-    detect_timeline_snap: bool = Field(description="Accepted from newer files.")
+    detect_timeline_snap: bool = Field(
+        description="Log each place where a call could not continue an earlier one, and why."
+    )
     context_tracker_type: str = Field(description="Accepted from older files.")
     max_env_len: PositiveInt = Field(description="Accepted from older files.")
     alien_llm_model: str = Field(description="Accepted from older files.")

@@ -17,7 +17,11 @@ _USED_BY_NONE = (
     "astuner.trainer_common.algorithm.task_norm_patch",
     "astuner.trainer_common.save_trajectory_as_json_file",
     "astuner.trainer_common.val_pass_n",
-    "astuner.context_tracker.*",
+    "astuner.context_tracker.fix_retokenization_drift",
+    "astuner.context_tracker.log_tool_format_*",
+    "astuner.context_tracker.context_tracker_type",
+    "astuner.context_tracker.max_env_len",
+    "astuner.context_tracker.alien_llm_*",
     "astuner.enable_experimental_interchange_server",
     "astuner.interchange_server.*",
     "astuner.task_runner.*",
@@ -45,6 +49,7 @@ _UNUSED_WITH_SERVER = (
     "astuner.rollout.max_model_len",
     "astuner.rollout.max_num_seqs",
     "astuner.rollout.compute_madness_checklist",
+    "astuner.context_tracker.*",
     "astuner.rollout.agent_madness_*",
 )
 """What `debug` leaves to the server behind debug.openai_base_url."""

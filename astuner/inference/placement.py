@@ -7,6 +7,7 @@ engine and no limits.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from astuner.inference.messages import Message, message_key
 from astuner.inference.template import ChatTemplate, Written
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
+
+logger = logging.getLogger(__name__)
 
 Tools = tuple[dict[str, Any], ...]
 
@@ -33,6 +36,8 @@ class JoiningPolicy:
     call's text."""
     ignores_tools: bool = True
     """Calls with other tools continue each other where the template's text allows it."""
+    logs_breaks: bool = False
+    """Write a line where and why a call continues no earlier one of its agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,8 @@ class Placer:
         broken = broken or self._explain(agent, messages, tools)
         ids = self._template.encode(text) + self._template.encode(opening)
         self._remember(ids, text, text + opening)
+        if broken and self._policy.logs_breaks:
+            _log_break(agent, broken)
         return Placement(prompt_ids=ids, extends=None, broken=broken)
 
     def _continue(
@@ -220,6 +227,16 @@ class Placer:
 
 
 _TOOLS_CHANGED = Break(kind=BreakKind.TOOLS, message=None, reason="the offered tools changed")
+
+
+def _log_break(agent: Agent, broken: Break) -> None:
+    logger.info(
+        "sequence ends agent=%s target=%s kind=%s message=%s reason=%s",
+        *agent,
+        broken.kind,
+        broken.message,
+        broken.reason,
+    )
 
 
 def _tools_key(tools: Sequence[dict[str, Any]]) -> str:

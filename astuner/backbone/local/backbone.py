@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -27,8 +28,9 @@ from astuner.backbone.local.batch import (
 from astuner.backbone.local.fit import place
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.model import load_policy
+from astuner.backbone.local.reference import PolicyCallers, ReferenceEngine, frozen_copy
 from astuner.backbone.local.run_state import RunState
-from astuner.backbone.local.serve import find_model, load_engine
+from astuner.backbone.local.serve import find_model, load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.loggers import (
@@ -44,6 +46,7 @@ from astuner.config.source import flatten
 from astuner.console import duration, number, step_line
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.imports import load_object
+from astuner.inference.routed_chat import REFERENCE
 from astuner.logview.record import episode_to_record
 from astuner.rollout.pool import commonest_failure
 from astuner.run_dir import EpisodeKind, append_json_line
@@ -176,13 +179,41 @@ class _Loop:
             seed=self._config.trainer_common.seed,
             reference=self._load_reference(base) if saved else None,
         )
+        self._starting_weights = self._keep_starting_weights(base, is_resumed=saved is not None)
+        callers = PolicyCallers(loaded.engine.expect_callers)
+        self._reference = ReferenceEngine(
+            partial(make_reference_engine, self._run, loaded.policy),
+            self._find_starting_weights,
+            on_away=callers.set_away,
+        )
         self._pool = make_pool(
             self._run,
             make_token_chat(self._run, loaded.engine, loaded.template),
+            make_reference_chat=make_token_chat(
+                self._run, self._reference, loaded.template, is_trained=False
+            ),
             max_parallel=self._config.rollout.max_env_worker,
             timeout_seconds=self._config.rollout.episode_timeout_seconds,
-            expect_callers=loaded.engine.expect_callers,
+            expect_callers=callers.set_in_flight,
         )
+
+    def _keep_starting_weights(self, base: str, *, is_resumed: bool) -> PreTrainedModel | None:
+        """Where the settings name the reference; a workflow may ask before the first update."""
+        if self._config.rollout.untrained_model.model != REFERENCE or self._trainer.reference:
+            return self._trainer.reference
+        return self._load_frozen(base) if is_resumed else frozen_copy(self._policy.model)
+
+    def _find_starting_weights(self) -> PreTrainedModel:
+        if self._starting_weights is None:
+            if self._engine.weight_version > 0:
+                raise ConfigError(
+                    "debug_model 'reference' was first asked for when the weights had changed "
+                    f"already (weight version {self._engine.weight_version}); set "
+                    "rollout.untrained_model.model: reference, so that a copy of the starting "
+                    "weights is kept from the beginning"
+                )
+            self._starting_weights = frozen_copy(self._policy.model)
+        return self._starting_weights
 
     def _load_advantage(self) -> AdvantageFunction:
         function = self._own_function("adv_estimator")
@@ -210,10 +241,14 @@ class _Loop:
             return None
         if not (common.use_kl_loss or common.algorithm.use_kl_in_reward):
             return None
+        return self._load_frozen(base)
+
+    def _load_frozen(self, base: str) -> PreTrainedModel:
         model = self._config.model
-        return load_policy(
+        policy = load_policy(
             base, dtype=model.dtype, device=model.device, use_liger=model.use_liger
-        ).model
+        )
+        return policy.model.eval().requires_grad_(False)
 
     async def run_steps(self, interrupt: Interrupt) -> None:
         """All steps with their validations and checkpoints, until `interrupt` asks for an end."""
@@ -324,7 +359,7 @@ class _Loop:
         max_refills = self._config.trainer_common.algorithm.dynamic_sampling_max_batches
         started, unsettled = time.monotonic(), self._engine.unsettled_passes
         num_refills = 0
-        async with self._engine.serving():
+        async with self._engine.serving(), self._reference.serving():
             groups = await self._roll_out(size, first_index=0)
             while num_refills < max_refills:
                 num_missing = size - sum(map(is_useful, groups))
@@ -393,7 +428,7 @@ class _Loop:
     async def _validate(self) -> None:
         num_repeat = self._config.rollout.val_kwargs.num_repeat
         self._console.phase("validation")
-        async with self._engine.serving():
+        async with self._engine.serving(), self._reference.serving():
             result = await validate(
                 self._pool,
                 self._validation,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from transformers import PreTrainedModel
 
 from astuner.backbone.local.adapter import attach_adapter
 from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
@@ -102,6 +103,15 @@ def _make_engine(
         settle_seconds=settle_seconds,
         weight_version=weight_version,
     )
+
+
+def make_reference_engine(
+    run: Run, policy: LoadedModel, model: PreTrainedModel
+) -> ContinuousBatchingEngine:
+    """An engine over frozen weights beside the policy's. It waits for nobody."""
+    rollout = run.settings.rollout
+    limits = _limits(policy, rollout)
+    return ContinuousBatchingEngine(model, limits, seed=rollout.seed, settle_seconds=0.0)
 
 
 def _limits(policy: LoadedModel, rollout: RolloutSettings) -> EngineLimits:

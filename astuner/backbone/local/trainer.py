@@ -126,6 +126,11 @@ class PolicyTrainer:
             self._reference = _frozen(reference if reference is not None else copy.deepcopy(model))
 
     @property
+    def reference(self) -> PreTrainedModel | None:
+        """The frozen weights that training started from; None where no copy of them is kept."""
+        return self._reference
+
+    @property
     def num_updates(self) -> int:
         return self._optimizer.num_updates
 
