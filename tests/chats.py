@@ -39,11 +39,7 @@ def make_chat(
 ) -> TokenChat:
     tokenizer = tokenizer or ByteTokenizer()
     template = ChatTemplate(tokenizer)
-    engine = (
-        script
-        if isinstance(script, ScriptedEngine)
-        else ScriptedEngine(script, tokenizer=tokenizer)
-    )
+    engine = script if hasattr(script, "generate") else ScriptedEngine(script, tokenizer=tokenizer)
     return TokenChat(
         engine,
         template,

@@ -155,12 +155,12 @@ def roll_out(workflow, num_repeat=4, **options):
     return go, seen
 
 
-def test_a_target_that_no_agent_has_stops_the_run_at_its_first_episode():
+def test_targets_that_no_agent_has_stop_the_run_after_a_few_episodes():
     workflow = play(1.0, targets=["wolff"], debug_model="reference")
-    go, seen = roll_out(workflow)
+    go, seen = roll_out(workflow, num_repeat=40)
     with pytest.raises(ConfigError, match=r"no agent has the tag 'wolff'.*seen are seer, wolf"):
         asyncio.run(go())
-    assert seen == []
+    assert len(seen) < 10
 
 
 def test_a_target_that_no_episode_of_the_first_batch_has_stops_the_run_after_it():

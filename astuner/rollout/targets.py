@@ -1,14 +1,17 @@
 """Sees to it that the targets to train are those of agents that exist.
 
 A tag with a typing error would train nothing, for hours. Which tags there are is known once
-episodes have run, so the first batch decides, and its first episode already when nothing of it can
-be trained.
+episodes have run, so the first batch decides, and already a few of its episodes when nothing in
+them can be trained.
 """
 
 from collections.abc import Collection
 
 from astuner.errors import ConfigError
 from astuner.trajectory.recorder import Agent
+
+_ENOUGH_EPISODES = 8
+"""Without any agent to train, to stop before the batch is over. Some games leave a role out."""
 
 
 class TargetWatch:
@@ -17,18 +20,21 @@ class TargetWatch:
     def __init__(self) -> None:
         self._missing: set[str] = set()
         self._seen: set[str] = set()
+        self._num_episodes = 0
         self._is_over = False
 
     def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
         """Take note of an episode that did not fail.
 
-        Raises ConfigError when none of its agents has one of the targets.
+        Raises ConfigError when no agent of the first few had one of the targets.
         """
         if targets is None or self._is_over:
             return
         self._seen |= {tag for _, tag in agents}
         self._missing = (self._missing | set(targets)) - self._seen
-        if agents and not self._seen & set(targets):
+        self._num_episodes += bool(agents)
+        is_none_seen = not self._seen & set(targets)
+        if is_none_seen and self._num_episodes == _ENOUGH_EPISODES:
             raise ConfigError(self._message(targets))
 
     def finish_batch(self) -> None:
