@@ -51,7 +51,7 @@ class ModelTuner(AgentScopeModel):
         A tag outside `trainable_targets` is answered by `debug_model`, and nothing of it is
         trained: an AgentScope model, "reference" for the frozen weights that the run started from,
         or the name of a model of rollout.untrained_model.base_url. None takes
-        rollout.untrained_model.model. Raises WorkflowError when there is none.
+        rollout.untrained_model.model. Raises ConfigError when there is none.
         """
         agent = (agent_name, target_tag)
         if self._routes.is_trained(target_tag) or isinstance(debug_model, str | None):

@@ -9,7 +9,7 @@ from typing import Any
 
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
-from astuner.errors import ConfigError, WorkflowError
+from astuner.errors import ConfigError
 from astuner.inference.chat import Chat, Reply, TokenChat, TokenLimits
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.placement import JoiningPolicy
@@ -83,7 +83,7 @@ def _untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedCh
         if model == REFERENCE:
             return make_reference_chat(recorder, task)
         if untrained.base_url is None:
-            raise WorkflowError(
+            raise ConfigError(
                 f"debug_model {model!r} is the name of a model, and no server is known; set "
                 "rollout.untrained_model.base_url, or use 'reference'"
             )

@@ -6,7 +6,7 @@ calls through here, so that a call of an untrained agent never reaches the polic
 
 from collections.abc import Callable, Collection
 
-from astuner.errors import WorkflowError
+from astuner.errors import ConfigError
 from astuner.inference.chat import Chat, ChatReply, ChatRequest
 from astuner.trajectory.recorder import Agent
 
@@ -16,7 +16,7 @@ REFERENCE = "reference"
 MakeUntrained = Callable[[str], Chat]
 """The chat over the model of that name, or REFERENCE; its calls are recorded and never trained.
 
-Raises WorkflowError for a model that this run does not have.
+Raises ConfigError for a model that this run does not have.
 """
 
 
@@ -46,7 +46,7 @@ class RoutedChat:
     def admit(self, agent: Agent, debug_model: str | None) -> None:
         """Note an agent of the episode, and who answers it when it is not trained.
 
-        Raises WorkflowError when nobody does.
+        Raises ConfigError when nobody does, which no further episode would change.
         """
         name, target_tag = agent
         is_trained = self.is_trained(target_tag)
@@ -55,11 +55,12 @@ class RoutedChat:
             return
         model = debug_model or self._untrained_model
         if model is None:
-            raise WorkflowError(
-                f"agent {name!r}: its tag {target_tag!r} is not in trainable_targets "
-                f"{sorted(self._trainable_targets or ())}, and no model answers for it; give it a "
-                "debug_model (an AgentScope model, 'reference', or the name of a model of "
-                "rollout.untrained_model.base_url), or set rollout.untrained_model.model"
+            raise ConfigError(
+                f"agent {name!r}: its target tag {target_tag!r} is not among the trainable_targets "
+                f"{sorted(self._trainable_targets or ())}, and no model answers for it; to train "
+                "it, name its tag there; else give it a debug_model (an AgentScope model, "
+                "'reference', or the name of a model of rollout.untrained_model.base_url), or set "
+                "rollout.untrained_model.model"
             )
         self._models[agent] = model
         self._chat_over(model)
@@ -75,7 +76,7 @@ class RoutedChat:
     def _chat_over(self, model: str) -> Chat:
         if model not in self._chats:
             if self._make_untrained is None:
-                raise WorkflowError(
+                raise ConfigError(
                     f"debug_model {model!r}: this run has no models beside the one that is tuned"
                 )
             self._chats[model] = self._make_untrained(model)
