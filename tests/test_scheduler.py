@@ -159,3 +159,22 @@ def test_removed_drafts_make_room_whether_they_wait_or_run() -> None:
     scheduler.remove([running, waiting])
     assert not scheduler.has_work
     assert scheduler._pages.num_free == 10
+
+
+def test_a_folded_history_that_grew_is_read_from_its_first_new_page_on() -> None:
+    """Finished prompts stay known: two agents whose prompts grow in the middle, by turns."""
+    scheduler, cache = make(64), Cache()
+    history, closing = list(range(100, 110)), [7, 8]
+    seen: dict[int, list[int]] = {}
+    for turn in range(12):
+        agent = turn % 2
+        prompt = [agent, *history, *closing]
+        passes = run(scheduler, [draft(prompt, 3)], cache=cache)
+        read_from = min(start for batch in passes for _, start, _ in batch)
+        known = seen.get(agent, [])
+        num_common = next(
+            (i for i, (a, b) in enumerate(zip(known, prompt, strict=False)) if a != b), len(known)
+        )
+        assert num_common - SIZE < read_from <= num_common
+        seen[agent] = prompt
+        history += [200 + 10 * turn + i for i in range(5)]

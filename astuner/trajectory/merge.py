@@ -105,9 +105,27 @@ def _find_parents(calls: Seq[Call]) -> list[int | None]:
             parents.append(None)
             continue
         tree = trees.setdefault(call.agent, PrefixTree(()))
-        parents.append(tree.longest(call.prompt_ids))
-        tree.add(call.ids, index)
+        known = call.extends if _extends_exactly(calls, index) else None
+        parents.append(tree.longest(call.prompt_ids, known=known))
+        tree.add(call.ids, index, known=parents[index])
     return parents
+
+
+def _extends_exactly(calls: Seq[Call], index: int) -> bool:
+    """Whether the prompt begins with the tokens of the call that it was placed behind.
+
+    A look at these ids in one go spares the walk through all calls of a long conversation.
+    """
+    call = calls[index]
+    if call.extends is None or not 0 <= call.extends < index:
+        return False
+    earlier, start = calls[call.extends], len(calls[call.extends].prompt_ids)
+    return (
+        start > 0
+        and earlier.agent == call.agent
+        and call.prompt_ids[:start] == earlier.prompt_ids
+        and call.prompt_ids[start : earlier.num_ids] == earlier.completion.ids
+    )
 
 
 def _path(parents: Seq[int | None], leaf: int) -> list[int]:

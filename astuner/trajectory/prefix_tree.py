@@ -27,10 +27,16 @@ class PrefixTree(Generic[Run]):
     def __init__(self, empty: Run) -> None:
         """`empty` is the run without elements."""
         self._root: _Node[Run] = _Node(empty, None)
+        self._ends: dict[int, tuple[_Node[Run], int]] = {}
+        """Name of a run -> where it ends, and its length."""
 
-    def longest(self, run: Run) -> int | None:
-        """The name of the longest run, not an empty one, that `run` begins with or is."""
-        node, place, found = self._root, 0, None
+    def longest(self, run: Run, *, known: int | None = None) -> int | None:
+        """The name of the longest run, not an empty one, that `run` begins with or is.
+
+        `known` names a run that it is known to begin with; what comes before is not read again.
+        """
+        node, place = self._start(known)
+        found = node.name
         while place < len(run):
             child = node.children.get(run[place])
             if child is None:
@@ -42,8 +48,9 @@ class PrefixTree(Generic[Run]):
             found = found if node.name is None else node.name
         return found
 
-    def add(self, run: Run, name: int) -> None:
-        node, place = self._root, 0
+    def add(self, run: Run, name: int, *, known: int | None = None) -> None:
+        """`known` names a run that it begins with."""
+        node, place = self._start(known)
         while place < len(run):
             child = node.children.get(run[place])
             if child is None:
@@ -54,9 +61,16 @@ class PrefixTree(Generic[Run]):
             node, place = child, place + shared
         if node.name is None and node is not self._root:
             node.name = name
+        self._ends[name] = (node, place)
+
+    def _start(self, known: int | None) -> tuple[_Node[Run], int]:
+        return (self._root, 0) if known is None else self._ends[known]
 
     def _split(self, above: _Node[Run], node: _Node[Run], place: int) -> _Node[Run]:
-        """Put a node between two others, behind the first `place` elements of the lower one."""
+        """Put a node between two others, behind the first `place` elements of the lower one.
+
+        The lower one stays the end of the runs that end there.
+        """
         upper = _Node(node.run[:place], None)
         above.children[node.run[0]] = upper
         node.run = node.run[place:]
