@@ -580,6 +580,12 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
         ["overlong_buffer_length = 99999", "data.max_response_length = 15000"],
         [LOCAL],
     ),
+    (
+        "astuner.rollout.untrained_model.model",
+        "large",
+        ["untrained_model.model = 'large'", "untrained_model.base_url = None", "reference"],
+        BACKBONE_NAMES,
+    ),
 ]
 
 
@@ -654,6 +660,14 @@ def test_the_keys_of_a_reader_that_is_not_chosen_are_named(project: Path) -> Non
 def test_nothing_is_said_when_every_key_has_an_effect(project: Path) -> None:
     loaded = _load(SHORT)
     assert loaded.explicit_keys == {"astuner.model.path", "astuner.rollout.agentscope_workflow"}
+    assert describe_unused(loaded.explicit_keys, loaded.settings) == ()
+
+
+def test_how_timelines_are_joined_has_an_effect(project: Path) -> None:
+    loaded = _load(
+        SHORT + "  context_tracker:\n    detect_timeline_snap: true\n    timeline_merging_policy:\n"
+        "      timeline_compare_level: text\n      ignore_tools: false\n"
+    )
     assert describe_unused(loaded.explicit_keys, loaded.settings) == ()
 
 
