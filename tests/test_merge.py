@@ -1,9 +1,12 @@
 """Calls become sequences by their token ids alone, and the sequences prove what the engine saw."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astuner.trajectory.merge import merge_calls
+from astuner.trajectory.prefix_tree import PrefixTree
 from tests.chats import make_call
 
 
@@ -81,3 +84,46 @@ def test_the_mask_is_true_only_on_sampled_tokens_with_their_own_logprobs(calls):
             sequence.ids, sequence.mask, sequence.logprobs, strict=True
         ):
             assert logprob == (-token / 1000 if is_trained else 0.0)
+
+
+def longest_prefix_by_comparing_all(calls, index):
+    """The rule of the merge, word for word."""
+    call = calls[index]
+    fitting = [
+        i
+        for i, earlier in enumerate(calls[:index])
+        if earlier.agent == call.agent and call.prompt_ids[: earlier.num_ids] == earlier.ids
+    ]
+    return max(fitting, key=lambda i: (calls[i].num_ids, -i), default=None)
+
+
+@given(conversations())
+def test_each_call_stands_behind_the_longest_that_its_prompt_begins_with(calls):
+    for sequence in merge_calls(calls):
+        first, *rest = sequence.calls
+        assert longest_prefix_by_comparing_all(calls, first) is None
+        for before, after in zip(sequence.calls, rest, strict=False):
+            assert longest_prefix_by_comparing_all(calls, after) == before
+
+
+@given(conversations())
+def test_where_a_call_was_placed_changes_nothing_but_the_time(calls):
+    """A wrong place in a record is no harm."""
+    placed = [
+        replace(call, extends=max(0, index - 1 - len(call.prompt_ids) % 3))
+        for index, call in enumerate(calls)
+    ]
+    assert merge_calls(placed) == merge_calls(calls)
+
+
+runs = st.lists(st.text(alphabet="ab", max_size=8), max_size=12)
+
+
+@given(runs, st.text(alphabet="ab", max_size=10))
+def test_a_prefix_tree_finds_the_longest_run_and_of_equal_ones_the_first(added, run):
+    tree = PrefixTree("")
+    for name, one in enumerate(added):
+        tree.add(one, name)
+    fitting = [name for name, one in enumerate(added) if one and run.startswith(one)]
+    wanted = max(fitting, key=lambda name: (len(added[name]), -name), default=None)
+    assert tree.longest(run) == wanted
