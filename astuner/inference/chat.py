@@ -243,6 +243,13 @@ class TokenChat:
     ) -> ChatReply:
         self.recorder.check_open()
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        if tools and request.only_one_call and self._template.tool_format.call_end is None:
+            raise RequestError(
+                f"parallel_tool_calls: this model writes all calls of a reply as one list "
+                f"({self._template.tool_format.name}), which cannot end behind the first; leave "
+                "it out",
+                param="parallel_tool_calls",
+            )
         opening = self._opening(request.tool_choice, tools)
         if request.prompt is not None:
             messages = [{"role": _PLAIN_TEXT, "content": request.prompt}]
