@@ -187,6 +187,19 @@ def test_an_answer_that_nobody_took_is_kept_for_whoever_asks_the_same():
     asyncio.run(run())
 
 
+def test_a_reader_may_leave_after_the_door_was_closed():
+    async def run():
+        flights = Flights()
+        ticket = Ticket(body=b"a", idempotency_key=None, attempt=None)
+        flight = flights.board(ticket, [lambda on_delta: asyncio.sleep(30)])
+        flights.close()
+        flights.leave(flight, has_read=False)
+        await until(lambda: flight.has_landed)
+        assert flight.has_failed
+
+    asyncio.run(run())
+
+
 def test_kept_answers_are_bounded_and_a_closed_door_takes_nobody():
     async def run():
         flights = Flights()
