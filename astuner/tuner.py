@@ -1,14 +1,17 @@
 """`ModelTuner`: the model being tuned, in the shapes that a workflow can use."""
 
 import sys
-from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from astuner.errors import WorkflowError
 from astuner.inference.agentscope_model import AgentScopeModel, RecordedModel
 from astuner.inference.chat import Chat
-from astuner.inference.routed_chat import MakeUntrained, RoutedChat
+from astuner.inference.gateway.door import Address, Door
+from astuner.inference.routed_chat import RoutedChat
 from astuner.trajectory.recorder import Recorder
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
 
 DEFAULT_AGENT = "default_agent_name"
 DEFAULT_TARGET = "default_target_tag"
@@ -25,20 +28,15 @@ class ModelTuner(AgentScopeModel):
         chat: Chat,
         *,
         config: Any = None,
-        trainable_targets: Collection[str] | None = None,
-        make_untrained: MakeUntrained | None = None,
-        untrained_model: str | None = None,
+        door: Door | None = None,
     ) -> None:
-        """`chat` answers the trained agents, `make_untrained` and `untrained_model` the others."""
-        self._routes = RoutedChat(
-            chat,
-            trainable_targets=trainable_targets,
-            make_untrained=make_untrained,
-            untrained_model=untrained_model,
-        )
+        """A plain chat answers every agent, and all are trained. Without a door the model has no
+        address."""
+        self._routes = chat if isinstance(chat, RoutedChat) else RoutedChat(chat)
         super().__init__(self._routes, agent_name=DEFAULT_AGENT, target_tag=DEFAULT_TARGET)
         self.config = config
         """The resolved configuration with attribute access, read-only."""
+        self._door = door
 
     def as_agentscope_model(
         self,
@@ -65,6 +63,52 @@ class ModelTuner(AgentScopeModel):
     def register_model(self, target: str, default_model: Any = None) -> Any:
         """Older name of `as_agentscope_model`; the target names the agent and its tag."""
         return self.as_agentscope_model(target, target, default_model)
+
+    def as_oai_baseurl_apikey(
+        self,
+        agent_name: str = DEFAULT_AGENT,
+        target_tag: str = DEFAULT_TARGET,
+        debug_model: str | None = None,
+    ) -> Address:
+        """Where a client of OpenAI or Anthropic finds the model: `.base_url` and `.api_key`.
+
+        The key stands for this agent of this episode and is good until the episode ends. An agent
+        that is not trained is answered as in `as_agentscope_model`, by a model that has a name.
+        """
+        door = self._open_door()
+        self._routes.admit((agent_name, target_tag), debug_model)
+        return door.address(agent_name=agent_name, target_tag=target_tag)
+
+    def as_raw_openai_sdk_client(
+        self,
+        agent_name: str = DEFAULT_AGENT,
+        target_tag: str = DEFAULT_TARGET,
+        debug_model: str | None = None,
+    ) -> "AsyncOpenAI":
+        """An `openai.AsyncOpenAI` that talks to the model; closed when the episode ends."""
+        address = self.as_oai_baseurl_apikey(agent_name, target_tag, debug_model)
+        return self._open_door().async_client(address)
+
+    def as_sync_openai_sdk_client(
+        self,
+        agent_name: str = DEFAULT_AGENT,
+        target_tag: str = DEFAULT_TARGET,
+        debug_model: str | None = None,
+    ) -> "OpenAI":
+        """An `openai.OpenAI`, for code that runs in a thread; closed when the episode ends.
+
+        Called in the event loop it would wait for itself: use `asyncio.to_thread`.
+        """
+        address = self.as_oai_baseurl_apikey(agent_name, target_tag, debug_model)
+        return self._open_door().sync_client(address)
+
+    def _open_door(self) -> Door:
+        if self._door is None:
+            raise WorkflowError(
+                "the model has no address here: this ModelTuner was made without a gateway; "
+                "inside a run every workflow gets one that has"
+            )
+        return self._door
 
     def get_context_tracker(self) -> Recorder:
         """The episode's record; `.context_overflow` is True once no room was left."""

@@ -38,7 +38,7 @@ from astuner.backbone.local.packing import pack
 from astuner.backbone.local.pages import Pages
 from astuner.backbone.local.scheduler import Draft, Scheduler
 from astuner.inference.chat import ChatRequest, TokenChat, TokenLimits
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence as TokenSequence
@@ -63,7 +63,13 @@ class ScriptedEngine:
         self._end = min(template.stop_ids)
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
         text = self._script(self._template.decode(prompt_ids[-40:]))
         ids = (*self._template.encode(text), self._end)

@@ -6,12 +6,14 @@ jinja2 as the real ones are.
 """
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jinja2
 
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion
 
 CHATML = (
@@ -79,31 +81,58 @@ class ScriptedEngine:
         *,
         tokenizer: ByteTokenizer | None = None,
         delay_seconds: float = 0.0,
+        pieces: Sequence[int] = (1,),
+        piece_seconds: float = 0.0,
     ) -> None:
         self._tokenizer = tokenizer or ByteTokenizer()
         self._answers = None if callable(script) else list(script)
         self._script = script
         self._delay_seconds = delay_seconds
+        self.pieces = pieces
+        self._piece_seconds = piece_seconds
         self.seen: list[tuple[tuple[int, ...], Completion]] = []
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
+        self.indices: list[int] = []
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
+        self.indices.append(index)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(self._delay_seconds)
+            completion = self._complete(self._answer(prompt_ids), sampling)
+            if observe is not None:
+                completion = await self._stream(completion, observe)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
-        completion = self._complete(self._answer(prompt_ids), sampling)
         self.seen.append((tuple(prompt_ids), completion))
         return completion
+
+    async def _stream(self, completion: Completion, observe: Observe) -> Completion:
+        """Tell the ids in pieces of `self.pieces` tokens, until no more are wanted."""
+        told = 0
+        for size in itertools.cycle(self.pieces):
+            if self._piece_seconds:
+                await asyncio.sleep(self._piece_seconds)
+            piece = completion.ids[told : told + size]
+            told += len(piece)
+            if not piece or observe(piece):
+                break
+        ids, logprobs = completion.ids[:told], completion.logprobs[:told]
+        return replace(completion, ids=ids, logprobs=logprobs)
 
     def _answer(self, prompt_ids: Sequence[int]) -> str:
         if self._answers is not None:

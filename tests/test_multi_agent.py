@@ -6,6 +6,7 @@ import pytest
 
 from astuner.errors import ConfigError, EngineError, WorkflowError
 from astuner.inference.chat import ChatRequest
+from astuner.inference.routed_chat import RoutedChat
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.trajectory.merge import merge_calls
@@ -95,7 +96,7 @@ def test_a_call_over_http_needs_no_registration_to_miss_the_policy():
     policy = ScriptedEngine(lambda _: "policy")
     chat = make_chat(policy)
     untrained = make_chat(["other"], recorder=chat.recorder, is_trained=False)
-    tuner = ModelTuner(
+    routes = RoutedChat(
         chat,
         trainable_targets=["wolf"],
         make_untrained=lambda name: untrained,
@@ -104,7 +105,7 @@ def test_a_call_over_http_needs_no_registration_to_miss_the_policy():
     request = ChatRequest(
         messages=[{"role": "user", "content": "?"}], agent_name="seer_1", target_tag="seer"
     )
-    assert asyncio.run(tuner._chat.complete(request)).text == "other"
+    assert asyncio.run(routes.complete(request)).text == "other"
     assert policy.seen == [] and not chat.recorder.calls[0].is_trained
 
 
@@ -126,7 +127,7 @@ def test_an_untrained_agent_without_a_model_is_told_what_it_can_have():
 
 
 def test_the_tuned_model_cannot_be_the_debug_model_of_an_untrained_agent():
-    tuner = ModelTuner(make_chat([]), trainable_targets=["wolf"])
+    tuner = ModelTuner(RoutedChat(make_chat([]), trainable_targets=["wolf"]))
     with pytest.raises(WorkflowError, match="is the model that is tuned"):
         tuner.as_agentscope_model("seer_1", "seer", debug_model=tuner)
 
@@ -244,7 +245,8 @@ def test_the_madness_of_an_untrained_agent_is_not_the_policys():
 
     chat = make_chat(lambda _: "policy", find_madness=find)
     other = make_chat(reference, recorder=chat.recorder, is_trained=False)
-    tuner = ModelTuner(chat, trainable_targets=["wolf"], make_untrained=lambda _: other)
+    routes = RoutedChat(chat, trainable_targets=["wolf"], make_untrained=lambda _: other)
+    tuner = ModelTuner(routes)
 
     async def go():
         await say(tuner, "wolf_1")
@@ -255,7 +257,7 @@ def test_the_madness_of_an_untrained_agent_is_not_the_policys():
 
 
 def test_a_run_without_other_models_says_so():
-    tuner = ModelTuner(make_chat([]), trainable_targets=["wolf"])
+    tuner = ModelTuner(RoutedChat(make_chat([]), trainable_targets=["wolf"]))
     with pytest.raises(ConfigError, match="no models beside the one that is tuned"):
         tuner.as_agentscope_model("seer_1", "seer", debug_model="reference")
 

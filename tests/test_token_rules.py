@@ -61,7 +61,7 @@ class RandomEngine:
         self._draw = draw
         self.seen = []
 
-    async def generate(self, prompt_ids, sampling, *, caller, index):
+    async def generate(self, prompt_ids, sampling, *, caller, index, observe=None):
         ids = self._draw(
             st.lists(st.sampled_from([97, 98, 97, 98, 32, *PAIRS.values()]), max_size=5)
         )

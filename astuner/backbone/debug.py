@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from astuner.backbone.assemble import (
     MakeChat,
+    make_gateway,
     make_pool,
     make_remote_chat,
     make_token_chat,
@@ -52,10 +53,11 @@ class DebugBackbone:
 
         with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
             try:
-                async with _chats(run) as chats:
+                async with make_gateway(run) as gateway, _chats(run) as chats:
                     pool = make_pool(
                         run,
                         chats.make_chat,
+                        gateway,
                         make_reference_chat=chats.make_reference_chat,
                         max_parallel=debug.debug_max_parallel,
                         timeout_seconds=_TIMEOUT_SECONDS,

@@ -6,22 +6,38 @@ prompt stands among earlier calls is decided in `placement.py`. Owns no template
 and no reward.
 """
 
+import asyncio
+import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from astuner.errors import EngineError
+from astuner.errors import RequestError
+from astuner.inference.answer_format import (
+    AnswerFormat,
+    FormatCheck,
+    check_format,
+    format_problem,
+    repair_message,
+)
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
-from astuner.inference.placement import JoiningPolicy, Placement, Placer
+from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.template import ChatTemplate
 from astuner.inference.tool_calls import ParsedReply, ToolCall
+from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import FinishReason
+from astuner.types import Completion, FinishReason
 
 TOOL_CHOICES = ("auto", "none", "required")
+
+"""Role of the one message that stands in the record for a prompt without template."""
+
+OnDelta = Callable[[Delta], None]
+"""Gets the pieces of a reply as they are sampled, in the event loop of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +50,28 @@ class ChatRequest:
     """auto, none, required, or the name of one of the tools."""
     agent_name: str = "default_agent_name"
     target_tag: str = "default_target_tag"
+    only_one_call: bool = False
+    """The reply ends behind its first tool call."""
+    stops: Sequence[str] = ()
+    """Texts that end the reply; the one that did is not part of it."""
+    max_new_tokens: int | None = None
+    """At least 1; None: as many as the limits of the run allow."""
+    seed: int | None = None
+    """Calls of one episode with the same seed draw the same random numbers; None: each its own."""
+    wants_tokens: bool = False
+    """Whether `ChatReply.tokens` is asked for."""
+    answer_format: AnswerFormat | None = None
+    """A reply without tool calls is to be JSON. One that is not is asked for once more."""
+    prompt: str | None = None
+    """Plain text that the model goes on from, in place of messages and without any template."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledToken:
+    """One token of a reply, as text."""
+
+    text: str
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +85,12 @@ class ChatReply:
     num_prompt_tokens: int
     num_sampled_tokens: int
     seconds: float
+    stop: str | None = None
+    """The stop string that ended it; None where none did."""
+    tokens: tuple[SampledToken, ...] | None = None
+    """What was sampled, without the end token; None where it was not asked for."""
+    format_check: FormatCheck | None = None
+    """None where no format was demanded, and for tool calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +120,44 @@ class Chat(Protocol):
 
     recorder: Recorder
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
-        """Raises EngineError for a request that cannot be answered."""
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        """Answer one call; `on_delta` gets the pieces of the reply before it is finished.
+
+        Raises RequestError for a request that cannot be answered, EngineError where the engine
+        fails, EpisodeError when the episode is over.
+        """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prompt:
+    """A request, ready for the engine."""
+
+    request: ChatRequest
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    opening: str
+    """The end of the prompt, which the reply goes on from."""
+    placement: Placement
+    room: int
+    """New tokens that fit."""
+    when_valid: FormatCheck
+    """What a reply in the demanded format is called."""
+
+    @property
+    def callable_tools(self) -> tuple[dict[str, Any], ...]:
+        return self.tools if self.request.tool_choice != "none" else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampled:
+    """What the engine gave for one call."""
+
+    completion: Completion
+    cut: Cut | None
+    """Where the caller wanted no more."""
+    started: float
+    seconds: float
 
 
 class TokenChat:
@@ -118,53 +197,136 @@ class TokenChat:
         self._call_indices = itertools.count()
         self._started = time.monotonic()
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        demanded = request.answer_format
+        if demanded is None:
+            return await self._answer(request, on_delta)
+        check_format(demanded)
+        # What can still be replaced is not told.
+        reply = await self._answer(request, None)
+        if reply.format_check == "invalid":
+            reply = await self._repair(request, reply, demanded)
+        tell_all(reply, on_delta)
+        return reply
+
+    async def _repair(
+        self, request: ChatRequest, first: ChatReply, demanded: AnswerFormat
+    ) -> ChatReply:
+        """Ask once more in the same conversation; the counts are those of both calls."""
+        said = _message(_plain(first.text), first.reasoning)
+        messages = [*request.messages, said, repair_message(first.text, demanded)]
+        second = await self._answer(
+            replace(request, messages=messages), None, when_valid="repaired"
+        )
+        return replace(
+            second,
+            num_prompt_tokens=first.num_prompt_tokens + second.num_prompt_tokens,
+            num_sampled_tokens=first.num_sampled_tokens + second.num_sampled_tokens,
+            seconds=first.seconds + second.seconds,
+        )
+
+    async def _answer(
+        self,
+        request: ChatRequest,
+        on_delta: OnDelta | None,
+        *,
+        when_valid: FormatCheck = "validated",
+    ) -> ChatReply:
         self.recorder.check_open()
-        messages = normalize_messages(request.messages)
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        if tools and request.only_one_call and self._template.tool_format.call_end is None:
+            raise RequestError(
+                f"parallel_tool_calls: this model writes all calls of a reply as one list "
+                f"({self._template.tool_format.name}), which cannot end behind the first; leave "
+                "it out",
+                param="parallel_tool_calls",
+            )
         opening = self._opening(request.tool_choice, tools)
-        placement = self._place(request, messages, tools, opening)
+        agent = (request.agent_name, request.target_tag)
+        if request.prompt is not None:
+            messages = [{"role": PLAIN_TEXT, "content": request.prompt}]
+            placement = self._placer.place_text(agent, request.prompt)
+        else:
+            messages = normalize_messages(request.messages)
+            placement = self._placer.place(agent, messages, tools, opening=opening)
         room = self._room(request, len(placement.prompt_ids))
         if room <= 0:
             self.recorder.context_overflow = True
             return _empty_reply(len(placement.prompt_ids))
-        return await self._sample(request, messages, tools, opening, placement, room)
+        prompt = _Prompt(
+            request=request,
+            messages=tuple(messages),
+            tools=tools,
+            opening=opening,
+            placement=placement,
+            room=room,
+            when_valid=when_valid,
+        )
+        deltas = _DeltaQueue(on_delta) if on_delta else None
+        watch = self._watch(prompt, tell=deltas.put if deltas else None)
+        reply = self._record(prompt, await self._sample(prompt, watch))
+        if deltas is not None:
+            watch.finish(reply.reasoning, reply.text)
+            deltas.empty()
+        return reply
 
-    async def _sample(
-        self,
-        request: ChatRequest,
-        messages: list[Message],
-        tools: tuple[dict[str, Any], ...],
-        opening: str,
-        placement: Placement,
-        room: int,
-    ) -> ChatReply:
-        limit = self._limits.max_response_length_in_one_turn
-        sampling = replace(self._sampling, max_new_tokens=min(room, limit))
+    def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
+        return ReplyWatch(
+            self._template,
+            opening=prompt.opening,
+            stops=prompt.request.stops,
+            tools=prompt.callable_tools,
+            only_one_call=prompt.request.only_one_call,
+            splits_reasoning=prompt.request.prompt is None,
+            tell=tell,
+        )
+
+    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Sampled:
+        """Ask the engine, and cut what it sampled where the caller wanted no more."""
+        request, limits = prompt.request, self._limits
+        limit = min(limits.max_response_length_in_one_turn, request.max_new_tokens or prompt.room)
+        # Indices of calls are not negative, so seeds do not meet them.
+        index = next(self._call_indices) if request.seed is None else -1 - request.seed
         started = time.monotonic()
         completion = await self._engine.generate(
-            placement.prompt_ids, sampling, caller=self._episode_id, index=next(self._call_indices)
+            prompt.placement.prompt_ids,
+            replace(self._sampling, max_new_tokens=min(prompt.room, limit)),
+            caller=self._episode_id,
+            index=index,
+            observe=watch.observe if watch.is_needed else None,
         )
         seconds = time.monotonic() - started
-        if completion.finish_reason == "length" and room <= limit:
+        if watch.is_needed:
+            watch.observe(completion.ids[watch.num_seen :])
+        if watch.cut is not None:
+            completion = _cut(completion, watch.cut)
+        elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.context_overflow = True
             completion = replace(completion, finish_reason="context_overflow")
-        text = opening + self._template.decode_reply(completion.ids)
-        reasoning, answer = self._template.split_reasoning(text)
-        may_call = tools and request.tool_choice != "none"
-        parsed = self._template.parse(answer, tools) if may_call else _plain(answer)
+        return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+
+    def _record(self, prompt: _Prompt, sampled: _Sampled) -> ChatReply:
+        """Parse the reply, note the call, and look for madness."""
+        request, completion, cut = prompt.request, sampled.completion, sampled.cut
+        text = cut.text if cut else self._template.decode_reply(completion.ids)
+        reasoning, answer = "", text
+        if request.prompt is None:
+            reasoning, answer = self._template.split_reasoning(prompt.opening + text)
+        tools = prompt.callable_tools
+        parsed = self._template.parse(answer, tools) if tools else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
-        broken = placement.broken
+        check = _format_check(prompt, parsed)
+        placement, broken = prompt.placement, prompt.placement.broken
         self.recorder.add(
             Call(
                 agent_name=request.agent_name,
                 target_tag=request.target_tag,
-                messages=tuple(messages),
-                tools=tools,
+                messages=prompt.messages,
+                tools=prompt.tools,
                 prompt_ids=placement.prompt_ids,
                 completion=completion,
                 reply=_message(parsed, reasoning),
-                temperature=sampling.temperature,
+                temperature=self._sampling.temperature,
                 extends=placement.extends,
                 break_reason=broken.reason if broken else None,
                 break_kind=broken.kind if broken else None,
@@ -172,20 +334,32 @@ class TokenChat:
                 is_joined_by_text=placement.is_joined_by_text,
                 num_drifted=placement.num_drifted,
                 is_trained=self._is_trained,
-                started_seconds=started - self._started,
-                seconds=seconds,
+                started_seconds=sampled.started - self._started,
+                seconds=sampled.seconds,
+                format_check=check,
             )
         )
         said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
-        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=tools))
+        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=prompt.tools))
         return ChatReply(
             text=parsed.text,
             reasoning=reasoning,
             tool_calls=parsed.tool_calls,
             finish_reason=completion.finish_reason,
-            num_prompt_tokens=len(placement.prompt_ids),
+            num_prompt_tokens=len(prompt.placement.prompt_ids),
             num_sampled_tokens=len(completion.ids),
-            seconds=seconds,
+            seconds=sampled.seconds,
+            stop=cut.stop if cut else None,
+            tokens=self._tokens(completion) if request.wants_tokens else None,
+            format_check=check,
+        )
+
+    def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
+        pairs = zip(completion.ids, completion.logprobs, strict=True)
+        return tuple(
+            SampledToken(text=self._template.decode([token]), logprob=logprob)
+            for token, logprob in pairs
+            if token not in self._template.stop_ids
         )
 
     def _opening(self, tool_choice: str, tools: Sequence[Mapping[str, Any]]) -> str:
@@ -198,33 +372,25 @@ class TokenChat:
         if tool_choice == "required":
             return self._template.tool_opening(names[0] if len(names) == 1 else None)
         if tool_choice not in names:
-            raise EngineError(
-                f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}"
+            raise RequestError(
+                f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}",
+                param="tool_choice",
             )
         return self._template.tool_opening(tool_choice)
-
-    def _place(
-        self,
-        request: ChatRequest,
-        messages: list[Message],
-        tools: tuple[dict[str, Any], ...],
-        opening: str,
-    ) -> Placement:
-        agent = (request.agent_name, request.target_tag)
-        return self._placer.place(agent, messages, tools, opening=opening)
 
     def _room(self, request: ChatRequest, num_prompt_tokens: int) -> int:
         """New tokens that fit into the context and into the agent's response budget.
 
-        Raises EngineError when the agent's first prompt is too long.
+        Raises RequestError when the agent's first prompt is too long.
         """
         agent = (request.agent_name, request.target_tag)
         first = self._first_prompt_lengths.setdefault(agent, num_prompt_tokens)
         if first > self._limits.max_prompt_length:
-            raise EngineError(
+            raise RequestError(
                 f"the first prompt of agent {request.agent_name!r} has {first} tokens; "
                 f"data.max_prompt_length allows {self._limits.max_prompt_length}: raise it, or "
-                "shorten the system prompt, the tools or the task"
+                "shorten the system prompt, the tools or the task",
+                param="messages",
             )
         budget = first + self._limits.max_response_length
         return min(self._limits.max_model_len, budget) - num_prompt_tokens
@@ -236,6 +402,57 @@ class TokenChat:
         self.recorder.madness = self.recorder.madness or found
         if self._ends_on_madness:
             self.recorder.ended = self.recorder.ended or f"madness: {found}"
+
+
+class _DeltaQueue:
+    """Carries deltas from the engine's thread to the event loop, in order."""
+
+    def __init__(self, on_delta: OnDelta) -> None:
+        self._on_delta = on_delta
+        self._loop = asyncio.get_running_loop()
+        self._deltas: deque[Delta] = deque()
+        self._is_due = False
+        """Whether the event loop is going to empty this."""
+
+    def put(self, delta: Delta) -> None:
+        self._deltas.append(delta)
+        if self._is_due:
+            return
+        self._is_due = True
+        # Where the event loop is gone, nobody listens.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.empty)
+
+    def empty(self) -> None:
+        self._is_due = False
+        while self._deltas:
+            self._on_delta(self._deltas.popleft())
+
+
+def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
+    """Tell a finished reply at once."""
+    if on_delta is None:
+        return
+    if reply.reasoning:
+        on_delta(Delta(kind="reasoning", text=reply.reasoning))
+    if reply.text:
+        on_delta(Delta(kind="text", text=reply.text))
+
+
+def _cut(completion: Completion, cut: Cut) -> Completion:
+    return replace(
+        completion,
+        ids=completion.ids[: cut.num_ids],
+        logprobs=completion.logprobs[: cut.num_ids],
+        finish_reason="cut",
+    )
+
+
+def _format_check(prompt: _Prompt, parsed: ParsedReply) -> FormatCheck | None:
+    demanded = prompt.request.answer_format
+    if demanded is None or parsed.tool_calls:
+        return None
+    return "invalid" if format_problem(parsed.text, demanded) else prompt.when_valid
 
 
 def _plain(text: str) -> ParsedReply:

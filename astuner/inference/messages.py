@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from typing import Any
 
-from astuner.errors import EngineError
+from astuner.errors import RequestError
 from astuner.inference.tool_calls import ToolCall
 
 Message = dict[str, Any]
@@ -25,24 +25,24 @@ _KEPT_KEYS = {
 
 
 def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return canonical copies. Raises EngineError that names the message and what is wrong."""
+    """Return canonical copies. Raises RequestError that names the message and what is wrong."""
     return [_normalize(message, index) for index, message in enumerate(messages)]
 
 
 def _normalize(message: Mapping[str, Any], index: int) -> Message:
     role = message.get("role")
-    if role not in _KEPT_KEYS:
+    if not isinstance(role, str) or role not in _KEPT_KEYS:
         expected = ", ".join(_KEPT_KEYS)
-        raise EngineError(f"message {index}: role is {role!r}; expected one of {expected}")
+        raise _wrong(index, f"role is {role!r}; expected one of {expected}")
     result: Message = {
         "role": "system" if role == "developer" else role,
         "content": _text(message.get("content"), index),
     }
     for key in _KEPT_KEYS[role]:
         if message.get(key):
-            result[key] = message[key]
+            result[key] = _kept_text(message[key], key, index)
     if message.get("tool_calls"):
-        result["tool_calls"] = [_tool_call(call, index) for call in message["tool_calls"]]
+        result["tool_calls"] = _tool_calls(message["tool_calls"], index)
     return result
 
 
@@ -53,7 +53,7 @@ def _text(content: Any, index: int) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
-        raise EngineError(f"message {index}: content is {type(content).__name__}; expected text")
+        raise _wrong(index, f"content is {type(content).__name__}; expected text")
     return "\n".join(_block_text(block, index) for block in content)
 
 
@@ -61,20 +61,33 @@ def _block_text(block: Any, index: int) -> str:
     if isinstance(block, str):
         return block
     if isinstance(block, Mapping) and "text" in block and block.get("type", "text") == "text":
-        return block["text"] or ""
-    found = block.get("type", sorted(block)) if isinstance(block, Mapping) else type(block).__name__
-    raise EngineError(f"message {index}: content block {found!r} is not supported; send text")
+        return _kept_text(block["text"] or "", "text", index)
+    is_block = isinstance(block, Mapping)
+    found = block.get("type", sorted(map(str, block))) if is_block else type(block).__name__
+    raise _wrong(index, f"content block {found!r} is not supported; send text")
+
+
+def _kept_text(value: Any, key: str, index: int) -> str:
+    if not isinstance(value, str):
+        raise _wrong(index, f"{key} is {type(value).__name__}; expected text")
+    return value
+
+
+def _tool_calls(calls: Any, index: int) -> list[Message]:
+    if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+        raise _wrong(index, f"tool_calls is {calls!r}; expected a list of objects")
+    return [_tool_call(call, index) for call in calls]
 
 
 def _tool_call(call: Mapping[str, Any], index: int) -> Message:
     function = call.get("function") or {}
-    if "name" not in function:
-        raise EngineError(f"message {index}: a tool call has no function name; found {dict(call)}")
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise _wrong(index, f"a tool call has no function name; found {dict(call)}")
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = _arguments(arguments, index)
     return {
-        "id": call.get("id", ""),
+        "id": call.get("id") or "",
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
@@ -83,8 +96,12 @@ def _tool_call(call: Mapping[str, Any], index: int) -> Message:
 def _arguments(text: str, index: int) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise EngineError(f"message {index}: tool call arguments are not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise _wrong(index, f"tool call arguments are not JSON: {error}") from error
+
+
+def _wrong(index: int, what: str) -> RequestError:
+    return RequestError(f"message {index}: {what}", param="messages")
 
 
 def tool_call_message(call: ToolCall) -> Message:

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Tools = tuple[dict[str, Any], ...]
 
+PLAIN_TEXT = "prompt"
+"""The role of the one message of a call that sends text in place of a conversation."""
+
 _MAX_TRIES = 3
 """Earlier calls that a prompt is tried behind where the template rewrites what was said. A template
 that rewrites one turn mostly rewrites those before it too."""
@@ -86,6 +89,7 @@ class Placer:
         self._num_noticed = 0
         self._conversations: dict[Agent, _Node] = {}
         self._texts: dict[Agent, PrefixTree[str]] = {}
+        self._plain_texts: dict[Agent, PrefixTree[str]] = {}
 
     def place(
         self, agent: Agent, messages: list[Message], tools: Tools, *, opening: str
@@ -112,6 +116,23 @@ class Placer:
         if broken and self._policy.logs_breaks:
             _log_break(agent, broken)
         return Placement(prompt_ids=ids, extends=None, broken=broken)
+
+    def place_text(self, agent: Agent, prompt: str) -> Placement:
+        """Continue the longest earlier text of the agent that this one begins with.
+
+        A text that ended by itself cannot be continued: its end token is part of what was said.
+        """
+        self._notice_calls()
+        tree = self._plain_texts.get(agent)
+        index = tree.longest(prompt) if tree else None
+        if index is None:
+            return Placement(prompt_ids=self._template.encode(prompt), extends=None, broken=None)
+        earlier = self._recorder.calls[index]
+        if earlier.completion.finish_reason not in ("length", "context_overflow"):
+            ids = self._template.encode(prompt)
+            return Placement(prompt_ids=ids, extends=None, broken=_TEXT_ENDED)
+        ids = earlier.ids + self._template.encode(prompt[len(_plain_text(earlier)) :])
+        return Placement(prompt_ids=ids, extends=index, broken=None)
 
     def _continue(
         self, index: int, messages: list[Message], tools: Tools, text: str, opening: str
@@ -211,7 +232,10 @@ class Placer:
         """Learn the calls that were answered since; others than own ones cannot be continued."""
         calls = self._recorder.calls
         for index in range(self._num_noticed, len(calls)):
-            if calls[index].prompt_ids in self._placed:
+            if calls[index].messages[0]["role"] == PLAIN_TEXT:
+                texts = self._plain_texts.setdefault(calls[index].agent, PrefixTree(""))
+                texts.add(_plain_text(calls[index]), index)
+            elif calls[index].prompt_ids in self._placed:
                 self._notice(index, calls[index])
         self._num_noticed = len(calls)
 
@@ -227,6 +251,18 @@ class Placer:
 
 
 _TOOLS_CHANGED = Break(kind=BreakKind.TOOLS, message=None, reason="the offered tools changed")
+
+
+_TEXT_ENDED = Break(
+    kind=BreakKind.ENDED,
+    message=None,
+    reason="the earlier text had ended, and the agent goes on from it",
+)
+
+
+def _plain_text(call: Call) -> str:
+    """Prompt and reply of a call that sent text."""
+    return call.messages[0]["content"] + call.reply["content"]
 
 
 def _log_break(agent: Agent, broken: Break) -> None:

@@ -7,7 +7,7 @@ calls through here, so that a call of an untrained agent never reaches the polic
 from collections.abc import Callable, Collection
 
 from astuner.errors import ConfigError
-from astuner.inference.chat import Chat, ChatReply, ChatRequest
+from astuner.inference.chat import Chat, ChatReply, ChatRequest, OnDelta
 from astuner.trajectory.recorder import Agent
 
 REFERENCE = "reference"
@@ -65,13 +65,13 @@ class RoutedChat:
         self._models[agent] = model
         self._chat_over(model)
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
         if self.is_trained(request.target_tag):
-            return await self._policy.complete(request)
+            return await self._policy.complete(request, on_delta=on_delta)
         agent = (request.agent_name, request.target_tag)
         if agent not in self._models:
             self.admit(agent, None)
-        return await self._chat_over(self._models[agent]).complete(request)
+        return await self._chat_over(self._models[agent]).complete(request, on_delta=on_delta)
 
     def _chat_over(self, model: str) -> Chat:
         if model not in self._chats:

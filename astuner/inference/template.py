@@ -144,7 +144,7 @@ class ChatTemplate:
         return self.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, control tokens included."""
+        """Text of ids; control tokens stay visible."""
         return self._tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -156,6 +156,13 @@ class ChatTemplate:
             return "", text
         reasoning, _, answer = text.partition("</think>")
         return reasoning.strip().removeprefix("<think>").strip("\n"), answer.lstrip("\n")
+
+    def may_be_reasoning(self, text: str) -> bool:
+        """Whether a reply that begins with `text` may still turn out to begin with reasoning."""
+        if not self._has_reasoning or "</think>" in text:
+            return False
+        start = text.lstrip()
+        return self._opens_reasoning or start.startswith("<think>") or "<think>".startswith(start)
 
     def parse(self, text: str, tools: Sequence[Mapping[str, Any]]) -> ParsedReply:
         """Find the tool calls in a reply, in the model's own format."""

@@ -80,6 +80,7 @@ def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
         "reply": call.reply,
         "started_seconds": round(call.started_seconds, 4),
         "seconds": round(call.seconds, 4),
+        **({"format_check": call.format_check} if call.format_check else {}),
     }
 
 
@@ -111,6 +112,7 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         break_message=entry.get("break_message"),
         is_joined_by_text=by_text,
         num_drifted=entry.get("num_drifted", 0),
+        format_check=entry.get("format_check"),
     )
 
 

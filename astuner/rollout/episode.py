@@ -5,16 +5,20 @@ does leaves this file as an exception, except cancellation of the whole run.
 """
 
 import asyncio
+import contextlib
 import inspect
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
 from astuner.inference.chat import Chat
+from astuner.inference.gateway.door import Door
+from astuner.inference.gateway.gateway import Gateway
+from astuner.inference.routed_chat import RoutedChat
 from astuner.rollout.targets import TargetWatch, check_not_empty
 from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.episode import Episode, Failure
@@ -55,6 +59,8 @@ class EpisodeSettings:
     untrained_model: str | None = None
     """Answers untrained agents that name no model."""
     target_watch: TargetWatch = field(default_factory=TargetWatch)
+    gateway: Gateway | None = None
+    """None where workflows have no need for an address of the model."""
 
 
 async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Episode:
@@ -102,29 +108,47 @@ async def _run_workflow(
     targets = settings.trainable_targets or workflow.trainable_targets
     check_not_empty(targets, name)
     make = settings.make_untrained
-    tuner = ModelTuner(
+    chat = RoutedChat(
         settings.make_chat(recorder, workflow_task),
-        config=settings.config,
         trainable_targets=targets,
         make_untrained=partial(make, recorder, workflow_task) if make else None,
         untrained_model=settings.untrained_model,
     )
-    with boundary(WorkflowError, f"{name} raised"):
-        output = await _bounded(
-            _execute(workflow, workflow_task, as_chat_model(tuner)),
-            seconds=settings.timeout_seconds,
-            error=WorkflowError(
-                f"{name} did not finish in {settings.timeout_seconds:g} s "
-                "(rollout.episode_timeout_seconds)"
-            ),
-            recorder=recorder,
-        )
+    async with _door(workflow_task, settings, chat) as door:
+        tuner = ModelTuner(chat, config=settings.config, door=door)
+        with boundary(WorkflowError, f"{name} raised"):
+            output = await _bounded(
+                _execute(workflow, workflow_task, as_chat_model(tuner)),
+                seconds=settings.timeout_seconds,
+                error=WorkflowError(
+                    f"{name} did not finish in {settings.timeout_seconds:g} s "
+                    "(rollout.episode_timeout_seconds)"
+                ),
+                recorder=recorder,
+            )
     if not isinstance(output, WorkflowOutput):
         raise WorkflowError(
             f"{name} returned {type(output).__name__}; execute must return a WorkflowOutput"
         )
     settings.target_watch.note(targets, recorder.agents)
     return output
+
+
+@contextlib.asynccontextmanager
+async def _door(
+    workflow_task: WorkflowTask, settings: EpisodeSettings, chat: Chat
+) -> AsyncIterator[Door | None]:
+    """The episode's door in the gateway; with it end its keys and what is under way."""
+    if settings.gateway is None:
+        yield None
+        return
+    door = settings.gateway.open(
+        chat, seconds=settings.timeout_seconds, is_validation=workflow_task.is_validation
+    )
+    try:
+        yield door
+    finally:
+        await door.close()
 
 
 async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:

@@ -5,7 +5,7 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from astuner.errors import EpisodeError
 from astuner.types import Completion
@@ -35,6 +35,8 @@ class BreakKind(StrEnum):
     """Other tools were offered."""
     TEMPLATE = "template"
     """The chat template wrote earlier messages in another way."""
+    ENDED = "ended"
+    """The agent goes on from a text that had ended by itself."""
     UNRELATED = "unrelated"
     """The first message is another one already: a new conversation."""
 
@@ -83,6 +85,8 @@ class Call:
     """Whether it extends a call with which it has the text in common but not the messages."""
     num_drifted: int = 0
     """Tokens of such a prompt that a fresh encoding of the text would have otherwise."""
+    format_check: Literal["validated", "repaired", "invalid"] | None = None
+    """Whether the reply has the format that was demanded; None where none was."""
 
     @property
     def agent(self) -> Agent:

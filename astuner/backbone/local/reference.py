@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from astuner.backbone.local.engine import ContinuousBatchingEngine
 from astuner.errors import EngineError
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion
 
 
@@ -49,12 +49,20 @@ class ReferenceEngine:
                 self._is_serving = False
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
         engine = await self._begin()
         self._count(1)
         try:
-            return await engine.generate(prompt_ids, sampling, caller=caller, index=index)
+            return await engine.generate(
+                prompt_ids, sampling, caller=caller, index=index, observe=observe
+            )
         finally:
             self._count(-1)
 
