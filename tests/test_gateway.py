@@ -146,7 +146,8 @@ def test_an_address_never_shows_its_key():
         ({"functions": []}, "functions"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"stop": [""]}, "stop"),
         ({"n": 0}, "n"),
         ({"max_tokens": True}, "max_tokens"),
@@ -270,11 +271,13 @@ def test_several_choices_are_as_many_calls():
 
 def test_logprobs_are_the_engines_own():
     async def body(it):
-        response = await it.ask(logprobs=True, top_logprobs=0)
+        response = await it.ask(logprobs=True, top_logprobs=2)
         content = response.json()["choices"][0]["logprobs"]["content"]
         assert [entry["token"] for entry in content] == list("five")
         assert [entry["logprob"] for entry in content] == list(it.calls[0].completion.logprobs[:-1])
         assert content[0]["bytes"] == [ord("f")]
+        for entry in content:
+            assert [top["token"] for top in entry["top_logprobs"]] == ["A", "B"]
 
     served(body)
 
