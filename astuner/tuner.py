@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from astuner.errors import WorkflowError
+from astuner.inference.agentscope2_model import AgentScope2Calls
 from astuner.inference.agentscope_model import AgentScopeModel, RecordedModel
 from astuner.inference.chat import Chat
 from astuner.inference.gateway.door import Address, Door
@@ -126,6 +127,12 @@ def _check_debug_model(agent_name: str, model: Any) -> None:
             f"agent {agent_name!r}: its debug_model is {type(model).__name__}; expected an "
             "AgentScope model, 'reference' or the name of a model"
         )
+    if "agentscope" in sys.modules and not _is_agentscope_1():
+        raise WorkflowError(
+            f"agent {agent_name!r}: its debug_model is {type(model).__name__}, and calls of models "
+            "of AgentScope 2 cannot be recorded; use 'reference' or the name of a model of "
+            "rollout.untrained_model.base_url"
+        )
 
 
 Model = TypeVar("Model", AgentScopeModel, ModelTuner, RecordedModel)
@@ -140,6 +147,13 @@ def as_chat_model(model: Model) -> Model:
         from agentscope.model import ChatModelBase
 
         kind = type(model)
-        chat_model = type(kind.__name__, (kind, ChatModelBase), {})
+        on_top = () if _is_agentscope_1() else (AgentScope2Calls,)
+        chat_model = type(kind.__name__, (*on_top, kind, ChatModelBase), {})
         model.__class__ = chat_model  # type: ignore[assignment]  # a subclass of `kind`
     return model
+
+
+def _is_agentscope_1() -> bool:
+    from agentscope import __version__
+
+    return __version__.startswith("1.")
