@@ -22,9 +22,9 @@ Tune the same model on the same tasks in the same order with astuner and with TR
     python -m benchmarks.against_trl models/smollm2-135m-instruct
 
 Both get: GRPO with the loss averaged over tokens, no KL, one update a step, AdamW with float32
-weights and moments, constant learning rate, gradients clipped at norm 1, bfloat16 compute, sampling
-at temperature 1. TRL runs without gradient checkpointing, in micro-batches of --trl-micro-batch
-samples. Each side is a process of its own; one runs after the other. The first step, which warms
+weights and moments, constant learning rate, gradients clipped at norm 1, computing in --dtype,
+sampling at temperature 1. TRL runs without gradient checkpointing, in micro-batches of
+--trl-micro-batch samples. Each side is a process of its own; one runs after the other. The first step, which warms
 up, is left out of the seconds. Needs trl: pip install trl==1.16.0
 
 --reward sum     1 where the last number of the reply is the answer
@@ -60,7 +60,7 @@ def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
         "trainer_common.optim.lr": arguments.lr,
         "trainer_common.optim.weight_decay": 0.0,
         "trainer_common.use_kl_loss": False,
-        "model.dtype": "bfloat16",
+        "model.dtype": arguments.dtype,
     }
     if arguments.engine != "auto":
         settings["rollout.name"] = arguments.engine
@@ -151,8 +151,8 @@ def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
         callbacks=[clock],
         args=GRPOConfig(
             output_dir=tempfile.mkdtemp(prefix="against_trl_"),
-            model_init_kwargs={"dtype": "float32" if lora is None else "bfloat16"},
-            bf16=True,
+            model_init_kwargs={"dtype": "float32" if lora is None else arguments.dtype},
+            bf16=arguments.dtype == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
             per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=num_samples // micro_batch,
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--reward", choices=["sum", "coin"], default="sum")
     parser.add_argument("--question", help="asked in every task, in place of a sum")
     parser.add_argument("--lora-rank", type=int, default=0, help="0: all weights")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--lr", type=float, default=2e-5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="print every step too")

@@ -144,7 +144,7 @@ class RolloutSettings(Section):
     )
     val_kwargs: ValidationSamplingSettings
     name: Literal["auto", "transformers", "vllm", "sglang"] = Field(
-        description="Engine; auto: the fastest that is installed; sglang: clustered backbones only."
+        description="Engine; auto: on local transformers, on clusters vllm; sglang: clusters only."
     )
     gpu_memory_utilization: float = Field(
         gt=0, lt=1, description="Share of the GPU's free memory that generation may use as cache."

@@ -6,6 +6,7 @@ its backward pass is not a formula: a forward pass over tensors without storage 
 saves.
 """
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
@@ -215,8 +216,9 @@ def _measure(
     # Registered here, so that no model can use it by accident.
     ALL_ATTENTION_FUNCTIONS.register(_ATTENTION_NAME, _attention)
     with torch.device("meta"):
+        # A copy: the attention of a model is a field of its configuration.
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=_ATTENTION_NAME
+            copy.deepcopy(config), dtype=dtype, attn_implementation=_ATTENTION_NAME
         )
         if adapter is not None:
             attach_adapter(model, adapter)

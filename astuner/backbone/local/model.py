@@ -293,6 +293,8 @@ def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
         return False
     from transformers.integrations.liger import apply_liger_kernel
 
+    # It warns of every kernel that it has for other hardware.
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     before = [module.forward for module in model.modules()]
     kernels = {"rope": True, "rms_norm": True, "swiglu": True}
     not_ours = {"cross_entropy": False, "fused_linear_cross_entropy": False}

@@ -7,6 +7,8 @@ which computes the same.
 """
 
 import contextlib
+import mmap
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -204,6 +206,9 @@ class _Rests:
         self._moments = settings.moments_in_host_memory
         self._host: dict[tuple[nn.Parameter, str], Tensor] = {}
         """The resting place of a master ("") or of its moment of that name."""
+        self._pinned: list[Tensor] = []
+        # Memory that is freed while pinned breaks copies from whatever lies there next.
+        weakref.finalize(self, _unpin, self._pinned).atexit = False
 
     def master(self, parameter: nn.Parameter) -> nn.Parameter:
         """A new one, at rest; the parameter itself where that is in float32."""
@@ -251,18 +256,31 @@ class _Rests:
             return tensor
         place = self._host.get((master, kind))
         if place is None:
-            place = self._host[master, kind] = _pinned(torch.empty(tensor.shape))
+            place = self._host[master, kind] = _whole_pages(tensor.shape)
+            if _pin(place):
+                self._pinned.append(place)
         return place.copy_(tensor)
 
 
-def _pinned(tensor: Tensor) -> Tensor:
-    """The same memory, which the device reaches several times faster where it may be pinned.
+def _whole_pages(shape: torch.Size) -> Tensor:
+    """Float32 memory that shares no page with any other: only whole pages can be pinned, and a copy
+    that begins in a pinned page and ends in another fails."""
+    return torch.frombuffer(mmap.mmap(-1, 4 * shape.numel()), dtype=torch.float32).view(shape)
+
+
+def _pin(tensor: Tensor) -> bool:
+    """Let the device reach this memory several times faster, where it may be pinned.
 
     Not through torch's allocator of pinned memory, which rounds sizes up to powers of two.
     """
     size = tensor.numel() * tensor.element_size()
-    torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), size, 0)  # type: ignore[attr-defined]  # untyped
-    return tensor
+    error = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), size, 0)  # type: ignore[attr-defined]  # untyped
+    return int(error) == 0
+
+
+def _unpin(pinned: list[Tensor]) -> None:
+    for tensor in pinned:
+        torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())  # type: ignore[attr-defined]  # untyped
 
 
 class _AddTo:

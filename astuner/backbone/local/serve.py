@@ -1,7 +1,6 @@
 """Loads a model with its template and the engine that samples from it."""
 
 import contextlib
-import importlib.util
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -89,7 +88,7 @@ def _make_engine(
 ) -> LocalEngine:
     seed = rollout.seed
     limits = _limits(policy, rollout)
-    if _engine_name(rollout, policy) == "vllm":
+    if _engine_name(rollout) == "vllm":
         from astuner.backbone.local.vllm_engine import VLLMEngine
 
         return VLLMEngine(policy.model, source, limits, seed=seed, weight_version=weight_version)
@@ -127,17 +126,15 @@ def _limits(policy: LoadedModel, rollout: RolloutSettings) -> EngineLimits:
     )
 
 
-def _engine_name(rollout: RolloutSettings, policy: LoadedModel) -> str:
-    """The fastest engine that is installed, unless one is named."""
+def _engine_name(rollout: RolloutSettings) -> str:
+    """Unless one is named, our own: faster than vLLM in the shapes that were measured, repeatable,
+    ready in seconds, and without a second copy of the weights (docs/performance.md)."""
     if rollout.name == "sglang":
         raise ConfigError(
             "rollout.name is sglang, which only the clustered backbones can use; the backbone "
             "local takes auto, transformers or vllm"
         )
-    if rollout.name != "auto":
-        return rollout.name
-    has_vllm = importlib.util.find_spec("vllm") is not None
-    return "vllm" if has_vllm and policy.device.type == "cuda" else "transformers"
+    return "transformers" if rollout.name == "auto" else rollout.name
 
 
 def _check_context(policy: LoadedModel, max_model_len: int) -> None:
