@@ -24,8 +24,8 @@ Tune the same model on the same tasks in the same order with astuner and with TR
 Both get: GRPO with the loss averaged over tokens, no KL, one update a step, AdamW with float32
 weights and moments, constant learning rate, gradients clipped at norm 1, computing in --dtype,
 sampling at temperature 1. TRL runs without gradient checkpointing, in micro-batches of
---trl-micro-batch samples. Each side is a process of its own; one runs after the other. The first step, which warms
-up, is left out of the seconds. Needs trl: pip install trl==1.16.0
+--trl-micro-batch samples. Each side is a process of its own; one runs after the other. The first
+step, which warms up, is left out of the seconds. Needs trl: pip install trl==1.16.0
 
 --reward sum     1 where the last number of the reply is the answer
 --reward coin    a coin toss fixed for each text: spread for weights that know nothing

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from astuner.algorithm.advantage import checked_advantages
+from astuner.algorithm.loss import LossInputs
 from astuner.config.schema import section_keys, setting_keys
 from astuner.config.source import flatten
 
@@ -47,3 +50,20 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 def _anchor(heading: str) -> str:
     """As GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_algorithm_of_ones_own_that_a_page_shows_works() -> None:
+    text = (ROOT / "docs/local_backbone.md").read_text()
+    block = re.search(r"```python\n(# my_algorithm\.py.*?)```", text, re.DOTALL)
+    assert block is not None
+    made: dict = {}
+    exec(block.group(1), made)
+    assert checked_advantages(made["best_of_group"], [[0.0, 2.0], [1.0, 1.0]]) == [[0, 1], [1, 1]]
+    inputs = LossInputs(
+        logprobs_N=torch.tensor([-1.0]),
+        old_logprobs_N=torch.tensor([-1.0]),
+        advantages_N=torch.tensor([3.0]),
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+    assert made["half_loss"](inputs).loss_N.tolist() == [-1.5]
