@@ -6,6 +6,7 @@ AstunerError
 ├── EpisodeError           one attempt failed; recorded as data, never reward 0
 │   ├── WorkflowError      the user's workflow raised, hung or returned something else
 │   ├── EngineError        the model could not answer
+│   │   └── RequestError   the call asks for what cannot be answered
 │   ├── JudgeError         the judge raised, hung or gave no number
 │   └── EnvServiceError    the environment service failed
 └── BackboneError          loading, training or saving failed (exit code 1)
@@ -37,6 +38,15 @@ class WorkflowError(EpisodeError):
 
 class EngineError(EpisodeError):
     """The model could not answer a call."""
+
+
+class RequestError(EngineError):
+    """A model call that cannot be answered as it was made; asking again changes nothing."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        """The field of the request that is wrong; None when it is not one field."""
 
 
 class JudgeError(EpisodeError):

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FinishReason = Literal["stop", "length", "context_overflow"]
-"""Why the model stopped: its own end token, a limit on new tokens, or a full context."""
+FinishReason = Literal["stop", "length", "context_overflow", "cut"]
+"""Why the model stopped: its own end token, a limit on new tokens, a full context, or because the
+caller wanted no more, for instance behind a stop string."""
 
 
 class Task(BaseModel):

@@ -6,12 +6,14 @@ jinja2 as the real ones are.
 """
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jinja2
 
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion
 
 CHATML = (
@@ -79,18 +81,26 @@ class ScriptedEngine:
         *,
         tokenizer: ByteTokenizer | None = None,
         delay_seconds: float = 0.0,
+        pieces: Sequence[int] = (1,),
     ) -> None:
         self._tokenizer = tokenizer or ByteTokenizer()
         self._answers = None if callable(script) else list(script)
         self._script = script
         self._delay_seconds = delay_seconds
+        self.pieces = pieces
         self.seen: list[tuple[tuple[int, ...], Completion]] = []
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -102,8 +112,21 @@ class ScriptedEngine:
         finally:
             self.running -= 1
         completion = self._complete(self._answer(prompt_ids), sampling)
+        if observe is not None:
+            completion = self._stream(completion, observe)
         self.seen.append((tuple(prompt_ids), completion))
         return completion
+
+    def _stream(self, completion: Completion, observe: Observe) -> Completion:
+        """Tell the ids in pieces of `self.pieces` tokens, until no more are wanted."""
+        told = 0
+        for size in itertools.cycle(self.pieces):
+            piece = completion.ids[told : told + size]
+            told += len(piece)
+            if not piece or observe(piece):
+                break
+        ids, logprobs = completion.ids[:told], completion.logprobs[:told]
+        return replace(completion, ids=ids, logprobs=logprobs)
 
     def _answer(self, prompt_ids: Sequence[int]) -> str:
         if self._answers is not None:

@@ -9,6 +9,8 @@ from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
 from astuner.inference.chat import Chat, Reply, TokenChat, TokenLimits
 from astuner.inference.engine import Engine, Sampling
+from astuner.inference.gateway.gateway import Gateway, GatewaySettings
+from astuner.inference.gateway.sampling import Distribution
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.madness import check_names, find_madness
@@ -33,6 +35,7 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
 def make_pool(
     run: Run,
     make_chat: MakeChat,
+    gateway: Gateway,
     *,
     max_parallel: int,
     timeout_seconds: float,
@@ -52,11 +55,26 @@ def make_pool(
         timeout_seconds=timeout_seconds,
         judge_timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
         madness_reward=rollout.agent_madness_reward,
+        gateway=gateway,
     )
     limits = PoolSettings(
         max_parallel=max_parallel, max_failed_fraction=rollout.max_failed_fraction
     )
     return RolloutPool(episode, limits, expect_callers=expect_callers)
+
+
+def make_gateway(run: Run) -> Gateway:
+    """The gateway of the run; it listens from when a workflow first asks for its address."""
+    settings = run.settings
+    training, validation = _distributions(settings.rollout)
+    return Gateway(
+        GatewaySettings(
+            **settings.gateway.model_dump(),
+            model_name=settings.model.path or settings.debug.openai_model or "astuner",
+            training=training,
+            validation=validation,
+        )
+    )
 
 
 def make_token_chat(run: Run, engine: Engine, template: ChatTemplate) -> MakeChat:
@@ -95,20 +113,28 @@ def token_limits(run: Run) -> TokenLimits:
 
 
 def _samplings(rollout: RolloutSettings, template: ChatTemplate) -> tuple[Sampling, Sampling]:
-    """Sampling of training and of validation; a validation without do_sample is greedy."""
-    training = Sampling(
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=-1,
-        max_new_tokens=rollout.max_response_length_in_one_turn,
-        stop_ids=template.stop_ids,
-    )
-    kwargs = rollout.val_kwargs
-    validation = Sampling(
-        temperature=kwargs.temperature if kwargs.do_sample else 0.0,
-        top_p=kwargs.top_p,
-        top_k=kwargs.top_k,
-        max_new_tokens=rollout.max_response_length_in_one_turn,
-        stop_ids=template.stop_ids,
+    """Sampling of training and of validation."""
+    training, validation = (
+        Sampling(
+            temperature=distribution.temperature,
+            top_p=distribution.top_p,
+            top_k=distribution.top_k,
+            max_new_tokens=rollout.max_response_length_in_one_turn,
+            stop_ids=template.stop_ids,
+        )
+        for distribution in _distributions(rollout)
     )
     return training, validation
+
+
+def _distributions(rollout: RolloutSettings) -> tuple[Distribution, Distribution]:
+    """Of training and of validation; a validation without do_sample is greedy."""
+    kwargs = rollout.val_kwargs
+    return (
+        Distribution(temperature=rollout.temperature, top_p=rollout.top_p, top_k=-1),
+        Distribution(
+            temperature=kwargs.temperature if kwargs.do_sample else 0.0,
+            top_p=kwargs.top_p,
+            top_k=kwargs.top_k,
+        ),
+    )

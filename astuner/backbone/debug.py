@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from astuner.backbone.assemble import MakeChat, make_pool, make_token_chat, read_tasks
+from astuner.backbone.assemble import MakeChat, make_gateway, make_pool, make_token_chat, read_tasks
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
@@ -44,10 +44,11 @@ class DebugBackbone:
 
         with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
             try:
-                async with _chats(run) as make_chat:
+                async with make_gateway(run) as gateway, _chats(run) as make_chat:
                     pool = make_pool(
                         run,
                         make_chat,
+                        gateway,
                         max_parallel=debug.debug_max_parallel,
                         timeout_seconds=_TIMEOUT_SECONDS,
                     )

@@ -395,6 +395,17 @@ def _known_loggers(value: str | list[str]) -> str | list[str]:
     return value
 
 
+class GatewaySettings(Section):
+    host: str = Field(min_length=1, description="Address that the gateway listens on.")
+    port: int = Field(ge=0, le=65535, description="0: any that is free.")
+    max_body_bytes: PositiveInt = Field(description="Longest body of one call.")
+    max_waiting_calls: PositiveInt = Field(description="Calls that may wait at the same time.")
+    client_sampling: Literal["refuse", "replace"] = Field(
+        description="What becomes of a call that asks for another temperature, top_p or top_k than "
+        "the run's: an error, or an answer with the run's own."
+    )
+
+
 class FsdpSettings(Section):
     param_offload: bool | None = Field(
         description="Keep idle weights in host memory, on local the float32 ones of the optimizer; "
@@ -501,6 +512,7 @@ class Settings(Section):
     rollout: RolloutSettings
     task_reader: TaskReaderSettings
     task_judge: TaskJudgeSettings
+    gateway: GatewaySettings
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings

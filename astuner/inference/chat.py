@@ -5,13 +5,23 @@ OpenAI client, HTTP) ends here. Owns placement of a call behind earlier ones and
 owns no template text, no weights and no reward.
 """
 
+import asyncio
+import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from astuner.errors import EngineError
+from astuner.errors import RequestError
+from astuner.inference.answer_format import (
+    AnswerFormat,
+    FormatCheck,
+    check_format,
+    format_problem,
+    repair_message,
+)
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.messages import (
     Message,
@@ -21,10 +31,14 @@ from astuner.inference.messages import (
 )
 from astuner.inference.template import ChatTemplate, Extension
 from astuner.inference.tool_calls import ParsedReply, ToolCall
+from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import FinishReason
+from astuner.types import Completion, FinishReason
 
 TOOL_CHOICES = ("auto", "none", "required")
+
+OnDelta = Callable[[Delta], None]
+"""Gets the pieces of a reply as they are sampled, in the event loop of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,26 @@ class ChatRequest:
     """auto, none, required, or the name of one of the tools."""
     agent_name: str = "default_agent_name"
     target_tag: str = "default_target_tag"
+    only_one_call: bool = False
+    """The reply ends behind its first tool call."""
+    stops: Sequence[str] = ()
+    """Texts that end the reply; the one that did is not part of it."""
+    max_new_tokens: int | None = None
+    """At least 1; None: as many as the limits of the run allow."""
+    seed: int | None = None
+    """Calls of one episode with the same seed draw the same random numbers; None: each its own."""
+    wants_tokens: bool = False
+    """Whether `ChatReply.tokens` is asked for."""
+    answer_format: AnswerFormat | None = None
+    """A reply without tool calls is to be JSON. One that is not is asked for once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledToken:
+    """One token of a reply, as text."""
+
+    text: str
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +84,12 @@ class ChatReply:
     num_prompt_tokens: int
     num_sampled_tokens: int
     seconds: float
+    stop: str | None = None
+    """The stop string that ended it; None where none did."""
+    tokens: tuple[SampledToken, ...] | None = None
+    """What was sampled, without the end token; None where it was not asked for."""
+    format_check: FormatCheck | None = None
+    """None where no format was demanded, and for tool calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +119,12 @@ class Chat(Protocol):
 
     recorder: Recorder
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
-        """Raises EngineError for a request that cannot be answered."""
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        """Answer one call; `on_delta` gets the pieces of the reply before it is finished.
+
+        Raises RequestError for a request that cannot be answered, EngineError where the engine
+        fails, EpisodeError when the episode is over.
+        """
         ...
 
 
@@ -91,6 +135,17 @@ class _Placement:
     prompt_ids: tuple[int, ...]
     extends: int | None
     break_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampled:
+    """What the engine gave for one call."""
+
+    completion: Completion
+    cut: Cut | None
+    """Where the caller wanted no more."""
+    started: float
+    seconds: float
 
 
 class TokenChat:
@@ -126,7 +181,38 @@ class TokenChat:
         self._call_indices = itertools.count()
         self._started = time.monotonic()
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        demanded = request.answer_format
+        if demanded is None:
+            return await self._answer(request, on_delta)
+        check_format(demanded)
+        # What can still be replaced is not told.
+        first = await self._answer(request, None)
+        problem = None if first.tool_calls else format_problem(first.text, demanded)
+        if problem is None or first.finish_reason == "context_overflow":
+            reply = _checked(first, demanded, "validated")
+        else:
+            reply = await self._repair(request, first, repair_message(problem, demanded), demanded)
+        tell_all(reply, on_delta)
+        return reply
+
+    async def _repair(
+        self, request: ChatRequest, first: ChatReply, message: Message, demanded: AnswerFormat
+    ) -> ChatReply:
+        """Ask once more in the same conversation; the counts are those of both calls."""
+        said = _message(_plain(first.text), first.reasoning)
+        second = await self._answer(
+            replace(request, messages=[*request.messages, said, message]), None
+        )
+        both = replace(
+            second,
+            num_prompt_tokens=first.num_prompt_tokens + second.num_prompt_tokens,
+            num_sampled_tokens=first.num_sampled_tokens + second.num_sampled_tokens,
+            seconds=first.seconds + second.seconds,
+        )
+        return _checked(both, demanded, "repaired")
+
+    async def _answer(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatReply:
         self.recorder.check_open()
         messages = normalize_messages(request.messages)
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
@@ -136,7 +222,7 @@ class TokenChat:
         if room <= 0:
             self.recorder.context_overflow = True
             return _empty_reply(len(placement.prompt_ids))
-        return await self._sample(request, messages, tools, opening, placement, room)
+        return await self._sample(request, messages, tools, opening, placement, room, on_delta)
 
     async def _sample(
         self,
@@ -146,21 +232,16 @@ class TokenChat:
         opening: str,
         placement: _Placement,
         room: int,
+        on_delta: OnDelta | None,
     ) -> ChatReply:
-        limit = self._limits.max_response_length_in_one_turn
-        sampling = replace(self._sampling, max_new_tokens=min(room, limit))
-        started = time.monotonic()
-        completion = await self._engine.generate(
-            placement.prompt_ids, sampling, caller=self._episode_id, index=next(self._call_indices)
-        )
-        seconds = time.monotonic() - started
-        if completion.finish_reason == "length" and room <= limit:
-            self.recorder.context_overflow = True
-            completion = replace(completion, finish_reason="context_overflow")
-        text = opening + self._template.decode_reply(completion.ids)
-        reasoning, answer = self._template.split_reasoning(text)
-        may_call = tools and request.tool_choice != "none"
-        parsed = self._template.parse(answer, tools) if may_call else _plain(answer)
+        may_call = tools if request.tool_choice != "none" else ()
+        deltas = _DeltaQueue(on_delta) if on_delta else None
+        watch = self._watch(request, opening, may_call, deltas)
+        sampled = await self._ask_engine(request, placement, room, watch)
+        completion = sampled.completion
+        text = sampled.cut.text if sampled.cut else self._template.decode_reply(completion.ids)
+        reasoning, answer = self._template.split_reasoning(opening + text)
+        parsed = self._template.parse(answer, may_call) if may_call else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
         self.recorder.add(
             Call(
@@ -171,15 +252,18 @@ class TokenChat:
                 prompt_ids=placement.prompt_ids,
                 completion=completion,
                 reply=_message(parsed, reasoning),
-                temperature=sampling.temperature,
+                temperature=self._sampling.temperature,
                 extends=placement.extends,
                 break_reason=placement.break_reason,
-                started_seconds=started - self._started,
-                seconds=seconds,
+                started_seconds=sampled.started - self._started,
+                seconds=sampled.seconds,
             )
         )
         said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
         self._check_madness(Reply(parsed=replace(parsed, text=said), tools=tools))
+        if deltas is not None:
+            watch.finish(reasoning, parsed.text)
+            deltas.empty()
         return ChatReply(
             text=parsed.text,
             reasoning=reasoning,
@@ -187,7 +271,64 @@ class TokenChat:
             finish_reason=completion.finish_reason,
             num_prompt_tokens=len(placement.prompt_ids),
             num_sampled_tokens=len(completion.ids),
-            seconds=seconds,
+            seconds=sampled.seconds,
+            stop=sampled.cut.stop if sampled.cut else None,
+            tokens=self._tokens(completion) if request.wants_tokens else None,
+        )
+
+    def _watch(
+        self,
+        request: ChatRequest,
+        opening: str,
+        tools: Sequence[Mapping[str, Any]],
+        deltas: "_DeltaQueue | None",
+    ) -> ReplyWatch:
+        return ReplyWatch(
+            self._template,
+            opening=opening,
+            stops=request.stops,
+            tools=tools,
+            only_one_call=request.only_one_call,
+            tell=deltas.put if deltas else None,
+        )
+
+    async def _ask_engine(
+        self, request: ChatRequest, placement: _Placement, room: int, watch: ReplyWatch
+    ) -> _Sampled:
+        """Sample, and cut what was sampled where the caller wanted no more."""
+        limit = min(self._limits.max_response_length_in_one_turn, request.max_new_tokens or room)
+        # Indices of calls are not negative, so seeds do not meet them.
+        index = next(self._call_indices) if request.seed is None else -1 - request.seed
+        started = time.monotonic()
+        completion = await self._engine.generate(
+            placement.prompt_ids,
+            replace(self._sampling, max_new_tokens=min(room, limit)),
+            caller=self._episode_id,
+            index=index,
+            observe=watch.observe if watch.is_needed else None,
+        )
+        seconds = time.monotonic() - started
+        if watch.is_needed:
+            watch.observe(completion.ids[watch.num_seen :])
+        if watch.cut is not None:
+            num_ids = watch.cut.num_ids
+            completion = replace(
+                completion,
+                ids=completion.ids[:num_ids],
+                logprobs=completion.logprobs[:num_ids],
+                finish_reason="cut",
+            )
+        elif completion.finish_reason == "length" and room <= limit:
+            self.recorder.context_overflow = True
+            completion = replace(completion, finish_reason="context_overflow")
+        return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+
+    def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
+        pairs = zip(completion.ids, completion.logprobs, strict=True)
+        return tuple(
+            SampledToken(text=self._template.decode([token]), logprob=logprob)
+            for token, logprob in pairs
+            if token not in self._template.stop_ids
         )
 
     def _opening(self, tool_choice: str, tools: Sequence[Mapping[str, Any]]) -> str:
@@ -200,8 +341,9 @@ class TokenChat:
         if tool_choice == "required":
             return self._template.tool_opening(names[0] if len(names) == 1 else None)
         if tool_choice not in names:
-            raise EngineError(
-                f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}"
+            raise RequestError(
+                f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}",
+                param="tool_choice",
             )
         return self._template.tool_opening(tool_choice)
 
@@ -262,15 +404,16 @@ class TokenChat:
     def _room(self, request: ChatRequest, num_prompt_tokens: int) -> int:
         """New tokens that fit into the context and into the agent's response budget.
 
-        Raises EngineError when the agent's first prompt is too long.
+        Raises RequestError when the agent's first prompt is too long.
         """
         agent = (request.agent_name, request.target_tag)
         first = self._first_prompt_lengths.setdefault(agent, num_prompt_tokens)
         if first > self._limits.max_prompt_length:
-            raise EngineError(
+            raise RequestError(
                 f"the first prompt of agent {request.agent_name!r} has {first} tokens; "
                 f"data.max_prompt_length allows {self._limits.max_prompt_length}: raise it, or "
-                "shorten the system prompt, the tools or the task"
+                "shorten the system prompt, the tools or the task",
+                param="messages",
             )
         budget = first + self._limits.max_response_length
         return min(self._limits.max_model_len, budget) - num_prompt_tokens
@@ -282,6 +425,42 @@ class TokenChat:
         self.recorder.madness = self.recorder.madness or found
         if self._ends_on_madness:
             self.recorder.ended = self.recorder.ended or f"madness: {found}"
+
+
+class _DeltaQueue:
+    """Carries deltas from the engine's thread to the event loop, in order."""
+
+    def __init__(self, on_delta: OnDelta) -> None:
+        self._on_delta = on_delta
+        self._loop = asyncio.get_running_loop()
+        self._deltas: deque[Delta] = deque()
+
+    def put(self, delta: Delta) -> None:
+        self._deltas.append(delta)
+        # Where the event loop is gone, nobody listens.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.empty)
+
+    def empty(self) -> None:
+        while self._deltas:
+            self._on_delta(self._deltas.popleft())
+
+
+def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
+    """Tell a finished reply at once."""
+    if on_delta is None:
+        return
+    if reply.reasoning:
+        on_delta(Delta(kind="reasoning", text=reply.reasoning))
+    if reply.text:
+        on_delta(Delta(kind="text", text=reply.text))
+
+
+def _checked(reply: ChatReply, demanded: AnswerFormat, good: FormatCheck) -> ChatReply:
+    if reply.tool_calls:
+        return reply
+    problem = format_problem(reply.text, demanded)
+    return replace(reply, format_check=good if problem is None else "invalid")
 
 
 def _plain(text: str) -> ParsedReply:

@@ -3,7 +3,7 @@
 Owns the protocol and the sampling settings, no implementation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Sampling:
     """Sampling ends after any of these; the id itself is part of the completion."""
 
 
+Observe = Callable[[Sequence[int]], bool]
+"""Told of newly sampled ids, in order, maybe from another thread; True: no more are wanted."""
+
+
 class Engine(Protocol):
     """Samples completions for token ids.
 
@@ -38,9 +42,18 @@ class Engine(Protocol):
         ...
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
         """Sample one completion.
+
+        `observe` is told of the ids as they are sampled, by an engine that can; the completion may
+        hold ids that it was not told of, and some behind those at which it wanted no more.
 
         `caller` names who asks, for instance an episode, and `index` counts its calls; engines that
         can be repeated draw the same random numbers for the same names.

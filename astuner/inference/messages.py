@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from typing import Any
 
-from astuner.errors import EngineError
+from astuner.errors import RequestError
 from astuner.inference.tool_calls import ToolCall
 
 Message = dict[str, Any]
@@ -25,7 +25,7 @@ _KEPT_KEYS = {
 
 
 def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return canonical copies. Raises EngineError that names the message and what is wrong."""
+    """Return canonical copies. Raises RequestError that names the message and what is wrong."""
     return [_normalize(message, index) for index, message in enumerate(messages)]
 
 
@@ -33,7 +33,7 @@ def _normalize(message: Mapping[str, Any], index: int) -> Message:
     role = message.get("role")
     if role not in _KEPT_KEYS:
         expected = ", ".join(_KEPT_KEYS)
-        raise EngineError(f"message {index}: role is {role!r}; expected one of {expected}")
+        raise _wrong(index, f"role is {role!r}; expected one of {expected}")
     result: Message = {
         "role": "system" if role == "developer" else role,
         "content": _text(message.get("content"), index),
@@ -53,7 +53,7 @@ def _text(content: Any, index: int) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
-        raise EngineError(f"message {index}: content is {type(content).__name__}; expected text")
+        raise _wrong(index, f"content is {type(content).__name__}; expected text")
     return "\n".join(_block_text(block, index) for block in content)
 
 
@@ -63,13 +63,13 @@ def _block_text(block: Any, index: int) -> str:
     if isinstance(block, Mapping) and "text" in block and block.get("type", "text") == "text":
         return block["text"] or ""
     found = block.get("type", sorted(block)) if isinstance(block, Mapping) else type(block).__name__
-    raise EngineError(f"message {index}: content block {found!r} is not supported; send text")
+    raise _wrong(index, f"content block {found!r} is not supported; send text")
 
 
 def _tool_call(call: Mapping[str, Any], index: int) -> Message:
     function = call.get("function") or {}
     if "name" not in function:
-        raise EngineError(f"message {index}: a tool call has no function name; found {dict(call)}")
+        raise _wrong(index, f"a tool call has no function name; found {dict(call)}")
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = _arguments(arguments, index)
@@ -84,7 +84,11 @@ def _arguments(text: str, index: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise EngineError(f"message {index}: tool call arguments are not JSON: {error}") from error
+        raise _wrong(index, f"tool call arguments are not JSON: {error}") from error
+
+
+def _wrong(index: int, what: str) -> RequestError:
+    return RequestError(f"message {index}: {what}", param="messages")
 
 
 def tool_call_message(call: ToolCall) -> Message:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from astuner.errors import EngineError
-from astuner.inference.chat import TOOL_CHOICES, ChatReply, ChatRequest
+from astuner.inference.chat import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, tell_all
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.tool_calls import ToolCall
 from astuner.trajectory.recorder import Call, Recorder
@@ -36,12 +36,18 @@ class RemoteChat:
         self._offers_tools = offers_tools
         self._started = time.monotonic()
 
-    async def complete(self, request: ChatRequest) -> ChatReply:
+    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        """Answer one call; the whole reply is one delta."""
+        reply = await self._complete(request)
+        tell_all(reply, on_delta)
+        return reply
+
+    async def _complete(self, request: ChatRequest) -> ChatReply:
         self.recorder.check_open()
         messages = normalize_messages(request.messages)
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
         started = time.monotonic()
-        response = await self._request(messages, tools, request.tool_choice)
+        response = await self._request(request, messages, tools)
         seconds = time.monotonic() - started
         if not getattr(response, "choices", None):
             raise EngineError(
@@ -84,28 +90,49 @@ class RemoteChat:
         )
 
     async def _request(
-        self, messages: list[Message], tools: tuple[dict[str, Any], ...], tool_choice: str
+        self, request: ChatRequest, messages: list[Message], tools: tuple[dict[str, Any], ...]
     ) -> Any:
         from openai import OpenAIError
 
-        offered: dict[str, Any] = {}
+        asked = _asked(request)
         if tools:
-            named = {"type": "function", "function": {"name": tool_choice}}
-            choice = tool_choice if tool_choice in TOOL_CHOICES else named
-            offered = {"tools": list(tools), "tool_choice": choice}
+            named = {"type": "function", "function": {"name": request.tool_choice}}
+            choice = request.tool_choice if request.tool_choice in TOOL_CHOICES else named
+            asked |= {"tools": list(tools), "tool_choice": choice}
+            if request.only_one_call:
+                asked["parallel_tool_calls"] = False
         try:
             return await self._client.chat.completions.create(
                 model=self._model_name,
                 messages=[_wire(message) for message in messages],
                 temperature=self._temperature,
-                max_tokens=self._max_new_tokens,
-                **offered,
+                max_tokens=min(
+                    self._max_new_tokens, request.max_new_tokens or self._max_new_tokens
+                ),
+                **asked,
             )
         except OpenAIError as error:
             raise EngineError(
                 f"debug.openai_base_url {self._client.base_url}: the server did not answer model "
                 f"{self._model_name!r}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _asked(request: ChatRequest) -> dict[str, Any]:
+    """What the request demands beside messages and tools, as the server is told it."""
+    asked: dict[str, Any] = {}
+    if request.stops:
+        asked["stop"] = list(request.stops)
+    if request.seed is not None:
+        asked["seed"] = request.seed
+    if request.answer_format is not None:
+        schema = request.answer_format.schema
+        asked["response_format"] = (
+            {"type": "json_object"}
+            if schema is None
+            else {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        )
+    return asked
 
 
 def _wire(message: Message) -> Message:

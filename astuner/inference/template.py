@@ -105,9 +105,12 @@ class ChatTemplate:
 
     def decode_reply(self, ids: Sequence[int]) -> str:
         """Text of sampled ids without the end-of-turn token; other control tokens stay visible."""
-        kept = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; control tokens stay visible."""
         return self._tokenizer.decode(
-            list(kept), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
     def split_reasoning(self, text: str) -> tuple[str, str]:
@@ -117,6 +120,13 @@ class ChatTemplate:
             return "", text
         reasoning, _, answer = text.partition("</think>")
         return reasoning.strip().removeprefix("<think>").strip("\n"), answer.lstrip("\n")
+
+    def may_be_reasoning(self, text: str) -> bool:
+        """Whether a reply that begins with `text` may still turn out to begin with reasoning."""
+        if not self._has_reasoning or "</think>" in text:
+            return False
+        start = text.lstrip()
+        return self._opens_reasoning or start.startswith("<think>") or "<think>".startswith(start)
 
     def parse(self, text: str, tools: Sequence[Mapping[str, Any]]) -> ParsedReply:
         """Find the tool calls in a reply, in the model's own format."""

@@ -60,6 +60,16 @@ class ToolFormat(Protocol):
         """Its key in `FORMATS`."""
         ...
 
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Each call begins with one of these; text before the first of them holds no call."""
+        ...
+
+    @property
+    def call_end(self) -> str | None:
+        """What a whole call ends with; None where several calls are one piece of text."""
+        ...
+
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         """Separate the calls of a reply from its text.
 
@@ -221,6 +231,8 @@ class Hermes:
     """`<tool_call>` around {"name", "arguments"}: Hermes, Qwen2.5, Qwen3, SmolLM."""
 
     name = "hermes"
+    starts = ("<tool_call>",)
+    call_end = "</tool_call>"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         return _parsed(text, self._find(text))
@@ -275,6 +287,8 @@ class Qwen3Coder:
     """
 
     name = "qwen3_coder"
+    starts = ("<tool_call>", "<function=")
+    call_end = "</tool_call>"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         return _parsed(text, self._find(text, tools))
@@ -398,6 +412,8 @@ class Llama3Json:
     """
 
     name = "llama3_json"
+    starts = ("{", _PYTHON_TAG)
+    call_end = "}"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         return _parsed(text, self._find(text))
@@ -439,6 +455,8 @@ class Mistral:
     """`[TOOL_CALLS]` before one JSON list of {"name", "arguments"}: older Mistral."""
 
     name = "mistral"
+    starts = (_MISTRAL_TAG,)
+    call_end = None
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         return _parsed(text, self._find(text))
@@ -476,6 +494,8 @@ class MistralArgs:
     """`[TOOL_CALLS]name[ARGS]{…}` for each call, with or without `[CALL_ID]`: newer Mistral."""
 
     name = "mistral_args"
+    starts = (_MISTRAL_TAG,)
+    call_end = "}"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         return _parsed(text, self._find(text))

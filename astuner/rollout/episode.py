@@ -5,16 +5,19 @@ does leaves this file as an exception, except cancellation of the whole run.
 """
 
 import asyncio
+import contextlib
 import inspect
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
 from astuner.inference.chat import Chat
+from astuner.inference.gateway.door import Door
+from astuner.inference.gateway.gateway import Gateway
 from astuner.trajectory.episode import Episode, Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Recorder
@@ -46,6 +49,8 @@ class EpisodeSettings:
     timeout_seconds: float
     judge_timeout_seconds: float
     madness_reward: float
+    gateway: Gateway | None = None
+    """None where workflows have no need for an address of the model."""
 
 
 async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Episode:
@@ -89,27 +94,47 @@ async def _run_workflow(
 ) -> WorkflowOutput:
     with boundary(WorkflowError, "the workflow could not be made"):
         workflow = settings.make_workflow()
-    tuner = ModelTuner(
-        settings.make_chat(recorder, workflow_task),
-        config=settings.config,
-        trainable_targets=workflow.trainable_targets,
-    )
+    chat = settings.make_chat(recorder, workflow_task)
     name = f"workflow {workflow.name!r}"
-    with boundary(WorkflowError, f"{name} raised"):
-        output = await _bounded(
-            _execute(workflow, workflow_task, as_chat_model(tuner)),
-            seconds=settings.timeout_seconds,
-            error=WorkflowError(
-                f"{name} did not finish in {settings.timeout_seconds:g} s "
-                "(rollout.episode_timeout_seconds)"
-            ),
-            recorder=recorder,
+    async with _door(workflow_task, settings, chat) as door:
+        tuner = ModelTuner(
+            chat,
+            config=settings.config,
+            trainable_targets=workflow.trainable_targets,
+            door=door,
         )
+        with boundary(WorkflowError, f"{name} raised"):
+            output = await _bounded(
+                _execute(workflow, workflow_task, as_chat_model(tuner)),
+                seconds=settings.timeout_seconds,
+                error=WorkflowError(
+                    f"{name} did not finish in {settings.timeout_seconds:g} s "
+                    "(rollout.episode_timeout_seconds)"
+                ),
+                recorder=recorder,
+            )
     if not isinstance(output, WorkflowOutput):
         raise WorkflowError(
             f"{name} returned {type(output).__name__}; execute must return a WorkflowOutput"
         )
     return output
+
+
+@contextlib.asynccontextmanager
+async def _door(
+    workflow_task: WorkflowTask, settings: EpisodeSettings, chat: Chat
+) -> AsyncIterator[Door | None]:
+    """The episode's door in the gateway; with it end its keys and what is under way."""
+    if settings.gateway is None:
+        yield None
+        return
+    door = settings.gateway.open(
+        chat, seconds=settings.timeout_seconds, is_validation=workflow_task.is_validation
+    )
+    try:
+        yield door
+    finally:
+        await door.close()
 
 
 async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.algorithm.penalty import overlong_penalty
-from astuner.backbone.assemble import make_pool, make_token_chat, read_tasks
+from astuner.backbone.assemble import make_gateway, make_pool, make_token_chat, read_tasks
 from astuner.backbone.health import Health, HealthSettings
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.batch import (
@@ -45,6 +45,7 @@ from astuner.config.source import flatten
 from astuner.console import duration, number, step_line
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.imports import load_object
+from astuner.inference.gateway.gateway import Gateway
 from astuner.logview.record import episode_to_record
 from astuner.rollout.pool import commonest_failure
 from astuner.run_dir import EpisodeKind, append_json_line
@@ -65,12 +66,13 @@ class LocalBackbone:
         loggers = {name: LOGGERS[name] for name in names if name in LOGGERS}
         check_installed(loggers)
         with logging_to(loggers, _logged_run(run)) as log:
-            return await self._run(run, log)
+            async with make_gateway(run) as gateway:
+                return await self._run(run, log, gateway)
 
-    async def _run(self, run: Run, log: LogMetrics) -> RunResult:
+    async def _run(self, run: Run, log: LogMetrics, gateway: Gateway) -> RunResult:
         training, validation = read_tasks(run)
         saved = find_saved(run, training) if run.is_resumed else None
-        loop = _Loop(run, training, validation, saved, log)
+        loop = _Loop(run, training, validation, saved, log, gateway)
         notice = "the weights are saved first"
         with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
             try:
@@ -109,8 +111,10 @@ class _Loop:
         validation: Sequence[Task],
         saved: Saved | None,
         log: LogMetrics,
+        gateway: Gateway,
     ) -> None:
         config = run.settings
+        self._gateway = gateway
         self._log = log
         self._run, self._config, self._console = run, config, run.console
         self._training = training
@@ -180,6 +184,7 @@ class _Loop:
         self._pool = make_pool(
             self._run,
             make_token_chat(self._run, loaded.engine, loaded.template),
+            self._gateway,
             max_parallel=self._config.rollout.max_env_worker,
             timeout_seconds=self._config.rollout.episode_timeout_seconds,
             expect_callers=loaded.engine.expect_callers,

@@ -31,7 +31,7 @@ from astuner.backbone.local.pages import Pages
 from astuner.backbone.local.scheduler import Chunk, Draft, Scheduler
 from astuner.backbone.local.token_chooser import TokenChooser
 from astuner.errors import BackboneError, EngineError
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion, FinishReason
 
 _STOP_TIMEOUT_SECONDS = 120.0
@@ -148,9 +148,18 @@ class ContinuousBatchingEngine:
         self._writer.end()
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str = "", index: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str = "",
+        index: int = 0,
+        observe: Observe | None = None,
     ) -> Completion:
         """Sample one completion; temperature 0 takes the most probable tokens.
+
+        `observe` is told of each token in the generation thread; one that it wants to be the last
+        is, with the finish reason "cut".
 
         Log-probabilities are of the distribution after temperature, top_k and top_p; those of
         temperature 1 at temperature 0. `finish_reason` is "context_overflow" when `max_model_len`
@@ -168,6 +177,7 @@ class ContinuousBatchingEngine:
             caller=caller,
             index=index,
             stream=random.Random(f"{self._seed}/{caller}/{index}"),
+            observe=observe,
             loop=asyncio.get_running_loop(),
             answer=asyncio.get_running_loop().create_future(),
         )
@@ -175,7 +185,9 @@ class ContinuousBatchingEngine:
         return Completion(
             ids=sampled.ids,
             logprobs=sampled.logprobs,
-            finish_reason=finish_reason(sampled.ids[-1], sampling, num_new_tokens),
+            finish_reason="cut"
+            if sampled.is_cut
+            else finish_reason(sampled.ids[-1], sampling, num_new_tokens),
             weight_version=self._weight_version,
         )
 
@@ -205,6 +217,8 @@ class _Sampled(NamedTuple):
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    is_cut: bool
+    """Whether the observer wanted no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -217,6 +231,7 @@ class _Request:
     caller: str
     index: int
     stream: random.Random
+    observe: Observe | None
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[_Sampled]
 
@@ -331,7 +346,7 @@ class _Session:
                 return
             self._attendance.leave(request.caller)
         ids = tuple(draft.ids[draft.num_prompt :])
-        self._answer(request, _Sampled(ids, tuple(draft.logprobs)))
+        self._answer(request, _Sampled(ids, tuple(draft.logprobs), draft.is_cut))
 
     def _fail_all(self, refusal: EngineError) -> None:
         with self._changed:
@@ -435,6 +450,8 @@ class _Writer:
         for draft, token, logprob in zip(drafts, ids, logprobs, strict=True):
             draft.ids.append(token)
             draft.logprobs.append(logprob)
+            observe = draft.request.observe
+            draft.is_cut = observe is not None and observe((token,))
         self.num_sampled += len(drafts)
         return self.scheduler.finish_pass(batch)
 

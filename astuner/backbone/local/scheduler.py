@@ -34,6 +34,8 @@ class Draft:
     """Leading pages that others can use."""
     published: int = NOTHING
     """Names their content."""
+    is_cut: bool = False
+    """Whether the one who asked wants no more tokens."""
     num_displaced: int = 0
     """How often it lost its pages."""
 
@@ -47,7 +49,7 @@ class Draft:
         num_tokens = len(self.ids)
         if num_tokens == self.num_prompt:
             return False
-        return num_tokens >= self.max_tokens or self.ids[-1] in self.stop_ids
+        return num_tokens >= self.max_tokens or self.is_cut or self.ids[-1] in self.stop_ids
 
 
 class Chunk(NamedTuple):

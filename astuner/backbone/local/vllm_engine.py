@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from astuner.backbone.local.adapter import merged_weights
 from astuner.backbone.local.engine import EngineLimits, finish_reason, num_tokens_to_sample
 from astuner.errors import BackboneError, ConfigError, EngineError
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion
 
 # Without GPU it warns of a dozen things at every start.
@@ -103,9 +103,17 @@ class VLLMEngine:
         """Has no effect."""
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str = "", index: int = 0
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str = "",
+        index: int = 0,
+        observe: Observe | None = None,
     ) -> Completion:
         """Sample one completion, as the engine over transformers does; names have no effect.
+
+        `observe` is not told of anything: tokens come when the completion is finished.
 
         Raises EngineError when the engine does not serve or stops, and for a prompt that is empty
         or leaves no room for a token.

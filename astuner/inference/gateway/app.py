@@ -1,0 +1,261 @@
+"""The path of one HTTP call: key, body, wire format, sampling, flight, answer.
+
+Owns the routes. Every refusal leaves here in the error shape of its wire format.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from astuner.inference.chat import ChatReply
+from astuner.inference.gateway.bounds import WaitingRoom, read_body
+from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
+from astuner.inference.gateway.door import Agent
+from astuner.inference.gateway.flights import Flight, Ticket
+from astuner.inference.gateway.keys import Keys
+from astuner.inference.gateway.refusal import (
+    JSON,
+    Refusal,
+    bad_request,
+    openai_error,
+    refusal_of,
+)
+from astuner.inference.gateway.wire import Ask, EventWriter, WireFormat, to_json
+
+WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS,)
+
+_STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
+
+
+def make_app(
+    keys: Keys[Agent], *, model_name: str, max_body_bytes: int, waiting: WaitingRoom
+) -> Starlette:
+    """All that the gateway serves."""
+    routes = [
+        Route(wire.path, _Endpoint(wire, keys, max_body_bytes, waiting), methods=["POST"])
+        for wire in WIRE_FORMATS
+    ]
+
+    def models(request: Request) -> Response:
+        try:
+            keys.owner(_api_key(request))
+        except Refusal as refusal:
+            return _refused(refusal, openai_error)
+        model = {"id": model_name, "object": "model", "created": 0, "owned_by": "astuner"}
+        return _json({"object": "list", "data": [model]})
+
+    def health(request: Request) -> Response:
+        return _json({"status": "ok", "waiting_calls": waiting.num_calls})
+
+    def missing(request: Request, error: Exception) -> Response:
+        what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
+        status = getattr(error, "status_code", 404)
+        return _refused(Refusal(status, what, code="not_found"), openai_error)
+
+    routes += [
+        Route("/v1/models", _in_loop(models), methods=["GET"]),
+        Route("/healthz", _in_loop(health), methods=["GET"]),
+    ]
+    return Starlette(routes=routes, exception_handlers={404: missing, 405: missing})
+
+
+def _in_loop(function: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Starlette runs plain functions in threads."""
+
+    async def endpoint(request: Request) -> Response:
+        return function(request)
+
+    return endpoint
+
+
+class _Endpoint:
+    """One wire format as an ASGI application."""
+
+    def __init__(
+        self, wire: WireFormat, keys: Keys[Agent], max_body_bytes: int, waiting: WaitingRoom
+    ) -> None:
+        self._wire = wire
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+        self._waiting = waiting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            with ExitStack() as stack:
+                await self._serve(request, send, stack)
+        except ClientDisconnect:
+            return
+        except Refusal as refusal:
+            await _refused(refusal, self._wire.error)(scope, receive, send)
+
+    async def _serve(self, request: Request, send: Send, stack: ExitStack) -> None:
+        agent = self._keys.owner(_api_key(request))
+        stack.enter_context(self._waiting.place())
+        try:
+            async with asyncio.timeout_at(agent.deadline):
+                body = await read_body(request, max_bytes=self._max_body_bytes)
+        except TimeoutError as error:
+            raise refusal_of(error) from error
+        ask = self._wire.read(_parse(body))
+        headers = _sampling_headers(agent.rule.replaced(ask))
+        choices = [agent.fly(one, is_stream=ask.is_stream) for one in ask.requests]
+        flight = agent.flights.board(_ticket(request, body), choices)
+        reader = _Reader(request, send, flight)
+        try:
+            if ask.is_stream:
+                await self._stream(reader, ask, headers)
+            else:
+                await self._answer(reader, ask, headers)
+        finally:
+            agent.flights.leave(flight, has_read=reader.has_read)
+            reader.close()
+
+    async def _answer(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
+        replies = await reader.replies()
+        answer = self._wire.write(ask, reader.flight.head, replies)
+        response = _json(answer, headers={**headers, **_format_headers(replies)})
+        await response(reader.request.scope, reader.request.receive, reader.send)
+        reader.has_read = not reader.is_gone
+
+    async def _stream(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
+        """As it is sampled. What fails before the first piece is answered with its status."""
+        if ask.answer_format:
+            headers = {**headers, **_format_headers(await reader.replies())}
+        await reader.first()
+        writer = self._wire.events(ask, reader.flight.head)
+        await reader.begin({**_STREAM_HEADERS, **headers})
+        await reader.write(writer.start())
+        try:
+            await self._tell(reader, writer)
+        except Refusal as refusal:
+            await reader.write(writer.fail(refusal))
+        await reader.end()
+
+    async def _tell(self, reader: "_Reader", writer: EventWriter) -> None:
+        flight, num_told = reader.flight, 0
+        while True:
+            has_landed = flight.has_landed
+            news = flight.deltas[num_told:]
+            num_told += len(news)
+            events = [event for choice, delta in news for event in writer.delta(choice, delta)]
+            if has_landed:
+                await reader.write([*events, *writer.end(await reader.replies())])
+                return
+            await reader.write(events)
+            await reader.news()
+
+
+class _Reader:
+    """One client that waits for a flight. Raises ClientDisconnect once it is gone."""
+
+    def __init__(self, request: Request, send: Send, flight: Flight) -> None:
+        self.request = request
+        self.send = send
+        self.flight = flight
+        self.has_read = False
+        self._came = flight.watch()
+        self._gone = asyncio.ensure_future(_until_gone(request.receive))
+        self._gone.add_done_callback(lambda _: self._came.set())
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.done()
+
+    async def news(self) -> None:
+        """Wait until the flight has news."""
+        await self._came.wait()
+        self._came.clear()
+        if self.is_gone:
+            raise ClientDisconnect
+
+    async def first(self) -> None:
+        """Wait for the first piece, or the end. Raises Refusal when the flight failed before."""
+        while not (self.flight.deltas or self.flight.has_landed):
+            await self.news()
+        if self.flight.has_failed and not self.flight.deltas:
+            await self.replies()
+
+    async def replies(self) -> list[ChatReply]:
+        """Wait for the end. Raises Refusal when the flight failed."""
+        while not self.flight.has_landed:
+            await self.news()
+        try:
+            return self.flight.replies()
+        except (Exception, asyncio.CancelledError) as error:
+            raise refusal_of(error) from error
+
+    async def begin(self, headers: dict[str, str]) -> None:
+        pairs = [(key.encode(), value.encode()) for key, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": 200, "headers": pairs})
+
+    async def write(self, events: list[bytes]) -> None:
+        if events:
+            body = b"".join(events)
+            await self.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        await self.send({"type": "http.response.body", "body": b""})
+        self.has_read = not self.is_gone
+
+    def close(self) -> None:
+        self.flight.unwatch(self._came)
+        self._gone.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _api_key(request: Request) -> str:
+    """Anthropic's clients send theirs in x-api-key."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+
+
+def _parse(body: bytes) -> JSON:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise bad_request(f"the body is {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _ticket(request: Request, body: bytes) -> Ticket:
+    attempt = request.headers.get("x-stainless-retry-count", "")
+    digest = hashlib.blake2b(body, digest_size=16, person=request.url.path.encode()[-16:])
+    return Ticket(
+        body=digest.digest(),
+        idempotency_key=request.headers.get("idempotency-key"),
+        attempt=int(attempt) if attempt.isdigit() else None,
+    )
+
+
+def _sampling_headers(replaced: tuple[str, ...]) -> dict[str, str]:
+    return {"x-astuner-sampling": f"replaced {', '.join(replaced)}"} if replaced else {}
+
+
+def _format_headers(replies: Sequence[ChatReply]) -> dict[str, str]:
+    checks = [reply.format_check for reply in replies if reply.format_check]
+    return {"x-astuner-format": ", ".join(checks)} if checks else {}
+
+
+def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        to_json(value), status_code=status, headers=headers, media_type="application/json"
+    )
+
+
+def _refused(refusal: Refusal, error: Callable[[Refusal], JSON]) -> Response:
+    return _json(error(refusal), status=refusal.status, headers=refusal.headers)

@@ -1,0 +1,136 @@
+"""The door of one episode: the keys of its agents, their flights and the clients made for them.
+
+Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from astuner.inference.chat import Chat, ChatReply, ChatRequest, OnDelta
+from astuner.inference.gateway.flights import Flights, Fly
+from astuner.inference.gateway.keys import Keys
+from astuner.inference.gateway.sampling import SamplingRule
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+_MAX_RETRIES = 2
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a client finds the model."""
+
+    base_url: str
+    """Of OpenAI's formats; ends in /v1."""
+    api_key: str = field(repr=False)
+    """Stands for one agent of one episode, and is good until that ends."""
+
+    @property
+    def anthropic_base_url(self) -> str:
+        """Anthropic's SDK adds /v1 by itself."""
+        return self.base_url.removesuffix("/v1")
+
+
+class Agent:
+    """What a key stands for."""
+
+    def __init__(
+        self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str, deadline: float
+    ) -> None:
+        self.rule = rule
+        self.flights = Flights()
+        self.deadline = deadline
+        """On the event loop's clock."""
+        self._chat = chat
+        self._name = name
+        self._target_tag = target_tag
+
+    def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
+        """The call of `Chat.complete` for this request."""
+        named = replace(request, agent_name=self._name, target_tag=self._target_tag)
+
+        async def fly(on_delta: OnDelta) -> ChatReply:
+            async with asyncio.timeout_at(self.deadline):
+                return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
+
+        return fly
+
+
+class Door:
+    """Made by `Gateway.open`; to be closed when the episode ends."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        keys: Keys[Agent],
+        rule: SamplingRule,
+        *,
+        find_base_url: Callable[[], str],
+        seconds: float,
+    ) -> None:
+        self._chat = chat
+        self._keys = keys
+        self._rule = rule
+        self._find_base_url = find_base_url
+        self._seconds = seconds
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._agents: dict[tuple[str, str], tuple[Agent, Address]] = {}
+        self._async_clients: list[AsyncOpenAI] = []
+        self._sync_clients: list[OpenAI] = []
+
+    def address(self, *, agent_name: str, target_tag: str) -> Address:
+        """The same agent gets the same key again. Starts the server when nobody did before."""
+        name = (agent_name, target_tag)
+        if name not in self._agents:
+            base_url = self._find_base_url()
+            agent = Agent(
+                self._chat,
+                self._rule,
+                name=agent_name,
+                target_tag=target_tag,
+                deadline=self._deadline,
+            )
+            address = Address(base_url=base_url, api_key=self._keys.issue(agent))
+            self._agents[name] = agent, address
+        return self._agents[name][1]
+
+    def async_client(self, address: Address) -> "AsyncOpenAI":
+        """Closed with the door."""
+        from openai import AsyncOpenAI
+
+        client = AsyncOpenAI(**self._client_arguments(address))
+        self._async_clients.append(client)
+        return client
+
+    def sync_client(self, address: Address) -> "OpenAI":
+        """Closed with the door."""
+        from openai import OpenAI
+
+        client = OpenAI(**self._client_arguments(address))
+        self._sync_clients.append(client)
+        return client
+
+    def _client_arguments(self, address: Address) -> dict[str, Any]:
+        return {
+            "base_url": address.base_url,
+            "api_key": address.api_key,
+            "timeout": self._seconds,
+            "max_retries": _MAX_RETRIES,
+        }
+
+    async def close(self) -> None:
+        """The keys are worth nothing any more; what is under way is cancelled."""
+        for agent, address in self._agents.values():
+            self._keys.revoke(address.api_key)
+            agent.flights.close()
+        for client in self._sync_clients:
+            client.close()
+        if self._async_clients:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await asyncio.gather(*(client.close() for client in self._async_clients))

@@ -1,0 +1,199 @@
+"""Calls under way, and answers that nobody has read: a call that is sent again samples once.
+
+A flight is one call of `Chat.complete`, or one for each choice. Its readers come and go; when the
+last one leaves before it has landed, it is cancelled. Owns no HTTP.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from astuner.inference.chat import ChatReply, OnDelta
+from astuner.inference.gateway.refusal import Refusal, over
+from astuner.inference.gateway.wire import Head
+from astuner.inference.watch import Delta
+
+_MAX_LANDED = 32
+"""Answers that one agent's flights keep, newest first; each may hold a whole reply."""
+
+Fly = Callable[[OnDelta], Awaitable[ChatReply]]
+"""Answers one choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a call is recognised by."""
+
+    body: bytes
+    """Digest of path and body."""
+    idempotency_key: str | None
+    """Named by the client; calls with the same one are one call."""
+    attempt: int | None
+    """How often the client's SDK sent it before; None where it does not say.
+
+    The SDKs of OpenAI and Anthropic do, so that an agent may ask the same twice at a time on
+    purpose, for instance to take a vote, and a retry is still one.
+    """
+
+    @property
+    def name(self) -> object:
+        return self.idempotency_key or self.body
+
+
+class Flight:
+    """One call and what has come of it so far."""
+
+    def __init__(self, ticket: Ticket, choices: Sequence[Fly]) -> None:
+        self.ticket = ticket
+        self.head = Head(id=secrets.token_hex(12), created=int(time.time()))
+        self.deltas: list[tuple[int, Delta]] = []
+        """With the index of their choice, in the order they came."""
+        self.num_readers = 0
+        self.is_read = False
+        """Whether somebody took the whole answer."""
+        self._changed: set[asyncio.Event] = set()
+        self._task = asyncio.create_task(self._fly(choices))
+        self._task.add_done_callback(self._land)
+
+    async def _fly(self, choices: Sequence[Fly]) -> list[ChatReply]:
+        if len(choices) == 1:
+            return [await choices[0](lambda delta: self._note(0, delta))]
+        tasks = [
+            asyncio.create_task(_as_task(fly, self._noting(index)))
+            for index, fly in enumerate(choices)
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _noting(self, choice: int) -> OnDelta:
+        return lambda delta: self._note(choice, delta)
+
+    def _note(self, choice: int, delta: Delta) -> None:
+        self.deltas.append((choice, delta))
+        self._wake()
+
+    def _land(self, task: asyncio.Task[list[ChatReply]]) -> None:
+        if not task.cancelled():
+            task.exception()  # it is told to readers; nobody may be left to ask for it
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self._changed:
+            event.set()
+
+    @property
+    def has_landed(self) -> bool:
+        return self._task.done()
+
+    @property
+    def has_failed(self) -> bool:
+        task = self._task
+        return task.done() and (task.cancelled() or task.exception() is not None)
+
+    def replies(self) -> list[ChatReply]:
+        """Of a flight that has landed. Raises what it failed with."""
+        return self._task.result()
+
+    def watch(self) -> asyncio.Event:
+        """Is set whenever something came; to be given back with `unwatch`."""
+        event = asyncio.Event()
+        if self.deltas or self.has_landed:
+            event.set()
+        self._changed.add(event)
+        return event
+
+    def unwatch(self, event: asyncio.Event) -> None:
+        self._changed.discard(event)
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+async def _as_task(fly: Fly, on_delta: OnDelta) -> ChatReply:
+    return await fly(on_delta)
+
+
+class Flights:
+    """The flights of one agent."""
+
+    def __init__(self) -> None:
+        self._flights: list[Flight] = []
+        """Oldest first."""
+        self._is_closed = False
+
+    def board(self, ticket: Ticket, choices: Sequence[Fly]) -> Flight:
+        """The flight of this call: the one that it repeats, or a new one.
+
+        To be left with `leave`. Raises Refusal for an idempotency key that stood for another body.
+        """
+        if self._is_closed:
+            raise over()
+        flight = self._find(ticket)
+        if flight is None:
+            flight = Flight(ticket, choices)
+            self._flights.append(flight)
+            self._forget_old()
+        flight.num_readers += 1
+        return flight
+
+    def leave(self, flight: Flight, *, has_read: bool) -> None:
+        flight.num_readers -= 1
+        flight.is_read |= has_read
+        if flight.num_readers == 0 and not flight.has_landed:
+            flight.cancel()
+            self._flights.remove(flight)
+        elif flight.has_failed and flight in self._flights:
+            self._flights.remove(flight)
+
+    def close(self) -> None:
+        """Cancel what is under way; nobody boards any more."""
+        self._is_closed = True
+        for flight in self._flights:
+            flight.cancel()
+        self._flights.clear()
+
+    def _find(self, ticket: Ticket) -> Flight | None:
+        same = [
+            flight
+            for flight in reversed(self._flights)
+            if flight.ticket.name == ticket.name and not flight.has_failed
+        ]
+        if ticket.idempotency_key is not None:
+            return _checked(same[0], ticket) if same else None
+        ranked = sorted(same, key=_rank)
+        return ranked[0] if ranked and _is_repeated(ranked[0], ticket) else None
+
+    def _forget_old(self) -> None:
+        landed = [flight for flight in self._flights if flight.has_landed]
+        for flight in landed[: max(0, len(landed) - _MAX_LANDED)]:
+            self._flights.remove(flight)
+
+
+def _checked(flight: Flight, ticket: Ticket) -> Flight:
+    if flight.ticket.body != ticket.body:
+        raise Refusal(
+            422,
+            "Idempotency-Key: this key stood for another body before; use a new key for a new call",
+            code="idempotency_key_reused",
+        )
+    return flight
+
+
+def _rank(flight: Flight) -> int:
+    """Answers that nobody took first, those that were taken last."""
+    if flight.is_read:
+        return 2
+    return 0 if flight.has_landed and flight.num_readers == 0 else 1
+
+
+def _is_repeated(flight: Flight, ticket: Ticket) -> bool:
+    if _rank(flight) == 0:
+        return True
+    if ticket.attempt is not None:
+        return ticket.attempt > 0
+    return not flight.is_read
