@@ -92,6 +92,7 @@ class ScriptedEngine:
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
+        self.indices: list[int] = []
 
     async def generate(
         self,
@@ -102,6 +103,7 @@ class ScriptedEngine:
         index: int,
         observe: Observe | None = None,
     ) -> Completion:
+        self.indices.append(index)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

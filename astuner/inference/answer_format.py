@@ -63,8 +63,9 @@ def format_problem(text: str, answer_format: AnswerFormat) -> str | None:
     return None if error is None else f"{error.message} at {error.json_path}"
 
 
-def repair_message(problem: str, answer_format: AnswerFormat) -> dict[str, Any]:
-    """What is said to the model after an answer with this problem."""
+def repair_message(text: str, answer_format: AnswerFormat) -> dict[str, Any]:
+    """What is said to the model after an answer that is not what was demanded."""
+    problem = format_problem(text, answer_format) or "it is not in the demanded format"
     wanted = "one JSON object"
     if answer_format.schema is not None:
         schema = json.dumps(answer_format.schema, ensure_ascii=False)

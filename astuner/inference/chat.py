@@ -138,6 +138,26 @@ class _Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Prompt:
+    """A request, ready for the engine."""
+
+    request: ChatRequest
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    opening: str
+    """The end of the prompt, which the reply goes on from."""
+    placement: _Placement
+    room: int
+    """New tokens that fit."""
+    when_valid: FormatCheck
+    """What a reply in the demanded format is called."""
+
+    @property
+    def callable_tools(self) -> tuple[dict[str, Any], ...]:
+        return self.tools if self.request.tool_choice != "none" else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Sampled:
     """What the engine gave for one call."""
 
@@ -187,32 +207,35 @@ class TokenChat:
             return await self._answer(request, on_delta)
         check_format(demanded)
         # What can still be replaced is not told.
-        first = await self._answer(request, None)
-        problem = None if first.tool_calls else format_problem(first.text, demanded)
-        if problem is None or first.finish_reason == "context_overflow":
-            reply = _checked(first, demanded, "validated")
-        else:
-            reply = await self._repair(request, first, repair_message(problem, demanded), demanded)
+        reply = await self._answer(request, None)
+        if reply.format_check == "invalid":
+            reply = await self._repair(request, reply, demanded)
         tell_all(reply, on_delta)
         return reply
 
     async def _repair(
-        self, request: ChatRequest, first: ChatReply, message: Message, demanded: AnswerFormat
+        self, request: ChatRequest, first: ChatReply, demanded: AnswerFormat
     ) -> ChatReply:
         """Ask once more in the same conversation; the counts are those of both calls."""
         said = _message(_plain(first.text), first.reasoning)
+        messages = [*request.messages, said, repair_message(first.text, demanded)]
         second = await self._answer(
-            replace(request, messages=[*request.messages, said, message]), None
+            replace(request, messages=messages), None, when_valid="repaired"
         )
-        both = replace(
+        return replace(
             second,
             num_prompt_tokens=first.num_prompt_tokens + second.num_prompt_tokens,
             num_sampled_tokens=first.num_sampled_tokens + second.num_sampled_tokens,
             seconds=first.seconds + second.seconds,
         )
-        return _checked(both, demanded, "repaired")
 
-    async def _answer(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatReply:
+    async def _answer(
+        self,
+        request: ChatRequest,
+        on_delta: OnDelta | None,
+        *,
+        when_valid: FormatCheck = "validated",
+    ) -> ChatReply:
         self.recorder.check_open()
         messages = normalize_messages(request.messages)
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
@@ -222,87 +245,43 @@ class TokenChat:
         if room <= 0:
             self.recorder.context_overflow = True
             return _empty_reply(len(placement.prompt_ids))
-        return await self._sample(request, messages, tools, opening, placement, room, on_delta)
-
-    async def _sample(
-        self,
-        request: ChatRequest,
-        messages: list[Message],
-        tools: tuple[dict[str, Any], ...],
-        opening: str,
-        placement: _Placement,
-        room: int,
-        on_delta: OnDelta | None,
-    ) -> ChatReply:
-        may_call = tools if request.tool_choice != "none" else ()
+        prompt = _Prompt(
+            request=request,
+            messages=tuple(messages),
+            tools=tools,
+            opening=opening,
+            placement=placement,
+            room=room,
+            when_valid=when_valid,
+        )
         deltas = _DeltaQueue(on_delta) if on_delta else None
-        watch = self._watch(request, opening, may_call, deltas)
-        sampled = await self._ask_engine(request, placement, room, watch)
-        completion = sampled.completion
-        text = sampled.cut.text if sampled.cut else self._template.decode_reply(completion.ids)
-        reasoning, answer = self._template.split_reasoning(opening + text)
-        parsed = self._template.parse(answer, may_call) if may_call else _plain(answer)
-        parsed = _with_ids(parsed, len(self.recorder.calls))
-        self.recorder.add(
-            Call(
-                agent_name=request.agent_name,
-                target_tag=request.target_tag,
-                messages=tuple(messages),
-                tools=tools,
-                prompt_ids=placement.prompt_ids,
-                completion=completion,
-                reply=_message(parsed, reasoning),
-                temperature=self._sampling.temperature,
-                extends=placement.extends,
-                break_reason=placement.break_reason,
-                started_seconds=sampled.started - self._started,
-                seconds=sampled.seconds,
-            )
-        )
-        said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
-        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=tools))
+        watch = self._watch(prompt, tell=deltas.put if deltas else None)
+        reply = self._record(prompt, await self._sample(prompt, watch))
         if deltas is not None:
-            watch.finish(reasoning, parsed.text)
+            watch.finish(reply.reasoning, reply.text)
             deltas.empty()
-        return ChatReply(
-            text=parsed.text,
-            reasoning=reasoning,
-            tool_calls=parsed.tool_calls,
-            finish_reason=completion.finish_reason,
-            num_prompt_tokens=len(placement.prompt_ids),
-            num_sampled_tokens=len(completion.ids),
-            seconds=sampled.seconds,
-            stop=sampled.cut.stop if sampled.cut else None,
-            tokens=self._tokens(completion) if request.wants_tokens else None,
-        )
+        return reply
 
-    def _watch(
-        self,
-        request: ChatRequest,
-        opening: str,
-        tools: Sequence[Mapping[str, Any]],
-        deltas: "_DeltaQueue | None",
-    ) -> ReplyWatch:
+    def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
             self._template,
-            opening=opening,
-            stops=request.stops,
-            tools=tools,
-            only_one_call=request.only_one_call,
-            tell=deltas.put if deltas else None,
+            opening=prompt.opening,
+            stops=prompt.request.stops,
+            tools=prompt.callable_tools,
+            only_one_call=prompt.request.only_one_call,
+            tell=tell,
         )
 
-    async def _ask_engine(
-        self, request: ChatRequest, placement: _Placement, room: int, watch: ReplyWatch
-    ) -> _Sampled:
-        """Sample, and cut what was sampled where the caller wanted no more."""
-        limit = min(self._limits.max_response_length_in_one_turn, request.max_new_tokens or room)
+    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Sampled:
+        """Ask the engine, and cut what it sampled where the caller wanted no more."""
+        request, limits = prompt.request, self._limits
+        limit = min(limits.max_response_length_in_one_turn, request.max_new_tokens or prompt.room)
         # Indices of calls are not negative, so seeds do not meet them.
         index = next(self._call_indices) if request.seed is None else -1 - request.seed
         started = time.monotonic()
         completion = await self._engine.generate(
-            placement.prompt_ids,
-            replace(self._sampling, max_new_tokens=min(room, limit)),
+            prompt.placement.prompt_ids,
+            replace(self._sampling, max_new_tokens=min(prompt.room, limit)),
             caller=self._episode_id,
             index=index,
             observe=watch.observe if watch.is_needed else None,
@@ -311,17 +290,52 @@ class TokenChat:
         if watch.is_needed:
             watch.observe(completion.ids[watch.num_seen :])
         if watch.cut is not None:
-            num_ids = watch.cut.num_ids
-            completion = replace(
-                completion,
-                ids=completion.ids[:num_ids],
-                logprobs=completion.logprobs[:num_ids],
-                finish_reason="cut",
-            )
-        elif completion.finish_reason == "length" and room <= limit:
+            completion = _cut(completion, watch.cut)
+        elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.context_overflow = True
             completion = replace(completion, finish_reason="context_overflow")
         return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+
+    def _record(self, prompt: _Prompt, sampled: _Sampled) -> ChatReply:
+        """Parse the reply, note the call, and look for madness."""
+        request, completion, cut = prompt.request, sampled.completion, sampled.cut
+        text = cut.text if cut else self._template.decode_reply(completion.ids)
+        reasoning, answer = self._template.split_reasoning(prompt.opening + text)
+        tools = prompt.callable_tools
+        parsed = self._template.parse(answer, tools) if tools else _plain(answer)
+        parsed = _with_ids(parsed, len(self.recorder.calls))
+        check = _format_check(prompt, parsed)
+        self.recorder.add(
+            Call(
+                agent_name=request.agent_name,
+                target_tag=request.target_tag,
+                messages=prompt.messages,
+                tools=prompt.tools,
+                prompt_ids=prompt.placement.prompt_ids,
+                completion=completion,
+                reply=_message(parsed, reasoning),
+                temperature=self._sampling.temperature,
+                extends=prompt.placement.extends,
+                break_reason=prompt.placement.break_reason,
+                started_seconds=sampled.started - self._started,
+                seconds=sampled.seconds,
+                format_check=check,
+            )
+        )
+        said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
+        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=prompt.tools))
+        return ChatReply(
+            text=parsed.text,
+            reasoning=reasoning,
+            tool_calls=parsed.tool_calls,
+            finish_reason=completion.finish_reason,
+            num_prompt_tokens=len(prompt.placement.prompt_ids),
+            num_sampled_tokens=len(completion.ids),
+            seconds=sampled.seconds,
+            stop=cut.stop if cut else None,
+            tokens=self._tokens(completion) if request.wants_tokens else None,
+            format_check=check,
+        )
 
     def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
         pairs = zip(completion.ids, completion.logprobs, strict=True)
@@ -456,11 +470,20 @@ def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
         on_delta(Delta(kind="text", text=reply.text))
 
 
-def _checked(reply: ChatReply, demanded: AnswerFormat, good: FormatCheck) -> ChatReply:
-    if reply.tool_calls:
-        return reply
-    problem = format_problem(reply.text, demanded)
-    return replace(reply, format_check=good if problem is None else "invalid")
+def _cut(completion: Completion, cut: Cut) -> Completion:
+    return replace(
+        completion,
+        ids=completion.ids[: cut.num_ids],
+        logprobs=completion.logprobs[: cut.num_ids],
+        finish_reason="cut",
+    )
+
+
+def _format_check(prompt: _Prompt, parsed: ParsedReply) -> FormatCheck | None:
+    demanded = prompt.request.answer_format
+    if demanded is None or parsed.tool_calls:
+        return None
+    return "invalid" if format_problem(parsed.text, demanded) else prompt.when_valid
 
 
 def _plain(text: str) -> ParsedReply:

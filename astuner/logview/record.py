@@ -75,6 +75,7 @@ def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
         "reply": call.reply,
         "started_seconds": round(call.started_seconds, 4),
         "seconds": round(call.seconds, 4),
+        **({"format_check": call.format_check} if call.format_check else {}),
     }
 
 
@@ -99,6 +100,7 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         break_reason=entry["break_reason"],
         started_seconds=entry["started_seconds"],
         seconds=entry["seconds"],
+        format_check=entry.get("format_check"),
     )
 
 

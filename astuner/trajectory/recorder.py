@@ -4,7 +4,7 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from astuner.errors import EpisodeError
 from astuner.types import Completion
@@ -37,6 +37,8 @@ class Call:
     """Since the episode's start."""
     seconds: float
     """Wall time spent waiting for the engine."""
+    format_check: Literal["validated", "repaired", "invalid"] | None = None
+    """Whether the reply has the format that was demanded; None where none was."""
 
     @property
     def ids(self) -> tuple[int, ...]:
