@@ -82,12 +82,14 @@ class ScriptedEngine:
         tokenizer: ByteTokenizer | None = None,
         delay_seconds: float = 0.0,
         pieces: Sequence[int] = (1,),
+        piece_seconds: float = 0.0,
     ) -> None:
         self._tokenizer = tokenizer or ByteTokenizer()
         self._answers = None if callable(script) else list(script)
         self._script = script
         self._delay_seconds = delay_seconds
         self.pieces = pieces
+        self._piece_seconds = piece_seconds
         self.seen: list[tuple[tuple[int, ...], Completion]] = []
         self.running = 0
         self.most_running = 0
@@ -108,21 +110,23 @@ class ScriptedEngine:
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(self._delay_seconds)
+            completion = self._complete(self._answer(prompt_ids), sampling)
+            if observe is not None:
+                completion = await self._stream(completion, observe)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
-        completion = self._complete(self._answer(prompt_ids), sampling)
-        if observe is not None:
-            completion = self._stream(completion, observe)
         self.seen.append((tuple(prompt_ids), completion))
         return completion
 
-    def _stream(self, completion: Completion, observe: Observe) -> Completion:
+    async def _stream(self, completion: Completion, observe: Observe) -> Completion:
         """Tell the ids in pieces of `self.pieces` tokens, until no more are wanted."""
         told = 0
         for size in itertools.cycle(self.pieces):
+            if self._piece_seconds:
+                await asyncio.sleep(self._piece_seconds)
             piece = completion.ids[told : told + size]
             told += len(piece)
             if not piece or observe(piece):

@@ -204,6 +204,7 @@ def test_what_changes_nothing_is_accepted():
         '{"messages": NaN',
         "\ud83d".encode("utf-8", "surrogatepass"),
         "[" * 50_000,
+        '{"messages": [{"role": "user", "content": "\\ud83d"}]}',
     ],
 )
 def test_a_body_that_is_no_object_is_answered_400(text):

@@ -37,6 +37,9 @@ from astuner.types import Completion, FinishReason
 
 TOOL_CHOICES = ("auto", "none", "required")
 
+_PLAIN_TEXT = "prompt"
+"""Role of the one message that stands in the record for a prompt without template."""
+
 OnDelta = Callable[[Delta], None]
 """Gets the pieces of a reply as they are sampled, in the event loop of the call."""
 
@@ -63,6 +66,8 @@ class ChatRequest:
     """Whether `ChatReply.tokens` is asked for."""
     answer_format: AnswerFormat | None = None
     """A reply without tool calls is to be JSON. One that is not is asked for once more."""
+    prompt: str | None = None
+    """Plain text that the model goes on from, in place of messages and without any template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +242,21 @@ class TokenChat:
         when_valid: FormatCheck = "validated",
     ) -> ChatReply:
         self.recorder.check_open()
-        messages = normalize_messages(request.messages)
         tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        if tools and request.only_one_call and self._template.tool_format.call_end is None:
+            raise RequestError(
+                f"parallel_tool_calls: this model writes all calls of a reply as one list "
+                f"({self._template.tool_format.name}), which cannot end behind the first; leave "
+                "it out",
+                param="parallel_tool_calls",
+            )
         opening = self._opening(request.tool_choice, tools)
-        placement = self._place(request, messages, tools, opening)
+        if request.prompt is not None:
+            messages = [{"role": _PLAIN_TEXT, "content": request.prompt}]
+            placement = self._place_text(request, request.prompt)
+        else:
+            messages = normalize_messages(request.messages)
+            placement = self._place(request, messages, tools, opening)
         room = self._room(request, len(placement.prompt_ids))
         if room <= 0:
             self.recorder.context_overflow = True
@@ -269,6 +285,7 @@ class TokenChat:
             stops=prompt.request.stops,
             tools=prompt.callable_tools,
             only_one_call=prompt.request.only_one_call,
+            splits_reasoning=prompt.request.prompt is None,
             tell=tell,
         )
 
@@ -300,7 +317,9 @@ class TokenChat:
         """Parse the reply, note the call, and look for madness."""
         request, completion, cut = prompt.request, sampled.completion, sampled.cut
         text = cut.text if cut else self._template.decode_reply(completion.ids)
-        reasoning, answer = self._template.split_reasoning(prompt.opening + text)
+        reasoning, answer = "", text
+        if request.prompt is None:
+            reasoning, answer = self._template.split_reasoning(prompt.opening + text)
         tools = prompt.callable_tools
         parsed = self._template.parse(answer, tools) if tools else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
@@ -385,6 +404,21 @@ class TokenChat:
                     )
             reason = reason or broken
         ids = self._template.prompt_ids(messages, tools) + opening_ids
+        return _Placement(prompt_ids=ids, extends=None, break_reason=reason)
+
+    def _place_text(self, request: ChatRequest, prompt: str) -> _Placement:
+        """Continue the longest earlier text that this prompt begins with."""
+        reason = None
+        for index in self._candidates(request):
+            earlier = self.recorder.calls[index]
+            said = earlier.messages[0]["content"] + earlier.reply["content"]
+            if earlier.messages[0]["role"] != _PLAIN_TEXT or not prompt.startswith(said):
+                continue
+            if earlier.completion.finish_reason in ("length", "context_overflow"):
+                ids = earlier.ids + self._template.encode(prompt[len(said) :])
+                return _Placement(prompt_ids=ids, extends=index, break_reason=None)
+            reason = reason or "the earlier text had ended, and the caller goes on from it"
+        ids = self._template.encode(prompt)
         return _Placement(prompt_ids=ids, extends=None, break_reason=reason)
 
     def _candidates(self, request: ChatRequest) -> list[int]:

@@ -31,7 +31,7 @@ def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
 
 def _normalize(message: Mapping[str, Any], index: int) -> Message:
     role = message.get("role")
-    if role not in _KEPT_KEYS:
+    if not isinstance(role, str) or role not in _KEPT_KEYS:
         expected = ", ".join(_KEPT_KEYS)
         raise _wrong(index, f"role is {role!r}; expected one of {expected}")
     result: Message = {
@@ -40,9 +40,9 @@ def _normalize(message: Mapping[str, Any], index: int) -> Message:
     }
     for key in _KEPT_KEYS[role]:
         if message.get(key):
-            result[key] = message[key]
+            result[key] = _kept_text(message[key], key, index)
     if message.get("tool_calls"):
-        result["tool_calls"] = [_tool_call(call, index) for call in message["tool_calls"]]
+        result["tool_calls"] = _tool_calls(message["tool_calls"], index)
     return result
 
 
@@ -61,20 +61,33 @@ def _block_text(block: Any, index: int) -> str:
     if isinstance(block, str):
         return block
     if isinstance(block, Mapping) and "text" in block and block.get("type", "text") == "text":
-        return block["text"] or ""
-    found = block.get("type", sorted(block)) if isinstance(block, Mapping) else type(block).__name__
+        return _kept_text(block["text"] or "", "text", index)
+    is_block = isinstance(block, Mapping)
+    found = block.get("type", sorted(map(str, block))) if is_block else type(block).__name__
     raise _wrong(index, f"content block {found!r} is not supported; send text")
+
+
+def _kept_text(value: Any, key: str, index: int) -> str:
+    if not isinstance(value, str):
+        raise _wrong(index, f"{key} is {type(value).__name__}; expected text")
+    return value
+
+
+def _tool_calls(calls: Any, index: int) -> list[Message]:
+    if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+        raise _wrong(index, f"tool_calls is {calls!r}; expected a list of objects")
+    return [_tool_call(call, index) for call in calls]
 
 
 def _tool_call(call: Mapping[str, Any], index: int) -> Message:
     function = call.get("function") or {}
-    if "name" not in function:
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise _wrong(index, f"a tool call has no function name; found {dict(call)}")
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = _arguments(arguments, index)
     return {
-        "id": call.get("id", ""),
+        "id": call.get("id") or "",
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
@@ -83,7 +96,7 @@ def _tool_call(call: Mapping[str, Any], index: int) -> Message:
 def _arguments(text: str, index: int) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(index, f"tool call arguments are not JSON: {error}") from error
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from astuner.errors import EngineError
+from astuner.errors import EngineError, RequestError
 from astuner.inference.chat import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, tell_all
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.tool_calls import ToolCall
@@ -94,6 +94,11 @@ class RemoteChat:
     ) -> Any:
         from openai import OpenAIError
 
+        if request.prompt is not None:
+            raise RequestError(
+                "a completion of plain text cannot be sent to debug.openai_base_url; send messages",
+                param="prompt",
+            )
         asked = _asked(request)
         if tools:
             named = {"type": "function", "function": {"name": request.tool_choice}}

@@ -77,6 +77,7 @@ class ReplyWatch:
         stops: Sequence[str],
         tools: Sequence[Tool],
         only_one_call: bool,
+        splits_reasoning: bool,
         tell: Callable[[Delta], None] | None,
     ) -> None:
         self.cut: Cut | None = None
@@ -88,7 +89,12 @@ class ReplyWatch:
         self._call_end = template.tool_format.call_end if tools and only_one_call else None
         self._growing = GrowingText(template.decode)
         self._text = ""
-        self._teller = Teller(template, has_tools=bool(tools), stops=self._stops)
+        self._teller = Teller(
+            template,
+            has_tools=bool(tools),
+            stops=self._stops,
+            splits_reasoning=splits_reasoning,
+        )
         self._tell = tell
 
     @property
@@ -158,15 +164,25 @@ class Teller:
     the beginning of a tool call or of a stop string; and whitespace that a tool call would swallow.
     """
 
-    def __init__(self, template: ChatTemplate, *, has_tools: bool, stops: Sequence[str]) -> None:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        *,
+        has_tools: bool,
+        stops: Sequence[str],
+        splits_reasoning: bool,
+    ) -> None:
         self._template = template
         self._starts = template.tool_format.starts if has_tools else ()
         self._stops = stops
+        self._splits_reasoning = splits_reasoning
         self._num_reasoning = self._num_text = 0
 
     def take(self, raw: str) -> list[Delta]:
         """What can be told of a reply that begins with `raw`, beyond what was told."""
         raw = raw[: len(raw) - max((_overlap(raw, stop) for stop in self._stops), default=0)]
+        if not self._splits_reasoning:
+            return self.rest("", raw)
         if self._template.may_be_reasoning(raw):
             return []
         reasoning, answer = self._template.split_reasoning(raw)

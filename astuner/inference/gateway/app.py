@@ -6,6 +6,7 @@ Owns the routes. Every refusal leaves here in the error shape of its wire format
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
@@ -16,8 +17,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from astuner.inference.chat import ChatReply
+from astuner.inference.gateway.anthropic_messages import MESSAGES
 from astuner.inference.gateway.bounds import WaitingRoom, read_body
 from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
+from astuner.inference.gateway.completions import COMPLETIONS
 from astuner.inference.gateway.door import Agent
 from astuner.inference.gateway.flights import Flight, Ticket
 from astuner.inference.gateway.keys import Keys
@@ -28,10 +31,12 @@ from astuner.inference.gateway.refusal import (
     openai_error,
     refusal_of,
 )
+from astuner.inference.gateway.responses import RESPONSES
 from astuner.inference.gateway.wire import Ask, EventWriter, WireFormat, to_json
 
-WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS,)
+WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
+_MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
@@ -60,11 +65,15 @@ def make_app(
         status = getattr(error, "status_code", 404)
         return _refused(Refusal(status, what, code="not_found"), openai_error)
 
+    def broken(request: Request, error: Exception) -> Response:
+        what = f"the gateway failed with {type(error).__name__}; run.log has the traceback"
+        return _refused(Refusal(500, what, code="gateway_failed"), openai_error)
+
     routes += [
         Route("/v1/models", _in_loop(models), methods=["GET"]),
         Route("/healthz", _in_loop(health), methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={404: missing, 405: missing})
+    return Starlette(routes=routes, exception_handlers={404: missing, 405: missing, 500: broken})
 
 
 def _in_loop(function: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
@@ -188,10 +197,10 @@ class _Reader:
         """Wait for the end. Raises Refusal when the flight failed."""
         while not self.flight.has_landed:
             await self.news()
-        try:
-            return self.flight.replies()
-        except (Exception, asyncio.CancelledError) as error:
+        error = self.flight.error()
+        if error is not None:
             raise refusal_of(error) from error
+        return self.flight.replies()
 
     async def begin(self, headers: dict[str, str]) -> None:
         pairs = [(key.encode(), value.encode()) for key, value in headers.items()]
@@ -229,7 +238,17 @@ def _parse(body: bytes) -> JSON:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise bad_request(f"the body is {type(value).__name__}; expected a JSON object")
+    if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
+        raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
     return value
+
+
+def _is_text(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _ticket(request: Request, body: bytes) -> Ticket:

@@ -44,10 +44,6 @@ def read(body: JSON) -> Ask:
     model = fields.text("model", "astuner")
     request = _request(fields)
     num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
-    stream_options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
-    include_usage = stream_options.flag("include_usage")
-    stream_options.ignore("include_obfuscation")
-    stream_options.close()
     ask = Ask(
         requests=choices(request, num_choices),
         model=model,
@@ -55,11 +51,20 @@ def read(body: JSON) -> Ask:
         temperature=fields.number("temperature"),
         top_p=fields.number("top_p"),
         top_k=fields.whole("top_k", low=-1),
-        options={"include_usage": include_usage},
+        options={"include_usage": stream_options(fields)},
     )
     refuse_unsupported(fields)
     fields.close()
     return ask
+
+
+def stream_options(fields: Fields) -> bool:
+    """Whether a stream ends with the usage."""
+    options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
+    options.ignore("include_obfuscation")
+    include_usage = options.flag("include_usage")
+    options.close()
+    return include_usage
 
 
 def choices(request: ChatRequest, num_choices: int) -> tuple[ChatRequest, ...]:

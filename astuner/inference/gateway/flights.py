@@ -92,11 +92,16 @@ class Flight:
 
     @property
     def has_failed(self) -> bool:
-        task = self._task
-        return task.done() and (task.cancelled() or task.exception() is not None)
+        return self.has_landed and self.error() is not None
+
+    def error(self) -> BaseException | None:
+        """What a flight that has landed failed with."""
+        if self._task.cancelled():
+            return asyncio.CancelledError()
+        return self._task.exception()
 
     def replies(self) -> list[ChatReply]:
-        """Of a flight that has landed. Raises what it failed with."""
+        """Of a flight that has landed and not failed."""
         return self._task.result()
 
     def watch(self) -> asyncio.Event:

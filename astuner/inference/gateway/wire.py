@@ -77,9 +77,8 @@ class WireFormat:
 
 
 def to_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    """Escaped to ASCII: some clients take U+2028 and its like for the end of an event's line."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def data_event(value: object, *, name: str | None = None) -> bytes:
