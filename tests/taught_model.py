@@ -15,7 +15,7 @@ from astuner.trajectory.episode import Episode
 from tests.tiny_model import make_tiny_model
 
 _MAX_UPDATES = 130
-_ENOUGH_NATS = 1.0
+_ENOUGH_NATS = 0.85
 """Of a conversation's learned tokens, where ln 2 is the choice between two answers."""
 _NOT_LEARNED = -100
 
