@@ -15,8 +15,8 @@ from astuner.trajectory.episode import Episode
 from tests.tiny_model import make_tiny_model
 
 _MAX_UPDATES = 130
-_ENOUGH_NATS = 0.85
-"""Of a conversation's learned tokens, where ln 2 is the choice between two answers."""
+_ENOUGH_NATS = 1.0
+"""For what is learned of one conversation; the choice between two answers alone is ln 2."""
 _NOT_LEARNED = -100
 
 
@@ -30,7 +30,7 @@ def make_taught_model(folder: Path, conversations: list[list[dict]], tools: list
     ids = torch.tensor([template.prompt_ids(c, tools) for c in conversations])
     labels = ids.clone()
     labels[:, : len(template.prompt_ids(conversations[0][:2], tools))] = _NOT_LEARNED
-    _teach(folder, ids, labels)
+    _teach(folder, ids, labels, learning_rate=3e-3, enough_nats=0.0)
 
 
 def make_rehearsed_model(
@@ -40,11 +40,11 @@ def make_rehearsed_model(
     *,
     max_positions: int,
 ) -> None:
-    """Save a tiny model that says what was said in `episodes`, in place of what it was told there.
+    """Save a tiny model that says again what the model of `episodes` said.
 
     `decode` gives the text of the episodes' token ids.
     """
-    sequences = {sequence.spans for episode in episodes for sequence in episode.sequences}
+    sequences = dict.fromkeys(s.spans for episode in episodes for s in episode.sequences)
     texts = sorted(decode([id_ for span in spans for id_ in span.ids]) for spans in sequences)
     make_tiny_model(folder, max_positions=max_positions, texts=texts)
     template = ChatTemplate(AutoTokenizer.from_pretrained(folder))
@@ -58,16 +58,23 @@ def make_rehearsed_model(
         ids[index, : len(row)] = torch.tensor([id_ for id_, _ in row])
         learned = [id_ if is_learned else _NOT_LEARNED for id_, is_learned in row]
         labels[index, : len(row)] = torch.tensor(learned)
-    _teach(folder, ids, labels)
+    _teach(folder, ids, labels, learning_rate=6e-3, enough_nats=_ENOUGH_NATS)
 
 
-def _teach(folder: Path, ids: torch.Tensor, labels: torch.Tensor) -> None:
+def _teach(
+    folder: Path,
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    learning_rate: float,
+    enough_nats: float,
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     num_learned = (labels != _NOT_LEARNED).sum().item() / len(labels)
     for _ in range(_MAX_UPDATES):
         loss = model(input_ids=ids, labels=labels).loss
-        if loss.item() * num_learned < _ENOUGH_NATS:
+        if loss.item() * num_learned < enough_nats:
             break
         loss.backward()
         optimizer.step()

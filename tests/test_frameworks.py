@@ -53,7 +53,7 @@ pytestmark = [
 QUESTION = "What is 17 plus 25?"
 SNIPPETS = read_snippets()
 WEIGHTS = "model.safetensors"
-MAX_MODEL_LEN = 8192
+MAX_MODEL_LEN = 4096
 Script = Callable[[str], str]
 """What the model says, by the text of the prompt."""
 
@@ -355,17 +355,8 @@ def write_conf(folder: Path, workflow: str) -> None:
     settings["astuner"]["model"] = {"path": str(folder / "model"), "dtype": "float32"}
     settings["astuner"]["rollout"] |= {
         "agentscope_workflow": f"my_agent.py->{workflow}",
-        "num_repeat": 4,
         "temperature": 1.0,
-        "max_model_len": MAX_MODEL_LEN,
-        "max_response_length_in_one_turn": 120,
         "compute_madness_checklist": [],
-        "max_failed_fraction": 1.0,
-    }
-    settings["astuner"]["data"] = {
-        "train_batch_size": 2,
-        "max_prompt_length": 7000,
-        "max_response_length": 1000,
     }
     settings["astuner"]["trainer_common"] = {
         "total_training_steps": 2,
