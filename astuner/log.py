@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 _FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _OWN = "astuner"
 _NOISY = (
+    "anthropic",
     "datasets",
     "filelock",
     "httpcore",
+    "httpcore2",
     "httpx",
+    "httpx2",
     "huggingface_hub",
     "hydra",
     "openai",
     "urllib3",
+    "uvicorn",
 )
 """Third-party loggers of which only warnings are kept: they log every request or file."""
 _QUIET_ENVIRONMENT = {

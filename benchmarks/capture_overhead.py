@@ -25,7 +25,7 @@ from agentscope.tool import Toolkit, ToolResponse
 from transformers import AutoTokenizer
 
 from astuner.inference.chat import TokenChat, TokenLimits
-from astuner.inference.engine import Sampling
+from astuner.inference.engine import Observe, Sampling
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.madness import find_madness
 from astuner.trajectory.merge import merge_calls
@@ -59,7 +59,13 @@ class WaitingEngine:
         self._result = template.encode("<tool_response>")
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, caller: str, index: int
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        caller: str,
+        index: int,
+        observe: Observe | None = None,
     ) -> Completion:
         await asyncio.sleep(self._delay_seconds)
         ids = self._answers[_count(prompt_ids, self._result)]

@@ -498,3 +498,53 @@ def test_a_draw_next_to_one_never_chooses_an_impossible_token() -> None:
     logits[0, :30_000] = 0
     choice = TokenChooser().choose(logits, samplings=[sampling()], draws=[1 - 2**-53])
     assert choice.ids.item() < 30_000
+
+
+def observe_all(
+    engine: ContinuousBatchingEngine, calls: Sequence[list[int]], *, max_ids: int
+) -> list[tuple[list[int], Completion]]:
+    """What each observer was told, which wants no more than `max_ids`, and the completion."""
+    told: list[list[int]] = [[] for _ in calls]
+
+    def observing(index: int) -> Callable[[Sequence[int]], bool]:
+        def observe(ids: Sequence[int]) -> bool:
+            told[index] += ids
+            return len(told[index]) >= max_ids
+
+        return observe
+
+    async def run() -> list[Completion]:
+        async with engine.serving():
+            return await asyncio.gather(
+                *(
+                    engine.generate(ids, sampling(), caller=str(i), observe=observing(i))
+                    for i, ids in enumerate(calls)
+                )
+            )
+
+    return list(zip(told, asyncio.run(run()), strict=True))
+
+
+def test_an_observer_sees_every_token_and_ends_the_completion_at_the_one_it_wants(
+    model: PreTrainedModel,
+) -> None:
+    prompts = [prompt(i, 5 + i) for i in range(6)]
+    whole = generate_all(make_engine(model), [(ids, sampling()) for ids in prompts])
+    for max_ids in (1, 4, 99):
+        cut = observe_all(make_engine(model), prompts, max_ids=max_ids)
+        for (told, completion), full in zip(cut, whole, strict=True):
+            assert tuple(told) == completion.ids == full.ids[:max_ids]
+            torch.testing.assert_close(completion.logprobs, full.logprobs[:max_ids])
+            assert completion.finish_reason == ("length" if max_ids == 99 else "cut")
+
+
+def make_engine(model: PreTrainedModel) -> ContinuousBatchingEngine:
+    return ContinuousBatchingEngine(model, SMALL, seed=0)
+
+
+def test_an_observed_completion_that_lost_its_pages_is_told_once(model: PreTrainedModel) -> None:
+    prompts = [prompt(i, 40) for i in range(6)]
+    tight = EngineLimits(max_num_seqs=6, max_model_len=64, page_size=4, max_cache_bytes=1)
+    engine = ContinuousBatchingEngine(model, tight, seed=0)
+    for told, completion in observe_all(engine, prompts, max_ids=9):
+        assert tuple(told) == completion.ids and len(told) == 9

@@ -187,3 +187,21 @@ def test_a_job_from_python_makes_the_same_run(conf, taught_model):
     result = job.set("trainer_common.total_training_steps", 1).tune()
     assert result.checkpoint.name == "step_1" and result.run_dir.is_dir()
     assert result.metrics["rollout/episodes"] == 8
+
+
+def test_agents_over_http_are_tuned_token_by_token(conf):
+    workflow = f"astuner.rollout.agentscope_workflow={AGENTS}/http_adder.py->HttpAdderWorkflow"
+    assert main(["--conf", conf, workflow]) == 0
+    run = latest_run()
+    metrics = lines(run / "metrics.jsonl")
+    assert [m["step"] for m in metrics] == [0, 1, 2] and metrics[-1]["train/updates"] > 0
+    assert 0 <= metrics[-1]["train/logprob_gap_max"] < 1e-3
+    records = lines(run / "episodes/step_000001.jsonl")
+    episodes = [episode_from_record(record) for record in records]
+    with_tool = [episode for episode in episodes if len(episode.calls) == 2]
+    assert len(episodes) == 8 and with_tool
+    for episode in with_tool:
+        assert {call.agent_name for call in episode.calls} == {"adder"}
+        (sequence,) = episode.sequences
+        assert sequence.ids == episode.calls[1].ids
+        assert [span.is_trained for span in sequence.spans] == [False, True, False, True]

@@ -482,14 +482,20 @@ class _DeltaQueue:
         self._on_delta = on_delta
         self._loop = asyncio.get_running_loop()
         self._deltas: deque[Delta] = deque()
+        self._is_due = False
+        """Whether the event loop is going to empty this."""
 
     def put(self, delta: Delta) -> None:
         self._deltas.append(delta)
+        if self._is_due:
+            return
+        self._is_due = True
         # Where the event loop is gone, nobody listens.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.empty)
 
     def empty(self) -> None:
+        self._is_due = False
         while self._deltas:
             self._on_delta(self._deltas.popleft())
 

@@ -55,8 +55,7 @@ def _request(fields: Fields) -> ChatRequest:
         raise bad_request("max_tokens is missing", param="max_tokens")
     messages = [*_system(fields), *_messages(fields)]
     tools = [
-        _tool(Fields(tool, path=f"tools[{index}]."))
-        for index, tool in enumerate(fields.objects("tools"))
+        _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
     ]
     choice = Fields(fields.mapping("tool_choice") or {"type": "auto"}, path="tool_choice.")
     request = ChatRequest(
@@ -71,14 +70,13 @@ def _request(fields: Fields) -> ChatRequest:
     return request
 
 
-def _tool(fields: Fields) -> dict[str, Any]:
+def _tool(tool: JSON, *, path: str) -> JSON:
+    fields = Fields(tool, path=path)
     fields.only("type", "custom", why="only tools of your own can be offered")
-    fields.ignore("cache_control")
-    schema = fields.mapping("input_schema")
-    own = {"name": fields.text("name"), "description": fields.text("description")}
-    fields.flag("strict")
-    fields.close()
-    return function_tool(Fields({**own, "parameters": schema}, path=fields.name("")))
+    names = {"input_schema": "parameters"}
+    dropped = ("type", "cache_control")
+    function = {names.get(key, key): tool[key] for key in tool if key not in dropped}
+    return function_tool(function, path=path)
 
 
 def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:

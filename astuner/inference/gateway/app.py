@@ -5,10 +5,10 @@ Owns the routes. Every refusal leaves here in the error shape of its wire format
 
 import asyncio
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -33,6 +33,7 @@ from astuner.inference.gateway.refusal import (
 )
 from astuner.inference.gateway.responses import RESPONSES
 from astuner.inference.gateway.wire import Ask, EventWriter, WireFormat, to_json
+from astuner.inference.watch import Delta
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
@@ -51,7 +52,7 @@ def make_app(
 
     def models(request: Request) -> Response:
         try:
-            keys.owner(_api_key(request))
+            keys.owner(_api_key(dict(request.headers.raw)))
         except Refusal as refusal:
             return _refused(refusal, openai_error)
         model = {"id": model_name, "object": "model", "created": 0, "owned_by": "astuner"}
@@ -97,33 +98,32 @@ class _Endpoint:
         self._waiting = waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
         try:
-            with ExitStack() as stack:
-                await self._serve(request, send, stack)
+            with self._waiting.place():
+                await self._serve(scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
             await _refused(refusal, self._wire.error)(scope, receive, send)
 
-    async def _serve(self, request: Request, send: Send, stack: ExitStack) -> None:
-        agent = self._keys.owner(_api_key(request))
-        stack.enter_context(self._waiting.place())
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        agent = self._keys.owner(_api_key(headers))
         try:
             async with asyncio.timeout_at(agent.deadline):
-                body = await read_body(request, max_bytes=self._max_body_bytes)
+                body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
         except TimeoutError as error:
             raise refusal_of(error) from error
         ask = self._wire.read(_parse(body))
-        headers = _sampling_headers(agent.rule.replaced(ask))
+        told = _sampling_headers(agent.rule.replaced(ask))
         choices = [agent.fly(one, is_stream=ask.is_stream) for one in ask.requests]
-        flight = agent.flights.board(_ticket(request, body), choices)
-        reader = _Reader(request, send, flight)
+        flight = agent.flights.board(_ticket(headers, self._wire.path, body), choices)
+        reader = _Reader(scope, receive, send, flight)
         try:
             if ask.is_stream:
-                await self._stream(reader, ask, headers)
+                await self._stream(reader, ask, told)
             else:
-                await self._answer(reader, ask, headers)
+                await self._answer(reader, ask, told)
         finally:
             agent.flights.leave(flight, has_read=reader.has_read)
             reader.close()
@@ -132,7 +132,7 @@ class _Endpoint:
         replies = await reader.replies()
         answer = self._wire.write(ask, reader.flight.head, replies)
         response = _json(answer, headers={**headers, **_format_headers(replies)})
-        await response(reader.request.scope, reader.request.receive, reader.send)
+        await response(reader.scope, reader.receive, reader.send)
         reader.has_read = not reader.is_gone
 
     async def _stream(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
@@ -155,7 +155,7 @@ class _Endpoint:
             has_landed = flight.has_landed
             news = flight.deltas[num_told:]
             num_told += len(news)
-            events = [event for choice, delta in news for event in writer.delta(choice, delta)]
+            events = [e for choice, delta in _joined(news) for e in writer.delta(choice, delta)]
             if has_landed:
                 await reader.write([*events, *writer.end(await reader.replies())])
                 return
@@ -163,16 +163,23 @@ class _Endpoint:
             await reader.news()
 
 
+def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
+    """What came since the last event, in as few pieces as it takes."""
+    for (choice, kind), run in itertools.groupby(news, key=lambda one: (one[0], one[1].kind)):
+        yield choice, Delta(kind=kind, text="".join(delta.text for _, delta in run))
+
+
 class _Reader:
     """One client that waits for a flight. Raises ClientDisconnect once it is gone."""
 
-    def __init__(self, request: Request, send: Send, flight: Flight) -> None:
-        self.request = request
+    def __init__(self, scope: Scope, receive: Receive, send: Send, flight: Flight) -> None:
+        self.scope = scope
+        self.receive = receive
         self.send = send
         self.flight = flight
         self.has_read = False
         self._came = flight.watch()
-        self._gone = asyncio.ensure_future(_until_gone(request.receive))
+        self._gone = asyncio.ensure_future(_until_gone(receive))
         self._gone.add_done_callback(lambda _: self._came.set())
 
     @property
@@ -225,10 +232,12 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def _api_key(request: Request) -> str:
+def _api_key(headers: Mapping[bytes, bytes]) -> str:
     """Anthropic's clients send theirs in x-api-key."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    return key if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer":
+        key = headers.get(b"x-api-key", b"")
+    return key.decode("latin-1")
 
 
 def _parse(body: bytes) -> JSON:
@@ -251,12 +260,12 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _ticket(request: Request, body: bytes) -> Ticket:
-    attempt = request.headers.get("x-stainless-retry-count", "")
-    digest = hashlib.blake2b(body, digest_size=16, person=request.url.path.encode()[-16:])
+def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:
+    attempt = headers.get(b"x-stainless-retry-count", b"")
+    digest = hashlib.blake2b(body, digest_size=16, person=path.encode()[-16:])
     return Ticket(
         body=digest.digest(),
-        idempotency_key=request.headers.get("idempotency-key"),
+        idempotency_key=headers.get(b"idempotency-key"),
         attempt=int(attempt) if attempt.isdigit() else None,
     )
 

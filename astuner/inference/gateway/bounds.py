@@ -1,21 +1,22 @@
 """How much a client may send, and how many may wait at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from astuner.inference.gateway.refusal import Refusal
 
 
-async def read_body(request: Request, *, max_bytes: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, max_bytes: int) -> bytes:
     """The whole body. Raises Refusal 413 as soon as it is too long, ClientDisconnect."""
-    declared = request.headers.get("content-length", "")
+    declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_long(max_bytes)
     chunks, size = [], 0
     while True:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk = message.get("body", b"")

@@ -116,7 +116,7 @@ def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
     if function is None:
         raise bad_request(f"{path}function is missing", param=f"{path}function")
     outer.close()
-    return function_tool(Fields(function, path=f"{path}function."))
+    return function_tool(function, path=f"{path}function.")
 
 
 def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:

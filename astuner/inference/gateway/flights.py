@@ -28,7 +28,7 @@ class Ticket:
 
     body: bytes
     """Digest of path and body."""
-    idempotency_key: str | None
+    idempotency_key: bytes | None
     """Named by the client; calls with the same one are one call."""
     attempt: int | None
     """How often the client's SDK sent it before; None where it does not say.
@@ -151,9 +151,9 @@ class Flights:
         flight.is_read |= has_read
         if flight.num_readers == 0 and not flight.has_landed:
             flight.cancel()
-            self._flights.remove(flight)
-        elif flight.has_failed and flight in self._flights:
-            self._flights.remove(flight)
+            self._forget(flight)
+        elif flight.has_failed:
+            self._forget(flight)
 
     def close(self) -> None:
         """Cancel what is under way; nobody boards any more."""
@@ -172,6 +172,11 @@ class Flights:
             return _checked(same[0], ticket) if same else None
         ranked = sorted(same, key=_rank)
         return ranked[0] if ranked and _is_repeated(ranked[0], ticket) else None
+
+    def _forget(self, flight: Flight) -> None:
+        """Where it is still known: closing forgets all of them."""
+        if flight in self._flights:
+            self._flights.remove(flight)
 
     def _forget_old(self) -> None:
         landed = [flight for flight in self._flights if flight.has_landed]

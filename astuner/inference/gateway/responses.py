@@ -5,7 +5,6 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.chat import ChatReply, ChatRequest
@@ -82,8 +81,7 @@ def _refuse_state(fields: Fields) -> None:
 
 def _request(fields: Fields) -> ChatRequest:
     tools = [
-        _tool(Fields(tool, path=f"tools[{index}]."))
-        for index, tool in enumerate(fields.objects("tools"))
+        _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
     ]
     fields.only("top_logprobs", 0, why="the engine tells the log-probability of the sampled token")
     return ChatRequest(
@@ -97,9 +95,10 @@ def _request(fields: Fields) -> ChatRequest:
     )
 
 
-def _tool(fields: Fields) -> dict[str, Any]:
+def _tool(tool: JSON, *, path: str) -> JSON:
+    fields = Fields(tool, path=path)
     fields.only("type", "function", why="only function tools can be offered")
-    return function_tool(fields)
+    return function_tool({key: tool[key] for key in tool if key != "type"}, path=path)
 
 
 def _wants_logprobs(fields: Fields) -> bool:

@@ -188,21 +188,22 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def function_tool(fields: Fields) -> dict[str, Any]:
-    """A function tool in the form that chat templates know.
+def function_tool(function: JSON, *, path: str) -> JSON:
+    """A function in the form that chat templates know, its keys in the client's order.
 
     `strict` is taken and dropped: arguments are as the model writes them, never constrained.
     """
-    name = fields.text("name")
-    if not name:
+    fields = Fields(function, path=path)
+    if not fields.text("name"):
         raise bad_request(f"{fields.name('name')} is missing", param=fields.name("name"))
-    function: dict[str, Any] = {"name": name}
-    if description := fields.text("description"):
-        function["description"] = description
-    function["parameters"] = fields.mapping("parameters") or {"type": "object", "properties": {}}
+    fields.text("description")
+    has_parameters = fields.mapping("parameters") is not None
     fields.flag("strict")
     fields.close()
-    return {"type": "function", "function": function}
+    kept = {k: v for k, v in function.items() if k != "strict" and v is not None}
+    if not has_parameters:
+        kept["parameters"] = {"type": "object", "properties": {}}
+    return {"type": "function", "function": kept}
 
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:
