@@ -4,6 +4,7 @@ A random model never writes a tool call. This one saw the very conversation ofte
 it, with one of several answers at the end, so that groups have spread.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def make_taught_model(folder: Path, conversations: list[list[dict]], tools: list
     ids = torch.tensor([template.prompt_ids(c, tools) for c in conversations])
     labels = ids.clone()
     labels[:, : len(template.prompt_ids(conversations[0][:2], tools))] = _NOT_LEARNED
-    _teach(folder, ids, labels, learning_rate=3e-3, enough_nats=0.0)
+    _teach(folder, ids, labels, learning_rate=3e-3, max_grad_norm=math.inf, enough_nats=0.0)
 
 
 def make_rehearsed_model(
@@ -58,7 +59,8 @@ def make_rehearsed_model(
         ids[index, : len(row)] = torch.tensor([id_ for id_, _ in row])
         learned = [id_ if is_learned else _NOT_LEARNED for id_, is_learned in row]
         labels[index, : len(row)] = torch.tensor(learned)
-    _teach(folder, ids, labels, learning_rate=6e-3, enough_nats=_ENOUGH_NATS)
+    # Clipped, a long conversation is learned in a third of the updates.
+    _teach(folder, ids, labels, learning_rate=6e-3, max_grad_norm=0.3, enough_nats=_ENOUGH_NATS)
 
 
 def _teach(
@@ -67,6 +69,7 @@ def _teach(
     labels: torch.Tensor,
     *,
     learning_rate: float,
+    max_grad_norm: float,
     enough_nats: float,
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -77,6 +80,7 @@ def _teach(
         if loss.item() * num_learned < enough_nats:
             break
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(folder)

@@ -15,9 +15,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(
-    folder: Path, *, max_positions: int = 2048, texts: Iterable[str] = ()
-) -> None:
+def make_tiny_model(folder: Path, *, max_positions: int = 2048, texts: Iterable[str] = ()) -> None:
     """Save a random Qwen2 (float32, 2 layers, 329 tokens) and its tokenizer; the same every time.
 
     The tokenizer is a byte-level BPE with a ChatML template; `<|im_end|>` ends a turn. With `texts`
