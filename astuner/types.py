@@ -3,7 +3,7 @@
 Owns no behaviour beyond validation. Token data lives in `astuner.trajectory`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +65,10 @@ class WorkflowOutput(BaseModel):
     """Read by the judge, for example `final_answer`; kept in the episode's record."""
 
 
+TopLogprobs = tuple[tuple[int, float], ...]
+"""Ids with their natural log-probabilities, the most probable first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What an engine sampled for one prompt.
@@ -79,10 +83,24 @@ class Completion:
     finish_reason: FinishReason
     weight_version: int
     """Version of the weights at the time of sampling."""
+    top_logprobs: tuple[TopLogprobs, ...] | None = None
+    """For each id, the most probable ones in its place; None where they were not asked for."""
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.logprobs):
             raise ValueError(f"{len(self.ids)} ids but {len(self.logprobs)} logprobs")
+        if self.top_logprobs is not None and len(self.top_logprobs) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids but {len(self.top_logprobs)} top_logprobs")
+
+    def until(self, num_ids: int, finish_reason: FinishReason) -> "Completion":
+        """Its first ids, when it is to end with them."""
+        return replace(
+            self,
+            ids=self.ids[:num_ids],
+            logprobs=self.logprobs[:num_ids],
+            top_logprobs=self.top_logprobs and self.top_logprobs[:num_ids],
+            finish_reason=finish_reason,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import jinja2
 
@@ -131,8 +130,7 @@ class ScriptedEngine:
             told += len(piece)
             if not piece or observe(piece):
                 break
-        ids, logprobs = completion.ids[:told], completion.logprobs[:told]
-        return replace(completion, ids=ids, logprobs=logprobs)
+        return completion.until(told, completion.finish_reason)
 
     def _answer(self, prompt_ids: Sequence[int]) -> str:
         if self._answers is not None:
@@ -142,8 +140,11 @@ class ScriptedEngine:
     def _complete(self, answer: str, sampling: Sampling) -> Completion:
         ids = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
         ids = ids[: sampling.max_new_tokens]
+        tops = tuple(tuple((id_, -0.1) for id_ in (65, 66, 67)) for _ in ids)
+        num_top = sampling.num_top_logprobs
         return Completion(
             ids=tuple(ids),
+            top_logprobs=tuple(top[:num_top] for top in tops) if num_top else None,
             logprobs=tuple(-(i + 1) / 10 for i in range(len(ids))),
             finish_reason="stop" if ids[-1] in sampling.stop_ids else "length",
             weight_version=self.weight_version,

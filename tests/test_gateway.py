@@ -64,6 +64,19 @@ def test_a_sync_client_in_a_thread_gets_an_answer():
     served(body)
 
 
+def test_the_clients_find_the_gateway_past_a_proxy_of_the_environment(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def body(it):
+        client = it.tuner.as_raw_openai_sdk_client()
+        assert (await client.models.list()).data
+        sync = it.tuner.as_sync_openai_sdk_client()
+        assert (await asyncio.to_thread(sync.models.list)).data
+
+    served(body)
+
+
 def test_a_key_stands_for_one_agent_and_its_calls_are_credited_to_it():
     async def body(it):
         for name in ("wolf", "witch", "wolf"):
@@ -145,7 +158,8 @@ def test_an_address_never_shows_its_key():
         ({"functions": []}, "functions"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"stop": [""]}, "stop"),
         ({"n": 0}, "n"),
         ({"max_tokens": True}, "max_tokens"),
@@ -269,11 +283,13 @@ def test_several_choices_are_as_many_calls():
 
 def test_logprobs_are_the_engines_own():
     async def body(it):
-        response = await it.ask(logprobs=True, top_logprobs=0)
+        response = await it.ask(logprobs=True, top_logprobs=2)
         content = response.json()["choices"][0]["logprobs"]["content"]
         assert [entry["token"] for entry in content] == list("five")
         assert [entry["logprob"] for entry in content] == list(it.calls[0].completion.logprobs[:-1])
         assert content[0]["bytes"] == [ord("f")]
+        for entry in content:
+            assert [top["token"] for top in entry["top_logprobs"]] == ["A", "B"]
 
     served(body)
 

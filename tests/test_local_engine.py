@@ -548,3 +548,21 @@ def test_an_observed_completion_that_lost_its_pages_is_told_once(model: PreTrain
     engine = ContinuousBatchingEngine(model, tight, seed=0)
     for told, completion in observe_all(engine, prompts, max_ids=9):
         assert tuple(told) == completion.ids and len(told) == 9
+
+
+def test_the_most_probable_tokens_are_those_of_the_distribution(model: PreTrainedModel) -> None:
+    engine = make_engine(model)
+    wanted = [sampling(num_top_logprobs=n, temperature=0.7, max_new_tokens=5) for n in (3, 0, 5)]
+    ids = prompt(3, 11)
+    for settings, completion in zip(
+        wanted, generate_all(engine, [(ids, one) for one in wanted]), strict=True
+    ):
+        num_top = settings.num_top_logprobs
+        assert (completion.top_logprobs is None) == (num_top == 0)
+        for place, top in enumerate(completion.top_logprobs or ()):
+            with torch.no_grad():
+                seen = torch.tensor([[*ids, *completion.ids[:place]]])
+                logprobs = (model(seen).logits[0, -1] / 0.7).log_softmax(-1)
+            values, tokens = logprobs.topk(num_top)
+            assert [token for token, _ in top] == tokens.tolist()
+            torch.testing.assert_close(torch.tensor([v for _, v in top]), values, atol=1e-4, rtol=0)

@@ -64,6 +64,8 @@ class ChatRequest:
     """Calls of one episode with the same seed draw the same random numbers; None: each its own."""
     wants_tokens: bool = False
     """Whether `ChatReply.tokens` is asked for."""
+    num_top_logprobs: int = 0
+    """Most probable tokens that each of those comes with."""
     answer_format: AnswerFormat | None = None
     """A reply without tool calls is to be JSON. One that is not is asked for once more."""
     prompt: str | None = None
@@ -76,6 +78,8 @@ class SampledToken:
 
     text: str
     logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The most probable tokens in its place, with their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +302,11 @@ class TokenChat:
         started = time.monotonic()
         completion = await self._engine.generate(
             prompt.placement.prompt_ids,
-            replace(self._sampling, max_new_tokens=min(prompt.room, limit)),
+            replace(
+                self._sampling,
+                max_new_tokens=min(prompt.room, limit),
+                num_top_logprobs=request.num_top_logprobs,
+            ),
             caller=self._episode_id,
             index=index,
             observe=watch.observe if watch.is_needed else None,
@@ -307,7 +315,7 @@ class TokenChat:
         if watch.is_needed:
             watch.observe(completion.ids[watch.num_seen :])
         if watch.cut is not None:
-            completion = _cut(completion, watch.cut)
+            completion = completion.until(watch.cut.num_ids, "cut")
         elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.context_overflow = True
             completion = replace(completion, finish_reason="context_overflow")
@@ -357,10 +365,15 @@ class TokenChat:
         )
 
     def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
-        pairs = zip(completion.ids, completion.logprobs, strict=True)
+        tops = completion.top_logprobs or ((),) * len(completion.ids)
+        sampled = zip(completion.ids, completion.logprobs, tops, strict=True)
         return tuple(
-            SampledToken(text=self._template.decode([token]), logprob=logprob)
-            for token, logprob in pairs
+            SampledToken(
+                text=self._template.decode([token]),
+                logprob=logprob,
+                top=tuple((self._template.decode([other]), value) for other, value in top),
+            )
+            for token, logprob, top in sampled
             if token not in self._template.stop_ids
         )
 
@@ -508,15 +521,6 @@ def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
         on_delta(Delta(kind="reasoning", text=reply.reasoning))
     if reply.text:
         on_delta(Delta(kind="text", text=reply.text))
-
-
-def _cut(completion: Completion, cut: Cut) -> Completion:
-    return replace(
-        completion,
-        ids=completion.ids[: cut.num_ids],
-        logprobs=completion.logprobs[: cut.num_ids],
-        finish_reason="cut",
-    )
 
 
 def _format_check(prompt: _Prompt, parsed: ParsedReply) -> FormatCheck | None:

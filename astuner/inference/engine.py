@@ -24,6 +24,8 @@ class Sampling:
     """At least 1."""
     stop_ids: frozenset[int]
     """Sampling ends after any of these; the id itself is part of the completion."""
+    num_top_logprobs: int = 0
+    """Most probable tokens that are told beside each sampled one."""
 
 
 Observe = Callable[[Sequence[int]], bool]

@@ -99,6 +99,10 @@ class RemoteChat:
                 "a completion of plain text cannot be sent to debug.openai_base_url; send messages",
                 param="prompt",
             )
+        if request.wants_tokens:
+            raise RequestError(
+                "logprobs are not asked of debug.openai_base_url; leave them out", param="logprobs"
+            )
         asked = _asked(request)
         if tools:
             named = {"type": "function", "function": {"name": request.tool_choice}}

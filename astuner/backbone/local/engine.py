@@ -32,7 +32,7 @@ from astuner.backbone.local.scheduler import Chunk, Draft, Scheduler
 from astuner.backbone.local.token_chooser import TokenChooser
 from astuner.errors import BackboneError, EngineError
 from astuner.inference.engine import Observe, Sampling
-from astuner.types import Completion, FinishReason
+from astuner.types import Completion, FinishReason, TopLogprobs
 
 _STOP_TIMEOUT_SECONDS = 120.0
 """A forward pass cannot be interrupted; this is far more than one takes."""
@@ -185,6 +185,7 @@ class ContinuousBatchingEngine:
         return Completion(
             ids=sampled.ids,
             logprobs=sampled.logprobs,
+            top_logprobs=sampled.top_logprobs if sampling.num_top_logprobs else None,
             finish_reason="cut"
             if sampled.is_cut
             else finish_reason(sampled.ids[-1], sampling, num_new_tokens),
@@ -217,8 +218,17 @@ class _Sampled(NamedTuple):
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    top_logprobs: tuple[TopLogprobs, ...]
     is_cut: bool
     """Whether the observer wanted no more."""
+
+
+class _Chosen(NamedTuple):
+    """What one forward pass gave each draft that gets a token."""
+
+    ids: list[int]
+    logprobs: list[float]
+    top_logprobs: list[TopLogprobs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -346,7 +356,8 @@ class _Session:
                 return
             self._attendance.leave(request.caller)
         ids = tuple(draft.ids[draft.num_prompt :])
-        self._answer(request, _Sampled(ids, tuple(draft.logprobs), draft.is_cut))
+        logprobs, tops = tuple(draft.logprobs), tuple(draft.top_logprobs)
+        self._answer(request, _Sampled(ids, logprobs, tops, draft.is_cut))
 
     def _fail_all(self, refusal: EngineError) -> None:
         with self._changed:
@@ -442,20 +453,21 @@ class _Writer:
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         if self._graphs is not None and self._cache.is_made and is_growing:
-            ids, logprobs = self._replay(batch)
+            chosen = self._replay(batch)
         else:
-            ids, logprobs = self._compute(batch)
-        if not all(map(math.isfinite, logprobs)):
+            chosen = self._compute(batch)
+        if not all(map(math.isfinite, chosen.logprobs)):
             raise FloatingPointError("the model's logits are not finite; its weights diverged")
-        for draft, token, logprob in zip(drafts, ids, logprobs, strict=True):
+        for draft, token, logprob, top in zip(drafts, *chosen, strict=True):
             draft.ids.append(token)
             draft.logprobs.append(logprob)
+            draft.top_logprobs.append(top)
             observe = draft.request.observe
             draft.is_cut = observe is not None and observe((token,))
         self.num_sampled += len(drafts)
         return self.scheduler.finish_pass(batch)
 
-    def _compute(self, batch: Sequence[Chunk]) -> tuple[list[int], list[float]]:
+    def _compute(self, batch: Sequence[Chunk]) -> _Chosen:
         """Chunks of any sizes."""
         device = self._model.device
         ids, positions, predicting = [], [], []
@@ -470,11 +482,11 @@ class _Writer:
             PagedPass(batch, self._cache),
         )
         if not predicting:
-            return [], []
+            return _Chosen([], [], [])
         logits_NV = logits_of(self._model, hidden_TD[torch.tensor(predicting, device=device)])
         return self._choose(logits_NV, [chunk.draft for chunk in batch if chunk.predicts])
 
-    def _replay(self, batch: Sequence[Chunk]) -> tuple[list[int], list[float]]:
+    def _replay(self, batch: Sequence[Chunk]) -> _Chosen:
         """One token of each draft, on a GPU."""
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
@@ -488,12 +500,12 @@ class _Writer:
         )
         if mode == "logits":
             return self._choose(result, drafts)
-        return result[0].astype(int).tolist(), result[1].tolist()
+        return _Chosen(result[0].astype(int).tolist(), result[1].tolist(), [()] * len(drafts))
 
-    def _choose(self, logits_NV: Tensor, drafts: Sequence[Draft]) -> tuple[list[int], list[float]]:
+    def _choose(self, logits_NV: Tensor, drafts: Sequence[Draft]) -> _Chosen:
         samplings = [draft.request.sampling for draft in drafts]
         choice = self._chooser.choose(logits_NV, samplings=samplings, draws=_draws(drafts))
-        return choice.ids.tolist(), choice.logprobs.tolist()
+        return _Chosen(choice.ids.tolist(), choice.logprobs.tolist(), choice.tops)
 
     def _logits_of_last(self, id_N: Tensor, position_N: Tensor, one_pass: Pass) -> Tensor:
         return logits_of(self._model, self._hidden_states(id_N, position_N, one_pass))
@@ -516,6 +528,8 @@ def _mode(samplings: Sequence[Sampling]) -> Literal["plain", "sample", "greedy",
     """How a recorded pass chooses the tokens of such a batch."""
     temperatures = {sampling.temperature for sampling in samplings}
     if any(s.temperature and (s.top_k > 0 or s.top_p < 1) for s in samplings):
+        return "logits"
+    if any(sampling.num_top_logprobs for sampling in samplings):
         return "logits"
     if temperatures == {0}:
         return "greedy"

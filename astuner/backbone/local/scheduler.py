@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from astuner.backbone.local.pages import NOTHING, Pages
+from astuner.types import TopLogprobs
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +28,8 @@ class Draft:
     stop_ids: frozenset[int]
     logprobs: list[float] = field(default_factory=list)
     """Of the sampled tokens."""
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
+    """Likewise; empty ones where none are asked for."""
     pages: list[int] = field(default_factory=list)
     num_cached: int = 0
     """Leading tokens whose keys and values are in the pages."""

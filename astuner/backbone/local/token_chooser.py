@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from astuner.inference.engine import Sampling
+from astuner.types import TopLogprobs
 
 
 class Choice(NamedTuple):
@@ -19,6 +20,8 @@ class Choice(NamedTuple):
     """(N)."""
     logprobs: Tensor
     """(N) float32."""
+    tops: list[TopLogprobs]
+    """For each row, as many as its sampling asks for."""
 
 
 class TokenChooser:
@@ -47,7 +50,7 @@ class TokenChooser:
         if greedy:
             ids[greedy] = logits[greedy].argmax(-1)
         logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
-        return Choice(ids, logprobs)
+        return Choice(ids, logprobs, _tops(probs, samplings))
 
     def _take_buffers(self, logits: Tensor) -> list[Tensor]:
         num_rows = logits.shape[0]
@@ -70,6 +73,15 @@ class TokenChooser:
         ]
         if truncated:
             probs[truncated] = _truncate(probs[truncated], [samplings[i] for i in truncated])
+
+
+def _tops(probs: Tensor, samplings: Sequence[Sampling]) -> list[TopLogprobs]:
+    most = max((sampling.num_top_logprobs for sampling in samplings), default=0)
+    if most == 0:
+        return [()] * len(samplings)
+    values, ids = probs.topk(min(most, probs.shape[-1]), dim=-1)
+    rows = zip(samplings, ids.tolist(), values.log().tolist(), strict=True)
+    return [tuple(zip(row, logs, strict=True))[: s.num_top_logprobs] for s, row, logs in rows]
 
 
 def draw(probs: Tensor, draw_N: Tensor, *, scratch: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from astuner.backbone.local.adapter import merged_weights
 from astuner.backbone.local.engine import EngineLimits, finish_reason, num_tokens_to_sample
 from astuner.errors import BackboneError, ConfigError, EngineError
 from astuner.inference.engine import Observe, Sampling
-from astuner.types import Completion
+from astuner.types import Completion, TopLogprobs
 
 # Without GPU it warns of a dozen things at every start.
 logging.getLogger("vllm").setLevel(logging.ERROR)
@@ -121,13 +121,15 @@ class VLLMEngine:
         if self._session is None:
             raise EngineError("the engine does not serve; call `generate` inside `serving`")
         num_new_tokens = num_tokens_to_sample(prompt_ids, sampling, self._limits)
-        ids, logprobs = await self._session.sample(
+        ids, logprobs, ranked = await self._session.sample(
             prompt_ids, _sampling_params(sampling, num_new_tokens)
         )
+        num_top = sampling.num_top_logprobs
         self._num_sampled += len(ids)
         return Completion(
             ids=ids,
             logprobs=logprobs,
+            top_logprobs=tuple(one[:num_top] for one in ranked) if num_top else None,
             finish_reason=finish_reason(ids[-1], sampling, num_new_tokens),
             weight_version=self._weight_version,
         )
@@ -144,22 +146,30 @@ def _sampling_params(sampling: Sampling, num_new_tokens: int) -> Any:
         max_tokens=num_new_tokens,
         stop_token_ids=sorted(sampling.stop_ids),
         ignore_eos=True,  # the stop ids hold every end token
-        logprobs=0,  # of the sampled token only
+        logprobs=sampling.num_top_logprobs,  # beside the sampled token
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
-_Tokens = tuple[tuple[int, ...], tuple[float, ...]]
-"""Ids and their log-probabilities."""
+class _Tokens(NamedTuple):
+    """What was sampled for one request."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ranked: tuple[TopLogprobs, ...]
+    """All that vLLM told of each place, the most probable first."""
 
 
 def _tokens(output: Any) -> _Tokens:
     completion = output.outputs[0]
     ids = tuple(completion.token_ids)
-    return ids, tuple(
-        found[token].logprob for token, found in zip(ids, completion.logprobs, strict=True)
+    pairs = list(zip(ids, completion.logprobs, strict=True))
+    ranked = tuple(
+        tuple(sorted(((i, one.logprob) for i, one in found.items()), key=lambda pair: -pair[1]))
+        for _, found in pairs
     )
+    return _Tokens(ids, tuple(found[token].logprob for token, found in pairs), ranked)
 
 
 class _VLLM:
@@ -229,7 +239,7 @@ class _VLLM:
         finished: list[Any] = []
         while not finished:
             finished = self.step()
-        (token,), (logprob,) = _tokens(finished[0])
+        (token,), (logprob,), _ = _tokens(finished[0])
         ids = torch.tensor([_PROBE_IDS], device=self._model.device)
         logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0, -1]
         gap = abs(logprob - logits.float().log_softmax(-1)[token].item())

@@ -18,6 +18,7 @@ from astuner.inference.gateway.refusal import (
 )
 from astuner.inference.gateway.wire import (
     MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
     Ask,
     Fields,
     Head,
@@ -36,6 +37,8 @@ _CHANGES_NOTHING = (
     "prompt_cache_key",  # caching never changes an answer
     "prompt_cache_retention",
 )
+_LEAST_LOGPROB = -9999.0
+"""In place of minus infinity, which JSON does not have; as OpenAI documents it."""
 FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
 
 
@@ -92,7 +95,7 @@ def _request(fields: Fields) -> ChatRequest:
         raise bad_request("messages is missing; send at least one message", param="messages")
     tools = [_tool(tool, index) for index, tool in enumerate(fields.objects("tools"))]
     wants_tokens = fields.flag("logprobs")
-    fields.only("top_logprobs", 0, why="the engine tells the log-probability of the sampled token")
+    num_top = top_logprobs(fields, wants_tokens=wants_tokens)
     fields.only("modalities", ["text"], why="the model writes text")
     asked = fields.whole("max_completion_tokens", low=1), fields.whole("max_tokens", low=1)
     return ChatRequest(
@@ -104,8 +107,17 @@ def _request(fields: Fields) -> ChatRequest:
         max_new_tokens=min((limit for limit in asked if limit is not None), default=None),
         seed=fields.whole("seed", low=0, high=2**63),
         wants_tokens=wants_tokens,
+        num_top_logprobs=num_top,
         answer_format=_answer_format(fields.mapping("response_format")),
     )
+
+
+def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
+    """How many of the most probable tokens are to be told."""
+    num_top = fields.whole("top_logprobs", low=0, high=MAX_TOP_LOGPROBS) or 0
+    if num_top and not wants_tokens:
+        raise bad_request("top_logprobs needs logprobs too; ask for both", param="top_logprobs")
+    return num_top
 
 
 def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -218,13 +230,15 @@ def token_logprobs(reply: ChatReply) -> list[JSON]:
     """The engine's own, one entry for each sampled token but the end token."""
     return [
         {
-            "token": token.text,
-            "logprob": token.logprob,
-            "bytes": list(token.text.encode("utf-8", "surrogatepass")),
-            "top_logprobs": [],
+            **_logprob(token.text, token.logprob),
+            "top_logprobs": [_logprob(text, logprob) for text, logprob in token.top],
         }
         for token in reply.tokens or ()
     ]
+
+
+def _logprob(text: str, logprob: float) -> JSON:
+    return {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(text.encode())}
 
 
 def usage(replies: Sequence[ChatReply]) -> JSON:

@@ -15,6 +15,7 @@ from astuner.inference.gateway.chat_completions import (
 from astuner.inference.gateway.refusal import JSON, Refusal, bad_request, openai_error
 from astuner.inference.gateway.wire import (
     MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
     Ask,
     Fields,
     Head,
@@ -57,14 +58,14 @@ def read(body: JSON) -> Ask:
 
 
 def _request(fields: Fields) -> ChatRequest:
-    has_logprobs = fields.has("logprobs")
-    fields.only("logprobs", 0, why="the engine tells the log-probability of the sampled token")
+    num_top = fields.whole("logprobs", low=0, high=MAX_TOP_LOGPROBS)
     return ChatRequest(
         messages=(),
         stops=fields.stops("stop"),
         max_new_tokens=fields.whole("max_tokens", low=1) or _DEFAULT_MAX_TOKENS,
         seed=fields.whole("seed", low=0, high=2**63),
-        wants_tokens=has_logprobs,
+        wants_tokens=num_top is not None,
+        num_top_logprobs=num_top or 0,
     )
 
 
@@ -122,7 +123,7 @@ def _logprobs(reply: ChatReply) -> JSON | None:
     return {
         "tokens": [token.text for token in reply.tokens],
         "token_logprobs": [token.logprob for token in reply.tokens],
-        "top_logprobs": None,
+        "top_logprobs": [dict(token.top) for token in reply.tokens],
         "text_offset": offsets,
     }
 

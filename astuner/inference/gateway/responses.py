@@ -14,6 +14,7 @@ from astuner.inference.gateway.chat_completions import (
     schema_format,
     token_logprobs,
     tool_choice,
+    top_logprobs,
 )
 from astuner.inference.gateway.refusal import (
     JSON,
@@ -83,14 +84,15 @@ def _request(fields: Fields) -> ChatRequest:
     tools = [
         _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
     ]
-    fields.only("top_logprobs", 0, why="the engine tells the log-probability of the sampled token")
+    wants_tokens = _wants_logprobs(fields)
     return ChatRequest(
         messages=_messages(fields),
         tools=tools,
         tool_choice=tool_choice(fields, tools),
         only_one_call=not fields.flag("parallel_tool_calls", default=True),
         max_new_tokens=fields.whole("max_output_tokens", low=1),
-        wants_tokens=_wants_logprobs(fields),
+        wants_tokens=wants_tokens,
+        num_top_logprobs=top_logprobs(fields, wants_tokens=wants_tokens),
         answer_format=_answer_format(fields),
     )
 

@@ -15,6 +15,7 @@ from astuner.inference.watch import Delta
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
