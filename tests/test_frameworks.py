@@ -12,7 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -294,6 +294,13 @@ def check_exact(episode: Episode) -> None:
                 times_trained[span.call] += 1
             start = end
     assert times_trained == {i: 1 for i, call in enumerate(episode.calls) if call.completion.ids}
+
+
+@pytest.mark.parametrize("sequences", [lambda whole: whole[1:], lambda whole: whole + whole[:1]])
+def test_a_reply_that_is_trained_never_or_twice_would_be_noticed(sequences, rehearse):
+    episode = rehearse("LangGraph").episodes[0]
+    with pytest.raises(AssertionError):
+        check_exact(replace(episode, sequences=sequences(episode.sequences)))
 
 
 def breaks(episode: Episode) -> list[str | None]:
