@@ -11,6 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 VLLM_VENV := .venv-vllm
 AGENTSCOPE2_VENV := .venv-agentscope2
+FRAMEWORKS_VENV := .venv-frameworks
 comma := ,
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -19,7 +20,7 @@ MODEL := models/smollm2-135m-instruct
 
 .PHONY: help
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: quickstart
 quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
@@ -42,6 +43,10 @@ test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an e
 test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.x, in an environment of their own
 	$(AGENTSCOPE2_VENV)/bin/python -m pytest -q -m agentscope2 tests/test_agentscope2.py
 
+.PHONY: test-frameworks
+test-frameworks: $(FRAMEWORKS_VENV)/made.stamp ## Tune every agent of docs/frameworks.md, on CPU
+	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check
@@ -58,7 +63,8 @@ types: $(VENV)/dev.stamp ## Check types
 
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
-	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) \
+		build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -98,4 +104,13 @@ $(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear $(AGENTSCOPE2_VENV)
 	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[agentscope2]' hypothesis pytest pytest-timeout
+
+$(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
+	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
+	@echo "installing the agent frameworks into $(FRAMEWORKS_VENV); this takes minutes"
+	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-frameworks.txt setuptools pytest pytest-timeout
+	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-frameworks.txt --no-build-isolation \
+		--editable '.[local,frameworks]'
 	@touch $@

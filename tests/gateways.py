@@ -66,6 +66,10 @@ class Served:
         )
 
 
+def client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=False)
+
+
 @contextlib.asynccontextmanager
 async def serving(
     script, *, seconds=20.0, is_validation=False, tokenizer=None, find_madness=None, **changes
@@ -76,7 +80,7 @@ async def serving(
         else ScriptedEngine(script, tokenizer=tokenizer)
     )
     chat = make_chat(engine, tokenizer=tokenizer, find_madness=find_madness or (lambda reply: None))
-    async with Gateway(gateway_settings(**changes)) as gateway, httpx.AsyncClient() as http:
+    async with Gateway(gateway_settings(**changes)) as gateway, client() as http:
         door = gateway.open(chat, seconds=seconds, is_validation=is_validation)
         tuner = ModelTuner(chat, door=door)
         try:

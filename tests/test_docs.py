@@ -12,6 +12,7 @@ from astuner.algorithm.advantage import checked_advantages
 from astuner.algorithm.loss import LossInputs
 from astuner.config.schema import section_keys, setting_keys
 from astuner.config.source import flatten
+from tests.snippets import Snippet, read_snippets
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("tutorial/*/*.md")]
@@ -30,6 +31,13 @@ def test_every_key_of_a_shown_yaml_is_a_setting(page: Path) -> None:
     known = {*setting_keys(), *section_keys()}
     keys = [key for block in blocks for key in flatten(yaml.safe_load(block))]
     assert [key for key in keys if key.startswith("astuner.") and key not in known] == []
+
+
+@pytest.mark.parametrize("snippet", read_snippets().values(), ids=lambda snippet: snippet.heading)
+def test_an_agent_of_a_framework_is_a_short_file_with_one_workflow(snippet: Snippet) -> None:
+    compile(snippet.code, snippet.heading, "exec")
+    assert len(snippet.code.splitlines()) < 60
+    assert snippet.workflow
 
 
 def _links(page: Path) -> Iterator[str]:

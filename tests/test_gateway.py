@@ -65,6 +65,19 @@ def test_a_sync_client_in_a_thread_gets_an_answer():
     served(body)
 
 
+def test_the_clients_find_the_gateway_past_a_proxy_of_the_environment(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def body(it):
+        client = it.tuner.as_raw_openai_sdk_client()
+        assert (await client.models.list()).data
+        sync = it.tuner.as_sync_openai_sdk_client()
+        assert (await asyncio.to_thread(sync.models.list)).data
+
+    served(body)
+
+
 def test_a_key_stands_for_one_agent_and_its_calls_are_credited_to_it():
     async def body(it):
         for name in ("wolf", "witch", "wolf"):

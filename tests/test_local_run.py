@@ -191,7 +191,7 @@ def test_a_job_from_python_makes_the_same_run(conf, taught_model):
 
 def test_agents_over_http_are_tuned_token_by_token(conf):
     workflow = f"astuner.rollout.agentscope_workflow={AGENTS}/http_adder.py->HttpAdderWorkflow"
-    assert main(["--conf", conf, workflow]) == 0
+    assert main(["--conf", conf, workflow, "astuner.gateway.client_sampling=replace"]) == 0
     run = latest_run()
     metrics = lines(run / "metrics.jsonl")
     assert [m["step"] for m in metrics] == [0, 1, 2] and metrics[-1]["train/updates"] > 0
@@ -202,6 +202,7 @@ def test_agents_over_http_are_tuned_token_by_token(conf):
     assert len(episodes) == 8 and with_tool
     for episode in with_tool:
         assert {call.agent_name for call in episode.calls} == {"adder"}
+        assert {call.temperature for call in episode.calls} == {1.0}
         (sequence,) = episode.sequences
         assert sequence.ids == episode.calls[1].ids
         assert [span.is_trained for span in sequence.spans] == [False, True, False, True]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -73,16 +74,29 @@ def test_bad_usage_exits_with_2(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+PROJECT = tomllib.loads(REPOSITORY.joinpath("pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
 def test_every_direct_dependency_is_pinned() -> None:
-    lines = REPOSITORY.joinpath("constraints.txt").read_text().splitlines()
-    project = tomllib.loads(REPOSITORY.joinpath("pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
     # Without a GPU, vLLM needs constraints-vllm-cpu.txt, and Liger is of no use; the loggers are
     # whatever a team has.
-    tested = extras.keys() - {"vllm", "gpu", "wandb", "swanlab", "mlflow", "trackio"}
-    groups = [project["dependencies"], *(extras[name] for name in tested)]
-    pinned = {_name(line) for line in lines if not line.startswith("#")}
-    assert {_name(requirement) for group in groups for requirement in group} - {"astuner"} <= pinned
+    untested = {"vllm", "gpu", "frameworks", "wandb", "swanlab", "mlflow", "trackio"}
+    assert _needed(EXTRAS.keys() - untested) <= _pinned("constraints.txt")
+
+
+def test_every_framework_is_pinned() -> None:
+    assert _needed({"local", "agentscope", "frameworks"}) <= _pinned("constraints-frameworks.txt")
+
+
+def _needed(extras: Set[str]) -> set[str]:
+    groups = [PROJECT["dependencies"], *(EXTRAS[name] for name in extras)]
+    return {_name(requirement) for group in groups for requirement in group} - {"astuner"}
+
+
+def _pinned(file: str) -> set[str]:
+    lines = REPOSITORY.joinpath(file).read_text().splitlines()
+    return {_name(line) for line in lines if not line.startswith("#")}
 
 
 def _name(requirement: str) -> str:

@@ -1,5 +1,6 @@
 """A tiny random model with a tokenizer of its own, made in about a second without any download."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,12 +15,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path) -> None:
+def make_tiny_model(folder: Path, *, max_positions: int = 2048, texts: Iterable[str] = ()) -> None:
     """Save a random Qwen2 (float32, 2 layers, 329 tokens) and its tokenizer; the same every time.
 
-    The tokenizer is a byte-level BPE with a ChatML template; `<|im_end|>` ends a turn.
+    The tokenizer is a byte-level BPE with a ChatML template; `<|im_end|>` ends a turn. With `texts`
+    it knows their words too.
     """
-    tokenizer = _train_tokenizer()
+    tokenizer = _train_tokenizer(texts)
     tokenizer.save_pretrained(folder)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -28,7 +30,7 @@ def make_tiny_model(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=max_positions,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -40,12 +42,12 @@ def make_tiny_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _train_tokenizer() -> PreTrainedTokenizerFast:
+def _train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=512,
+        vocab_size=1024,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -55,7 +57,7 @@ def _train_tokenizer() -> PreTrainedTokenizerFast:
         for a in range(20)
         for b in range(20)
     ]
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator([*corpus, *texts], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

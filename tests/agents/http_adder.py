@@ -10,7 +10,7 @@ from tests.agents.adder import SYSTEM_PROMPT, make_toolkit
 
 
 class HttpAdderWorkflow(Workflow):
-    """Async and streamed in even attempts, sync in a thread in odd ones."""
+    """Async and streamed in even attempts; in odd ones sync in a thread, with a temperature."""
 
     name: str = "http_adder"
 
@@ -38,7 +38,7 @@ def _ask_in_thread(question, options):
     fields = _fields(question)
     with openai.OpenAI(**options) as client:
         for _ in range(2):
-            message = client.chat.completions.create(**fields).choices[0].message
+            message = client.chat.completions.create(**fields, temperature=0.3).choices[0].message
             if not message.tool_calls:
                 break
             fields["messages"] += [message, *_results(message)]

@@ -5,6 +5,7 @@ Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,12 @@ _CLOSE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
 """Calls wait so much longer than the episode may last, so that its own deadline is the one that is
 told."""
+# The gateway speaks plain HTTP: loading certificates would take 60 ms a client, and a proxy of the
+# environment would not find it.
+_HTTP_OPTIONS: dict[str, Any] = {
+    "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    "trust_env": False,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,17 +111,19 @@ class Door:
 
     def async_client(self, address: Address) -> "AsyncOpenAI":
         """Closed with the door."""
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        client = AsyncOpenAI(**self._client_arguments(address))
+        http_client = DefaultAsyncHttpxClient(**_HTTP_OPTIONS)
+        client = AsyncOpenAI(**self._client_arguments(address), http_client=http_client)
         self._async_clients.append(client)
         return client
 
     def sync_client(self, address: Address) -> "OpenAI":
         """Closed with the door."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        client = OpenAI(**self._client_arguments(address))
+        http_client = DefaultHttpxClient(**_HTTP_OPTIONS)
+        client = OpenAI(**self._client_arguments(address), http_client=http_client)
         self._sync_clients.append(client)
         return client
 
