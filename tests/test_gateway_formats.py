@@ -240,6 +240,26 @@ def test_a_stop_sequence_is_named():
     served(body, ["five ##"])
 
 
+def test_an_anthropic_message_in_a_json_format_is_parsed_by_the_sdk():
+    from pydantic import BaseModel
+
+    class Vote(BaseModel):
+        vote: str
+
+    async def body(it):
+        async with claude(it) as client:
+            message = await client.messages.parse(
+                model="m",
+                max_tokens=50,
+                messages=[{"role": "user", "content": "Vote."}],
+                output_format=Vote,
+            )
+        assert message.parsed_output == Vote(vote="no")
+        assert [call.format_check for call in it.calls] == ["invalid", "repaired"]
+
+    served(body, ["No.", '{"vote": "no"}'])
+
+
 def test_errors_have_the_shape_of_anthropic():
     async def body(it):
         response = await it.post("messages", {"messages": QUESTION, "max_tokens": 5, "mcp": 1})

@@ -25,6 +25,7 @@ from astuner.backbone.local.model import (
 from astuner.backbone.local.settings import adapter_settings
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError
+from astuner.inference.routed_chat import REFERENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,7 @@ def _plans(
             continue
         yield Plan(
             itemsize=dtype.itemsize,
-            has_reference=settings.model.lora.rank is None
-            and (common.use_kl_loss or common.algorithm.use_kl_in_reward),
+            has_reference=_has_reference(settings),
             micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
             is_checkpointed=common.enable_gradient_checkpointing,
             has_fused_layers=is_cuda and settings.model.use_liger is not False and has_liger(),
@@ -102,6 +102,15 @@ def _plans(
             max_model_len=rollout.max_model_len,
             logit_bytes=num_logit_bytes(device),
         )
+
+
+def _has_reference(settings: Settings) -> bool:
+    """Whether a frozen copy of the weights is kept; with LoRA a divergence needs none."""
+    common = settings.trainer_common
+    measures_divergence = common.use_kl_loss or common.algorithm.use_kl_in_reward
+    if measures_divergence and settings.model.lora.rank is None:
+        return True
+    return settings.rollout.untrained_model.model == REFERENCE
 
 
 def _choose(plans: Sequence[Plan], footprint: Footprint, available: int) -> Plan:

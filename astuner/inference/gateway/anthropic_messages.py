@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.chat_completions import named_tool
 from astuner.inference.gateway.refusal import (
@@ -65,9 +66,23 @@ def _request(fields: Fields) -> ChatRequest:
         only_one_call=choice.flag("disable_parallel_tool_use"),
         stops=fields.stops("stop_sequences"),
         max_new_tokens=max_tokens,
+        answer_format=_answer_format(fields.mapping("output_config") or {}),
     )
     choice.close()
     return request
+
+
+def _answer_format(config: JSON) -> AnswerFormat | None:
+    outer = Fields(config, path="output_config.")
+    wanted = outer.mapping("format")
+    outer.close()
+    if wanted is None:
+        return None
+    fields = Fields(wanted, path="output_config.format.")
+    fields.only("type", "json_schema", why="the answer is text, or JSON of a schema")
+    schema = fields.mapping("schema")
+    fields.close()
+    return AnswerFormat(schema=schema or {})
 
 
 def _tool(tool: JSON, *, path: str) -> JSON:
