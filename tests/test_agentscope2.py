@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from astuner.errors import WorkflowError
 from astuner.inference.agentscope2_model import AgentScope2Calls
+from astuner.inference.routed_chat import RoutedChat
 from astuner.trajectory.merge import merge_calls
 from astuner.tuner import ModelTuner, as_chat_model
 from tests.chats import make_chat
@@ -84,6 +85,6 @@ def test_a_structured_answer_is_a_required_tool_call():
 
 
 def test_an_untrained_agent_cannot_bring_a_model_of_its_own():
-    tuner = ModelTuner(make_chat([]), trainable_targets=["player"])
+    tuner = ModelTuner(RoutedChat(make_chat([]), trainable_targets=["player"]))
     with pytest.raises(WorkflowError, match="AgentScope 2"):
         tuner.as_agentscope_model("bob", "other", debug_model=ModelTuner)
