@@ -502,10 +502,16 @@ JOINERS = {
 # every format: whatever is sent, the answer is an error of that format
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+JSON = st.deferred(
+    lambda: (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=5)
+        | st.lists(JSON, max_size=3)
+        | st.dictionaries(st.text(max_size=5), JSON, max_size=3)
+    )
 )
 FIELDS = [
     *(

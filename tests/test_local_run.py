@@ -1,5 +1,6 @@
 """Whole runs of the local and debug backbones: a real agent, a real tool, a real tiny model."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -26,7 +27,12 @@ QUESTION = "What is 2 plus 3?"
 @pytest.fixture(scope="session")
 def taught_model(tmp_path_factory):
     """Calls add(2, 3), then answers 5 or 6."""
-    folder = tmp_path_factory.mktemp("taught")
+    return _make_adder(tmp_path_factory.getbasetemp() / "taught")
+
+
+@functools.cache  # a fixture that several modules import is made for each of them
+def _make_adder(folder: Path) -> Path:
+    folder.mkdir()
     call = {
         "id": "",
         "type": "function",
