@@ -1,6 +1,7 @@
 """What a run is estimated to need, against what it really takes, and what is advised."""
 
 import dataclasses
+import mmap
 
 import pytest
 import torch
@@ -94,6 +95,13 @@ def test_a_model_that_cannot_be_asked_gets_no_estimate() -> None:
     assert measure_footprint(config, torch.float32, adapter=None) is None
 
 
+def test_asking_for_an_estimate_changes_no_configuration() -> None:
+    model = tiny_model()
+    before = model.config._attn_implementation
+    assert measure_footprint(model.config, torch.float32, adapter=None) is not None
+    assert model.config._attn_implementation == before
+
+
 def test_each_part_is_counted_where_it_lies() -> None:
     found = need(LARGE, PLAN)
     assert found.lasting == {
@@ -185,3 +193,15 @@ def test_an_update_in_parts_makes_the_same_weights(monkeypatch) -> None:
             policy_trainer.train_step(bandit_samples(model))
         trained.append(weights(model))
     assert_same(*trained)
+
+
+def test_what_can_be_pinned_shares_no_page_with_anything() -> None:
+    page = mmap.PAGESIZE
+    tensors = [optimizer.whole_pages(torch.Size(shape)) for shape in ((3,), (3, 5), (2000,))]
+    pages = [
+        set(range(t.data_ptr() // page, (t.data_ptr() + 4 * t.numel() - 1) // page + 1))
+        for t in tensors
+    ]
+    assert all(t.data_ptr() % page == 0 for t in tensors)
+    assert len(set().union(*pages)) == sum(map(len, pages)) == 1 + 1 + 2
+    assert [t.shape for t in tensors] == [(3,), (3, 5), (2000,)]

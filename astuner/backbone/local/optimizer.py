@@ -256,13 +256,13 @@ class _Rests:
             return tensor
         place = self._host.get((master, kind))
         if place is None:
-            place = self._host[master, kind] = _whole_pages(tensor.shape)
+            place = self._host[master, kind] = whole_pages(tensor.shape)
             if _pin(place):
                 self._pinned.append(place)
         return place.copy_(tensor)
 
 
-def _whole_pages(shape: torch.Size) -> Tensor:
+def whole_pages(shape: torch.Size) -> Tensor:
     """Float32 memory that shares no page with any other: only whole pages can be pinned, and a copy
     that begins in a pinned page and ends in another fails."""
     return torch.frombuffer(mmap.mmap(-1, 4 * shape.numel()), dtype=torch.float32).view(shape)
