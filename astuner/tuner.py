@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from astuner.errors import WorkflowError
 from astuner.inference.agentscope2_model import AgentScope2Calls
 from astuner.inference.agentscope_model import AgentScopeModel, RecordedModel
-from astuner.inference.chat import Chat
 from astuner.inference.gateway.door import Address, Door
+from astuner.inference.request import Chat
 from astuner.inference.routed_chat import RoutedChat
 from astuner.trajectory.recorder import Recorder
 

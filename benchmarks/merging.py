@@ -37,8 +37,9 @@ from transformers import AutoTokenizer
 from astuner.backbone.local.packing import pack
 from astuner.backbone.local.pages import Pages
 from astuner.backbone.local.scheduler import Draft, Scheduler
-from astuner.inference.chat import ChatRequest, TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat, TokenLimits
 from astuner.inference.engine import Observe, Sampling
+from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence as TokenSequence

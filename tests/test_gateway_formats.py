@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import RequestError
-from astuner.inference.chat import ChatReply, SampledToken
 from astuner.inference.gateway.anthropic_messages import MESSAGES
 from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
 from astuner.inference.gateway.completions import COMPLETIONS
@@ -19,6 +18,7 @@ from astuner.inference.gateway.refusal import Refusal
 from astuner.inference.gateway.responses import RESPONSES
 from astuner.inference.gateway.wire import Head
 from astuner.inference.messages import normalize_messages
+from astuner.inference.request import ChatReply, SampledToken
 from astuner.inference.tool_calls import ToolCall
 from astuner.inference.watch import Delta
 from tests.chats import ADD_TOOL

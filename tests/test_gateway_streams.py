@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from astuner.inference.chat import ChatRequest
+from astuner.inference.request import ChatRequest
 from astuner.inference.tool_calls import FORMATS
 from astuner.inference.watch import GrowingText
 from tests.chats import ADD_TOOL, make_chat

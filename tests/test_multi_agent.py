@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from astuner.errors import ConfigError, EngineError, WorkflowError
-from astuner.inference.chat import ChatRequest
+from astuner.inference.request import ChatRequest
 from astuner.inference.routed_chat import RoutedChat
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.rollout.pool import PoolSettings, RolloutPool

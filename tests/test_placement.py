@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from astuner.inference.chat import ChatRequest
 from astuner.inference.placement import JoiningPolicy
+from astuner.inference.request import ChatRequest
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import BreakKind
 from tests.chats import ADD_TOOL, make_chat

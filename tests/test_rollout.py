@@ -28,7 +28,7 @@ class AskOnce(Workflow):
 
 
 def request(workflow_task):
-    from astuner.inference.chat import ChatRequest
+    from astuner.inference.request import ChatRequest
 
     return ChatRequest(messages=[{"role": "user", "content": workflow_task.task.main_query}])
 

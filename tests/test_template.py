@@ -6,7 +6,7 @@ import json
 import pytest
 
 from astuner.errors import ConfigError
-from astuner.inference.chat import ChatRequest
+from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.merge import merge_calls
 from tests.chats import ADD_TOOL, make_chat

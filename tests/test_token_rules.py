@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astuner.inference.chat import ChatRequest
 from astuner.inference.messages import normalize_messages
 from astuner.inference.placement import JoiningPolicy
+from astuner.inference.request import ChatRequest
 from astuner.logview.record import episode_from_record, episode_to_record
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.trajectory.merge import merge_calls

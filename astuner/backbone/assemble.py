@@ -10,12 +10,13 @@ from typing import Any
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
 from astuner.errors import ConfigError
-from astuner.inference.chat import Chat, Reply, TokenChat, TokenLimits
+from astuner.inference.chat import Reply, TokenChat, TokenLimits
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.gateway.gateway import Gateway, GatewaySettings
 from astuner.inference.gateway.sampling import Distribution
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.remote_chat import RemoteChat
+from astuner.inference.request import Chat
 from astuner.inference.routed_chat import REFERENCE
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import EpisodeSettings

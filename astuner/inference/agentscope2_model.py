@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from astuner.errors import EngineError
-from astuner.inference.chat import Chat, ChatReply, ChatRequest
+from astuner.inference.request import Chat, ChatReply, ChatRequest
 
 _UNBOUNDED_CONTEXT = 2**40
 

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from astuner.errors import EngineError
-from astuner.inference.chat import Chat, ChatReply, ChatRequest
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.request import Chat, ChatReply, ChatRequest
 from astuner.inference.tool_calls import ToolCall
 from astuner.trajectory.recorder import Agent, Call, Recorder
 from astuner.types import Completion

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from astuner.errors import RequestError
 from astuner.inference.answer_format import (
@@ -26,75 +26,12 @@ from astuner.inference.answer_format import (
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
+from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tool_calls import ParsedReply, ToolCall
+from astuner.inference.tool_calls import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Completion, FinishReason
-
-TOOL_CHOICES = ("auto", "none", "required")
-
-"""Role of the one message that stands in the record for a prompt without template."""
-
-OnDelta = Callable[[Delta], None]
-"""Gets the pieces of a reply as they are sampled, in the event loop of the call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """One model call as an agent framework states it."""
-
-    messages: Sequence[Mapping[str, Any]]
-    tools: Sequence[Mapping[str, Any]] = ()
-    tool_choice: str = "auto"
-    """auto, none, required, or the name of one of the tools."""
-    agent_name: str = "default_agent_name"
-    target_tag: str = "default_target_tag"
-    only_one_call: bool = False
-    """The reply ends behind its first tool call."""
-    stops: Sequence[str] = ()
-    """Texts that end the reply; the one that did is not part of it."""
-    max_new_tokens: int | None = None
-    """At least 1; None: as many as the limits of the run allow."""
-    seed: int | None = None
-    """Calls of one episode with the same seed draw the same random numbers; None: each its own."""
-    wants_tokens: bool = False
-    """Whether `ChatReply.tokens` is asked for."""
-    num_top_logprobs: int = 0
-    """Most probable tokens that each of those comes with."""
-    answer_format: AnswerFormat | None = None
-    """A reply without tool calls is to be JSON. One that is not is asked for once more."""
-    prompt: str | None = None
-    """Plain text that the model goes on from, in place of messages and without any template."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampledToken:
-    """One token of a reply, as text."""
-
-    text: str
-    logprob: float
-    top: tuple[tuple[str, float], ...] = ()
-    """The most probable tokens in its place, with their log-probabilities."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatReply:
-    """What the agent gets back."""
-
-    text: str
-    reasoning: str
-    tool_calls: tuple[ToolCall, ...]
-    finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_sampled_tokens: int
-    seconds: float
-    stop: str | None = None
-    """The stop string that ended it; None where none did."""
-    tokens: tuple[SampledToken, ...] | None = None
-    """What was sampled, without the end token; None where it was not asked for."""
-    format_check: FormatCheck | None = None
-    """None where no format was demanded, and for tool calls."""
+from astuner.types import Completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,20 +54,6 @@ class Reply:
 
     parsed: ParsedReply
     tools: Sequence[Mapping[str, Any]]
-
-
-class Chat(Protocol):
-    """Answers the model calls of one episode."""
-
-    recorder: Recorder
-
-    async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
-        """Answer one call; `on_delta` gets the pieces of the reply before it is finished.
-
-        Raises RequestError for a request that cannot be answered, EngineError where the engine
-        fails, EpisodeError when the episode is over.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ calls through here, so that a call of an untrained agent never reaches the polic
 from collections.abc import Callable, Collection
 
 from astuner.errors import ConfigError
-from astuner.inference.chat import Chat, ChatReply, ChatRequest, OnDelta
+from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
 from astuner.trajectory.recorder import Agent
 
 REFERENCE = "reference"

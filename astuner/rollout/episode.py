@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
-from astuner.inference.chat import Chat
 from astuner.inference.gateway.door import Door
 from astuner.inference.gateway.gateway import Gateway
+from astuner.inference.request import Chat
 from astuner.inference.routed_chat import RoutedChat
 from astuner.rollout.targets import TargetWatch, check_not_empty
 from astuner.rollout.verdict import make_verdict

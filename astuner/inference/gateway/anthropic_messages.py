@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.chat_completions import named_tool
 from astuner.inference.gateway.refusal import (
     JSON,
@@ -23,6 +22,7 @@ from astuner.inference.gateway.wire import (
     function_tool,
 )
 from astuner.inference.messages import Message
+from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}

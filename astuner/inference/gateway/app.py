@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from astuner.inference.chat import ChatReply
 from astuner.inference.gateway.anthropic_messages import MESSAGES
 from astuner.inference.gateway.bounds import WaitingRoom, read_body
 from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
@@ -33,6 +32,7 @@ from astuner.inference.gateway.refusal import (
 )
 from astuner.inference.gateway.responses import RESPONSES
 from astuner.inference.gateway.wire import Ask, EventWriter, WireFormat, to_json
+from astuner.inference.request import ChatReply
 from astuner.inference.watch import Delta
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.refusal import (
     JSON,
     Refusal,
@@ -27,6 +26,7 @@ from astuner.inference.gateway.wire import (
     data_event,
     function_tool,
 )
+from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.tool_calls import ToolCall
 from astuner.inference.watch import Delta
 

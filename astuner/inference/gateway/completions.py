@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.chat_completions import (
     FINISH_REASONS,
     choices,
@@ -22,6 +21,7 @@ from astuner.inference.gateway.wire import (
     WireFormat,
     data_event,
 )
+from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
 _DEFAULT_MAX_TOKENS = 16

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from astuner.inference.chat import Chat, ChatReply, ChatRequest, OnDelta
 from astuner.inference.gateway.flights import Flights, Fly
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.sampling import SamplingRule
+from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

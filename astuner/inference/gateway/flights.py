@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from astuner.inference.chat import ChatReply, OnDelta
 from astuner.inference.gateway.refusal import Refusal, over
 from astuner.inference.gateway.wire import Head
+from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
 
 _MAX_LANDED = 32

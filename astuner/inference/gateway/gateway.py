@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from astuner.errors import ConfigError, WorkflowError
-from astuner.inference.chat import Chat
 from astuner.inference.gateway.door import Agent, Door
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.sampling import Distribution, SamplingRule
+from astuner.inference.request import Chat
 
 logger = logging.getLogger(__name__)
 

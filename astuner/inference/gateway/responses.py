@@ -7,7 +7,6 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 from collections.abc import Iterator, Sequence
 
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.chat_completions import (
     plain_format,
     refuse_unsupported,
@@ -33,6 +32,7 @@ from astuner.inference.gateway.wire import (
     function_tool,
 )
 from astuner.inference.messages import Message
+from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
 _LOGPROBS = "message.output_text.logprobs"

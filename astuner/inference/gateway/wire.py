@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from astuner.inference.chat import ChatReply, ChatRequest
 from astuner.inference.gateway.refusal import JSON, Refusal, bad_request, unsupported
+from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
 MAX_CHOICES = 128
