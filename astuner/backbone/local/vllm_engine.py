@@ -7,7 +7,6 @@ vLLM draws its random numbers by batch.
 """
 
 import asyncio
-import atexit
 import contextlib
 import itertools
 import logging
@@ -287,7 +286,6 @@ def _start(
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
     )
-    atexit.register(_leave_process_group)
     try:
         with torch.random.fork_rng():  # it seeds the global generator
             return LLMEngine.from_engine_args(arguments)
@@ -296,12 +294,6 @@ def _start(
             f"vLLM does not start for {folder}: {error}; set rollout.name: transformers, or see "
             "run.log for what vLLM says"
         ) from error
-
-
-def _leave_process_group() -> None:
-    """vLLM starts one, and torch warns at the end of a process that did not leave it."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
