@@ -615,6 +615,15 @@ def test_local_accepts_exactly_what_the_algorithms_implement() -> None:
     assert set(get_args(kinds)) == set(KL_ESTIMATORS)
 
 
+def test_every_estimator_needs_episodes_to_compare(project: Path) -> None:
+    message = _fails(
+        SHORT,
+        "astuner.rollout.num_repeat=1",
+        "astuner.trainer_common.algorithm.adv_estimator=reinforce_plus_plus",
+    )
+    assert "num_repeat = 1" in message and "at least 2" in message
+
+
 def test_a_broken_rule_says_where_both_keys_were_set(project: Path) -> None:
     message = _fails(SHORT + "    max_model_len: 5000\n", "astuner.data.max_prompt_length=6000")
     assert message == (

@@ -104,7 +104,7 @@ def _validation(settings: Settings, show: Show) -> Iterator[str]:
 
 def _batches(settings: Settings, show: Show) -> Iterator[str]:
     rollout, trainer = settings.rollout, settings.trainer_common
-    if trainer.algorithm.adv_estimator == "grpo" and rollout.num_repeat < 2:
+    if rollout.num_repeat < 2:
         yield (
             f"{show('astuner.rollout.num_repeat')} with "
             f"{show('astuner.trainer_common.algorithm.adv_estimator')}: episodes are compared "
