@@ -81,6 +81,15 @@ def test_a_finished_run_has_nothing_left_to_do_and_changes_nothing(folder, capsy
     assert (run.root / "config_2.yaml").is_file()
 
 
+def test_what_a_kill_kept_from_being_dropped_is_dropped_by_the_next_start(folder, capsys):
+    run = run_dir(folder)
+    shutil.copytree(run.checkpoint_dir(3), run.checkpoint_dir(2))
+    (run.checkpoints_dir / "best").unlink()
+    assert resume(capsys)[0] == 0
+    assert list(run.checkpoints()) == [4, 3]
+    assert (run.checkpoints_dir / "best").resolve() == run.checkpoint_dir(4).resolve()
+
+
 @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "no manifest"])
 def test_a_damaged_checkpoint_is_passed_over_with_the_reason(folder, capsys, harm):
     run = run_dir(folder)

@@ -138,7 +138,7 @@ class _Loop:
         self._state = saved.state if saved else self._state_after(0, {}, [], is_logged=True)
         if saved:
             go_on_from(saved, run, self._trainer)
-            self.keeper.latest = saved.folder
+            self.keeper.take_over(saved)
         self.metrics: dict[str, float | None] = dict(self._state.metrics)
         self._interrupt = Interrupt()
         self._step_seconds: list[float] = []

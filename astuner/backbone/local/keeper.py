@@ -78,6 +78,11 @@ class CheckpointKeeper:
         num_bytes = num_checkpoint_bytes(policy.model, {}) + 12 * weights
         check_room(run.run_dir.checkpoints_dir, num_bytes)
 
+    def take_over(self, saved: Saved) -> None:
+        """Keep on from here; the start that wrote it may have been killed before it dropped others."""
+        self.latest = saved.folder
+        self._drop_old_ones(saved.state)
+
     def save(self, state: RunState) -> RunState:
         """Write checkpoints/step_N unless it is there already, or nothing was trained yet.
 
