@@ -3,7 +3,7 @@
 import pytest
 
 from astuner.algorithm.advantage import dr_grpo, grpo, reinforce_plus_plus
-from astuner.backbone.local.batch import is_useful, make_batch, rollout_metrics
+from astuner.backbone.batch import is_useful, make_batch, rollout_metrics
 from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.samples import make_samples

@@ -1,4 +1,4 @@
-"""Builds the rollout half of a run from its settings: tasks, chats and the pool.
+"""Builds the rollout half of a run from its settings: tasks, chats, pool and the user's functions.
 
 The only place where settings of the rollout are read; everything below gets plain values.
 """
@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
 from astuner.errors import ConfigError
+from astuner.imports import load_object
 from astuner.inference.chat import Reply, TokenChat, TokenLimits
 from astuner.inference.engine import Engine, Sampling
 from astuner.inference.gateway.gateway import Gateway, GatewaySettings
@@ -40,6 +42,31 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
     return reader.get_training_tasks(), reader.get_validation_tasks()
 
 
+def load_advantage(run: Run) -> AdvantageFunction:
+    """The function of trainer_common.algorithm.adv_estimator."""
+    function = load_own_function(run, "adv_estimator")
+    if function is None:
+        return ADVANTAGES[run.settings.trainer_common.algorithm.adv_estimator]
+    return lambda groups: checked_advantages(function, groups)
+
+
+def load_own_function(run: Run, setting: str) -> Any:
+    """The user's function, where the setting of trainer_common.algorithm names one by its path.
+
+    None where it does not; raises ConfigError where the path leads to something else.
+    """
+    value = getattr(run.settings.trainer_common.algorithm, setting)
+    if "->" not in value:
+        return None
+    function = load_object(value, search_dirs=run.search_dirs)
+    if not callable(function):
+        raise ConfigError(
+            f"trainer_common.algorithm.{setting}: {value} is {type(function).__name__}, "
+            "expected a function"
+        )
+    return function
+
+
 def make_pool(
     run: Run,
     make_chat: MakeChat,
@@ -58,9 +85,32 @@ def make_pool(
     At most `max_parallel` episodes run at once, each for at most `timeout_seconds`. An engine whose
     batches shall not depend on timing is told in `expect_callers` how many are in flight.
     """
+    episode = make_episode_settings(
+        run,
+        make_chat,
+        gateway,
+        timeout_seconds=timeout_seconds,
+        make_reference_chat=make_reference_chat,
+    )
+    limits = PoolSettings(
+        max_parallel=max_parallel,
+        max_failed_fraction=run.settings.rollout.max_failed_fraction,
+    )
+    return RolloutPool(episode, limits, expect_callers=expect_callers)
+
+
+def make_episode_settings(
+    run: Run,
+    make_chat: MakeChat,
+    gateway: Gateway,
+    *,
+    timeout_seconds: float,
+    make_reference_chat: MakeChat,
+) -> EpisodeSettings:
+    """What each episode of the run needs; see `make_pool`."""
     rollout = run.settings.rollout
     targets = rollout.trainable_targets
-    episode = EpisodeSettings(
+    return EpisodeSettings(
         make_workflow=run.workflow_class,
         make_chat=make_chat,
         judge=run.judge,
@@ -73,10 +123,6 @@ def make_pool(
         untrained_model=rollout.untrained_model.model,
         gateway=gateway,
     )
-    limits = PoolSettings(
-        max_parallel=max_parallel, max_failed_fraction=rollout.max_failed_fraction
-    )
-    return RolloutPool(episode, limits, expect_callers=expect_callers)
 
 
 def _untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedChat:

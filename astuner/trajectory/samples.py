@@ -34,6 +34,8 @@ class TrainSample:
     """Oldest version of the weights that sampled a trained token."""
     task_id: str
     episode_id: str
+    sequence: int = 0
+    """Index among the sequences of the episode."""
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.mask) == len(self.logprobs):
@@ -65,7 +67,7 @@ def make_samples(
     for index in sorted(kept):
         value = values[index]
         assert value is not None
-        samples.append(_sample(episode, episode.sequences[index], value))
+        samples.append(_sample(episode, index, value))
     return samples, len(trained) - len(kept)
 
 
@@ -81,7 +83,8 @@ def _kept(episode: Episode, indices: Iterable[int]) -> list[int]:
     return sorted(ranks, key=lambda index: (ranks[index], index))
 
 
-def _sample(episode: Episode, sequence: Sequence, advantage: float) -> TrainSample:
+def _sample(episode: Episode, index: int, advantage: float) -> TrainSample:
+    sequence = episode.sequences[index]
     calls = [episode.calls[span.call] for span in sequence.spans if span.is_trained]
     temperatures = {call.temperature for call in calls}
     if len(temperatures) != 1:
@@ -97,4 +100,5 @@ def _sample(episode: Episode, sequence: Sequence, advantage: float) -> TrainSamp
         weight_version=min(call.completion.weight_version for call in calls),
         task_id=episode.task.task_id,
         episode_id=episode.episode_id,
+        sequence=index,
     )

@@ -14,17 +14,23 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
-from astuner.algorithm.penalty import overlong_penalty
-from astuner.backbone.assemble import make_gateway, make_pool, make_token_chat, read_tasks
-from astuner.backbone.health import Health, HealthSettings
-from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
-from astuner.backbone.local.batch import (
+from astuner.backbone.assemble import (
+    load_advantage,
+    load_own_function,
+    make_gateway,
+    make_pool,
+    make_token_chat,
+    read_tasks,
+)
+from astuner.backbone.batch import (
     PenaltyOf,
     is_useful,
+    length_penalty,
     make_batch,
     rollout_metrics,
 )
+from astuner.backbone.health import Health, HealthSettings
+from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.fit import place
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.model import load_policy
@@ -45,7 +51,6 @@ from astuner.backbone.validation import Validation, validate
 from astuner.config.source import flatten
 from astuner.console import duration, number, step_line
 from astuner.errors import AstunerError, BackboneError, ConfigError
-from astuner.imports import load_object
 from astuner.inference.gateway.gateway import Gateway
 from astuner.inference.routed_chat import REFERENCE
 from astuner.logview.record import episode_to_record
@@ -123,8 +128,7 @@ class _Loop:
         self._validation = validation[: config.data.max_validation_tasks]
         self._order = self._make_order(saved)
         self._num_steps = self._count_steps()
-        self._advantage = self._load_advantage()
-        self._max_response_tokens = config.data.max_response_length
+        self._advantage = load_advantage(run)
         self._console.say(
             f"tasks: {len(training)} for training, {len(self._validation)} for validation; "
             f"{self._num_steps} steps of {config.data.train_batch_size} tasks x "
@@ -176,7 +180,7 @@ class _Loop:
             loaded.policy.model,
             trainer_settings(
                 self._config,
-                policy_loss=self._own_function("policy_loss"),
+                policy_loss=load_own_function(self._run, "policy_loss"),
                 masters_in_host_memory=placement.masters_in_host_memory,
                 moments_in_host_memory=placement.moments_in_host_memory,
             ),
@@ -219,25 +223,6 @@ class _Loop:
                 )
             self._starting_weights = frozen_copy(self._policy.model)
         return self._starting_weights
-
-    def _load_advantage(self) -> AdvantageFunction:
-        function = self._own_function("adv_estimator")
-        if function is None:
-            return ADVANTAGES[self._config.trainer_common.algorithm.adv_estimator]
-        return lambda groups: checked_advantages(function, groups)
-
-    def _own_function(self, setting: str) -> Any:
-        """The user's function, where the setting names one by its path."""
-        value = getattr(self._config.trainer_common.algorithm, setting)
-        if "->" not in value:
-            return None
-        function = load_object(value, search_dirs=self._run.search_dirs)
-        if not callable(function):
-            raise ConfigError(
-                f"trainer_common.algorithm.{setting}: {value} is {type(function).__name__}, "
-                "expected a function"
-            )
-        return function
 
     def _load_reference(self, base: str) -> PreTrainedModel | None:
         """The weights that the run started from; None where no divergence is measured."""
@@ -394,33 +379,21 @@ class _Loop:
 
     def _penalty(self, groups: Sequence[Group]) -> PenaltyOf:
         """What the settings ask to be taken off an episode's rewards."""
-        algorithm, max_tokens = self._config.trainer_common.algorithm, self._max_response_tokens
+        algorithm = self._config.trainer_common.algorithm
+        for_length = length_penalty(algorithm, max_tokens=self._config.data.max_response_length)
+        if not algorithm.use_kl_in_reward:
+            return for_length
         max_sequences = self._config.rollout.multi_turn.max_sample_per_task
-        divergences: dict[str, float] = {}
-        if algorithm.use_kl_in_reward:
-            unweighted = [
-                sample
-                for group in groups
-                for episode in group.judged
-                for sample in make_samples(
-                    episode, advantage_of=lambda _: 0.0, max_sequences=max_sequences
-                )[0]
-            ]
-            divergences = self._trainer.reference_divergences(unweighted)
-
-        def penalty_of(episode: Episode) -> float:
-            penalty = divergences.get(episode.episode_id, 0.0)
-            if algorithm.overlong_buffer_length is None:
-                return penalty
-            is_cut = episode.context_overflow
-            return penalty + overlong_penalty(
-                max_tokens if is_cut else episode.num_sampled_tokens,
-                max_tokens=max_tokens,
-                buffer=algorithm.overlong_buffer_length,
-                factor=algorithm.overlong_penalty_factor,
-            )
-
-        return penalty_of
+        unweighted = [
+            sample
+            for group in groups
+            for episode in group.judged
+            for sample in make_samples(
+                episode, advantage_of=lambda _: 0.0, max_sequences=max_sequences
+            )[0]
+        ]
+        divergences = self._trainer.reference_divergences(unweighted)
+        return lambda episode: divergences.get(episode.episode_id, 0.0) + for_length(episode)
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""

@@ -79,7 +79,7 @@ class CheckpointKeeper:
         check_room(run.run_dir.checkpoints_dir, num_bytes)
 
     def take_over(self, saved: Saved) -> None:
-        """Keep on from here; the start that wrote it may have been killed before it dropped others."""
+        """Keep on from here; the start that wrote may have been killed before it dropped others."""
         self.latest = saved.folder
         self._drop_old_ones(saved.state)
 

@@ -10,6 +10,8 @@ from functools import partial
 
 from astuner.algorithm.advantage import AdvantageFunction, has_spread
 from astuner.algorithm.metrics import mean
+from astuner.algorithm.penalty import overlong_penalty
+from astuner.config.schema import AlgorithmSettings
 from astuner.trajectory import merge as trajectory
 from astuner.trajectory.episode import Contest, Episode, Group
 from astuner.trajectory.recorder import BreakKind
@@ -35,6 +37,23 @@ class Batch:
 
 def no_penalty(_episode: Episode) -> float:
     return 0.0
+
+
+def length_penalty(algorithm: AlgorithmSettings, *, max_tokens: int) -> PenaltyOf:
+    """What the settings take off for coming close to `max_tokens` sampled tokens."""
+    buffer = algorithm.overlong_buffer_length
+    if buffer is None:
+        return no_penalty
+
+    def penalty_of(episode: Episode) -> float:
+        return overlong_penalty(
+            max_tokens if episode.context_overflow else episode.num_sampled_tokens,
+            max_tokens=max_tokens,
+            buffer=buffer,
+            factor=algorithm.overlong_penalty_factor,
+        )
+
+    return penalty_of
 
 
 def is_useful(group: Group) -> bool:
