@@ -4,7 +4,6 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 """
 
 import asyncio
-import inspect
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -17,13 +16,12 @@ from rich.console import Console
 
 from astuner import log
 from astuner.backbone.run import Backbone, Run, RunResult
+from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
 from astuner.errors import BackboneError, ConfigError
-from astuner.function_workflow import judge_class_of, workflow_class_of
-from astuner.imports import load_class, load_object, make_object, module_folders
-from astuner.rollout.episode import Judge
+from astuner.imports import module_folders
 from astuner.rollout.targets import check_not_empty
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
@@ -54,11 +52,13 @@ def launch(
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
-    workflow_class = workflow_class or load_workflow(loaded, search_dirs)
+    workflow_class = workflow_class or load_workflow(
+        loaded.settings, search_dirs, where=str(loaded.conf_file)
+    )
     if loaded.settings.rollout.trainable_targets is None:
         targets = workflow_class.model_fields["trainable_targets"].default
         check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
-    judge = make_judge(loaded, search_dirs, judge_class)
+    judge = make_judge(loaded.settings, loaded.config, search_dirs, judge_class)
     if resume and loaded.settings.backbone != "local":
         raise ConfigError(
             f"--resume: the backbone {loaded.settings.backbone} has nothing to resume; "
@@ -80,6 +80,7 @@ def launch(
             settings=loaded.settings,
             config=loaded.config,
             run_dir=run_dir,
+            explicit_keys=loaded.explicit_keys,
             search_dirs=search_dirs,
             workflow_class=workflow_class,
             judge=judge,
@@ -214,44 +215,3 @@ def _make_debug() -> Backbone:
     from astuner.backbone.debug import DebugBackbone
 
     return DebugBackbone()
-
-
-def load_workflow(loaded: LoadedConfig, search_dirs: tuple[Path, ...]) -> type[Workflow]:
-    """Import the workflow class or function.
-
-    Raises ConfigError with what its module does contain.
-    """
-    path = loaded.settings.rollout.agentscope_workflow
-    if path is None:
-        raise ConfigError(
-            f"{loaded.conf_file}: rollout.agentscope_workflow is not set; "
-            "name your workflow class, for example my_agent.my_agent->MyWorkflow"
-        )
-    found = load_object(path, search_dirs=search_dirs)
-    if inspect.isfunction(found):
-        return workflow_class_of(found, where=repr(path))
-    return load_class(path, base=Workflow, search_dirs=search_dirs)
-
-
-def make_judge(
-    loaded: LoadedConfig,
-    search_dirs: tuple[Path, ...],
-    judge_class: type[BaseJudge] | None = None,
-) -> Judge | None:
-    """Make the configured judge; None when no judge is named.
-
-    `judge_class` stands in for the path of the settings. Raises ConfigError for a class or function
-    that cannot be imported or made.
-    """
-    path = loaded.settings.task_judge.judge_protocol
-    if path is None:
-        return None
-    made = judge_class or _load_judge(path, search_dirs)
-    return make_object(path, partial(made, loaded.config), search_dirs=search_dirs)
-
-
-def _load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[BaseJudge]:
-    found = load_object(path, search_dirs=search_dirs)
-    if inspect.isfunction(found):
-        return judge_class_of(found, where=repr(path))
-    return load_class(path, base=BaseJudge, search_dirs=search_dirs)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from astuner.backbone.run import Run
+from astuner.config.source import flatten
 from astuner.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,26 @@ class LoggedRun:
     """The run directory."""
     config: Mapping[str, Any]
     """Flat, without secrets."""
+
+
+@contextmanager
+def metrics_log(run: Run) -> Iterator[Callable[[Mapping[str, float | None]], None]]:
+    """What takes the metrics of a step and shows them where trainer_common.logger says.
+
+    Raises ConfigError where a library that it needs is missing.
+    """
+    logger = run.settings.trainer_common.logger
+    names = [logger] if isinstance(logger, str) else logger
+    loggers = {name: LOGGERS[name] for name in names if name in LOGGERS}
+    check_installed(loggers)
+    logged = LoggedRun(
+        project=run.settings.project_name,
+        name=f"{run.run_dir.root.parent.name}-{run.run_dir.root.name}",
+        folder=run.run_dir.root,
+        config=without_secrets(flatten(run.settings.model_dump(mode="json"))),
+    )
+    with logging_to(loggers, logged) as log:
+        yield log
 
 
 class Logger(Protocol):

@@ -27,6 +27,8 @@ class Run:
     judge: Judge | None
     """None when every workflow returns its reward."""
     console: RunConsole
+    explicit_keys: frozenset[str] = frozenset()
+    """Dotted keys, with their section, that the user set."""
     is_resumed: bool = False
     """Whether to go on from the newest checkpoint in `run_dir`."""
 

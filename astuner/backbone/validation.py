@@ -25,9 +25,35 @@ class Validation:
     seconds: float
 
     @classmethod
+    def of(cls, episodes: Sequence[Episode], *, step: int, seconds: float) -> Self:
+        """Raises BackboneError when none of them has a verdict."""
+        verdicts = [episode.verdict for episode in episodes if episode.verdict]
+        if not verdicts:
+            raise BackboneError(
+                f"validation after step {step}: all {len(episodes)} episodes failed; "
+                f"{commonest_failure(episodes)}"
+            )
+        return cls(
+            step=step,
+            num_failed=len(episodes) - len(verdicts),
+            success=success_rate(sum(verdict.is_success for verdict in verdicts), len(verdicts)),
+            reward_mean=mean([verdict.reward for verdict in verdicts]),
+            tokens_mean=mean([episode.num_sampled_tokens for episode in episodes]),
+            seconds=seconds,
+        )
+
+    @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """From what `dataclasses.asdict` made of one."""
         return cls(**{**record, "success": SuccessRate(**record["success"])})
+
+    def line(self) -> str:
+        """For a person."""
+        return (
+            f"validation after step {self.step}: success {self.success.rate:.3f} "
+            f"[{self.success.low:.3f}, {self.success.high:.3f}]  "
+            f"reward {self.reward_mean:.3f}  {self.tokens_mean:.0f} tokens an episode"
+        )
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -56,17 +82,4 @@ async def validate(
         tasks, num_repeat=num_repeat, step=step, is_validation=True, on_episode=on_episode
     )
     episodes = [episode for group in groups for episode in group.episodes]
-    verdicts = [episode.verdict for episode in episodes if episode.verdict]
-    if not verdicts:
-        raise BackboneError(
-            f"validation after step {step}: all {len(episodes)} episodes failed; "
-            f"{commonest_failure(episodes)}"
-        )
-    return Validation(
-        step=step,
-        num_failed=len(episodes) - len(verdicts),
-        success=success_rate(sum(verdict.is_success for verdict in verdicts), len(verdicts)),
-        reward_mean=mean([verdict.reward for verdict in verdicts]),
-        tokens_mean=mean([episode.num_sampled_tokens for episode in episodes]),
-        seconds=time.monotonic() - started,
-    )
+    return Validation.of(episodes, step=step, seconds=time.monotonic() - started)

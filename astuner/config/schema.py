@@ -475,6 +475,10 @@ class TrainerSettings(Section):
     ulysses_sequence_parallel_size: PositiveInt = Field(description="GPUs that share a sequence.")
     fsdp_config: FsdpSettings
     checkpoint_base_dir: str = Field(description="Folder of a clustered backbone's checkpoints.")
+    phase_timeout_seconds: PositiveFloat = Field(
+        description="A clustered run ends when a phase, such as loading the model or an update, "
+        "gives no sign of life for so long."
+    )
     save_trajectory_as_json_file: bool = Field(description="Accepted from newer files.")
 
 

@@ -38,6 +38,7 @@ _CLUSTER = (
     "astuner.trainer_common.trinity_only__n_vllm_engine",
     "astuner.trainer_common.ulysses_sequence_parallel_size",
     "astuner.trainer_common.checkpoint_base_dir",
+    "astuner.trainer_common.phase_timeout_seconds",
 )
 _DEBUG = "astuner.debug.*"
 _UNUSED_WITH_SERVER = (

@@ -67,7 +67,7 @@ class RolloutPool:
             for attempt in range(num_repeat)
         ]
         slots = asyncio.Semaphore(self._settings.max_parallel)
-        failures = _FailureLimit(len(plans), self._settings.max_failed_fraction)
+        failures = FailureLimit(len(plans), self._settings.max_failed_fraction)
         num_unfinished = len(plans)
 
         async def run_one(plan: WorkflowTask) -> Episode:
@@ -117,8 +117,8 @@ async def _gather(work: Sequence) -> list[Episode]:
         raise
 
 
-class _FailureLimit:
-    """Counts failed episodes of one batch."""
+class FailureLimit:
+    """Counts failed episodes of one batch. `count` raises BackboneError once they are too many."""
 
     def __init__(self, num_episodes: int, max_failed_fraction: float) -> None:
         self._num_episodes = num_episodes

@@ -39,16 +39,9 @@ from astuner.backbone.local.run_state import RunState
 from astuner.backbone.local.serve import find_model, load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.trainer import PolicyTrainer
-from astuner.backbone.loggers import (
-    LOGGERS,
-    LoggedRun,
-    check_installed,
-    logging_to,
-    without_secrets,
-)
+from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.validation import Validation, validate
-from astuner.config.source import flatten
 from astuner.console import duration, number, step_line
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.inference.gateway.gateway import Gateway
@@ -68,11 +61,7 @@ class LocalBackbone:
     """Tunes a model on this machine."""
 
     async def run(self, run: Run) -> RunResult:
-        logger = run.settings.trainer_common.logger
-        names = [logger] if isinstance(logger, str) else logger
-        loggers = {name: LOGGERS[name] for name in names if name in LOGGERS}
-        check_installed(loggers)
-        with logging_to(loggers, _logged_run(run)) as log:
+        with metrics_log(run) as log:
             async with make_gateway(run) as gateway:
                 return await self._run(run, log, gateway)
 
@@ -418,11 +407,7 @@ class _Loop:
             )
         self._validations.append(result)
         self.metrics |= result.metrics()
-        self._console.say(
-            f"validation after step {self._state.step}: success {result.success.rate:.3f} "
-            f"[{result.success.low:.3f}, {result.success.high:.3f}]  "
-            f"reward {result.reward_mean:.3f}  {result.tokens_mean:.0f} tokens an episode"
-        )
+        self._console.say(result.line())
 
     def _episode_writer(
         self, kind: EpisodeKind, step: int, total: int
@@ -484,15 +469,6 @@ class _Loop:
         self._console.say(f"run directory  {self._run.run_dir.root}")
         if self.keeper.latest is not None:
             self._console.say(f"checkpoint     {self.keeper.latest}")
-
-
-def _logged_run(run: Run) -> LoggedRun:
-    return LoggedRun(
-        project=run.settings.project_name,
-        name=f"{run.run_dir.root.parent.name}-{run.run_dir.root.name}",
-        folder=run.run_dir.root,
-        config=without_secrets(flatten(run.settings.model_dump(mode="json"))),
-    )
 
 
 def _what_is_trained(model: PreTrainedModel) -> str:

@@ -1,0 +1,1 @@
+"""What the backbones on a Ray cluster share."""

@@ -1,0 +1,99 @@
+"""Runs episodes in a worker process of the cluster, against the engine that serves it there.
+
+One for each process: it has the workflow, the judge, a gateway and the bound on episodes at once.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from astuner.backbone.assemble import make_episode_settings, make_gateway, make_token_chat
+from astuner.backbone.cluster.hub import TargetNote
+from astuner.backbone.run import Run
+from astuner.errors import AstunerError, ConfigError
+from astuner.inference.engine import Engine
+from astuner.inference.request import Chat
+from astuner.inference.template import ChatTemplate
+from astuner.logview.record import episode_to_record
+from astuner.rollout.episode import run_episode
+from astuner.rollout.targets import TargetWatch
+from astuner.trajectory.episode import Episode
+from astuner.trajectory.recorder import Agent, Recorder
+from astuner.types import Task, WorkflowTask
+
+
+class EpisodeRunner:
+    """Runs the episodes that an engine's own loop asks for, and brings them to the hub."""
+
+    def __init__(
+        self, run: Run, hub: Any, engine: Engine, template: ChatTemplate, *, num_processes: int
+    ) -> None:
+        """`num_processes` run episodes at the same time and share rollout.max_env_worker."""
+        rollout = run.settings.rollout
+        self._hub = hub
+        self._gateway = make_gateway(run)
+        self._targets = _TargetNotes()
+        settings = make_episode_settings(
+            run,
+            make_token_chat(run, engine, template),
+            self._gateway,
+            timeout_seconds=rollout.episode_timeout_seconds,
+            make_reference_chat=_no_reference,
+        )
+        self._settings = replace(settings, target_watch=self._targets)
+        self._slots = asyncio.Semaphore(math.ceil(rollout.max_env_worker / num_processes))
+
+    async def start(self) -> None:
+        """Once, in the event loop of the episodes; the gateway then lives as long as the process."""
+        await self._gateway.__aenter__()
+
+    async def run(
+        self, task: Task, *, group: str, step: int, attempt: int, is_validation: bool
+    ) -> Episode:
+        """Run one episode; it may have failed. `group` names its task in its step.
+
+        Raises AstunerError where the whole run has to end; the hub knows it then.
+        """
+        kind = "validation" if is_validation else "step"
+        plan = WorkflowTask(
+            task=task,
+            episode_id=f"{kind}{step}-{group[:8]}-{attempt}",
+            step=step,
+            attempt=attempt,
+            is_validation=is_validation,
+        )
+        try:
+            async with self._slots:
+                episode = await run_episode(plan, self._settings)
+        except AstunerError as error:
+            await self._hub.fail.remote(error)
+            raise
+        record = json.dumps(episode_to_record(episode))
+        await self._hub.add_episode.remote(record, group=group, targets=self._targets.take())
+        return episode
+
+
+class _TargetNotes(TargetWatch):
+    """Only takes notes: whether the targets exist, the hub sees from the episodes of all workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._notes: list[TargetNote] = []
+
+    def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
+        self._notes.append((None if targets is None else tuple(targets), tuple(agents)))
+
+    def take(self) -> list[TargetNote]:
+        notes, self._notes = self._notes, []
+        return notes
+
+
+def _no_reference(_recorder: Recorder, _task: WorkflowTask) -> Chat:
+    raise ConfigError(
+        "debug_model 'reference', the frozen starting weights, is served by the backbones local "
+        "and debug only: this cluster holds no second model. Serve it yourself, and name it by "
+        "rollout.untrained_model.base_url and rollout.untrained_model.model"
+    )

@@ -1,0 +1,320 @@
+"""Where the processes of a clustered run meet: workers, the engine's trainer and the command.
+
+Workers bring finished episodes, the trainer asks which samples of a step to train on, with which
+advantages, and says what it does; the command reads the news and writes the run directory. Knows no
+Ray and no engine: `remote.py` makes an actor of it.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from astuner.backbone.assemble import load_advantage
+from astuner.backbone.batch import is_useful, length_penalty, make_batch, rollout_metrics
+from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.validation import Validation
+from astuner.errors import AstunerError, BackboneError
+from astuner.logview.record import episode_from_record
+from astuner.rollout.pool import FailureLimit
+from astuner.rollout.targets import TargetWatch
+from astuner.trajectory.episode import Episode, Group
+from astuner.trajectory.recorder import Agent
+from astuner.types import Task
+
+Metrics = Mapping[str, float | None]
+TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
+"""The targets that an episode was to train, None for all, and the agents that it had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSample:
+    """A sample to train on."""
+
+    group: str
+    """The name that the worker gave the episodes of its task."""
+    attempt: int
+    sequence: int
+    """Index among the trained sequences of the episode."""
+    advantage: float
+    weight: float
+    """Share of the sample in its unit: 1, or one part of its episode's sequences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a step trains on."""
+
+    samples: tuple[PlannedSample, ...]
+    num_missing: int
+    """Groups that are to be rolled out further before the step trains; then it is planned again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedState:
+    """A checkpoint of the engine's own, with what proves an export of it."""
+
+    step: int
+    weights: str
+    """Folder of the weights in Hugging Face format."""
+    probes: tuple["Probe", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Tokens and what the policy thinks of them at the time of saving."""
+
+    ids: tuple[int, ...]
+    """[T]"""
+    first: int
+    """Index of the first token that has a log-probability here."""
+    logprobs: tuple[float, ...]
+    """[T - first] natural log at `temperature`."""
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What the run is busy with."""
+
+    name: str
+    step: int | None
+    silent_seconds: float
+    """Since it began, or since the last sign of life."""
+    done: int = 0
+    total: int | None = None
+    """Episodes, in phases that have them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why the run has to end."""
+
+    error: AstunerError
+
+
+@dataclass(slots=True, kw_only=True)
+class News:
+    """What happened since the news were read last."""
+
+    phase: Phase
+    begun: list[tuple[str, int | None]] = field(default_factory=list)
+    """Names and steps of the phases that began."""
+    episodes: list[tuple[int, bool, str]] = field(default_factory=list)
+    """Step, whether of a validation, and the record as a JSON line."""
+    steps: list[dict[str, float | None]] = field(default_factory=list)
+    """Metrics of finished steps."""
+    validations: list[Validation] = field(default_factory=list)
+    saved: list[SavedState] = field(default_factory=list)
+    failure: Failure | None = None
+
+
+class Hub:
+    """The state of one clustered run. Its methods are called one at a time."""
+
+    def __init__(self, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]]) -> None:
+        """`tasks` are those of "train" and "validation"."""
+        self._worker_run = worker_run
+        self._tasks = tasks
+        settings = worker_run.settings
+        self._size = settings.data.train_batch_size
+        self._num_repeat = settings.rollout.num_repeat
+        self._run = worker_run.open()
+        self._advantage = load_advantage(self._run)
+        self._groups: defaultdict[int, dict[str, list[Episode]]] = defaultdict(dict)
+        self._validation: defaultdict[int, list[Episode]] = defaultdict(list)
+        self._failed: dict[int, FailureLimit] = {}
+        self._targets = TargetWatch()
+        self._refills: defaultdict[int, int] = defaultdict(int)
+        self._batches: dict[int, dict[str, float | None]] = {}
+        self._is_stop_requested = False
+        now = time.monotonic()
+        self._began, self._last_sign = now, now
+        self._news = News(phase=Phase(name="starting", step=None, silent_seconds=0.0))
+
+    # What workers bring.
+
+    def worker_run(self) -> WorkerRun:
+        return self._worker_run
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return self._tasks[split]
+
+    def add_episode(
+        self, record: str, *, group: str, targets: Sequence[TargetNote] = ()
+    ) -> None:
+        """Take a finished episode, as one JSON line; `group` names its task in its step.
+
+        `targets` are the notes of its worker since the last episode.
+        """
+        self._note_targets(targets)
+        episode = episode_from_record(json.loads(record))
+        self._news.episodes.append((episode.step, episode.is_validation, record))
+        self._sign(done=1)
+        if episode.is_validation:
+            self._validation[episode.step].append(episode)
+            return
+        self._groups[episode.step].setdefault(group, []).append(episode)
+        expected, settings = self._size * self._num_repeat, self._worker_run.settings
+        limit = self._failed.setdefault(
+            episode.step, FailureLimit(expected, settings.rollout.max_failed_fraction)
+        )
+        try:
+            limit.count(episode)
+        except BackboneError as error:
+            self.fail(error)
+
+    def fail(self, error: AstunerError) -> None:
+        """End the run; the first reason counts."""
+        self._news.failure = self._news.failure or Failure(error=error)
+
+    # What the trainer does.
+
+    def enter(self, name: str, *, step: int | None = None, total: int | None = None) -> None:
+        """Begin a phase; `total` episodes are awaited in it."""
+        self._began = self._last_sign = time.monotonic()
+        self._news.phase = Phase(name=name, step=step, silent_seconds=0.0, total=total)
+        self._news.begun.append((name, step))
+
+    def plan(self, step: int) -> Plan:
+        """What the step trains on, from the episodes that it has by now."""
+        groups = self._finished_groups(step)
+        self._finish_first_batch()
+        settings = self._worker_run.settings
+        algorithm = settings.trainer_common.algorithm
+        missing = max(0, self._size - sum(map(is_useful, groups)))
+        if missing and self._refills[step] < algorithm.dynamic_sampling_max_batches:
+            return self._refill(step, missing)
+        chosen = sorted(groups, key=is_useful, reverse=True)[: self._size]
+        batch = make_batch(
+            chosen,
+            advantage=self._advantage,
+            max_sequences=settings.rollout.multi_turn.max_sample_per_task,
+            penalty_of=length_penalty(algorithm, max_tokens=settings.data.max_response_length),
+        )
+        if not batch.samples:
+            return self._nothing_to_train(step)
+        self._batches[step] = {
+            **rollout_metrics(groups, seconds=time.monotonic() - self._began),
+            "rollout/flat_groups": batch.num_flat_groups,
+            "rollout/small_groups": batch.num_small_groups,
+            "rollout/refills": self._refills[step],
+            "trajectory/dropped_sequences": batch.num_dropped_sequences,
+        }
+        samples = tuple(self._planned(batch.samples, self._groups.pop(step)))
+        return Plan(samples=samples, num_missing=0)
+
+    def finish_step(self, step: int, metrics: Metrics) -> None:
+        """Take the metrics of a step that is trained."""
+        self._news.steps.append({"step": step, **self._batches.pop(step, {}), **metrics})
+        self._failed.pop(step, None)
+        self._refills.pop(step, None)
+
+    def finish_validation(self, step: int) -> None:
+        """All episodes of the validation after `step` are in."""
+        episodes = self._validation.pop(step, [])
+        try:
+            seconds = time.monotonic() - self._began
+            self._news.validations.append(Validation.of(episodes, step=step, seconds=seconds))
+        except BackboneError as error:
+            self.fail(error)
+
+    def saved(self, state: SavedState) -> None:
+        self._news.saved.append(state)
+
+    def is_stop_requested(self) -> bool:
+        """Whether to save and end after this step."""
+        self._sign()
+        return self._is_stop_requested
+
+    # What the command reads.
+
+    def request_stop(self) -> None:
+        self._is_stop_requested = True
+
+    def news(self) -> News:
+        """Everything since the last call."""
+        phase = self._news.phase
+        silent = time.monotonic() - self._last_sign
+        told = self._news
+        told.phase = Phase(
+            name=phase.name,
+            step=phase.step,
+            silent_seconds=silent,
+            done=phase.done,
+            total=phase.total,
+        )
+        self._news = News(phase=told.phase)
+        return told
+
+    def _sign(self, *, done: int = 0) -> None:
+        phase = self._news.phase
+        self._last_sign = time.monotonic()
+        self._news.phase = Phase(
+            name=phase.name,
+            step=phase.step,
+            silent_seconds=0.0,
+            done=phase.done + done,
+            total=phase.total,
+        )
+
+    def _finished_groups(self, step: int) -> list[Group]:
+        return [
+            Group(task=episodes[0].task, episodes=tuple(sorted(episodes, key=_attempt)))
+            for episodes in self._groups[step].values()
+        ]
+
+    def _note_targets(self, notes: Sequence[TargetNote]) -> None:
+        try:
+            for targets, agents in notes:
+                self._targets.note(targets, agents)
+        except AstunerError as error:
+            self.fail(error)
+
+    def _finish_first_batch(self) -> None:
+        try:
+            self._targets.finish_batch()
+        except AstunerError as error:
+            self.fail(error)
+
+    def _refill(self, step: int, num_groups: int) -> Plan:
+        self._refills[step] += 1
+        return Plan(samples=(), num_missing=num_groups)
+
+    def _nothing_to_train(self, step: int) -> Plan:
+        """Engines cannot train on nothing: roll out another batch, for so long as `local` would."""
+        most = self._worker_run.settings.trainer_common.detectors.no_spread_steps
+        if self._refills[step] >= most:
+            self.fail(
+                BackboneError(
+                    f"step {step}: none of {len(self._groups[step])} groups had two different "
+                    "rewards, so there is nothing to learn from. Check the judge, raise "
+                    "rollout.num_repeat, or take easier tasks"
+                )
+            )
+            return Plan(samples=(), num_missing=0)
+        return self._refill(step, self._size)
+
+    def _planned(self, samples: Sequence[Any], groups: Mapping[str, Sequence[Episode]]) -> Any:
+        homes = {e.episode_id: (name, e) for name, group in groups.items() for e in group}
+        common = self._worker_run.settings.trainer_common.algorithm
+        sizes: defaultdict[str, int] = defaultdict(int)
+        for sample in samples:
+            sizes[sample.episode_id] += 1
+        is_shared = common.loss_unit == "episode" and common.loss_agg_mode != "token-mean"
+        for sample in samples:
+            group, episode = homes[sample.episode_id]
+            trained = [i for i, s in enumerate(episode.sequences) if s.num_trained]
+            yield PlannedSample(
+                group=group,
+                attempt=episode.attempt,
+                sequence=trained.index(sample.sequence),
+                advantage=sample.advantage,
+                weight=1.0 / sizes[sample.episode_id] if is_shared else 1.0,
+            )
+
+
+def _attempt(episode: Episode) -> int:
+    return episode.attempt

@@ -1,0 +1,42 @@
+"""The hub as a Ray actor: started by the command, found by name in every other process."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+
+from astuner.backbone.cluster.hub import Hub
+from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.errors import BackboneError
+from astuner.types import Task
+
+HUB_VARIABLE = "ASTUNER_HUB"
+"""Environment variable of all processes of the run: the name of its hub."""
+
+
+def hub_name(worker_run: WorkerRun) -> str:
+    """One for each start; the run directory tells runs of one cluster apart."""
+    folder = worker_run.run_dir
+    return f"astuner-{folder.parent.name}-{folder.name}-{os.getpid()}"
+
+
+def start_hub(
+    name: str, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]], *, namespace: str | None
+) -> Any:
+    """The actor, ready. It ends with the command, or when its handle is killed."""
+    actor = ray.remote(num_cpus=0, max_restarts=0)(Hub)
+    hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
+    ray.get(hub.is_stop_requested.remote())
+    return hub
+
+
+def find_hub() -> Any:
+    """The hub of this process's run. Raises BackboneError outside of a run."""
+    name = os.environ.get(HUB_VARIABLE)
+    if not name:
+        raise BackboneError(
+            f"{HUB_VARIABLE} is not set; this code runs inside of a run that astuner started"
+        )
+    name, _, namespace = name.partition("@")
+    return ray.get_actor(name, namespace=namespace or None)

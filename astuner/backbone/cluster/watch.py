@@ -1,0 +1,204 @@
+"""What the command does while a cluster works: reads the hub's news, writes them down, shows them,
+and ends a run that is silent for too long or has stopped to learn."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from astuner.backbone.cluster.hub import News, Phase, SavedState
+from astuner.backbone.health import Health, HealthSettings
+from astuner.backbone.run import Run
+from astuner.console import duration, number, step_line
+from astuner.errors import BackboneError
+from astuner.run_dir import append_json_line, append_json_lines
+
+LogMetrics = Callable[[Mapping[str, float | None]], None]
+
+_INTERVAL_SECONDS = 0.5
+_SLACK_SECONDS = 60.0
+"""Beyond the time limits of an episode: for the engine's queue and the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long a phase may give no sign of life, in seconds."""
+
+    phase: float
+    rollout: float
+    """Of phases that wait for episodes: each of these is bounded itself."""
+
+    @classmethod
+    def of(cls, run: Run) -> "Deadlines":
+        settings = run.settings
+        episode = (
+            settings.rollout.episode_timeout_seconds + settings.task_judge.judge_timeout_seconds
+        )
+        return cls(
+            phase=settings.trainer_common.phase_timeout_seconds, rollout=episode + _SLACK_SECONDS
+        )
+
+    def seconds(self, phase: Phase) -> float:
+        if phase.total is None:
+            return self.phase
+        return max(self.rollout, self.phase) if phase.done == 0 else self.rollout
+
+
+class Watch:
+    """Follows one run to its end. Owns what is written into the run directory meanwhile."""
+
+    def __init__(
+        self,
+        run: Run,
+        hub: Any,
+        *,
+        log: LogMetrics,
+        num_steps: int | None,
+        export: Callable[[SavedState], str],
+        describe_silence: Callable[[], str],
+        first_step: int = 0,
+    ) -> None:
+        """`export` makes a checkpoint of a saved state and returns a line about it;
+        `describe_silence` tells who has not answered and what their logs say last."""
+        self._run, self._hub, self._log, self._num_steps = run, hub, log, num_steps
+        self._export, self._describe_silence = export, describe_silence
+        self._deadlines = Deadlines.of(run)
+        detectors = run.settings.trainer_common.detectors.model_dump(exclude={"memory"})
+        self._health = Health(HealthSettings(**detectors), {})
+        self._validated: dict[int, dict[str, float | None]] = {}
+        self._step_seconds: list[float] = []
+        self._started = time.monotonic()
+        self._phase: tuple[str, float] | None = None
+        self._seconds: dict[str, float] = {}
+        self.metrics: dict[str, float | None] = {}
+        self.last_step = first_step
+        self._is_stop_wanted = False
+
+    async def follow(self, engine: Future[Any]) -> None:
+        """Until the engine ends. Raises BackboneError when it has to be given up, and what it
+        raised itself."""
+        is_told = False
+        while not engine.done():
+            if self._is_stop_wanted and not is_told:
+                is_told = True
+                await self._hub.request_stop.remote()
+            await self._read()
+            await asyncio.sleep(_INTERVAL_SECONDS)
+        await self._read()
+        engine.result()
+        self._end_phase()
+
+    def stop(self) -> None:
+        """Have the trainer save and end after the step that it is at."""
+        self._is_stop_wanted = True
+
+    async def _read(self) -> None:
+        news: News = await self._hub.news.remote()
+        for name, step in news.begun:
+            self._begin(name, step)
+        self._write_episodes(news.episodes)
+        for validation in news.validations:
+            self._run.console.say(validation.line())
+            self._take_validation(validation.step, validation.metrics())
+        for metrics in news.steps:
+            self._take_step(metrics)
+        for saved in news.saved:
+            self._run.console.say(await asyncio.to_thread(self._export, saved))
+        if news.failure is not None:
+            raise news.failure.error
+        self._show(news.phase)
+        limit = self._deadlines.seconds(news.phase)
+        if news.phase.silent_seconds > limit:
+            raise BackboneError(
+                f"{_named(news.phase.name, news.phase.step)}: no sign of life for "
+                f"{duration(news.phase.silent_seconds)} (limit {duration(limit)}; "
+                "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds). "
+                + self._describe_silence()
+            )
+
+    def _begin(self, name: str, step: int | None) -> None:
+        self._end_phase()
+        self._phase = (name, time.monotonic())
+        self._run.console.phase(_named(name, step))
+        if step is None or not self._step_seconds:
+            self._run.console.say(f"{duration(time.monotonic() - self._started)}  {_named(name, step)}")
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            name, began = self._phase
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
+        self._phase = None
+
+    def _show(self, phase: Phase) -> None:
+        if phase.total is not None:
+            self._run.console.advance(phase.done, phase.total, "episodes")
+
+    def _write_episodes(self, episodes: Sequence[tuple[int, bool, str]]) -> None:
+        files: dict[Any, list[dict[str, Any]]] = {}
+        for step, is_validation, record in episodes:
+            path = self._run.run_dir.episodes_file(step, "validation" if is_validation else "train")
+            files.setdefault(path, []).append(json.loads(record))
+        for path, records in files.items():
+            append_json_lines(path, records)
+
+    def _take_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """A validation before the first step has a line of its own, later ones that of their step."""
+        if step <= self.last_step and self.last_step == 0:
+            self._write({"step": step, **metrics})
+        else:
+            self._validated[step] = dict(metrics)
+
+    def _take_step(self, metrics: dict[str, float | None]) -> None:
+        step = int(metrics["step"] or 0)
+        self._write({**metrics, **self._validated.pop(step, {})})
+        self.last_step = step
+        seconds = metrics.get("step/seconds")
+        self._step_seconds.append(seconds or 0.0)
+        recent = self._step_seconds[-5:]
+        of = self._num_steps
+        left = None if of is None else (of - step) * sum(recent) / len(recent)
+        self._run.console.say(step_line(step, of, metrics, duration(left)))
+        self._run.console.status(f"reward {number(metrics['reward/mean'], 3)} in step {step}")
+        self._check_health()
+
+    def _write(self, metrics: dict[str, float | None]) -> None:
+        self.metrics = metrics
+        append_json_line(self._run.run_dir.metrics_file, metrics)
+        self._log(metrics)
+
+    def _check_health(self) -> None:
+        for finding in self._health.check(self.metrics):
+            if finding.stops:
+                good = self._run.run_dir.latest_checkpoint()
+                raise BackboneError(
+                    f"{finding.message}. The last good checkpoint is {good or 'none yet'}"
+                )
+            self._run.console.say(f"warning: {finding.message}")
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """By phase, of those that ended."""
+        return self._seconds
+
+
+def _named(name: str, step: int | None) -> str:
+    return name if step is None else f"step {step}: {name}"
+
+
+async def follow_to_end(watch: Watch, engine: Future[Any]) -> None:
+    """Follow; the first cancellation asks the trainer to stop, a second one is obeyed at once."""
+    following = asyncio.ensure_future(watch.follow(engine))
+    task, is_asked = asyncio.current_task(), False
+    while True:
+        try:
+            return await asyncio.shield(following)
+        except asyncio.CancelledError:
+            if is_asked or following.cancelled() or task is None:
+                following.cancel()
+                raise
+            is_asked = True
+            task.uncancel()
+            watch.stop()

@@ -1,0 +1,73 @@
+"""A run as it travels to the processes of a cluster, and is made anew in each.
+
+Workflow and judge do not travel: each process imports them from the path in the settings.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from astuner.backbone.run import Run
+from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.config.schema import Settings
+from astuner.console import RunConsole
+from astuner.run_dir import RunDir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRun:
+    """What a worker needs to make its own `Run`; plain data that can be pickled."""
+
+    settings: Settings
+    config: dict[str, Any]
+    explicit_keys: frozenset[str]
+    run_dir: Path
+    """Absolute, on the machine of the command; workers write nothing there."""
+    search_dirs: tuple[Path, ...]
+    home: Path
+    """The current directory of the command, which Ray hands to each worker as its own."""
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        config = OmegaConf.to_container(run.config, resolve=True)
+        assert isinstance(config, dict)
+        return cls(
+            settings=run.settings,
+            config={str(key): value for key, value in config.items()},
+            explicit_keys=run.explicit_keys,
+            run_dir=run.run_dir.root.absolute(),
+            search_dirs=run.search_dirs,
+            home=Path.cwd(),
+        )
+
+    def open(self) -> Run:
+        """Make the run in this process.
+
+        Raises ConfigError for a workflow or judge that cannot be imported here.
+        """
+        config = OmegaConf.create(self.config, flags={"struct": True, "readonly": True})
+        search_dirs = self._local_dirs()
+        where = f"worker on {os.uname().nodename}"
+        return Run(
+            settings=self.settings,
+            config=config,
+            explicit_keys=self.explicit_keys,
+            run_dir=RunDir(root=self.run_dir),
+            search_dirs=search_dirs,
+            workflow_class=load_workflow(self.settings, search_dirs, where=where),
+            judge=make_judge(self.settings, config, search_dirs),
+            console=RunConsole(Console(stderr=True, highlight=False), is_live=False),
+        )
+
+    def _local_dirs(self) -> tuple[Path, ...]:
+        """The folders of user code here: below this worker's own directory, else as they were."""
+        here = Path.cwd()
+        own = (here / path.relative_to(self.home) for path in self.search_dirs if self._has(path))
+        return tuple(dict.fromkeys((*own, *self.search_dirs)))
+
+    def _has(self, path: Path) -> bool:
+        return path.is_relative_to(self.home)

@@ -1,0 +1,104 @@
+"""The agent loop of verl that runs one of our episodes. verl makes one object for each episode."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopBase,
+    AgentLoopMetrics,
+    AgentLoopOutput,
+)
+
+from astuner.backbone.cluster.episodes import EpisodeRunner
+from astuner.backbone.cluster.remote import find_hub
+from astuner.backbone.verl.engine import ServerEngine
+from astuner.backbone.verl.rows import Row, make_rows
+from astuner.errors import AstunerError
+from astuner.inference.template import ChatTemplate
+from astuner.trajectory.episode import Episode
+from astuner.types import Task
+
+LOOP_NAME = "astuner_episode"
+LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
+"""Names the class below, as verl wants it."""
+
+
+class EpisodeLoop(AgentLoopBase):
+    """Runs one episode and returns a row for each sequence that is to be trained."""
+
+    async def run(self, sampling_params: dict[str, Any], **fields: Any) -> list[AgentLoopOutput]:
+        """`fields` are those of the dataset, and which attempt at which prompt of the step it is.
+
+        A failed episode returns nothing, so verl leaves it out. `sampling_params` are verl's copy
+        of the run's own settings, which the episode has anyway.
+        """
+        runner = await _runner(self)
+        episode = await runner.run(
+            Task.model_validate_json(fields["task"]),
+            group=fields["uid"],
+            step=int(fields["global_steps"]),
+            attempt=int(fields["session_id"]),
+            is_validation=bool(fields["is_validation"]),
+        )
+        return [_output(episode, row) for row in make_rows(episode)]
+
+
+_runners: dict[int, asyncio.Task[EpisodeRunner]] = {}
+"""The runner of this process, by the event loop that it lives in."""
+
+
+async def _runner(loop: EpisodeLoop) -> EpisodeRunner:
+    """Made by the first episode; the others that begin with it wait."""
+    key = id(asyncio.get_running_loop())
+    if key not in _runners:
+        _runners[key] = asyncio.create_task(_make_runner(loop))
+    return await asyncio.shield(_runners[key])
+
+
+async def _make_runner(loop: EpisodeLoop) -> EpisodeRunner:
+    hub = find_hub()
+    try:
+        worker_run = await hub.worker_run.remote()
+        runner = EpisodeRunner(
+            worker_run.open(),
+            hub,
+            ServerEngine(loop.server_manager),
+            ChatTemplate(loop.tokenizer, extra_stop_ids=_end_ids(loop)),
+            num_processes=loop.rollout_config.agent.num_workers,
+        )
+        await runner.start()
+    except AstunerError as error:
+        await hub.fail.remote(error)
+        raise
+    return runner
+
+
+def _end_ids(loop: EpisodeLoop) -> list[int]:
+    """Tokens at which the model's own generation settings end a reply."""
+    path = loop.config.actor_rollout_ref.model.path
+    try:
+        ids = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:
+        ids = AutoConfig.from_pretrained(path).eos_token_id
+    return [ids] if isinstance(ids, int) else list(ids or ())
+
+
+def _output(episode: Episode, row: Row) -> AgentLoopOutput:
+    assert episode.verdict is not None
+    return AgentLoopOutput(
+        prompt_ids=row.prompt_ids,
+        response_ids=row.response_ids,
+        response_mask=row.response_mask,
+        response_logprobs=row.response_logprobs,
+        reward_score=episode.verdict.reward,
+        num_turns=len(episode.calls),
+        metrics=AgentLoopMetrics(generate_sequences=episode.engine_seconds),
+        extra_fields={
+            "episode_id": episode.episode_id,
+            "reward_extra_info": {"success": float(episode.verdict.is_success)},
+            "min_global_steps": row.min_version,
+            "max_global_steps": row.max_version,
+        },
+    )

@@ -1,0 +1,180 @@
+"""Lets the real verl 0.9.1 run without a GPU. Loaded into each of its processes by
+
+    VERL_PLATFORM=cpu VERL_USE_EXTERNAL_MODULES=tests.ray.verl_cpu
+
+through the places that verl has for it: a platform, engines for that device, and an inference
+server (`verl_cpu_server.py`). What only a GPU has answers with nothing.
+"""
+
+import importlib.abc
+import importlib.util
+import sys
+import types
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from verl.plugin.platform.platform_base import PlatformBase
+from verl.plugin.platform.platform_manager import PlatformRegistry
+
+SERVER = "hf_on_cpu"
+"""Name of the inference server in actor_rollout_ref.rollout.name."""
+_MEMORY_BYTES = 16 << 30
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+def _zero(*_args: Any, **_kwargs: Any) -> int:
+    return 0
+
+
+def _device_module() -> types.ModuleType:
+    """What verl asks of torch.cuda."""
+    module = types.ModuleType("torch_cpu_device")
+    cpu = torch.device("cpu")
+    answers: dict[str, Any] = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: cpu,
+        "mem_get_info": lambda *_: (_MEMORY_BYTES // 2, _MEMORY_BYTES),
+        "get_device_name": lambda *_: "cpu",
+        "get_device_properties": lambda *_: types.SimpleNamespace(
+            total_memory=_MEMORY_BYTES, name="cpu"
+        ),
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda state, *_: torch.set_rng_state(state),
+        "manual_seed": torch.manual_seed,
+        "manual_seed_all": torch.manual_seed,
+        "memory": types.SimpleNamespace(_set_allocator_settings=_nothing),
+    }
+    for name in ("set_device", "synchronize", "empty_cache", "ipc_collect"):
+        answers[name] = _nothing
+    answers["reset_peak_memory_stats"] = _nothing
+    for kind in ("allocated", "reserved"):
+        answers[f"memory_{kind}"] = answers[f"max_memory_{kind}"] = _zero
+    for name, answer in answers.items():
+        setattr(module, name, answer)
+    return module
+
+
+_DEVICE = _device_module()
+
+
+@PlatformRegistry.register(platform="cpu")
+class CpuPlatform(PlatformBase):
+    """A CPU that Ray counts as a GPU, since verl places its workers by GPUs."""
+
+    device_name = property(lambda self: "cpu")
+    vendor_name = property(lambda self: "cpu")
+    device_module = property(lambda self: _DEVICE)
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None: ...
+
+    def synchronize(self, device_index: int | None = None) -> None: ...
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None: ...
+
+    def empty_cache(self) -> None: ...
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
+        return None, None
+
+    def communication_backend_name(self) -> str:
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        return "CUDA_VISIBLE_DEVICES"
+
+    def nvtx_range(self, msg: str) -> nullcontext[None]:
+        return nullcontext()
+
+    def profiler_start(self) -> None: ...
+
+    def profiler_stop(self) -> None: ...
+
+    def ray_resource_name(self) -> str:
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
+
+    def is_ipc_supported(self) -> bool:
+        return False
+
+    def cudart(self) -> None:
+        return None
+
+
+def _init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
+    """verl asks for one group on CPU and one on the device; here that is twice the same."""
+    return _torch_init(
+        "gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs
+    )
+
+
+_torch_init = dist.init_process_group
+dist.init_process_group = _init_process_group
+# Weights that are offloaded are pinned, which a machine without an accelerator refuses.
+torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
+
+
+def _register_engines() -> None:
+    from verl.workers.engine import EngineRegistry
+    from verl.workers.engine.fsdp import transformer_impl
+    from verl.workers.rollout import base
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    register = EngineRegistry.register(
+        model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu"
+    )
+    register(transformer_impl.FSDPEngineWithLMHead)
+
+    def load() -> type:
+        from tests.ray.verl_cpu_server import Replica
+
+        return Replica
+
+    RolloutReplicaRegistry.register(SERVER, load)
+    base._ROLLOUT_REGISTRY[(SERVER, "async")] = "tests.ray.verl_cpu_server.ServerAdapter"
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Registers once verl's own modules are there: they import verl, which imports this file."""
+
+    modules = frozenset({"verl.workers.engine_workers", "verl.workers.rollout.llm_server"})
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname not in self.modules:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        assert spec is not None and spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: types.ModuleType) -> None:
+            execute(module)
+            _register_engines()
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _AfterImport())
