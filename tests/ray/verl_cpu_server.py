@@ -119,9 +119,7 @@ class Server:
     clear_kv_cache = release_kv_cache = resume_kv_cache = start_profile = stop_profile = nothing
 
 
-def _cut(
-    ids: list[int], logprobs: list[float], request: _Request
-) -> tuple[list[int], list[float]]:
+def _cut(ids: list[int], logprobs: list[float], request: _Request) -> tuple[list[int], list[float]]:
     """Up to the first stop token, and no more than was asked for."""
     ends = (i + 1 for i, token in enumerate(ids) if token in request.stop_ids)
     length = min(next(ends, len(ids)), request.max_tokens)

@@ -142,9 +142,7 @@ class Hub:
     def tasks(self, split: str) -> Sequence[Task]:
         return self._tasks[split]
 
-    def add_episode(
-        self, record: str, *, group: str, targets: Sequence[TargetNote] = ()
-    ) -> None:
+    def add_episode(self, record: str, *, group: str, targets: Sequence[TargetNote] = ()) -> None:
         """Take a finished episode, as one JSON line; `group` names its task in its step.
 
         `targets` are the notes of its worker since the last episode.
