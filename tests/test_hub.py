@@ -23,7 +23,7 @@ from tests.test_roles import SEER, TASK, WOLF, call_of, make_episode, make_group
 WORKFLOW = f"{Path(__file__).parent}/agents/duel.py->duel"
 
 
-def make_hub(**changed):
+def make_settings(**changed):
     """Two tasks a step, three episodes each; `changed` are settings, with `__` for a dot."""
     settings = {
         "model.path": "some/model",
@@ -33,7 +33,11 @@ def make_hub(**changed):
         "trainer_common.algorithm.adv_estimator": "dr_grpo",
         **{key.replace("__", "."): value for key, value in changed.items()},
     }
-    loaded = load_mapping({"astuner": nested(settings)}, name="test")
+    return {"astuner": nested(settings)}
+
+
+def make_hub(**changed):
+    loaded = load_mapping(make_settings(**changed), name="test")
     run = make_run(loaded, RunDir(root=Path("/nowhere")))
     return Hub(WorkerRun.of(run), {"train": [TASK], "validation": []})
 

@@ -147,7 +147,7 @@ class Watch:
             append_json_lines(path, records)
 
     def _take_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """A validation before the first step has a line of its own, later ones that of their step."""
+        """A validation before the first step has a line of its own, later ones their step's."""
         if step <= self.last_step and self.last_step == 0:
             self._write({"step": step, **metrics})
         else:

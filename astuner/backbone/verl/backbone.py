@@ -1,5 +1,8 @@
 """The backbone `verl`: starts verl's trainer on a Ray cluster and follows it to its end."""
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 import os
 import threading
 from concurrent.futures import Future

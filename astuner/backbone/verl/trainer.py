@@ -3,6 +3,9 @@
 Registered with verl by name; `runner.py` imports it where verl looks the name up.
 """
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 import math
 from typing import Any
 
