@@ -43,7 +43,7 @@ from tests.runs import make_run
 from tests.test_watch import HubHere
 
 GROUP = 8
-WORKFLOW = '''
+WORKFLOW = """
 from astuner import WorkflowOutput
 
 
@@ -54,7 +54,7 @@ async def ask(workflow_task, model_tuner):
 
 async def judge(workflow_task, workflow_output):
     return float(workflow_task.attempt % 2), True
-'''
+"""
 
 
 class Client:
@@ -70,7 +70,9 @@ class Client:
 
 
 def question(index: int) -> str:
-    return f"Ann has {index} apples and buys {index + 3} more every day for a week. How many has she?"
+    return (
+        f"Ann has {index} apples and buys {index + 3} more every day for a week. How many has she?"
+    )
 
 
 def verl_loop(config: Any, tokenizer: Any, client: Client) -> Callable[[int], Awaitable[Any]]:
