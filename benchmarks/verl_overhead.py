@@ -2,11 +2,11 @@
 
     python benchmarks/verl_overhead.py MODEL [--episodes 400] [--tokens 256]
 
-In the environment of `make .venv-verl`; needs no GPU and no Ray. Both loops run the same questions
-against the same servers' client, which answers at once with `--tokens` tokens, so that what is
-measured is the processor time of the loop itself: verl's renders the prompt and builds its row, ours
-runs a workflow with a judge, records the episode and hands it to the hub, which reads it again for
-the metrics and the advantages. MODEL is a folder with a tokenizer.
+In the environment of verl; needs no GPU and no Ray. Both loops run the same questions against the
+same servers' client, which answers at once with `--tokens` tokens, so that what is measured is the
+processor time of the loop itself. verl's renders the prompt and builds its row. Ours runs a
+workflow with a judge, records the episode and hands it to the hub, which reads it again for the
+metrics and the advantages. MODEL is a folder with a tokenizer.
 """
 
 import argparse

@@ -74,7 +74,7 @@ def default_folder(backbone: str) -> Path:
 def make_environment(
     backbone: str, *, path: Path | None, is_cpu: bool, say: Callable[[str], None]
 ) -> Path:
-    """Make a virtual environment with the backbone, its engine and this astuner; returns its folder.
+    """Make a virtual environment with the engine and this astuner; returns its folder.
 
     `path` is by default `default_folder`. Raises ConfigError for a folder that is something else,
     BackboneError where the installer fails.
