@@ -12,6 +12,8 @@ VENV := .venv
 VLLM_VENV := .venv-vllm
 AGENTSCOPE2_VENV := .venv-agentscope2
 FRAMEWORKS_VENV := .venv-frameworks
+VERL_VENV := .venv-verl-cpu
+TRINITY_VENV := .venv-trinity-cpu
 comma := ,
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -47,6 +49,14 @@ test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.
 test-frameworks: $(FRAMEWORKS_VENV)/made.stamp ## Tune every agent of docs/frameworks.md, on CPU
 	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py
 
+.PHONY: test-ray
+test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in an environment of its own
+	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray
+
+.PHONY: test-trinity
+test-trinity: $(TRINITY_VENV)/made.stamp ## Likewise with the real Trinity-RFT
+	HF_HUB_OFFLINE=1 $(TRINITY_VENV)/bin/python -m pytest -q -m trinity tests/ray
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check
@@ -64,7 +74,7 @@ types: $(VENV)/dev.stamp ## Check types
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
 	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) \
-		build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+		$(VERL_VENV) $(TRINITY_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -117,3 +127,17 @@ $(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
 		--constraint constraints-frameworks.txt --no-build-isolation \
 		--editable '.[local,frameworks]'
 	@touch $@
+
+# As users make them, plus what the tests need.
+define setup
+	@$(BIN)/astuner setup $(1) --cpu --path $(2)
+	@$(2)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint astuner/environments/$(1)-cpu.txt pytest pytest-timeout hypothesis
+	@touch $(2)/made.stamp
+endef
+
+$(VERL_VENV)/made.stamp: pyproject.toml astuner/environments/verl-cpu.txt | $(VENV)/dev.stamp
+	$(call setup,verl,$(VERL_VENV))
+
+$(TRINITY_VENV)/made.stamp: pyproject.toml astuner/environments/trinity-cpu.txt | $(VENV)/dev.stamp
+	$(call setup,trinity,$(TRINITY_VENV))

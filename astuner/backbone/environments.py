@@ -89,7 +89,10 @@ def make_environment(
     lock = LOCKS / f"{backbone}-{kind}.txt"
     say(f"making {folder} for the backbone {backbone} ({kind}); this takes minutes")
     _run([sys.executable, "-m", "venv", str(folder)], "making the virtual environment")
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    # On a terminal pip shows what it downloads; in a file its list of packages is no use.
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    python = str(folder / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *quiet]
     locked = [*pip, "--constraint", str(lock)]
     wanted = environment.cpu if is_cpu else environment.gpu
     _run([*locked, *wanted], f"installing {environment.package} {environment.version}")
