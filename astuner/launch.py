@@ -196,7 +196,7 @@ def backbone_maker(name: str) -> Callable[[], Backbone]:
 
     Raises ConfigError for a backbone that this version does not have.
     """
-    makers = {"local": _make_local, "debug": _make_debug}
+    makers = {"local": _make_local, "debug": _make_debug, "trinity": _make_trinity}
     if name not in makers:
         raise ConfigError(
             f"astuner.backbone: {name!r} is not available in this version; "
@@ -215,3 +215,9 @@ def _make_debug() -> Backbone:
     from astuner.backbone.debug import DebugBackbone
 
     return DebugBackbone()
+
+
+def _make_trinity() -> Backbone:
+    from astuner.backbone.trinity.backbone import TrinityBackbone
+
+    return TrinityBackbone()
