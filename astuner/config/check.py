@@ -119,7 +119,7 @@ def _batches(settings: Settings, show: Show) -> Iterator[str]:
         )
 
 
-def _local(settings: Settings, show: Show) -> Iterator[str]:
+def _training(settings: Settings, show: Show) -> Iterator[str]:
     if settings.rollout.top_p != 1.0:
         yield (
             f"{show('astuner.rollout.top_p')} on {show('astuner.backbone')}: training needs the "
@@ -148,6 +148,8 @@ def _debug(settings: Settings, show: Show) -> Iterator[str]:
 
 
 _RULES_OF_BACKBONE: dict[str, list[Rule]] = {
-    "local": [_local],
+    "local": [_training],
+    "verl": [_training],
+    "trinity": [_training],
     "debug": [_debug],
 }

@@ -6,12 +6,15 @@ through the places that verl has for it: a platform, engines for that device, an
 server (`verl_cpu_server.py`). What only a GPU has answers with nothing.
 """
 
+import importlib
 import importlib.abc
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -125,9 +128,7 @@ class CpuPlatform(PlatformBase):
 
 def _init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
     """verl asks for one group on CPU and one on the device; here that is twice the same."""
-    return _torch_init(
-        "gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs
-    )
+    return _torch_init("gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
 
 
 _torch_init = dist.init_process_group
@@ -136,16 +137,21 @@ dist.init_process_group = _init_process_group
 torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
 
 
+@cache
 def _register_engines() -> None:
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp import transformer_impl
-    from verl.workers.rollout import base
-    from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     register = EngineRegistry.register(
         model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu"
     )
     register(transformer_impl.FSDPEngineWithLMHead)
+
+
+@cache  # whichever of verl's modules comes first
+def _register_server() -> None:
+    from verl.workers.rollout import base
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     def load() -> type:
         from tests.ray.verl_cpu_server import Replica
@@ -156,22 +162,30 @@ def _register_engines() -> None:
     base._ROLLOUT_REGISTRY[(SERVER, "async")] = "tests.ray.verl_cpu_server.ServerAdapter"
 
 
+def _register_trainer() -> None:
+    importlib.import_module("tests.ray.recording_trainer")
+
+
 class _AfterImport(importlib.abc.MetaPathFinder):
     """Registers once verl's own modules are there: they import verl, which imports this file."""
 
-    modules = frozenset({"verl.workers.engine_workers", "verl.workers.rollout.llm_server"})
+    actions: ClassVar[dict[str, Callable[[], None]]] = {
+        "verl.workers.engine_workers": lambda: (_register_engines(), _register_server()),
+        "verl.workers.rollout.llm_server": _register_server,
+        "astuner.backbone.verl.trainer": _register_trainer,
+    }
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname not in self.modules:
+        action = self.actions.pop(fullname, None)
+        if action is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         assert spec is not None and spec.loader is not None
         execute = spec.loader.exec_module
 
         def execute_and_register(module: types.ModuleType) -> None:
             execute(module)
-            _register_engines()
+            action()
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec

@@ -4,7 +4,6 @@ Batches what arrives together, with the sampling that each request asks for, and
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +118,7 @@ class Server:
     clear_kv_cache = release_kv_cache = resume_kv_cache = start_profile = stop_profile = nothing
 
 
-def _cut(
-    ids: list[int], logprobs: list[float], request: _Request
-) -> tuple[list[int], list[float]]:
+def _cut(ids: list[int], logprobs: list[float], request: _Request) -> tuple[list[int], list[float]]:
     """Up to the first stop token, and no more than was asked for."""
     ends = (i + 1 for i, token in enumerate(ids) if token in request.stop_ids)
     length = min(next(ends, len(ids)), request.max_tokens)
@@ -152,11 +149,9 @@ class ServerAdapter(BaseRollout):
     async def update_weights(
         self, weights: Any, global_steps: int | None = None, **_others: Any
     ) -> None:
-        started = time.monotonic()
         whole = {
             name: (w.full_tensor() if hasattr(w, "full_tensor") else w).detach().cpu().clone()
             for name, w in weights
         }
         rank = self.device_mesh["dp"].get_local_rank()
         await ray.get_actor(_name(rank)).load_weights.remote(whole, global_steps)
-        print(f"weights of step {global_steps} in {time.monotonic() - started:.2f} s", flush=True)

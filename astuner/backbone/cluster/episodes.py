@@ -47,7 +47,7 @@ class EpisodeRunner:
         self._slots = asyncio.Semaphore(math.ceil(rollout.max_env_worker / num_processes))
 
     async def start(self) -> None:
-        """Once, in the event loop of the episodes; the gateway then lives as long as the process."""
+        """Once, in the event loop of the episodes; the gateway lives as long as the process."""
         await self._gateway.__aenter__()
 
     async def run(
@@ -77,7 +77,7 @@ class EpisodeRunner:
 
 
 class _TargetNotes(TargetWatch):
-    """Only takes notes: whether the targets exist, the hub sees from the episodes of all workers."""
+    """Only takes notes: the hub sees from the episodes of all workers whether targets exist."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checkpoints of a clustered engine as folders that transformers loads, proven before they count."""
+"""Checkpoints of a clustered engine as folders for transformers, proven before they count."""
 
 import shutil
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from astuner.errors import BackboneError
 from astuner.run_dir import RunDir
 
 _LARGEST_GAP = 0.2
-"""Nats a token, in the mean. Rounding to bfloat16 in the engine makes about 0.04; weights of another
-step or a layer that is missing make more than 1."""
+"""Nats a token, in the mean. Rounding to bfloat16 in the engine makes about 0.04; weights of
+another step or a layer that is missing make more than 1."""
 
 
 def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -> str:

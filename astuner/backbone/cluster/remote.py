@@ -1,5 +1,8 @@
 """The hub as a Ray actor: started by the command, found by name in every other process."""
 
+# Ray is in the environments of clusters only:
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -124,7 +124,9 @@ class Watch:
         self._phase = (name, time.monotonic())
         self._run.console.phase(_named(name, step))
         if step is None or not self._step_seconds:
-            self._run.console.say(f"{duration(time.monotonic() - self._started)}  {_named(name, step)}")
+            self._run.console.say(
+                f"{duration(time.monotonic() - self._started)}  {_named(name, step)}"
+            )
 
     def _end_phase(self) -> None:
         if self._phase is not None:

@@ -1,5 +1,8 @@
 """The agent loop of verl that runs one of our episodes. verl makes one object for each episode."""
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 import asyncio
 from pathlib import Path
 from typing import Any

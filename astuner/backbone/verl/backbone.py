@@ -1,19 +1,17 @@
 """The backbone `verl`: starts verl's trainer on a Ray cluster and follows it to its end."""
 
-import asyncio
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 import os
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import ray
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
@@ -27,9 +25,8 @@ from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
-from astuner.errors import BackboneError, ConfigError
+from astuner.errors import ConfigError
 from astuner.task_reader.local_path import find_path
-from astuner.types import Task
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 _NAMESPACE = "astuner"

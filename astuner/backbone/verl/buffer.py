@@ -1,5 +1,8 @@
 """Which of the rows that episodes brought are trained: verl's sampler, asking the hub."""
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import ray

@@ -92,6 +92,8 @@ def _actor(s: Settings) -> Iterator[Line]:
     yield line(f"{actor}.strategy", "fsdp2")
     yield line(f"{actor}.fsdp_config.strategy", "fsdp2")
     yield line(f"{actor}.fsdp_config.dtype", _dtype(s), "model.dtype")
+    yield line(f"{actor}.fsdp_config.mixed_precision", _mixed_precision(s), "model.dtype")
+    yield line("actor_rollout_ref.ref.fsdp_config.mixed_precision", _mixed_precision(s))
     yield line(f"{actor}.fsdp_config.use_torch_compile", False)  # costs minutes before step 1
     yield line(f"{actor}.use_torch_compile", False)
     # Null means yes on a cluster (schema.py).
@@ -112,7 +114,9 @@ def _actor(s: Settings) -> Iterator[Line]:
     yield line("actor_rollout_ref.ref.strategy", "fsdp2")
     yield line(f"{actor}.optim.lr", common.optim.lr, "trainer_common.optim.lr")
     yield line(
-        f"{actor}.optim.weight_decay", common.optim.weight_decay, "trainer_common.optim.weight_decay"
+        f"{actor}.optim.weight_decay",
+        common.optim.weight_decay,
+        "trainer_common.optim.weight_decay",
     )
     yield line(
         f"{actor}.optim.lr_warmup_steps",
@@ -241,9 +245,7 @@ def _trainer(
     yield line("trainer.experiment_name", checkpoint_dir.parent.name)
     yield line("trainer.logger", ["console"])  # ours are fed by the command
     yield line("trainer.nnodes", common.nnodes, "trainer_common.nnodes")
-    yield line(
-        "trainer.n_gpus_per_node", common.n_gpus_per_node, "trainer_common.n_gpus_per_node"
-    )
+    yield line("trainer.n_gpus_per_node", common.n_gpus_per_node, "trainer_common.n_gpus_per_node")
     yield line("trainer.total_epochs", common.total_epochs, "trainer_common.total_epochs")
     yield line(
         "trainer.total_training_steps",
@@ -267,6 +269,12 @@ def _trainer(
 
 def _dtype(s: Settings) -> str:
     return "bfloat16" if s.model.dtype == "auto" else s.model.dtype
+
+
+def _mixed_precision(s: Settings) -> dict[str, str]:
+    """Float32 master weights and gradients; passes in the type of the settings."""
+    computed = "fp32" if s.model.dtype == "float32" else "bf16"
+    return {"param_dtype": computed, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def _check(s: Settings) -> None:

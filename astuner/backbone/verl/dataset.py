@@ -1,5 +1,8 @@
 """Our tasks as the dataset that verl deals into batches."""
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import ray

@@ -1,5 +1,8 @@
 """The actor in which verl's trainer lives: verl's own, with our trainer known by name."""
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 import ray

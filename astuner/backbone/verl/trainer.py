@@ -3,6 +3,9 @@
 Registered with verl by name; `runner.py` imports it where verl looks the name up.
 """
 
+# verl has an environment of its own:
+# pyright: reportMissingImports=false
+
 import math
 from typing import Any
 
@@ -34,6 +37,8 @@ class EpisodeTrainer(PPOTrainerSync):
         with open_dict(config):  # verl asks this name, too, how the trainer works
             config.trainer.v1.trainer_mode = "sync"
         self._hub = find_hub()
+        settings = ray.get(self._hub.worker_run.remote()).settings
+        self._mini_batch_num = settings.trainer_common.mini_batch_num
         self._batch: KVBatchMeta | None = None
         self._saved_step = 0
         super().__init__(config)
@@ -76,6 +81,17 @@ class EpisodeTrainer(PPOTrainerSync):
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
         self._batch = super().step(metrics, timing_raw)
         return self._batch
+
+    def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        """Cut the step into as many updates as the settings say, however many rows it has.
+
+        verl counts in prompts of rollout.n rows each, and fills the last one up with padding.
+        """
+        num_rows = math.ceil(len(batch) / self._mini_batch_num)
+        num_prompts = math.ceil(num_rows / self.config.actor_rollout_ref.rollout.n)
+        with open_dict(self.config):
+            self.config.actor_rollout_ref.actor.ppo_mini_batch_size = num_prompts
+        return super()._balance_batch(batch, *args, **kwargs)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's own corrections and metrics, then our advantages over its."""

@@ -1,0 +1,227 @@
+"""Where the processes of a clustered run meet: what a step trains on, and what ends a run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from astuner.algorithm.advantage import dr_grpo
+from astuner.backbone.batch import make_batch
+from astuner.backbone.cluster.hub import Hub, Probe, SavedState
+from astuner.backbone.cluster.mapping import nested
+from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.config.load import load_mapping
+from astuner.logview.record import episode_to_record
+from astuner.run_dir import RunDir
+from astuner.trajectory.episode import Failure
+from astuner.trajectory.merge import merge_calls
+from tests.chats import make_call
+from tests.runs import make_run
+from tests.test_roles import SEER, TASK, WOLF, call_of, make_episode, make_group
+
+WORKFLOW = f"{Path(__file__).parent}/agents/duel.py->duel"
+
+
+def make_settings(**changed):
+    """Two tasks a step, three episodes each; `changed` are settings, with `__` for a dot."""
+    settings = {
+        "model.path": "some/model",
+        "rollout.agentscope_workflow": WORKFLOW,
+        "data.train_batch_size": 2,
+        "rollout.num_repeat": 3,
+        "trainer_common.algorithm.adv_estimator": "dr_grpo",
+        **{key.replace("__", "."): value for key, value in changed.items()},
+    }
+    return {"astuner": nested(settings)}
+
+
+def make_hub(**changed):
+    loaded = load_mapping(make_settings(**changed), name="test")
+    run = make_run(loaded, RunDir(root=Path("/nowhere")))
+    return Hub(WorkerRun.of(run), {"train": [TASK], "validation": []})
+
+
+def add(hub, group, *episodes, targets=()):
+    for episode in episodes:
+        hub.add_episode(json.dumps(episode_to_record(episode)), group=group, targets=targets)
+
+
+def failed(episode):
+    failure = Failure(kind="WorkflowError", message="it broke", traceback="")
+    return replace(episode, verdict=None, failure=failure)
+
+
+def three(task, rewards):
+    return [make_episode(attempt, reward, task=task) for attempt, reward in enumerate(rewards)]
+
+
+def planned(plan):
+    return {(s.group, s.attempt, s.sequence): s.advantage for s in plan.samples}
+
+
+def test_a_step_trains_on_what_the_local_backbone_would_make_of_the_same_episodes():
+    hub = make_hub()
+    groups = {"a": three("a", [0.0, 1.0, 1.0]), "b": three("b", [{"wolf": 1.0, "seer": 0.0}] * 3)}
+    groups["b"][0] = make_episode(0, {"wolf": 0.0, "seer": 0.0}, task="b")
+    for name, episodes in groups.items():
+        add(hub, name, *episodes)
+    plan = hub.plan(1)
+    local = make_batch(
+        [make_group(*episodes) for episodes in groups.values()],
+        advantage=dr_grpo,
+        max_sequences=30,
+    )
+    names = {e.episode_id: (g, e.attempt) for g, es in groups.items() for e in es}
+    assert planned(plan) == {
+        (*names[s.episode_id], s.sequence): pytest.approx(s.advantage) for s in local.samples
+    }
+    assert plan.num_missing == 0
+
+
+def test_a_failed_episode_is_no_part_of_its_group():
+    hub = make_hub()
+    good = three("a", [0.0, 1.0, 0.5])
+    add(hub, "a", good[0], good[1], failed(good[2]))
+    add(hub, "b", *three("b", [0.0, 1.0, 1.0]))
+    plan = hub.plan(1)
+    assert {key: value for key, value in planned(plan).items() if key[0] == "a"} == {
+        ("a", attempt, sequence): pytest.approx(value)
+        for attempt, value in ((0, -0.5), (1, 0.5))
+        for sequence in (0, 1)
+    }
+
+
+def test_sequences_are_counted_among_the_trained_ones():
+    opponent = call_of(WOLF, 10, is_trained=False)
+    hub = make_hub()
+    for group in ("a", "b"):
+        calls = [opponent, call_of(SEER, 20)]
+        add(hub, group, *[make_episode(i, float(i), calls, task=group) for i in range(3)])
+    assert merge_calls([opponent, call_of(SEER, 20)])[1].num_trained == 2
+    assert {s.sequence for s in hub.plan(1).samples} == {0}
+
+
+def test_groups_come_in_any_order_and_attempts_too():
+    first, second = make_hub(), make_hub()
+    groups = {"a": three("a", [0.0, 1.0, 1.0]), "b": three("b", [1.0, 0.0, 1.0])}
+    for name in ("a", "b"):
+        add(first, name, *groups[name])
+    for name in ("b", "a"):
+        add(second, name, *reversed(groups[name]))
+    assert planned(first.plan(1)) == planned(second.plan(1))
+
+
+def test_an_episode_of_many_sequences_weighs_as_one_where_losses_are_means_over_sequences():
+    for mode, weight in (("token-mean", 1.0), ("seq-mean-token-mean", 0.5)):
+        hub = make_hub(trainer_common__algorithm__loss_agg_mode=mode)
+        for group in ("a", "b"):
+            add(hub, group, *three(group, [0.0, 1.0, 1.0]))
+        assert {s.weight for s in hub.plan(1).samples} == {weight}
+
+
+def test_flat_groups_are_replaced_while_the_settings_allow_it():
+    hub = make_hub(trainer_common__algorithm__dynamic_sampling_max_batches=1)
+    add(hub, "a", *three("a", [1.0, 1.0, 1.0]))
+    add(hub, "b", *three("b", [0.0, 1.0, 1.0]))
+    assert hub.plan(1).num_missing == 1
+    add(hub, "c", *three("c", [1.0, 0.0, 0.0]))
+    plan = hub.plan(1)
+    assert plan.num_missing == 0
+    assert {s.group for s in plan.samples} == {"b", "c"}
+
+
+def test_a_step_that_teaches_nothing_is_rolled_out_again_and_at_last_ends_the_run():
+    hub = make_hub(trainer_common__detectors__no_spread_steps=2)
+    for round_ in range(3):
+        assert hub.news().failure is None
+        for group in ("a", "b"):
+            add(hub, f"{group}{round_}", *three(f"{group}{round_}", [1.0, 1.0, 1.0]))
+        plan = hub.plan(1)
+        assert plan.samples == ()
+    assert plan.num_missing == 0
+    assert "nothing to learn from" in str(hub.news().failure.error)
+
+
+def test_too_many_failed_episodes_end_the_run_with_the_commonest_reason():
+    hub = make_hub(rollout__max_failed_fraction=0.3)
+    add(hub, "a", failed(three("a", [0.0, 0.0, 0.0])[0]))
+    assert hub.news().failure is None
+    add(hub, "a", *map(failed, three("a", [0.0, 0.0, 0.0])[1:]))
+    text = str(hub.news().failure.error)
+    assert "of 6 episodes failed" in text and "it broke" in text
+
+
+def test_a_target_that_no_agent_has_ends_the_run():
+    hub = make_hub()
+    notes = [(("wulf",), (WOLF, SEER))]
+    add(hub, "a", *three("a", [0.0, 1.0, 1.0]), targets=notes)
+    add(hub, "b", *three("b", [0.0, 1.0, 1.0]), targets=notes)
+    hub.plan(1)
+    assert "'wulf'" in str(hub.news().failure.error)
+
+
+def test_the_first_reason_to_end_counts():
+    hub = make_hub()
+    hub.fail(ValueError("first"))
+    hub.fail(ValueError("second"))
+    assert str(hub.news().failure.error) == "first"
+
+
+def test_news_are_told_once_and_in_order():
+    hub = make_hub()
+    hub.enter("rollout", step=1, total=6)
+    add(hub, "a", *three("a", [0.0, 1.0, 1.0]))
+    news = hub.news()
+    assert news.begun == [("rollout", 1)]
+    assert (news.phase.name, news.phase.done, news.phase.total) == ("rollout", 3, 6)
+    assert [(step, is_validation) for step, is_validation, _ in news.episodes] == [(1, False)] * 3
+    later = hub.news()
+    assert later.episodes == [] and later.begun == []
+    assert later.phase.name == "rollout"
+
+
+def test_metrics_of_a_step_hold_its_rollout_and_what_the_trainer_says():
+    hub = make_hub()
+    add(hub, "a", *three("a", [0.0, 1.0, 1.0]))
+    add(hub, "b", *three("b", [1.0, 1.0, 1.0]))
+    hub.plan(1)
+    hub.finish_step(1, {"train/loss": 0.5})
+    (metrics,) = hub.news().steps
+    assert metrics["step"] == 1
+    assert metrics["reward/mean"] == pytest.approx(5 / 6)
+    assert metrics["rollout/flat_groups"] == 1
+    assert metrics["train/loss"] == 0.5
+
+
+def test_a_validation_is_summed_up_when_it_is_over():
+    hub = make_hub()
+    for attempt, reward in enumerate([0.0, 1.0, 1.0]):
+        episode = replace(make_episode(attempt, reward), is_validation=True, step=4)
+        add(hub, "v", episode)
+    hub.finish_validation(4)
+    (validation,) = hub.news().validations
+    assert (validation.step, validation.reward_mean) == (4, pytest.approx(2 / 3))
+
+
+def test_a_saved_state_is_passed_on():
+    hub = make_hub()
+    probe = Probe(ids=(1, 2), first=1, logprobs=(-0.5,), temperature=1.0)
+    state = SavedState(step=3, weights="/somewhere", probes=(probe,))
+    hub.saved(state)
+    assert hub.news().saved == [state]
+
+
+def test_a_stop_is_asked_for_and_seen():
+    hub = make_hub()
+    assert not hub.is_stop_requested()
+    hub.request_stop()
+    assert hub.is_stop_requested()
+
+
+def test_calls_stay_what_they_were_on_their_way():
+    call = make_call([1, 2], [3, 4])
+    hub = make_hub()
+    add(hub, "a", make_episode(0, 1.0, [call]))
+    (_, _, record) = hub.news().episodes[0]
+    assert json.loads(record)["calls"][0]["completion_ids"] == [3, 4]

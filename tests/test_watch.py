@@ -1,0 +1,208 @@
+"""What the command does while a cluster works: writing down, showing, and giving up."""
+
+import asyncio
+import io
+import json
+from concurrent.futures import Future
+from dataclasses import replace
+
+import pytest
+
+from astuner.backbone.cluster.hub import Phase, SavedState
+from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
+from astuner.config.load import load_mapping
+from astuner.errors import BackboneError
+from astuner.logview.record import episode_from_record, episode_to_record
+from astuner.run_dir import RunDir, read_json_lines
+from tests.runs import make_run
+from tests.test_hub import add, make_hub, make_settings, three
+from tests.test_roles import make_episode
+
+
+class HubHere:
+    """A hub in this process, spoken to as one on a cluster is."""
+
+    def __init__(self, hub):
+        self._hub = hub
+
+    def __getattr__(self, name):
+        return _Remote(getattr(self._hub, name))
+
+
+class _Remote:
+    def __init__(self, call):
+        self._call = call
+
+    async def remote(self, *args, **kwargs):
+        return self._call(*args, **kwargs)
+
+
+class Following:
+    """A hub, a watch over it, and what the watch says and writes."""
+
+    def __init__(self, folder, **changed):
+        self.hub = make_hub(**changed)
+        self.run_dir = RunDir(root=folder)
+        self.screen = io.StringIO()
+        loaded = load_mapping(make_settings(**changed), name="test")
+        self.logged = []
+        self.engine = Future()
+        self.watch = Watch(
+            make_run(loaded, self.run_dir, screen=self.screen),
+            HubHere(self.hub),
+            log=self.logged.append,
+            num_steps=5,
+            export=lambda saved: f"exported {saved.step}",
+            describe_silence=lambda: "actor 7 has not answered",
+        )
+
+    def follow(self, work=lambda: None):
+        """Follow while `work` is done, then end the engine."""
+
+        async def whole():
+            following = asyncio.ensure_future(follow_to_end(self.watch, self.engine))
+            await asyncio.sleep(0)
+            work()
+            if not self.engine.done():
+                self.engine.set_result(None)
+            await following
+
+        asyncio.run(whole())
+
+    @property
+    def said(self):
+        return self.screen.getvalue()
+
+
+@pytest.fixture
+def following(tmp_path):
+    return Following(tmp_path)
+
+
+def train(hub, step=1, loss=0.1):
+    for group in ("a", "b"):
+        episodes = three(group, [0.0, 1.0, 1.0])
+        add(hub, group, *[replace(episode, step=step) for episode in episodes])
+    hub.plan(step)
+    hub.finish_step(
+        step,
+        {"train/loss": loss, "train/updates": 1.0, "train/seconds": 1.0, "step/seconds": 2.0},
+    )
+
+
+def test_episodes_and_metrics_are_in_the_run_directory_when_the_engine_ends(following):
+    following.follow(lambda: train(following.hub))
+    (metrics,) = read_json_lines(following.run_dir.metrics_file)
+    assert (metrics["step"], metrics["train/loss"]) == (1, 0.1)
+    records = list(read_json_lines(following.run_dir.episodes_file(1, "train")))
+    assert [episode_from_record(r).episode_id for r in records][:2] == ["a-0", "a-1"]
+    assert following.logged == [metrics]
+    assert "step 1/5  reward 0.667" in following.said
+
+
+def test_a_validation_shares_the_line_of_its_step_and_has_its_own_before_the_first(following):
+    def work():
+        for step in (0, 1):
+            episode = replace(make_episode(0, 1.0), is_validation=True, step=step)
+            if step:
+                train(following.hub)
+            add(following.hub, "v", episode)
+            following.hub.finish_validation(step)
+
+    def late_step():
+        work()
+
+    following.follow(late_step)
+    lines = list(read_json_lines(following.run_dir.metrics_file))
+    assert [line["step"] for line in lines] == [0, 1]
+    assert all("validation/reward_mean" in line for line in lines)
+
+
+def test_a_saved_state_is_exported_and_said(following):
+    following.follow(
+        lambda: following.hub.saved(SavedState(step=3, weights="/somewhere", probes=()))
+    )
+    assert "exported 3" in following.said
+
+
+def test_what_the_engine_raises_is_raised(following):
+    with pytest.raises(BackboneError, match="the engine died"):
+        following.follow(lambda: following.engine.set_exception(BackboneError("the engine died")))
+
+
+def test_a_reason_to_end_is_raised_though_the_engine_works_on(following):
+    async def whole():
+        following.hub.fail(BackboneError("too many failed"))
+        await follow_to_end(following.watch, following.engine)
+
+    with pytest.raises(BackboneError, match="too many failed"):
+        asyncio.run(whole())
+
+
+def test_a_silent_phase_ends_the_run_with_its_name_and_who_did_not_answer(tmp_path):
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.01)
+    following.hub.enter("loading the model")
+
+    async def whole():
+        await asyncio.sleep(0.02)
+        await follow_to_end(following.watch, following.engine)
+
+    with pytest.raises(BackboneError) as caught:
+        asyncio.run(whole())
+    assert "loading the model: no sign of life" in str(caught.value)
+    assert "actor 7 has not answered" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("total", "done", "expected"), [(None, 0, 900.0), (6, 0, 900.0), (6, 1, 160.0)]
+)
+def test_a_rollout_that_has_begun_may_be_as_silent_as_an_episode_may_last(total, done, expected):
+    deadlines = Deadlines(phase=900.0, rollout=160.0)
+    phase = Phase(name="rollout", step=1, silent_seconds=0.0, done=done, total=total)
+    assert deadlines.seconds(phase) == expected
+
+
+def test_the_first_interrupt_asks_the_trainer_to_stop_and_follows_on(following):
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0)
+        task.cancel()
+        while not following.hub.is_stop_requested():
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        train(following.hub)
+        following.engine.set_result(None)
+        await task
+
+    asyncio.run(whole())
+    assert [line["step"] for line in read_json_lines(following.run_dir.metrics_file)] == [1]
+
+
+def test_the_second_interrupt_is_obeyed_at_once(following):
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            task.cancel()
+        await asyncio.wait_for(task, 5)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(whole())
+
+
+def test_a_run_that_does_not_learn_is_ended_as_on_local(tmp_path):
+    following = Following(tmp_path)
+
+    async def whole():
+        train(following.hub, loss=float("nan"))
+        await follow_to_end(following.watch, following.engine)
+
+    with pytest.raises(BackboneError, match="not a finite number"):
+        asyncio.run(whole())
+
+
+def test_an_episode_on_disk_is_the_episode_that_was_brought(following):
+    episode = make_episode(0, 1.0)
+    following.follow(lambda: add(following.hub, "a", episode))
+    (record,) = read_json_lines(following.run_dir.episodes_file(1, "train"))
+    assert record == json.loads(json.dumps(episode_to_record(episode)))
