@@ -1,4 +1,4 @@
-"""Episodes as the rows that verl trains on."""
+"""Episodes as the rows that a clustered engine trains on."""
 
 from dataclasses import replace
 

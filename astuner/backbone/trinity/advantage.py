@@ -1,5 +1,8 @@
 """Our advantages in Trinity's pipeline: the hub says what a step trains on, and how much."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 from collections.abc import Sequence
 from typing import Any
 

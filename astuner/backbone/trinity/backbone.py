@@ -1,6 +1,9 @@
 """The backbone `trinity`: starts Trinity-RFT's explorer and trainer on a Ray cluster and follows
 them to their end."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 import importlib.util
 import json
 import os

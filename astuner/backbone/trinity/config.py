@@ -263,11 +263,18 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
         yield line(f"{verl}.model.override_config.attn_implementation", "sdpa")
     for part in ("actor", "ref"):
         yield line(f"{verl}.{part}.fsdp_config.dtype", _dtype(s), "model.dtype")
+        yield line(f"{verl}.{part}.fsdp_config.mixed_precision", _mixed_precision(s))
         yield line(f"{verl}.{part}.use_torch_compile", False)  # costs minutes before step 1
 
 
 def _dtype(s: Settings) -> str:
     return "bfloat16" if s.model.dtype == "auto" else s.model.dtype
+
+
+def _mixed_precision(s: Settings) -> dict[str, str]:
+    """Float32 master weights and gradients; passes in the type of the settings."""
+    computed = "fp32" if s.model.dtype == "float32" else "bf16"
+    return {"param_dtype": computed, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def _check(s: Settings) -> None:

@@ -4,6 +4,9 @@ An experience is one trained sequence, cut before its first trained token. Those
 episode carry no advantage yet; where they stand in their step is in `info`.
 """
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 from collections.abc import Sequence
 
 from trinity.common.experience import EID, Experience

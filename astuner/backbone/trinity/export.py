@@ -4,6 +4,9 @@ Trinity writes the weights twice: in Hugging Face format, and with the optimizer
 it resumes from. The second gives the log-probabilities that the first must have.
 """
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,8 @@
 """The monitor that brings Trinity's metrics to the hub; the command decides who shows them."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 import time
 from typing import Any
 

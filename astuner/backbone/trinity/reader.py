@@ -1,5 +1,8 @@
 """Our tasks as the task sets that Trinity's explorer reads."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 from trinity.buffer.buffer_reader import BufferReader

@@ -1,5 +1,8 @@
 """What Trinity's trainer reads for one of its steps: all that one step of the explorer gave."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 from trinity.algorithm.sample_strategy.sample_strategy import SampleStrategy

@@ -1,5 +1,8 @@
 """The workflow of Trinity that runs our episodes: all attempts at one task."""
 
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
 import asyncio
 from typing import Any
 
