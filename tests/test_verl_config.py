@@ -42,8 +42,6 @@ COMMON = "trainer_common"
         (f"{COMMON}.seed", 5, "data.seed", 5),
         (f"{COMMON}.seed", 5, f"{ACTOR}.data_loader_seed", 5),
         (f"{COMMON}.algorithm.dynamic_sampling_max_batches", 3, "data.gen_batch_size", 1),
-        ("model.lora.rank", 8, "actor_rollout_ref.model.lora_rank", 8),
-        ("model.lora.rank", 8, "actor_rollout_ref.model.lora_alpha", 16),
         (
             f"{COMMON}.enable_gradient_checkpointing",
             True,
@@ -179,6 +177,7 @@ def test_two_written_settings_that_agree_are_fine():
         ("trainer_common.algorithm.policy_loss", "my.module->loss", "my.module->loss"),
         ("trainer_common.algorithm.use_kl_in_reward", True, "use trainer_common.use_kl_loss"),
         ("rollout.name", "transformers", "vllm or sglang"),
+        ("model.lora.rank", 8, "trained by the backbone local only"),
     ],
 )
 def test_what_verl_cannot_do_is_refused(ours, value, found):

@@ -19,6 +19,8 @@ from astuner.run_dir import append_json_line, append_json_lines
 LogMetrics = Callable[[Mapping[str, float | None]], None]
 
 _INTERVAL_SECONDS = 0.5
+_LOOK_SECONDS = 5.0
+"""Between looks for actors that died."""
 _SLACK_SECONDS = 60.0
 """Beyond the time limits of an episode: for the engine's queue and the network."""
 
@@ -59,12 +61,15 @@ class Watch:
         num_steps: int | None,
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
+        find_dead: Callable[[], str | None] = lambda: None,
         first_step: int = 0,
     ) -> None:
         """`export` makes a checkpoint of a saved state and returns a line about it;
-        `describe_silence` tells who has not answered and what their logs say last."""
+        `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
+        an actor whose end nobody would notice."""
         self._run, self._hub, self._log, self._num_steps = run, hub, log, num_steps
         self._export, self._describe_silence = export, describe_silence
+        self._find_dead, self._looked = find_dead, time.monotonic()
         self._deadlines = Deadlines.of(run)
         detectors = run.settings.trainer_common.detectors.model_dump(exclude={"memory"})
         self._health = Health(HealthSettings(**detectors), {})
@@ -110,6 +115,7 @@ class Watch:
         if news.failure is not None:
             raise news.failure.error
         self._show(news.phase)
+        self._look_for_dead(news.phase)
         limit = self._deadlines.seconds(news.phase)
         if news.phase.silent_seconds > limit:
             raise BackboneError(
@@ -117,6 +123,20 @@ class Watch:
                 f"{duration(news.phase.silent_seconds)} (limit {duration(limit)}; "
                 "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds). "
                 + self._describe_silence()
+            )
+
+    def _look_for_dead(self, phase: Phase) -> None:
+        """In rollouts the trainer waits for episodes, and does not see that their worker is gone.
+
+        Elsewhere it sees so itself, and tells more.
+        """
+        if phase.total is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        found = self._find_dead()
+        if found is not None:
+            raise BackboneError(
+                f"{_named(phase.name, phase.step)}: {found}." + self._describe_silence()
             )
 
     def _begin(self, name: str, step: int | None) -> None:

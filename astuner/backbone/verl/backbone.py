@@ -5,31 +5,41 @@
 
 import os
 import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from ray.exceptions import RayError
+from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from astuner.backbone.assemble import read_tasks
 from astuner.backbone.cluster.export import export_checkpoint
+from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
+from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
-from astuner.errors import ConfigError
+from astuner.errors import BackboneError, ConfigError
 from astuner.task_reader.local_path import find_path
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 _NAMESPACE = "astuner"
+_LASTING = frozenset(
+    {"AgentLoopWorkerTQ", "WorkerDict", "SimpleStorageUnit", "vLLMHttpServer", "SGLangHttpServer"}
+)
+"""Classes of verl's actors that live as long as a run."""
 
 
 class VerlBackbone:
@@ -38,11 +48,12 @@ class VerlBackbone:
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
         validation = validation[: run.settings.data.max_validation_tasks]
+        first_step = _go_on(run) if run.is_resumed else 0
         config = make_config(run, has_validation=bool(validation))
         worker_run = WorkerRun.of(run)
         name = hub_name(worker_run)
         variables = {HUB_VARIABLE: f"{name}@{_NAMESPACE}", **_passed_on()}
-        with metrics_log(run) as log, cluster_of(run, config, variables):
+        with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
             # verl makes the validation's loader also where nothing is validated.
             tasks = {"train": training, "validation": validation or training[:1]}
             hub = start_hub(name, worker_run, tasks, namespace=_NAMESPACE)
@@ -56,11 +67,16 @@ class VerlBackbone:
                     run_dir=run.run_dir,
                     keep=run.settings.trainer_common.keep_checkpoints,
                 ),
-                describe_silence=describe_actors,
+                describe_silence=partial(describe_silence, cluster.logs),
+                find_dead=partial(find_dead, _LASTING),
+                first_step=first_step,
             )
             notice = "verl finishes its step and saves first"
             with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
-                await follow_to_end(watch, _start(config))
+                try:
+                    await follow_to_end(watch, _start(config))
+                except RayError as error:
+                    raise BackboneError(_failed(error, cluster.logs.folder)) from error
         run.console.say(f"run directory  {run.run_dir.root}")
         return RunResult(
             run_dir=run.run_dir.root,
@@ -68,6 +84,28 @@ class VerlBackbone:
             metrics=watch.metrics,
             is_interrupted=interrupt.is_signalled,
         )
+
+
+@contextmanager
+def cluster_of(
+    run: Run, config: DictConfig, variables: Mapping[str, str]
+) -> Iterator[RayCluster]:
+    """The Ray cluster of the run, in which every process has the `variables`."""
+    runtime_env = get_ppo_ray_runtime_env(config)
+    runtime_env["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1", **variables}
+    started = config.ray_kwargs.get("ray_init", {})
+    with ray_cluster(
+        with_ray=run.with_ray,
+        address=run.ray_address,
+        logs_dir=run.run_dir.root / "logs",
+        say=run.console.say,
+        runtime_env=runtime_env,
+        num_nodes=config.trainer.nnodes,
+        head_resources=HeadResources(
+            num_cpus=started.get("num_cpus"), num_gpus=started.get("num_gpus")
+        ),
+    ) as cluster:
+        yield cluster
 
 
 def make_config(run: Run, *, has_validation: bool) -> DictConfig:
@@ -118,6 +156,33 @@ def _verl_defaults() -> DictConfig:
         GlobalHydra.instance().hydra = outer
     OmegaConf.set_struct(config, False)
     return config
+
+
+def _go_on(run: Run) -> int:
+    """The step that verl goes on from; what the run directory has of later ones is put aside."""
+    file = _checkpoint_dir(run) / "latest_checkpointed_iteration.txt"
+    try:
+        step = int(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"cannot resume: {file} does not name verl's latest state ({error}); give the "
+            "trainer_common.checkpoint_base_dir of the first start, or start without --resume"
+        ) from error
+    run.console.say(f"resuming from step {step} in {file.parent}")
+    away = run.run_dir.set_aside(after_step=step, is_logged=True)
+    if away is not None:
+        run.console.say(f"what was done after step {step} is done again; it lies in {away}")
+    return step
+
+
+def _failed(error: RayError, logs: Path) -> str:
+    """The cause in one line; the whole stands in the chain of errors."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return (
+        f"verl ended: {type(cause).__name__}: {lines[-1] if lines else cause}. What its processes "
+        f"printed is in {logs}. Mend the cause, then go on with --resume"
+    )
 
 
 def _checkpoint_dir(run: Run) -> Path:

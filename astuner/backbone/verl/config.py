@@ -74,16 +74,6 @@ def _model(s: Settings, model: str) -> Iterator[Line]:
         "trainer_common.enable_gradient_checkpointing",
     )
     yield line("actor_rollout_ref.model.use_remove_padding", True)
-    lora = s.model.lora
-    if lora.rank is not None:
-        alpha = 2 * lora.rank if lora.alpha is None else lora.alpha
-        yield line("actor_rollout_ref.model.lora_rank", lora.rank, "model.lora.rank")
-        yield line("actor_rollout_ref.model.lora_alpha", alpha, "model.lora.alpha")
-        yield line(
-            "actor_rollout_ref.model.target_modules",
-            lora.target_modules or "all-linear",
-            "model.lora.target_modules",
-        )
 
 
 def _actor(s: Settings) -> Iterator[Line]:
@@ -290,6 +280,11 @@ def _check(s: Settings) -> None:
         problems.append(
             "trainer_common.algorithm.use_kl_in_reward: rewards are compared before verl knows "
             "the divergence; use trainer_common.use_kl_loss"
+        )
+    if s.model.lora.rank is not None:
+        problems.append(
+            "model.lora.rank: adapters are trained by the backbone local only; leave it at null "
+            "to train all weights"
         )
     if s.rollout.name == "transformers":
         problems.append(

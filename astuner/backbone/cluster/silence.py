@@ -1,0 +1,57 @@
+"""Who in a cluster has not answered: actors that wait or have died, and what was logged last."""
+
+# Ray is in the environments of clusters only:
+# pyright: reportMissingImports=false
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from astuner.backbone.cluster.worker_logs import WorkerLogs
+
+_NUM_LINES = 8
+_NUM_LOGS = 3
+
+
+def describe_silence(logs: WorkerLogs) -> str:
+    """For the end of a message: one line for each actor in trouble, and the newest logs' ends."""
+    import ray
+    from ray._private import state
+
+    lines = [_described(actor) for actor in state.actors().values() if not _is_alive(actor)]
+    if any("PENDING" in line for line in lines):
+        lines.append(f"the cluster has {_counted(ray.cluster_resources())}")
+        lines.append(f"of which are free {_counted(ray.available_resources())}")
+    if not lines:
+        lines.append("all actors are alive, so one of them waits or computes")
+    newest = sorted(logs.tail(num_lines=_NUM_LINES).items(), key=lambda item: _age(logs, item[0]))
+    for name, last in newest[:_NUM_LOGS]:
+        lines.append(f"last lines of {logs.folder / name}:")
+        lines += [f"    {line}" for line in last]
+    return "\n".join(["", *(f"  {line}" for line in lines)])
+
+
+def find_dead(classes: Collection[str]) -> str | None:
+    """The first actor of one of the `classes` that died; None while all live."""
+    from ray._private import state
+
+    dead = (a for a in state.actors().values() if a["State"] == "DEAD")
+    return next((_described(actor) for actor in dead if actor["ActorClassName"] in classes), None)
+
+
+def _is_alive(actor: Mapping[str, Any]) -> bool:
+    return actor["State"] == "ALIVE"
+
+
+def _described(actor: Mapping[str, Any]) -> str:
+    where = actor["Address"]["IPAddress"] or "no node yet"
+    name = f" {actor['Name']!r}" if actor["Name"] else ""
+    return f"actor {actor['ActorClassName']}{name} is {actor['State']} ({where})"
+
+
+def _counted(resources: Mapping[str, float]) -> str:
+    """CPUs and GPUs, without Ray's marks of single nodes."""
+    return ", ".join(f"{resources.get(kind, 0.0):g} {kind}" for kind in ("CPU", "GPU"))
+
+
+def _age(logs: WorkerLogs, name: str) -> float:
+    return -(logs.folder / name).stat().st_mtime

@@ -1,0 +1,277 @@
+"""The real verl on Ray, without a GPU: our agents, its trainer, and what it trained on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+pytest.importorskip("verl")
+
+from astuner.algorithm.advantage import ADVANTAGES
+from astuner.backbone.batch import make_batch
+from astuner.logview.record import episode_from_record
+from astuner.run_dir import read_json_lines
+from astuner.trajectory.episode import Group
+from tests.ray.recording_trainer import FILE_VARIABLE
+from tests.ray.verl_cpu import SERVER
+from tests.test_local_run import taught_model, write_conf  # noqa: F401
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+AGENTS = ROOT / "tests" / "agents"
+OWN = {
+    "actor_rollout_ref": {
+        "rollout": {"name": SERVER, "free_cache_engine": False},
+        "model": {
+            "use_remove_padding": False,
+            "override_config": {"attn_implementation": "sdpa"},
+        },
+    },
+    "trainer": {"device": "cpu", "v1": {"trainer_mode": "astuner_recording"}},
+    # verl's bundles ask for more processors than a small machine has.
+    "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1}},
+}
+"""The section `verl:` that a machine without GPU needs."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "tests.ray.verl_cpu",
+        **more,
+    }
+
+
+def prepare(folder: Path, model: Path, **common: Any) -> Path:
+    """The YAML of an adder with a tool and a checker; one episode of task 1 fails."""
+    write_conf(folder, model)
+    path = folder / "adder.yaml"
+    content = yaml.safe_load(path.read_text())
+    settings = content["astuner"]
+    workflow = f"{AGENTS}/adder_and_checker.py->AdderAndCheckerWorkflow"
+    settings["rollout"]["agentscope_workflow"] = workflow
+    settings["task_judge"] = {}
+    settings["trainer_common"] |= {"n_gpus_per_node": 1, "test_freq": 2}
+    settings["trainer_common"] |= {"val_before_train": False, **common}
+    path.write_text(yaml.safe_dump(content | {"verl": OWN}))
+    return path
+
+
+def tune(path: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "astuner", "--conf", path.name, "--backbone=verl"]
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=path.parent,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def latest(path: Path) -> Path:
+    return (path.parent / "launcher_record" / path.stem / "latest").resolve()
+
+
+class Trained(NamedTuple):
+    run_dir: Path
+    rows: list[dict[str, Any]]
+    """What each update was made from, as verl had it."""
+    said: str
+
+
+@pytest.fixture(scope="module")
+def trained(taught_model, tmp_path_factory):  # noqa: F811
+    """Two steps of the real thing."""
+    folder = tmp_path_factory.mktemp("verl")
+    path, record = prepare(folder, taught_model), folder / "rows.jsonl"
+    done = tune(path, "--with-ray", **{FILE_VARIABLE: str(record)})
+    assert done.returncode == 0, done.stderr[-5000:]
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    return Trained(run_dir=latest(path), rows=rows, said=done.stderr)
+
+
+def local_samples(run_dir: Path, step: int) -> dict[tuple, float]:
+    """Ids, mask and log-probabilities of what the local backbone makes of the recorded episodes."""
+    records = read_json_lines(run_dir / "episodes" / f"step_{step:06d}.jsonl")
+    groups: dict[str, list] = {}
+    for episode in map(episode_from_record, records):
+        groups.setdefault(episode.episode_id.rpartition("-")[0], []).append(episode)
+    batch = make_batch(
+        [Group(task=es[0].task, episodes=tuple(es)) for es in groups.values()],
+        advantage=ADVANTAGES["grpo"],
+        max_sequences=30,
+    )
+    return {(s.ids, s.mask, _rounded(s.logprobs)): s.advantage for s in batch.samples}
+
+
+def _rounded(values) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+def verl_samples(rows, step: int) -> dict[tuple, float]:
+    found = {}
+    for row in rows:
+        if row["step"] != step:
+            continue
+        start = len(row["prompts"])
+        mask = tuple([False] * start + [bool(m) for m in row["response_mask"]])
+        logprobs = _rounded([0.0] * start + row["rollout_log_probs"])
+        advantages = {a for a, m in zip(row["advantages"], row["response_mask"], strict=True) if m}
+        (advantage,) = advantages
+        found[(tuple(row["prompts"] + row["responses"]), mask, logprobs)] = advantage
+    return found
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_verl_trains_on_the_tokens_that_the_local_backbone_would_train_on(trained, step):
+    local, verl = local_samples(trained.run_dir, step), verl_samples(trained.rows, step)
+    assert verl.keys() == local.keys()
+    for sample, advantage in local.items():
+        assert verl[sample] == pytest.approx(advantage, abs=1e-4)
+
+
+def test_both_agents_are_trained_and_the_tools_answer_is_not(trained):
+    keys = {row["key"].rpartition("_")[2] for row in trained.rows}
+    assert keys == {"0", "1"}
+    assert any(0 in row["response_mask"] for row in trained.rows)
+
+
+def test_a_failed_episode_is_recorded_and_no_part_of_an_update(trained):
+    failed = [
+        record["episode_id"]
+        for step in (1, 2)
+        for record in read_json_lines(trained.run_dir / "episodes" / f"step_{step:06d}.jsonl")
+        if record["failure"]
+    ]
+    assert failed
+    trained_ids = {row["key"].split("_")[0][:8] + "-" + row["key"].split("_")[1] for row in trained.rows}
+    assert not trained_ids & {"-".join(name.split("-")[1:]) for name in failed}
+
+
+def test_verls_policy_agrees_with_its_server_about_the_tokens(trained):
+    for row in trained.rows:
+        for ours, theirs, is_trained in zip(
+            row["rollout_log_probs"], row["old_log_probs"], row["response_mask"], strict=True
+        ):
+            if is_trained:
+                assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_the_divergence_from_a_reference_is_measured(trained):
+    first, second = read_json_lines(trained.run_dir / "metrics.jsonl")
+    assert all("ref_log_prob" in row for row in trained.rows)
+    assert first["train/kl"] == pytest.approx(0.0, abs=1e-4)
+    assert second["train/kl"] > 0
+
+
+def test_metrics_have_our_names_and_verls_beside(trained):
+    lines = list(read_json_lines(trained.run_dir / "metrics.jsonl"))
+    last = lines[-1]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert last["rollout/episodes"] == 8
+    assert {"reward/adder", "reward/checker", "reward/mean"} <= last.keys()
+    assert last["train/updates"] == 1
+    assert last["train/grad_norm"] == last["verl/actor/grad_norm"]
+    assert last["train/logprob_gap_mean"] < 1e-4
+    assert "validation/success_rate" in last
+
+
+def test_a_checkpoint_is_the_policy_and_transformers_loads_it(trained):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folders = sorted((trained.run_dir / "checkpoints").glob("step_*"))
+    assert [folder.name for folder in folders] == ["step_1", "step_2"]
+    first, second = (AutoModelForCausalLM.from_pretrained(folder) for folder in folders)
+    AutoTokenizer.from_pretrained(folders[0])
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert "nats a token from the policy" in trained.said
+
+
+def test_the_phases_are_announced_and_ray_is_gone_afterwards(trained):
+    for phase in ("loading the model and its engines", "step 1: rollout", "step 1: update"):
+        assert phase in trained.said
+    assert list((trained.run_dir / "logs").glob("*.log"))
+
+
+def test_a_run_goes_on_from_verls_latest_state(taught_model, trained):  # noqa: F811
+    path = next(trained.run_dir.parents[2].glob("*.yaml"))
+    record = path.parent / "more_rows.jsonl"
+    steps = "astuner.trainer_common.total_training_steps=3"
+    done = tune(path, "--with-ray", "--resume", steps, **{FILE_VARIABLE: str(record)})
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "resuming from step 2" in done.stderr
+    lines = list(read_json_lines(trained.run_dir / "metrics.jsonl"))
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert (trained.run_dir / "checkpoints" / "step_3").is_dir()
+    assert {json.loads(line)["step"] for line in record.read_text().splitlines()} == {3}
+
+
+def start(path: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "astuner", "--conf", path.name, "--backbone=verl"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=path.parent,
+        env=environment(**more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it says up to a line with these words."""
+    said = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
+
+
+def test_ctrl_c_saves_after_the_step_and_ends_with_130(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model, total_training_steps=50, save_freq=50)
+    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    read_until(process, "step 1: rollout")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 130, rest[-5000:]
+    steps = [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")]
+    assert steps and steps[-1] < 50
+    assert (latest(path) / "checkpoints" / f"step_{steps[-1]}").is_dir()
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model, total_training_steps=50)
+    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    read_until(process, "step 1: update")
+    (log,) = (latest(path) / "logs").glob("*WorkerDict*.log")
+    os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "verl ended" in rest and "--resume" in rest
+
+
+def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
+    taught_model, tmp_path  # noqa: F811
+):
+    path = prepare(tmp_path, taught_model)
+    done = tune(path, "--with-ray", "verl.trainer.save_freq=7")
+    assert done.returncode == 2
+    assert "verl.trainer.save_freq is 7" in done.stderr
+    assert "astuner.trainer_common.save_freq makes it 1" in done.stderr
+    assert "Ray:" not in done.stderr
