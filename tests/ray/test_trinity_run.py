@@ -5,11 +5,14 @@ Trinity's checkpoints, and Ray believes in GPUs. Everything else is Trinity as i
 """
 
 import asyncio
-import json
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,85 +37,93 @@ from astuner.run_dir import read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
-from tests.tiny_model import make_tiny_model  # noqa: E402
+from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 
 REPOSITORY = Path(__file__).parent.parent.parent
+AGENTS = REPOSITORY / "tests" / "agents"
 ON_CPU = Path(__file__).parent / "trinity_cpu"
 NUM_REPEAT, BATCH = 4, 2
+EXPECTED = 2
+"""Sequences of an episode: one for each agent."""
 
 
-def write_conf(folder: Path, **changed: Any) -> Path:
-    """A run of three steps over four sums; `changed` are settings, with `__` for a dot."""
-    make_tiny_model(folder / "model")
-    tasks = [{"main_query": f"What is {i} plus {5 - i}?", "task_id": str(i)} for i in range(4)]
-    (folder / "tasks.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
-    file = {"file_path": str(folder / "tasks.jsonl")}
-    settings: dict[str, Any] = {
-        "backbone": "trinity",
-        "experiment_dir": str(folder / "runs"),
-        "model": {"path": str(folder / "model"), "dtype": "float32"},
-        "data": {
-            "train_batch_size": BATCH,
-            "max_prompt_length": 1000,
-            "max_response_length": 1000,
-        },
-        "rollout": {
-            "agentscope_workflow": "tests.agents.trinity_adder->FlatInOneStepWorkflow",
-            "num_repeat": NUM_REPEAT,
-            "max_env_worker": 8,
-            "temperature": 1.0,
-            "max_model_len": 1600,
-            "max_response_length_in_one_turn": 16,
-            "compute_madness_checklist": [],
-            "multi_turn": {"expected_steps": 2},
-        },
-        "task_reader": {
-            "type": "jsonl_dataset_file",
-            "jsonl_dataset_file": {"training": file, "validation": file},
-        },
-        "trainer_common": {
-            "total_epochs": 2,
-            "total_training_steps": 3,
-            "val_before_train": True,
-            "test_freq": 2,
-            "save_freq": 2,
-            "n_gpus_per_node": 2,
-            "checkpoint_base_dir": str(folder / "saved"),
-            "optim": {"lr": 1e-3},
-            "fsdp_config": {"param_offload": False, "optimizer_offload": False},
-        },
-    }
-    for key, value in changed.items():
-        *parents, name = key.split("__")
-        section = settings
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[name] = value
-    own = {
-        "ignore_validator_suggestions": True,
-        "synchronizer": {"sync_method": "checkpoint"},
-        "buffer": {
-            "trainer_input": {"experience_buffer": {"path": f"sqlite:///{folder}/trained.db"}}
-        },
-    }
-    conf = folder / "sums.yaml"
-    conf.write_text(yaml.safe_dump({"astuner": settings, "trinity": own}))
-    return conf
-
-
-def tune(conf: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a user gives it; processes of Ray inherit the environment."""
-    changed = {
+def environment(**more: str) -> dict[str, str]:
+    """Of the command and of Ray's head, from which every process of the run has it."""
+    return {
+        **os.environ,
         "PYTHONPATH": f"{ON_CPU}:{REPOSITORY}",
         "VERL_USE_EXTERNAL_MODULES": "verl08_on_cpu",
         "RAY_AUTH_MODE": "disabled",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **more,
     }
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """A head that says it has GPUs, and more processors than a small machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "astuner.backbone.cluster.ray_head"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
+    command += ["--num-cpus=16", "--num-gpus=2", "--disable-usage-stats"]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE) as head:
+        assert head.stdin is not None
+        try:
+            _wait_for(port, head)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.stdin.close()
+            head.wait(timeout=60)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"Ray's head did not come up: exit code {process.poll()}")
+
+
+def prepare(folder: Path, model: Path, *, workflow: str, **common: Any) -> Path:
+    """The YAML of an adder with a tool and a checker; one episode of task 1 fails."""
+    write_conf(folder, model)
+    path = folder / "adder.yaml"
+    settings = yaml.safe_load(path.read_text())["astuner"]
+    settings["backbone"] = "trinity"
+    settings["rollout"] |= {
+        "agentscope_workflow": f"{AGENTS}/{workflow}",
+        "multi_turn": {"expected_steps": EXPECTED},
+        "max_env_worker": 8,
+    }
+    settings["task_judge"] = {}
+    settings["trainer_common"] |= {
+        "n_gpus_per_node": 2,
+        "test_freq": 2,
+        "save_freq": 2,
+        "fsdp_config": {"param_offload": False, "optimizer_offload": False},
+        **common,
+    }
+    own = {
+        "synchronizer": {"sync_method": "checkpoint"},
+        "buffer": {
+            "trainer_input": {"experience_buffer": {"path": f"sqlite:///{folder}/trained.db"}}
+        },
+    }
+    path.write_text(yaml.safe_dump({"astuner": settings, "trinity": own}))
+    return path
+
+
+def tune(path: Path, ray_address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "astuner", "--conf", str(conf), *flags],
-        env={**os.environ, **changed},
-        cwd=conf.parent,
+        [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
+        env=environment(RAY_ADDRESS=ray_address),
+        cwd=path.parent,
         capture_output=True,
         text=True,
         timeout=380,
@@ -120,17 +131,24 @@ def tune(conf: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_folder(conf: Path) -> Path:
-    return (conf.parent / "runs" / "sums" / "latest").resolve()
+def run_folder(path: Path) -> Path:
+    return (path.parent / "launcher_record" / path.stem / "latest").resolve()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The configuration file of a run of three steps that ended well."""
-    conf = write_conf(tmp_path_factory.mktemp("trinity"))
-    done = tune(conf)
+def finished(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The YAML of a run of three steps that ended well."""
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(
+        tmp_path_factory.mktemp("trinity"), taught_model, workflow=workflow, total_training_steps=3
+    )
+    done = tune(path, ray_address)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return conf
+    return path
 
 
 def trained_by_step(conf: Path) -> dict[int, list[Experience]]:
@@ -194,10 +212,14 @@ def test_trinity_trains_on_what_the_local_backbone_would_token_for_token(finishe
             assert experience.advantages.tolist() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_both_agents_and_calls_behind_a_tool_are_trained(finished: Path) -> None:
-    episodes = [episode for step in (1, 2) for episode in episodes_of(finished, step)]
-    assert {s.agent_name for e in episodes for s in e.sequences} == {"adder", "checker"}
-    assert any(len(episode.calls) > 1 for episode in episodes)
+def test_both_agents_are_trained_and_the_tool_s_answer_is_not(finished: Path) -> None:
+    episodes = {e.episode_id: e for step in (1, 2) for e in episodes_of(finished, step)}
+    real = [e for s in (1, 2) for e in trained_by_step(finished)[s] if e.action_mask.any()]
+    assert {e.info["sequence"] for e in real} == {0, 1}
+    sequences = [episodes[e.info["episode_id"]].sequences[e.info["sequence"]] for e in real]
+    assert {sequence.agent_name for sequence in sequences} == {"adder", "checker"}
+    assert any(len(sequence.calls) > 1 for sequence in sequences)
+    assert any(not e.action_mask.all() for e in real)
 
 
 def test_a_failed_episode_is_recorded_and_never_trained_on(finished: Path) -> None:
@@ -215,7 +237,7 @@ def test_a_step_without_spread_trains_on_nothing_and_the_run_goes_on(finished: P
 
 
 def test_every_update_of_trinity_gets_a_whole_batch(finished: Path) -> None:
-    size = NUM_REPEAT * BATCH * 2
+    size = NUM_REPEAT * BATCH * EXPECTED
     for experiences in trained_by_step(finished).values():
         assert len(experiences) % size == 0
         assert {e.info[BATCH_SIZE] for e in experiences} == {len(experiences)}
@@ -256,13 +278,91 @@ def test_the_policy_samples_with_the_weights_of_the_step_before(finished: Path) 
 
 def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(
     finished: Path,
+    taught_model: Path,  # noqa: F811
 ) -> None:
     folder = run_folder(finished) / "checkpoints"
     assert sorted(path.name for path in folder.glob("step_*")) == ["step_2", "step_3"]
     saved = AutoModelForCausalLM.from_pretrained(folder / "step_3", dtype=torch.float32)
-    start = AutoModelForCausalLM.from_pretrained(finished.parent / "model", dtype=torch.float32)
+    start = AutoModelForCausalLM.from_pretrained(taught_model, dtype=torch.float32)
     largest = max(
         float((a - b).abs().max())
         for a, b in zip(saved.parameters(), start.parameters(), strict=True)
     )
-    assert 1e-4 < largest < 0.1
+    assert 1e-5 < largest < 0.01
+
+
+def test_a_run_goes_on_from_trinity_s_latest_state(finished: Path, ray_address: str) -> None:
+    steps = "astuner.trainer_common.total_training_steps=4"
+    done = tune(finished, ray_address, "--resume", steps)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "resuming from step 3" in done.stderr
+    assert sorted(metrics_of(finished)) == [0, 1, 2, 3, 4]
+    assert (run_folder(finished) / "checkpoints" / "step_4").is_dir()
+    versions = {c.completion.weight_version for e in episodes_of(finished, 4) for c in e.calls}
+    assert versions == {3}
+    first, again = ({e.task.task_id for e in episodes_of(finished, step)} for step in (3, 4))
+    assert first | again == {"0", "1", "2", "3"}  # the second epoch goes on where it was
+
+
+def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    done = tune(path, ray_address)
+    assert done.returncode == 1, done.stderr[-6000:]
+    assert "the tool server is down" in done.stderr
+    assert "rollout.max_failed_fraction" in done.stderr
+
+
+def test_ctrl_c_saves_after_the_step_and_ends_with_130(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
+    with subprocess.Popen(
+        [sys.executable, "-m", "astuner", "--conf", path.name],
+        env=environment(RAY_ADDRESS=ray_address),
+        cwd=path.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "step 1: rollout" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=240)
+    assert process.returncode == 130, (said + rest)[-6000:]
+    last = max(metrics_of(path))
+    assert 0 < last < 50
+    assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
+
+
+def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(
+    taught_model: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    done = tune(path, "127.0.0.1:1", "trinity.trainer.save_interval=7")
+    assert done.returncode == 2, done.stderr[-6000:]
+    assert "trinity.trainer.save_interval is 7" in done.stderr
+    assert "astuner.trainer_common.save_freq makes it 2" in done.stderr
+
+
+def test_trinity_itself_says_what_it_refuses(
+    taught_model: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    done = tune(path, "127.0.0.1:1", "trinity.no_such_section.key=7")
+    assert done.returncode == 2, done.stderr[-6000:]
+    assert "Trinity refuses the configuration" in done.stderr
+    assert "no_such_section" in done.stderr

@@ -156,7 +156,9 @@ def test_a_failed_episode_is_recorded_and_no_part_of_an_update(trained):
         if record["failure"]
     ]
     assert failed
-    trained_ids = {row["key"].split("_")[0][:8] + "-" + row["key"].split("_")[1] for row in trained.rows}
+    trained_ids = {
+        row["key"].split("_")[0][:8] + "-" + row["key"].split("_")[1] for row in trained.rows
+    }
     assert not trained_ids & {"-".join(name.split("-")[1:]) for name in failed}
 
 
@@ -267,7 +269,8 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
-    taught_model, tmp_path  # noqa: F811
+    taught_model,
+    tmp_path,  # noqa: F811
 ):
     path = prepare(tmp_path, taught_model)
     done = tune(path, "--with-ray", "verl.trainer.save_freq=7")

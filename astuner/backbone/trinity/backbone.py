@@ -8,20 +8,22 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import ray
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from trinity.cli.launcher import MODE_MAP, StageStatus
 from trinity.common.config import Config
 
 from astuner.backbone.assemble import read_tasks
 from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
+from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
@@ -36,6 +38,9 @@ from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
+_NOTICE = "Trinity finishes its step and saves first"
+_LASTING = frozenset({"Explorer", "Trainer", "WorkerDict"})
+"""Classes of Trinity's actors that live as long as a run; the explorer's own end before it."""
 
 
 class TrinityBackbone:
@@ -43,40 +48,31 @@ class TrinityBackbone:
 
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
-        validation = validation[: run.settings.data.max_validation_tasks]
-        place = find_place(run, training, validation)
+        tasks = {
+            "train": training,
+            "validation": validation[: run.settings.data.max_validation_tasks],
+        }
+        place = find_place(run, tasks)
         start = _go_on(run, place) if run.is_resumed else 0
-        worker_run = WorkerRun.of(run)
-        name = hub_name(worker_run)
-        variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables(place)}
-        with metrics_log(run) as log, _cluster(place, variables) as cluster:
-            config = make_config(run, place)
-            tasks = {"train": training, "validation": validation}
+        config = make_config(run, place)
+        name = hub_name(worker_run := WorkerRun.of(run))
+        variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables()}
+        with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
             hub = start_hub(name, worker_run, tasks, namespace=place.namespace)
-            export = partial(
-                export_saved,
-                run_dir=run.run_dir,
-                temperature=run.settings.rollout.temperature,
-                keep=run.settings.trainer_common.keep_checkpoints,
-            )
             watch = Watch(
                 run,
                 hub,
                 log=log,
                 num_steps=place.num_steps,
-                export=export,
-                describe_silence=cluster,
+                export=partial(_export, run),
+                describe_silence=partial(describe_silence, cluster.logs),
+                find_dead=partial(find_dead, _LASTING),
                 first_step=start,
             )
             await hub.enter.remote("loading the model and its engines")
-            notice = "Trinity finishes its step and saves first"
-            with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
+            with interrupt_on_ctrl_c(run.console, notice=_NOTICE) as interrupt:
                 await follow_to_end(watch, _start(config))
-            if not interrupt.is_signalled and watch.last_step < place.num_steps:
-                raise BackboneError(_early_end(watch.last_step, place))
-            if watch.last_step > start and not run.run_dir.checkpoint_dir(watch.last_step).exists():
-                run.console.say(export(_last_saved(watch.last_step, place)))
-        run.console.say(f"run directory  {run.run_dir.root}")
+        _finish(run, watch.last_step, start, place, is_interrupted=interrupt.is_signalled)
         return RunResult(
             run_dir=run.run_dir.root,
             checkpoint=run.run_dir.latest_checkpoint(),
@@ -85,13 +81,52 @@ class TrinityBackbone:
         )
 
 
-def find_place(run: Run, training: list[Task], validation: list[Task]) -> Place:
+def _export(run: Run, saved: SavedState) -> str:
+    return export_saved(
+        saved,
+        run.run_dir,
+        temperature=run.settings.rollout.temperature,
+        keep=run.settings.trainer_common.keep_checkpoints,
+    )
+
+
+def _finish(run: Run, last_step: int, start: int, place: Place, *, is_interrupted: bool) -> None:
+    """Export what Trinity saved at its end, of which it tells nobody.
+
+    Raises BackboneError where it ended early: it logs errors and goes on as if nothing had been.
+    """
+    if last_step > start and not run.run_dir.checkpoint_dir(last_step).exists():
+        weights = weights_folder(str(place.checkpoint_dir), last_step)
+        run.console.say(_export(run, SavedState(step=last_step, weights=weights, probes=())))
+    run.console.say(f"run directory  {run.run_dir.root}")
+    if last_step < place.num_steps and not is_interrupted:
+        raise BackboneError(_early_end(last_step, place))
+
+
+@contextmanager
+def cluster_of(run: Run, config: Config, variables: Mapping[str, str]) -> Iterator[RayCluster]:
+    """The Ray cluster of the run, in which every process has the `variables`."""
+    # Trinity reserves the one GPU twice, for the engine and for the trainer.
+    num_gpus = 2 if config.mode == "colocate" else None
+    with ray_cluster(
+        with_ray=run.with_ray,
+        address=run.ray_address,
+        logs_dir=run.run_dir.root / "logs",
+        say=run.console.say,
+        runtime_env={"env_vars": {**config.get_envs(), **variables}},
+        num_nodes=config.cluster.node_num,
+        head_resources=HeadResources(num_gpus=num_gpus),
+    ) as cluster:
+        yield cluster
+
+
+def find_place(run: Run, tasks: Mapping[str, Sequence[Task]]) -> Place:
     """Raises ConfigError where the model is not named, or a batch is larger than the tasks."""
     settings = run.settings
     if settings.model.path is None:
         raise ConfigError("model.path is not set; give a hub name or a folder")
     order = TaskOrder(
-        len(training),
+        len(tasks["train"]),
         batch_size=settings.data.train_batch_size,
         seed=settings.trainer_common.seed,
     )
@@ -103,7 +138,7 @@ def find_place(run: Run, training: list[Task], validation: list[Task]) -> Place:
         checkpoint_dir=Path(settings.trainer_common.checkpoint_base_dir).absolute().joinpath(*name),
         namespace="astuner-" + "-".join(name),
         num_steps=steps if most is None else min(steps, most),
-        num_validation_tasks=len(validation),
+        num_validation_tasks=len(tasks["validation"]),
         is_resumed=run.is_resumed,
         has_flash_attention=_is_installed("flash_attn.flash_attn_interface"),
     )
@@ -122,8 +157,9 @@ def make_config(run: Run, place: Place) -> Config:
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
         return config.check_and_update()
-    except (ValueError, AssertionError, ImportError) as error:
-        raise ConfigError(f"Trinity refuses the configuration: {error}") from error
+    except (OmegaConfBaseException, ValueError, AssertionError, ImportError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"Trinity refuses the configuration: {first}") from error
 
 
 def _is_installed(module: str) -> bool:
@@ -157,28 +193,29 @@ def _start(config: Config) -> Future[None]:
 def _go_on(run: Run, place: Place) -> int:
     """The step of Trinity's newest checkpoint, with everything behind it put aside.
 
-    The explorer may have been ahead of the trainer; it goes on from where that was saved.
+    The explorer may have been ahead of the trainer, and have had newer weights; it goes on from
+    where the trainer was saved.
     """
-    newest = place.checkpoint_dir / "latest_checkpointed_iteration.txt"
-    if not newest.is_file():
+    folder = place.checkpoint_dir
+    newest = folder / "latest_checkpointed_iteration.txt"
+    try:
+        step = int(newest.read_text())
+    except (OSError, ValueError) as error:
         raise BackboneError(
-            f"{newest} is not there, so Trinity has no state to go on from; start a new run from "
-            f"the weights in {run.run_dir.latest_checkpoint()}"
-        )
-    step = int(newest.read_text())
-    run.run_dir.set_aside(after_step=step, is_logged=True)
+            f"cannot resume: {newest} does not name Trinity's latest state ({error}); give the "
+            "trainer_common.checkpoint_base_dir of the first start, or start without --resume"
+        ) from error
+    run.console.say(f"resuming from step {step} in {folder}")
+    away = run.run_dir.set_aside(after_step=step, is_logged=True)
+    if away is not None:
+        run.console.say(f"what was done after step {step} is done again; it lies in {away}")
     state = {"latest_iteration": step, "taskset_states": [{"current_index": step}]}
-    (place.checkpoint_dir / "explorer_meta.json").write_text(json.dumps(state))
+    (folder / "explorer_meta.json").write_text(json.dumps(state))
+    (folder / "latest_state_dict_iteration.txt").write_text(str(step))
     return step
 
 
-def _last_saved(step: int, place: Place) -> SavedState:
-    """Trinity saves at its end in any case, and tells nobody."""
-    return SavedState(step=step, weights=weights_folder(str(place.checkpoint_dir), step), probes=())
-
-
 def _early_end(last_step: int, place: Place) -> str:
-    """Trinity logs errors and ends as if nothing had been."""
     logs = sorted((place.checkpoint_dir / "log").glob("*.log"))
     errors = [text for log in logs if (text := _last_error(log))]
     return (
@@ -196,28 +233,7 @@ def _last_error(log: Path) -> str:
     return "\n".join([f"{log.name}:", *lines[marks[-1] :][-_NUM_LOG_LINES:]])
 
 
-def _variables(place: Place) -> dict[str, str]:
-    """What every process of the run must have in its environment, beside the hub's name."""
+def _variables() -> dict[str, str]:
+    """Variables of this process that every process of the run must have."""
     kept = ("VERL_", "VLLM_", "HF_", "TRINITY_")
-    return {
-        "TRINITY_LOG_DIR": str(place.checkpoint_dir / "log"),
-        **{key: value for key, value in os.environ.items() if key.startswith(kept)},
-    }
-
-
-@contextmanager
-def _cluster(place: Place, variables: Mapping[str, str]) -> Iterator[Callable[[], str]]:
-    """A Ray of its own on this machine; gives what tells who is silent."""
-    ray.init(
-        address="local",
-        num_cpus=16,
-        num_gpus=2,
-        include_dashboard=False,
-        namespace=place.namespace,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": dict(variables)},
-    )
-    try:
-        yield lambda: f"The logs are in {place.checkpoint_dir / 'log'}"
-    finally:
-        ray.shutdown()
+    return {key: value for key, value in os.environ.items() if key.startswith(kept)}

@@ -19,7 +19,9 @@ class WholeStep(SampleStrategy):
 
     def __init__(self, buffer_config: BufferConfig, **_options: Any) -> None:
         super().__init__(buffer_config)
-        self._buffer = get_buffer_reader(buffer_config.trainer_input.experience_buffer)
+        buffer = buffer_config.trainer_input.experience_buffer
+        assert buffer is not None  # Trinity makes one where none is named
+        self._buffer = get_buffer_reader(buffer)
         self._update_size = buffer_config.train_batch_size
         self._hub = find_hub()
 
