@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrup
 import argparse
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from astuner import __version__
@@ -20,6 +20,10 @@ examples:
                                                                  conversation printed
   astuner --conf math_agent/math_agent.yaml astuner.rollout.num_repeat=8 astuner.model.path=./model
                                                                  change settings for this run
+  astuner --conf math_agent/math_agent.yaml --backbone=verl --with-ray
+                                                                 the same on all GPUs of this
+                                                                 machine, by verl
+  astuner setup verl                                             make the environment for that
 
 Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
 Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on.
@@ -37,8 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backbone",
         choices=BACKBONE_NAMES,
-        help="what trains: local (this machine, CPU or GPU), debug (rollouts only); "
-        "default: astuner.backbone of the YAML, else local",
+        help="what trains: local (this machine, CPU or GPU), debug (rollouts only, no training), "
+        "verl or trinity (a Ray cluster); default: astuner.backbone of the YAML, else local",
     )
     parser.add_argument(
         "--exp-dir", metavar="DIR", help="folder of the run directories (default: launcher_record)"
@@ -48,6 +52,17 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="key=value",
         help="change a setting, as in astuner.rollout.temperature=0.7 (Hydra's override syntax)",
+    )
+    parser.add_argument(
+        "--with-ray",
+        action="store_true",
+        help="verl and trinity: use the Ray cluster of this machine; where there is none, start "
+        "one and end it afterwards",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="verl and trinity: join this Ray cluster; default: the environment's RAY_ADDRESS",
     )
     parser.add_argument(
         "--resume",
@@ -62,16 +77,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 _NOT_YET = {
-    "--with-ray": "a Ray cluster for the verl and trinity backbones",
     "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["setup"]:
+        return _guarded(lambda: _setup(arguments[1:]))
     parsed = make_parser().parse_intermixed_args(arguments)
+    return _guarded(lambda: _run(parsed))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """The outermost boundary: every error becomes a message and an exit code."""
     try:
-        return _run(parsed)
+        return work()
     except (ConfigError, TaskReadError) as error:
         return _fail(error, 2)
     except AstunerError as error:
@@ -97,8 +119,33 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
     loaded = load_config(parsed.conf, overrides, backbone=parsed.backbone)
-    result = launch(loaded, resume=parsed.resume)
+    result = launch(
+        loaded,
+        resume=parsed.resume,
+        with_ray=parsed.with_ray,
+        ray_address=parsed.ray_address,
+    )
     return 130 if result.is_interrupted else 0
+
+
+def _setup(arguments: Sequence[str]) -> int:
+    from astuner.backbone.environments import ENVIRONMENTS, make_environment
+
+    parser = argparse.ArgumentParser(
+        prog="astuner setup",
+        description="Make the environment of a clustered backbone: a folder with all packages in "
+        "the versions that were tried together. Takes minutes and some gigabytes.",
+    )
+    parser.add_argument("backbone", choices=tuple(ENVIRONMENTS))
+    parser.add_argument(
+        "--cpu", action="store_true", help="without CUDA, for trying things out on small models"
+    )
+    parser.add_argument(
+        "--path", type=Path, help="folder to make (default: .venv-verl or .venv-trinity here)"
+    )
+    parsed = parser.parse_args(arguments)
+    make_environment(parsed.backbone, path=parsed.path, is_cpu=parsed.cpu, say=print)
+    return 0
 
 
 def _fail(error: AstunerError, code: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from astuner import log
+from astuner.backbone.environments import ENVIRONMENTS, check_environment
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
@@ -40,9 +41,12 @@ def launch(
     judge_class: type[BaseJudge] | None = None,
     search_dirs: tuple[Path, ...] | None = None,
     resume: bool = False,
+    with_ray: bool = False,
+    ray_address: str | None = None,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
+    `with_ray` and `ray_address` say on which Ray cluster, to backbones that need one.
     With `resume` it goes on in the newest run directory of the same name that has a checkpoint;
     without any, it begins anew.
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
@@ -59,13 +63,13 @@ def launch(
         targets = workflow_class.model_fields["trainable_targets"].default
         check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
     judge = make_judge(loaded.settings, loaded.config, search_dirs, judge_class)
-    if resume and loaded.settings.backbone != "local":
+    if resume and loaded.settings.backbone == "debug":
         raise ConfigError(
-            f"--resume: the backbone {loaded.settings.backbone} has nothing to resume; "
-            "use it with the backbone local"
+            "--resume: the backbone debug has nothing to resume; use it with one that trains"
         )
     run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
+    is_clustered = loaded.settings.backbone in ENVIRONMENTS
     screen = Console(stderr=True, highlight=False)
     with naming_the_file(run_dir.log_file):
         log_handlers = log.install(run_dir.log_file, console=screen)
@@ -74,6 +78,8 @@ def launch(
         with naming_the_file(config_file):
             save_resolved(loaded.config, config_file)
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
+        if (with_ray or ray_address) and not is_clustered:
+            console.say(f"the backbone {loaded.settings.backbone} runs without Ray; none is used")
         for line in describe_unused(loaded.explicit_keys, loaded.settings):
             console.say(line)
         run = Run(
@@ -85,6 +91,8 @@ def launch(
             workflow_class=workflow_class,
             judge=judge,
             console=console,
+            with_ray=with_ray,
+            ray_address=ray_address,
             is_resumed=is_resumed,
         )
         if resume and not is_resumed:
@@ -194,14 +202,17 @@ def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
 def backbone_maker(name: str) -> Callable[[], Backbone]:
     """What makes the backbone of that name; the libraries it needs are imported when it is called.
 
-    Raises ConfigError for a backbone that this version does not have.
+    Raises ConfigError where a library of a clustered backbone is missing, or of another version
+    than the one that it was made for.
     """
-    makers = {"local": _make_local, "debug": _make_debug, "trinity": _make_trinity}
-    if name not in makers:
-        raise ConfigError(
-            f"astuner.backbone: {name!r} is not available in this version; "
-            f"available are {', '.join(makers)}"
-        )
+    if name in ENVIRONMENTS:
+        check_environment(name)
+    makers = {
+        "local": _make_local,
+        "debug": _make_debug,
+        "verl": _make_verl,
+        "trinity": _make_trinity,
+    }
     return makers[name]
 
 
@@ -215,6 +226,12 @@ def _make_debug() -> Backbone:
     from astuner.backbone.debug import DebugBackbone
 
     return DebugBackbone()
+
+
+def _make_verl() -> Backbone:
+    from astuner.backbone.verl.backbone import VerlBackbone
+
+    return VerlBackbone()
 
 
 def _make_trinity() -> Backbone:

@@ -548,7 +548,7 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
     ("astuner.rollout.num_repeat", 1, ["num_repeat = 1", "adv_estimator = 'grpo'"], TRAINING),
     ("astuner.rollout.gamma", 0.9, ["gamma = 0.9", "only 1.0 is supported"], TRAINING),
     ("astuner.rollout.temperature", 0.0, ["temperature = 0.0", "above 0"], TRAINING),
-    ("astuner.rollout.top_p", 0.9, ["top_p = 0.9", "astuner.backbone = 'local'"], [LOCAL]),
+    ("astuner.rollout.top_p", 0.9, ["top_p = 0.9", "whole distribution"], TRAINING),
     (
         "astuner.rollout.agentscope_workflow",
         None,
@@ -578,7 +578,7 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
         "astuner.trainer_common.algorithm.overlong_buffer_length",
         99_999,
         ["overlong_buffer_length = 99999", "data.max_response_length = 15000"],
-        [LOCAL],
+        TRAINING,
     ),
     (
         "astuner.rollout.untrained_model.model",

@@ -29,6 +29,10 @@ class Run:
     console: RunConsole
     explicit_keys: frozenset[str] = frozenset()
     """Dotted keys, with their section, that the user set."""
+    with_ray: bool = False
+    """Whether a cluster of this machine may be used, and started where there is none."""
+    ray_address: str | None = None
+    """Host and port of the cluster to join."""
     is_resumed: bool = False
     """Whether to go on from the newest checkpoint in `run_dir`."""
 

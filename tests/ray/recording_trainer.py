@@ -12,13 +12,13 @@ import transfer_queue as tq
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 
 from astuner.backbone.verl.trainer import EpisodeTrainer
+from tests.ray.names import FILE_VARIABLE, TRAINER
 
-FILE_VARIABLE = "VERL_TEST_RECORD"
 _ROW = ("prompts", "responses", "response_mask", "rollout_log_probs", "advantages")
 _SCORES = ("old_log_probs", "ref_log_prob")
 
 
-@register_trainer("astuner_recording")
+@register_trainer(TRAINER)
 class RecordingTrainer(EpisodeTrainer):
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         is_real = [not tag.get("is_padding", False) for tag in batch.tags]

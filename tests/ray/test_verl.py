@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-pytest.importorskip("verl")
-
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.backbone.batch import make_batch
 from astuner.logview.record import episode_from_record
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
-from tests.ray.recording_trainer import FILE_VARIABLE
-from tests.ray.verl_cpu import SERVER
+from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -34,7 +31,7 @@ OWN = {
             "override_config": {"attn_implementation": "sdpa"},
         },
     },
-    "trainer": {"device": "cpu", "v1": {"trainer_mode": "astuner_recording"}},
+    "trainer": {"device": "cpu", "v1": {"trainer_mode": TRAINER}},
     # verl's bundles ask for more processors than a small machine has.
     "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1}},
 }
@@ -102,8 +99,15 @@ def trained(taught_model, tmp_path_factory):  # noqa: F811
     return Trained(run_dir=latest(path), rows=rows, said=done.stderr)
 
 
-def local_samples(run_dir: Path, step: int) -> dict[tuple, float]:
-    """Ids, mask and log-probabilities of what the local backbone makes of the recorded episodes."""
+class Sample(NamedTuple):
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: list[float]
+    advantage: float
+
+
+def local_samples(run_dir: Path, step: int) -> dict[str, Sample]:
+    """What the local backbone makes of the recorded episodes, by episode and sequence."""
     records = read_json_lines(run_dir / "episodes" / f"step_{step:06d}.jsonl")
     groups: dict[str, list] = {}
     for episode in map(episode_from_record, records):
@@ -113,24 +117,25 @@ def local_samples(run_dir: Path, step: int) -> dict[tuple, float]:
         advantage=ADVANTAGES["grpo"],
         max_sequences=30,
     )
-    return {(s.ids, s.mask, _rounded(s.logprobs)): s.advantage for s in batch.samples}
+    return {
+        f"{s.episode_id}-{s.sequence}": Sample(s.ids, s.mask, list(s.logprobs), s.advantage)
+        for s in batch.samples
+    }
 
 
-def _rounded(values) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)
-
-
-def verl_samples(rows, step: int) -> dict[tuple, float]:
+def verl_samples(rows: list[dict[str, Any]], step: int) -> dict[str, Sample]:
     found = {}
-    for row in rows:
-        if row["step"] != step:
-            continue
+    for row in (row for row in rows if row["step"] == step):
+        uid, attempt, sequence = row["key"].split("_")
         start = len(row["prompts"])
-        mask = tuple([False] * start + [bool(m) for m in row["response_mask"]])
-        logprobs = _rounded([0.0] * start + row["rollout_log_probs"])
-        advantages = {a for a, m in zip(row["advantages"], row["response_mask"], strict=True) if m}
-        (advantage,) = advantages
-        found[(tuple(row["prompts"] + row["responses"]), mask, logprobs)] = advantage
+        pairs = zip(row["advantages"], row["response_mask"], strict=True)
+        (advantage,) = {advantage for advantage, is_trained in pairs if is_trained}
+        found[f"step{step}-{uid[:8]}-{attempt}-{sequence}"] = Sample(
+            ids=(*row["prompts"], *row["responses"]),
+            mask=(*[False] * start, *map(bool, row["response_mask"])),
+            logprobs=[0.0] * start + row["rollout_log_probs"],
+            advantage=advantage,
+        )
     return found
 
 
@@ -138,8 +143,10 @@ def verl_samples(rows, step: int) -> dict[tuple, float]:
 def test_verl_trains_on_the_tokens_that_the_local_backbone_would_train_on(trained, step):
     local, verl = local_samples(trained.run_dir, step), verl_samples(trained.rows, step)
     assert verl.keys() == local.keys()
-    for sample, advantage in local.items():
-        assert verl[sample] == pytest.approx(advantage, abs=1e-4)
+    for name, ours in local.items():
+        assert (verl[name].ids, verl[name].mask) == (ours.ids, ours.mask)
+        assert verl[name].logprobs == pytest.approx(ours.logprobs, abs=1e-5)
+        assert verl[name].advantage == pytest.approx(ours.advantage, abs=1e-5)
 
 
 def test_both_agents_are_trained_and_the_tools_answer_is_not(trained):
@@ -156,10 +163,10 @@ def test_a_failed_episode_is_recorded_and_no_part_of_an_update(trained):
         if record["failure"]
     ]
     assert failed
-    trained_ids = {
-        row["key"].split("_")[0][:8] + "-" + row["key"].split("_")[1] for row in trained.rows
+    keys = [row["key"].split("_") for row in trained.rows]
+    assert not {f"{uid[:8]}-{attempt}" for uid, attempt, _ in keys} & {
+        name.partition("-")[2] for name in failed
     }
-    assert not trained_ids & {"-".join(name.split("-")[1:]) for name in failed}
 
 
 def test_verls_policy_agrees_with_its_server_about_the_tokens(trained):
@@ -269,8 +276,8 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
-    taught_model,
-    tmp_path,  # noqa: F811
+    taught_model,  # noqa: F811
+    tmp_path,
 ):
     path = prepare(tmp_path, taught_model)
     done = tune(path, "--with-ray", "verl.trainer.save_freq=7")

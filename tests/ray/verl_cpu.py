@@ -21,8 +21,8 @@ import torch.distributed as dist
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
-SERVER = "hf_on_cpu"
-"""Name of the inference server in actor_rollout_ref.rollout.name."""
+from tests.ray.names import SERVER
+
 _MEMORY_BYTES = 16 << 30
 
 

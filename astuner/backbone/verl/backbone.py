@@ -87,9 +87,7 @@ class VerlBackbone:
 
 
 @contextmanager
-def cluster_of(
-    run: Run, config: DictConfig, variables: Mapping[str, str]
-) -> Iterator[RayCluster]:
+def cluster_of(run: Run, config: DictConfig, variables: Mapping[str, str]) -> Iterator[RayCluster]:
     """The Ray cluster of the run, in which every process has the `variables`."""
     runtime_env = get_ppo_ray_runtime_env(config)
     runtime_env["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1", **variables}

@@ -1,0 +1,80 @@
+"""The process beside a run that starts a Ray head and ends it, whatever becomes of the run.
+
+`python -m astuner.backbone.cluster.ray_head ARGUMENT ...` hands these to `ray start --head`.
+When its standard input says a line or closes, which also a killed run brings about, it ends the
+head and every process that came of it: those carry a mark in their environment. It knows Ray as a
+command only, and no other Ray on the machine is touched.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+_MARK = "ASTUNER_RAY_HEAD"
+_GRACE_SECONDS = 8.0
+"""Ray itself takes about two seconds to end a head whose workers are idle."""
+_KILL_SECONDS = 8.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 when the head and all that it started are gone, else 1."""
+    mark = uuid.uuid4().hex
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments],
+        env={**os.environ, _MARK: mark},
+        stdin=subprocess.DEVNULL,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: head.terminate())
+    threading.Thread(target=_end_with_the_run, args=(head,), daemon=True).start()
+    head.wait()
+    remaining = _kill_marked(mark)
+    if remaining:
+        sys.stderr.write(f"processes of Ray that do not end: {sorted(remaining)}\n")
+    return 1 if remaining else 0
+
+
+def _end_with_the_run(head: subprocess.Popen[bytes]) -> None:
+    sys.stdin.readline()
+    head.terminate()
+    try:
+        head.wait(timeout=_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        head.kill()
+
+
+def _kill_marked(mark: str) -> set[int]:
+    """Kill what carries the mark until nothing does; returns what is left after the time."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while (found := _marked(mark)) and time.monotonic() < deadline:
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.1)
+    return found
+
+
+def _marked(mark: str) -> set[int]:
+    wanted = f"{_MARK}={mark}".encode()
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            # A process that has ended and is not yet collected has an empty environment.
+            if wanted in folder.joinpath("environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

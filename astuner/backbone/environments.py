@@ -1,0 +1,120 @@
+"""The environments of the clustered backbones: which one this is, and how the right one is made.
+
+verl and Trinity-RFT need versions of transformers that exclude each other, so each has an
+environment of its own. The exact versions of all packages stand in `astuner/environments/`.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from astuner import __version__
+from astuner.errors import BackboneError, ConfigError
+
+LOCKS = Path(__file__).parent.parent / "environments"
+_AGENTS = ("agentscope>=1.0.19,<2", "mcp<2", "sqlalchemy[asyncio]", "tqdm", "math-verify>=0.8")
+_ALWAYS = (*_AGENTS, "openai>=2", "gguf>=0.17", "setuptools", "wheel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a clustered backbone is installed from."""
+
+    package: str
+    """The engine's distribution."""
+    version: str
+    """The one release that the backbone was made for."""
+    gpu: tuple[str, ...]
+    """Requirements with an inference engine for GPUs."""
+    cpu: tuple[str, ...]
+
+
+ENVIRONMENTS: Mapping[str, Environment] = {
+    "verl": Environment(
+        package="verl",
+        version="0.9.1",
+        gpu=("verl[vllm,verl-core]==0.9.1", *_ALWAYS),
+        cpu=("torch==2.13.0", "verl[verl-core]==0.9.1", *_ALWAYS),
+    ),
+    "trinity": Environment(
+        package="trinity-rft",
+        version="0.6.0",
+        gpu=("trinity-rft[vllm]==0.6.0", "verl==0.8.0", "greenlet", *_ALWAYS),
+        cpu=("torch==2.13.0", "trinity-rft==0.6.0", "verl==0.8.0", "greenlet", *_ALWAYS),
+    ),
+}
+"""By the name of the backbone."""
+
+
+def check_environment(backbone: str) -> None:
+    """Raise ConfigError unless the engine of the backbone is installed here in its version."""
+    environment = ENVIRONMENTS[backbone]
+    try:
+        found = importlib.metadata.version(environment.package)
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    if found == environment.version:
+        return
+    here = "is not installed" if found is None else f"is installed as {found}"
+    raise ConfigError(
+        f"backbone {backbone}: {environment.package} {environment.version} is needed and {here} in "
+        f"{sys.prefix}; make its environment by `astuner setup {backbone}`, then start with "
+        f"{default_folder(backbone)}/bin/astuner"
+    )
+
+
+def default_folder(backbone: str) -> Path:
+    return Path(f".venv-{backbone}")
+
+
+def make_environment(
+    backbone: str, *, path: Path | None, is_cpu: bool, say: Callable[[str], None]
+) -> Path:
+    """Make a virtual environment with the engine and this astuner; returns its folder.
+
+    `path` is by default `default_folder`. Raises ConfigError for a folder that is something else,
+    BackboneError where the installer fails.
+    """
+    environment = ENVIRONMENTS[backbone]
+    folder = path or default_folder(backbone)
+    if folder.exists() and not (folder / "pyvenv.cfg").is_file():
+        raise ConfigError(
+            f"{folder} exists and is no virtual environment; move it away, or give --path"
+        )
+    kind = "cpu" if is_cpu else "gpu"
+    lock = LOCKS / f"{backbone}-{kind}.txt"
+    say(f"making {folder} for the backbone {backbone} ({kind}); this takes minutes")
+    _run([sys.executable, "-m", "venv", str(folder)], "making the virtual environment")
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    locked = [*pip, "--constraint", str(lock)]
+    wanted = environment.cpu if is_cpu else environment.gpu
+    _run([*locked, *wanted], f"installing {environment.package} {environment.version}")
+    _run([*locked, "--no-build-isolation", *_this_astuner()], "installing astuner")
+    say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
+    return folder
+
+
+def _this_astuner() -> list[str]:
+    """What pip installs this very astuner from: its folder where it came from one."""
+    try:
+        text = importlib.metadata.distribution("astuner").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        text = None
+    origin = json.loads(text) if text else {}
+    if "dir_info" in origin and origin["url"].startswith("file://"):
+        folder = origin["url"].removeprefix("file://")
+        return ["--editable", folder] if origin["dir_info"].get("editable") else [folder]
+    return [f"astuner=={__version__}"]
+
+
+def _run(command: list[str], what: str) -> None:
+    done = subprocess.run(command, check=False)
+    if done.returncode != 0:
+        raise BackboneError(
+            f"{what} failed with code {done.returncode}; the lines above say why. "
+            f"The command was: {' '.join(command)}"
+        )
