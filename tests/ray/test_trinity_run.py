@@ -309,7 +309,8 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
     ray_address: str,
     tmp_path: Path,
 ) -> None:
-    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    workflow = "adder.py->BrokenWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, val_before_train=False)
     done = tune(path, ray_address)
     assert done.returncode == 1, done.stderr[-6000:]
     assert "the tool server is down" in done.stderr

@@ -10,10 +10,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import ray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from trinity.cli.launcher import MODE_MAP, StageStatus
@@ -38,6 +39,7 @@ from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
+_END_SECONDS = 20.0
 _NOTICE = "Trinity finishes its step and saves first"
 _LASTING = frozenset({"Explorer", "Trainer", "WorkerDict"})
 """Classes of Trinity's actors that live as long as a run; the explorer's own end before it."""
@@ -70,8 +72,11 @@ class TrinityBackbone:
                 first_step=start,
             )
             await hub.enter.remote("loading the model and its engines")
-            with interrupt_on_ctrl_c(run.console, notice=_NOTICE) as interrupt:
-                await follow_to_end(watch, _start(config))
+            with (
+                _launched(config) as launched,
+                interrupt_on_ctrl_c(run.console, notice=_NOTICE) as interrupt,
+            ):
+                await follow_to_end(watch, launched)
         _finish(run, watch.last_step, start, place, is_interrupted=interrupt.is_signalled)
         return RunResult(
             run_dir=run.run_dir.root,
@@ -169,25 +174,39 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _start(config: Config) -> Future[None]:
-    """Run Trinity in a thread of its own, which dies with this process."""
+@contextmanager
+def _launched(config: Config) -> Iterator[Future[None]]:
+    """Trinity's launcher in a thread of its own, which has ended when the context is left."""
     done: Future[None] = Future()
+    thread = threading.Thread(target=_launch, args=(config, done), name="trinity", daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        if thread.is_alive():
+            _end_actors(config)
+            thread.join(timeout=_END_SECONDS)
 
-    def work() -> None:
-        try:
-            status: StageStatus = MODE_MAP[config.mode](config)
-            if status.error is not None:
-                raise BackboneError(
-                    f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
-                    f"{status.error.message}"
-                )
-        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-            done.set_exception(error)
-        else:
-            done.set_result(None)
 
-    threading.Thread(target=work, name="trinity", daemon=True).start()
-    return done
+def _launch(config: Config, done: Future[None]) -> None:
+    try:
+        status: StageStatus = MODE_MAP[config.mode](config)
+        if status.error is not None:
+            raise BackboneError(
+                f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
+                f"{status.error.message}"
+            )
+    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+
+
+def _end_actors(config: Config) -> None:
+    """The launcher waits for these two, inside of Ray, where nothing else interrupts it."""
+    for name in (config.explorer.name, config.trainer.name):
+        with suppress(ValueError):  # it was never made, or is gone
+            ray.kill(ray.get_actor(name, namespace=config.ray_namespace))
 
 
 def _go_on(run: Run, place: Place) -> int:
