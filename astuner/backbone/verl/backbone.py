@@ -22,6 +22,7 @@ from verl.utils.config import validate_config
 
 from astuner.backbone.assemble import read_tasks
 from astuner.backbone.cluster.export import export_checkpoint
+from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_dead
@@ -56,6 +57,12 @@ class VerlBackbone:
         with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
             # verl makes the validation's loader also where nothing is validated.
             tasks = {"train": training, "validation": validation or training[:1]}
+            check_nodes(
+                worker_run,
+                model=config.actor_rollout_ref.model.path,
+                num_nodes=config.trainer.nnodes,
+                gpus_per_node=config.trainer.n_gpus_per_node,
+            )
             hub = start_hub(name, worker_run, tasks, namespace=_NAMESPACE)
             watch = Watch(
                 run,
