@@ -13,15 +13,18 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from trinity.cli.launcher import MODE_MAP, StageStatus
 from trinity.common.config import Config
+from trinity.utils.log import get_logger
 
 from astuner.backbone.assemble import read_tasks
 from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_dead
@@ -54,12 +57,14 @@ class TrinityBackbone:
             "train": training,
             "validation": validation[: run.settings.data.max_validation_tasks],
         }
+        _lead_log_into_ours()
         place = find_place(run, tasks)
         start = _go_on(run, place) if run.is_resumed else 0
         config = make_config(run, place)
         name = hub_name(worker_run := WorkerRun.of(run))
         variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables()}
         with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
+            _check_cluster(config, worker_run, place)
             hub = start_hub(name, worker_run, tasks, namespace=place.namespace)
             watch = Watch(
                 run,
@@ -84,6 +89,13 @@ class TrinityBackbone:
             metrics=watch.metrics,
             is_interrupted=interrupt.is_signalled,
         )
+
+
+def _lead_log_into_ours() -> None:
+    """What Trinity logs in this process goes to run.log, and not past the console to the screen."""
+    theirs = get_logger()
+    theirs.handlers.clear()
+    theirs.propagate = True
 
 
 def _export(run: Run, saved: SavedState) -> str:
@@ -125,6 +137,22 @@ def cluster_of(run: Run, config: Config, variables: Mapping[str, str]) -> Iterat
         yield cluster
 
 
+def _check_cluster(config: Config, worker_run: WorkerRun, place: Place) -> None:
+    """Raises BackboneError where the nodes of the cluster are not fit for the run."""
+    if config.mode == "colocate" and ray.cluster_resources().get("GPU", 0) < 2:
+        raise BackboneError(
+            "on one GPU Trinity asks Ray for two, one for its engine and one for its trainer, and "
+            f"this cluster has {ray.cluster_resources().get('GPU', 0):g}; leave the head to "
+            "--with-ray, or start it with `ray start --head --num-gpus=2`"
+        )
+    check_nodes(
+        worker_run,
+        model=place.model,
+        num_nodes=config.cluster.node_num,
+        gpus_per_node=config.cluster.gpu_per_node,
+    )
+
+
 def find_place(run: Run, tasks: Mapping[str, Sequence[Task]]) -> Place:
     """Raises ConfigError where the model is not named, or a batch is larger than the tasks."""
     settings = run.settings
@@ -159,8 +187,7 @@ def make_config(run: Run, place: Place) -> Config:
     )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, Config)
+        config: Any = OmegaConf.to_object(merged)
         return config.check_and_update()
     except (OmegaConfBaseException, ValueError, AssertionError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
