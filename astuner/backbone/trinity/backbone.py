@@ -272,11 +272,11 @@ def _early_end(last_step: int, place: Place) -> str:
 
 
 def _last_error(log: Path) -> str:
+    """Trinity writes the mark, time and place of an error before each of its lines."""
     lines = log.read_text(errors="replace").splitlines()
-    marks = [number for number, text in enumerate(lines) if text.startswith("ERROR")]
-    if not marks:
-        return ""
-    return "\n".join([f"{log.name}:", *lines[marks[-1] :][-_NUM_LOG_LINES:]])
+    errors = [text.partition("] ")[2] for text in lines if text.startswith("ERROR")]
+    told = [text for text in errors if text.strip()]
+    return "\n".join([f"{log.name}:", *told[-_NUM_LOG_LINES:]]) if told else ""
 
 
 def _variables() -> dict[str, str]:
