@@ -238,6 +238,11 @@ def test_what_trinity_cannot_do_is_refused(ours, value, found):
         trinity({ours: value})
 
 
+def test_an_explorer_or_a_trainer_alone_is_refused_with_what_there_is_instead():
+    with pytest.raises(ConfigError, match="fully_async"):
+        trinity({}, {"mode": "explore"})
+
+
 def test_what_has_no_counterpart_is_named_at_start():
     changed = {
         "model.device": "cpu",

@@ -164,7 +164,10 @@ def trained_by_step(conf: Path) -> dict[int, list[Experience]]:
         )
         storage = SQLExperienceStorage(config)
         await storage.prepare()
-        return await storage.query(limit=10_000)
+        try:
+            return await storage.query(limit=10_000)
+        finally:
+            await storage.engine.dispose()
 
     found: dict[int, list[Experience]] = {}
     for experience in asyncio.run(read()):

@@ -15,6 +15,7 @@ from astuner.errors import ConfigError
 
 _PACKAGE = "astuner.backbone.trinity"
 _LOSSES = {"ppo_clip": "ppo", "gspo": "gspo", "cispo": "cispo"}
+_MODES = ("both", "colocate")
 _NO_DUAL_CLIP = 1e6
 """Trinity bounds the loss of negative advantages a second time, at 3 by default; ours has no such
 bound, so it is put out of reach."""
@@ -58,7 +59,14 @@ def trinity_settings(
         *_explorer(settings, place),
         *_trainer(settings, place),
     ]
-    return nested(merge(lines, own, section="trinity", explicit=explicit))
+    merged = merge(lines, own, section="trinity", explicit=explicit)
+    if merged["mode"] not in _MODES:
+        raise ConfigError(
+            f"trinity.mode is {merged['mode']!r}; a run of astuner has Trinity's explorer and its "
+            f"trainer, so use {' or '.join(_MODES)}. That neither waits for the other is "
+            "trinity.synchronizer.sync_style: fully_async"
+        )
+    return nested(merged)
 
 
 def num_runners(s: Settings) -> int:
