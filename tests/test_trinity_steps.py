@@ -55,5 +55,13 @@ def test_trinity_s_metrics_have_our_names_and_stand_beside_under_their_own():
     assert not any("note" in key or key == "trinity/train/samples" for key in found)
 
 
+def test_what_is_a_mean_over_tokens_is_not_known_where_none_is_trained():
+    told = {"actor/entropy_loss": 0.0, "actor/pg_loss": 0.0, "actor/lr": 1e-3}
+    found = our_metrics({**told, "train/tokens": 0.0})
+    assert (found["train/entropy"], found["train/loss"]) == (None, None)
+    assert found["train/lr"] == 1e-3
+    assert our_metrics({**told, "train/tokens": 5.0})["train/entropy"] == 0.0
+
+
 def test_the_explorer_s_metrics_keep_their_names():
     assert theirs({"rollout/reward/mean": 0.5, "rows": []}) == {"trinity/rollout/reward/mean": 0.5}

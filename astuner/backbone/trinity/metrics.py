@@ -15,12 +15,17 @@ _OURS: Mapping[str, str] = {
 }
 """Our name -> Trinity's that says the same."""
 
+_MEANS_OVER_TOKENS = ("train/loss", "train/kl", "train/entropy", "train/clip_fraction")
+"""Not known where no token is trained; Trinity says 0."""
+
 
 def our_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Numbers only; what Trinity does not tell is None. Those that are ours already stay."""
     numbers = {key: _number(value) for key, value in metrics.items()}
     plain = {key: value for key, value in numbers.items() if value is not None}
     ours = {name: plain.get(theirs) for name, theirs in _OURS.items()}
+    if plain.get("train/tokens") == 0:
+        ours |= dict.fromkeys(_MEANS_OVER_TOKENS)
     ours |= {key: plain.pop(key) for key in list(plain) if key.startswith("train/")}
     return ours | theirs(plain)
 
