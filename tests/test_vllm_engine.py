@@ -24,10 +24,8 @@ from astuner.backbone.local.vllm_engine import VLLMEngine  # noqa: E402
 LIMITS = EngineLimits(max_num_seqs=8, max_model_len=256, max_cache_bytes=2**30)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_tied_model(folder: Path) -> None:
     """A tiny model whose output layer is its embedding, as in most small models."""
-    folder = tmp_path_factory.mktemp("tiny")
     make_tiny_model(folder)
     config = AutoConfig.from_pretrained(folder)
     config.tie_word_embeddings = True
@@ -37,6 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         parameter.data *= 3  # far from uniform
     model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tied_model(folder)
     return folder
 
 

@@ -44,7 +44,8 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         package="trinity-rft",
         version="0.6.0",
         gpu=("trinity-rft[vllm]==0.6.0", "verl==0.8.0", "greenlet", *_ALWAYS),
-        cpu=("torch==2.13.0", "trinity-rft==0.6.0", "verl==0.8.0", "greenlet", *_ALWAYS),
+        # verl 0.8 takes its functions without flash-attn from a module that needs einops.
+        cpu=("torch==2.13.0", "trinity-rft==0.6.0", "verl==0.8.0", "greenlet", "einops", *_ALWAYS),
     ),
 }
 """By the name of the backbone."""

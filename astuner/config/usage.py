@@ -77,7 +77,22 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
         "astuner.trainer_common.trinity_only__n_vllm_engine",
         "trinity.*",
     ),
-    "trinity": (*_USED_BY_NONE, _DEBUG, "verl.*"),
+    "trinity": (
+        *_USED_BY_NONE,
+        _DEBUG,
+        "astuner.model.device",
+        "astuner.model.use_liger",
+        "astuner.rollout.settle_seconds",
+        "astuner.rollout.enable_oversample",
+        "astuner.rollout.submit_oversample_multiplier",
+        "astuner.trainer_common.save_merged",
+        "astuner.trainer_common.algorithm.dynamic_sampling_max_batches",
+        "astuner.trainer_common.algorithm.rollout_importance_*",
+        "astuner.trainer_common.detectors.memory",
+        "astuner.trainer_common.detectors.logprob_gap",
+        "astuner.trainer_common.detectors.max_logprob_gap",
+        "verl.*",
+    ),
 }
 """Backbone -> patterns of the keys that it does not use; `*` stands for any ending."""
 

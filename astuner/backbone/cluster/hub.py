@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astuner.backbone.assemble import load_advantage
-from astuner.backbone.batch import is_useful, length_penalty, make_batch, rollout_metrics
+from astuner.backbone.batch import Batch, is_useful, length_penalty, make_batch, rollout_metrics
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
@@ -180,29 +180,24 @@ class Hub:
         """What the step trains on, from the episodes that it has by now."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
-        settings = self._worker_run.settings
-        algorithm = settings.trainer_common.algorithm
+        algorithm = self._worker_run.settings.trainer_common.algorithm
         missing = max(0, self._size - sum(map(is_useful, groups)))
         if missing and self._refills[step] < algorithm.dynamic_sampling_max_batches:
             return self._refill(step, missing)
-        chosen = sorted(groups, key=is_useful, reverse=True)[: self._size]
-        batch = make_batch(
-            chosen,
-            advantage=self._advantage,
-            max_sequences=settings.rollout.multi_turn.max_sample_per_task,
-            penalty_of=length_penalty(algorithm, max_tokens=settings.data.max_response_length),
-        )
+        batch = self._batch_of(sorted(groups, key=is_useful, reverse=True)[: self._size])
         if not batch.samples:
             return self._nothing_to_train(step)
-        self._batches[step] = {
-            **rollout_metrics(groups, seconds=time.monotonic() - self._began),
-            "rollout/flat_groups": batch.num_flat_groups,
-            "rollout/small_groups": batch.num_small_groups,
-            "rollout/refills": self._refills[step],
-            "trajectory/dropped_sequences": batch.num_dropped_sequences,
-        }
-        samples = tuple(self._planned(batch.samples, self._groups.pop(step)))
-        return Plan(samples=samples, num_missing=0)
+        return self._settle(step, groups, batch)
+
+    def plan_of_what_is_there(self, step: int) -> Plan:
+        """The same for an engine that rolls out no more for a step; it may have no sample."""
+        groups = self._finished_groups(step)
+        self._finish_first_batch()
+        return self._settle(step, groups, self._batch_of(groups))
+
+    def add_metrics(self, step: int, metrics: Metrics) -> None:
+        """Take what another process than the trainer measured of a step that is not finished."""
+        self._batches.setdefault(step, {}).update(metrics)
 
     def finish_step(self, step: int, metrics: Metrics) -> None:
         """Take the metrics of a step that is trained."""
@@ -276,6 +271,30 @@ class Hub:
             self._targets.finish_batch()
         except AstunerError as error:
             self.fail(error)
+
+    def _batch_of(self, groups: Sequence[Group]) -> Batch:
+        settings = self._worker_run.settings
+        return make_batch(
+            groups,
+            advantage=self._advantage,
+            max_sequences=settings.rollout.multi_turn.max_sample_per_task,
+            penalty_of=length_penalty(
+                settings.trainer_common.algorithm, max_tokens=settings.data.max_response_length
+            ),
+        )
+
+    def _settle(self, step: int, groups: Sequence[Group], batch: Batch) -> Plan:
+        self._batches.setdefault(step, {}).update(
+            {
+                **rollout_metrics(groups, seconds=time.monotonic() - self._began),
+                "rollout/flat_groups": batch.num_flat_groups,
+                "rollout/small_groups": batch.num_small_groups,
+                "rollout/refills": self._refills[step],
+                "trajectory/dropped_sequences": batch.num_dropped_sequences,
+            }
+        )
+        samples = tuple(self._planned(batch.samples, self._groups.pop(step, {})))
+        return Plan(samples=samples, num_missing=0)
 
     def _refill(self, step: int, num_groups: int) -> Plan:
         self._refills[step] += 1

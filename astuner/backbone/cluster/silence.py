@@ -15,9 +15,8 @@ _NUM_LOGS = 3
 def describe_silence(logs: WorkerLogs) -> str:
     """For the end of a message: one line for each actor in trouble, and the newest logs' ends."""
     import ray
-    from ray._private import state
 
-    lines = [_described(actor) for actor in state.actors().values() if not _is_alive(actor)]
+    lines = [_described(actor) for actor in _own_actors() if not _is_alive(actor)]
     if any("PENDING" in line for line in lines):
         lines.append(f"the cluster has {_counted(ray.cluster_resources())}")
         lines.append(f"of which are free {_counted(ray.available_resources())}")
@@ -32,10 +31,22 @@ def describe_silence(logs: WorkerLogs) -> str:
 
 def find_dead(classes: Collection[str]) -> str | None:
     """The first actor of one of the `classes` that died; None while all live."""
+    dead = (actor for actor in _own_actors() if actor["State"] == "DEAD")
+    return next((_described(actor) for actor in dead if _class_of(actor) in classes), None)
+
+
+def _own_actors() -> list[Mapping[str, Any]]:
+    """Those of this run: a cluster remembers the dead of earlier ones."""
+    import ray
     from ray._private import state
 
-    dead = (a for a in state.actors().values() if a["State"] == "DEAD")
-    return next((_described(actor) for actor in dead if actor["ActorClassName"] in classes), None)
+    job = ray.get_runtime_context().get_job_id()
+    return [actor for actor in state.actors().values() if actor["JobID"] == job]
+
+
+def _class_of(actor: Mapping[str, Any]) -> str:
+    """Without the function that a class was made in."""
+    return actor["ActorClassName"].rpartition(".")[2]
 
 
 def _is_alive(actor: Mapping[str, Any]) -> bool:

@@ -167,8 +167,8 @@ class Watch:
             append_json_lines(path, records)
 
     def _take_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """A validation before the first step has a line of its own, later ones their step's."""
-        if step <= self.last_step and self.last_step == 0:
+        """It joins the line of its step, or has one of its own where that is written already."""
+        if step <= self.last_step:
             self._write({"step": step, **metrics})
         else:
             self._validated[step] = dict(metrics)

@@ -7,17 +7,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
 from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopMetrics,
     AgentLoopOutput,
 )
 
+from astuner.backbone.cluster.end_ids import end_ids
 from astuner.backbone.cluster.episodes import EpisodeRunner
 from astuner.backbone.cluster.remote import find_hub
+from astuner.backbone.cluster.rows import Row, make_rows
 from astuner.backbone.verl.engine import ServerEngine
-from astuner.backbone.verl.rows import Row, make_rows
 from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.episode import Episode
@@ -68,7 +68,9 @@ async def _make_runner(loop: EpisodeLoop) -> EpisodeRunner:
             worker_run.open(),
             hub,
             ServerEngine(loop.server_manager),
-            ChatTemplate(loop.tokenizer, extra_stop_ids=_end_ids(loop)),
+            ChatTemplate(
+                loop.tokenizer, extra_stop_ids=end_ids(loop.config.actor_rollout_ref.model.path)
+            ),
             num_processes=loop.rollout_config.agent.num_workers,
         )
         await runner.start()
@@ -76,16 +78,6 @@ async def _make_runner(loop: EpisodeLoop) -> EpisodeRunner:
         await hub.fail.remote(error)
         raise
     return runner
-
-
-def _end_ids(loop: EpisodeLoop) -> list[int]:
-    """Tokens at which the model's own generation settings end a reply."""
-    path = loop.config.actor_rollout_ref.model.path
-    try:
-        ids = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:
-        ids = AutoConfig.from_pretrained(path).eos_token_id
-    return [ids] if isinstance(ids, int) else list(ids or ())
 
 
 def _output(episode: Episode, row: Row) -> AgentLoopOutput:

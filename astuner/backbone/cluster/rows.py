@@ -1,6 +1,6 @@
-"""From an episode to the rows that verl trains on: one for each trained sequence.
+"""From an episode to the rows that a clustered engine trains on: one for each trained sequence.
 
-Pure: knows the shape of verl's data but not verl.
+Pure: knows the shape that verl and Trinity-RFT give their data, but neither of them.
 """
 
 from dataclasses import dataclass

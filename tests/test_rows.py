@@ -1,11 +1,11 @@
-"""Episodes as the rows that verl trains on."""
+"""Episodes as the rows that a clustered engine trains on."""
 
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astuner.backbone.verl.rows import make_rows
+from astuner.backbone.cluster.rows import make_rows
 from astuner.trajectory.episode import Failure
 from astuner.trajectory.merge import merge_calls
 from tests.chats import make_call

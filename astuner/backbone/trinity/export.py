@@ -1,0 +1,73 @@
+"""Trinity's checkpoints as folders that transformers loads, compared with what the trainer saved.
+
+Trinity writes the weights twice: in Hugging Face format, and with the optimizer as the state that
+it resumes from. The second gives the log-probabilities that the first must have.
+"""
+
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from trinity.common.models.utils import load_fsdp_state_dict_from_verl_checkpoint
+
+from astuner.backbone.cluster.export import export_checkpoint
+from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.errors import BackboneError
+from astuner.logview.record import episode_from_record
+from astuner.run_dir import RunDir, read_json_lines
+from astuner.trajectory.merge import Sequence as TokenSequence
+
+_NUM_PROBES = 2
+
+
+def export_saved(
+    saved: SavedState, run_dir: RunDir, *, temperature: float, keep: int | None
+) -> str:
+    """Make checkpoints/step_N of a state that the trainer saved; see `export_checkpoint`."""
+    sequences = _shortest_sequences(run_dir, saved.step)
+    probes = _probes(Path(saved.weights).parent, sequences, temperature=temperature)
+    return export_checkpoint(replace(saved, probes=probes), run_dir, keep=keep)
+
+
+def _shortest_sequences(run_dir: RunDir, step: int) -> list[TokenSequence]:
+    """Of the newest step up to `step` that has any trained ones."""
+    for earlier in range(step, 0, -1):
+        path = run_dir.episodes_file(earlier, "train")
+        episodes = map(episode_from_record, read_json_lines(path) if path.exists() else ())
+        found = [s for episode in episodes for s in episode.sequences if s.num_trained]
+        if found:
+            return sorted(found, key=lambda sequence: len(sequence.ids))[:_NUM_PROBES]
+    return []
+
+
+@torch.no_grad()
+def _probes(
+    folder: Path, sequences: Sequence[TokenSequence], *, temperature: float
+) -> tuple[Probe, ...]:
+    """What the weights in the trainer's own state think of the sequences."""
+    try:
+        weights = load_fsdp_state_dict_from_verl_checkpoint(str(folder))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BackboneError(f"{folder}: the trainer's own state cannot be read: {error}") from error
+    config = AutoConfig.from_pretrained(folder / "huggingface")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.load_state_dict(weights)
+    return tuple(_probe(model, sequence, temperature) for sequence in sequences)
+
+
+def _probe(model: torch.nn.Module, sequence: TokenSequence, temperature: float) -> Probe:
+    first = sequence.mask.index(True)
+    ids_1T = torch.tensor([sequence.ids])
+    logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1] / temperature
+    logprobs_T = torch.log_softmax(logits_TV, -1).gather(-1, ids_1T[0, first:, None])[:, 0]
+    return Probe(
+        ids=sequence.ids,
+        first=first,
+        logprobs=tuple(logprobs_T.tolist()),
+        temperature=temperature,
+    )

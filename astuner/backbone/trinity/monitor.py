@@ -1,0 +1,50 @@
+"""The monitor that brings Trinity's metrics to the hub; the command decides who shows them."""
+
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
+import time
+from typing import Any
+
+from trinity.utils.monitor import Monitor
+
+from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.remote import find_hub
+from astuner.backbone.trinity.metrics import our_metrics, theirs
+
+_SAVED = "time/save_checkpoint"
+_VALIDATED = "eval/"
+
+
+class HubMonitor(Monitor):
+    """One in the explorer and one in the trainer; nobody waits for the hub."""
+
+    def __init__(self, project: str, group: str, name: str, role: str, config: Any = None) -> None:
+        super().__init__(project, name, role, config)
+        self._hub = find_hub()
+        self._is_trainer = role == config.trainer.name
+        self._logged_at: float | None = None
+
+    def log(self, data: dict[str, Any], step: int, commit: bool = False) -> None:
+        if self._is_trainer:
+            self._finish_step(data, step)
+        elif any(key.startswith(_VALIDATED) for key in data):
+            self._hub.finish_validation.remote(step)
+        else:
+            self._hub.add_metrics.remote(step, theirs(data))
+
+    def _finish_step(self, data: dict[str, Any], step: int) -> None:
+        now, before = time.monotonic(), self._logged_at
+        seconds, self._logged_at = None if before is None else now - before, now
+        self._hub.finish_step.remote(step, {**our_metrics(data), "step/seconds": seconds})
+        if _SAVED in data:
+            folder = weights_folder(self.config.checkpoint_job_dir, step)
+            self._hub.saved.remote(SavedState(step=step, weights=folder, probes=()))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def weights_folder(job_dir: str, step: int) -> str:
+    """Where Trinity's trainer writes the weights of a step in Hugging Face format."""
+    return f"{job_dir}/global_step_{step}/actor/huggingface"

@@ -1,0 +1,76 @@
+"""Our tasks as the task sets that Trinity's explorer reads."""
+
+# Trinity-RFT and Ray are in an environment of their own:
+# pyright: reportMissingImports=false
+
+from typing import Any
+
+from trinity.buffer.buffer_reader import BufferReader
+from trinity.buffer.schema import FORMATTER
+from trinity.common.config import StorageConfig
+from trinity.common.workflows.workflow import Task as TrinityTask
+
+from astuner.backbone.cluster.remote import find_hub
+from astuner.task_reader.order import TaskOrder
+from astuner.types import Task
+
+TRAINING, VALIDATION = "train", "validation"
+"""What stands in the path of a task set: the hub's names of the splits."""
+
+
+class TaskSet(BufferReader):
+    """The tasks of one split: those of training in the same order as on `local`.
+
+    With each batch begins the phase in which it is rolled out.
+    """
+
+    def __init__(self, config: StorageConfig) -> None:
+        self._config = config
+        self._formatter = FORMATTER.get("task")(config)
+        self._hub = find_hub()
+        self._num_batches = config.index
+        self._order: TaskOrder | None = None
+
+    async def read(self, batch_size: int | None = None, **_options: Any) -> list[TrinityTask]:
+        """Raises StopAsyncIteration behind the last batch; a validation is one batch."""
+        tasks = await self._hub.tasks.remote(self._config.path)
+        if self._config.is_eval:
+            chosen = self._next_validation(tasks)
+        else:
+            chosen = await self._next_batch(tasks)
+        return [self._formatter.format(task.model_dump()) for task in chosen]
+
+    def _next_validation(self, tasks: list[Task]) -> list[Task]:
+        if self._num_batches:
+            raise StopAsyncIteration
+        self._num_batches = 1
+        return tasks
+
+    async def _next_batch(self, tasks: list[Task]) -> list[Task]:
+        if self._num_batches == self._config.total_steps:
+            raise StopAsyncIteration
+        if self._order is None:
+            self._order = await self._find_place(len(tasks))
+        self._num_batches += 1
+        chosen = [tasks[index] for index in self._order.next_batch()]
+        total = len(chosen) * (self._config.repeat_times or 1)
+        await self._hub.enter.remote("rollout", step=self._num_batches, total=total)
+        return chosen
+
+    async def _find_place(self, num_tasks: int) -> TaskOrder:
+        """The order of the run, behind the batches that were read before it was resumed."""
+        worker_run = await self._hub.worker_run.remote()
+        order = TaskOrder(
+            num_tasks,
+            batch_size=self._config.batch_size,
+            seed=worker_run.settings.trainer_common.seed,
+        )
+        for _ in range(self._num_batches):
+            order.next_batch()
+        return order
+
+    def state_dict(self) -> dict[str, int]:
+        return {"current_index": self._num_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._num_batches, self._order = state_dict["current_index"], None

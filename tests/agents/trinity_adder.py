@@ -1,0 +1,17 @@
+"""The two agents, with a step that nobody can learn from."""
+
+from tests.agents.adder_and_checker import AdderAndCheckerWorkflow
+
+FLAT_STEP = 3
+
+
+class FlatInOneStepWorkflow(AdderAndCheckerWorkflow):
+    """In one step everybody is equally good; a failed episode fails there too."""
+
+    name: str = "flat_in_one_step"
+
+    async def execute(self, workflow_task, model_tuner):
+        output = await super().execute(workflow_task, model_tuner)
+        if workflow_task.step == FLAT_STEP and not workflow_task.is_validation:
+            output.reward = {"adder": 1.0, "checker": 1.0}
+        return output

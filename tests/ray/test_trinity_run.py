@@ -1,0 +1,372 @@
+"""Trinity-RFT for real, on a CPU: its explorer, its trainer and its buffer, with our episodes.
+
+Generation is a server over transformers in place of vLLM's (`trinity_cpu/`), weights go through
+Trinity's checkpoints, and Ray believes in GPUs. Everything else is Trinity as it was released.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.trinity, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
+"""Its own warnings are not ours to mend."""
+pytest.importorskip("trinity.common.experience", reason="Trinity-RFT is not installed")
+
+import torch  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+from trinity.buffer.storage.sql import SQLExperienceStorage  # noqa: E402
+from trinity.common.config import StorageConfig  # noqa: E402
+from trinity.common.experience import Experience  # noqa: E402
+
+from astuner.algorithm.advantage import ADVANTAGES  # noqa: E402
+from astuner.backbone.batch import make_batch  # noqa: E402
+from astuner.backbone.trinity.experiences import BATCH_SIZE, STEP  # noqa: E402
+from astuner.logview.record import episode_from_record  # noqa: E402
+from astuner.run_dir import read_json_lines  # noqa: E402
+from astuner.trajectory.episode import Episode, Group  # noqa: E402
+from astuner.trajectory.samples import TrainSample  # noqa: E402
+from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
+from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
+
+REPOSITORY = Path(__file__).parent.parent.parent
+AGENTS = REPOSITORY / "tests" / "agents"
+ON_CPU = Path(__file__).parent / "trinity_cpu"
+NUM_REPEAT, BATCH = 4, 2
+EXPECTED = 2
+"""Sequences of an episode: one for each agent."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of the command and of Ray's head, from which every process of the run has it."""
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ON_CPU}:{REPOSITORY}",
+        "VERL_USE_EXTERNAL_MODULES": "verl08_on_cpu",
+        "RAY_AUTH_MODE": "disabled",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """A head that says it has GPUs, and more processors than a small machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "astuner.backbone.cluster.ray_head"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
+    command += ["--num-cpus=16", "--num-gpus=2", "--disable-usage-stats"]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE) as head:
+        assert head.stdin is not None
+        try:
+            _wait_for(port, head)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.stdin.close()
+            head.wait(timeout=60)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"Ray's head did not come up: exit code {process.poll()}")
+
+
+def prepare(folder: Path, model: Path, *, workflow: str, **common: Any) -> Path:
+    """The YAML of an adder with a tool and a checker; one episode of task 1 fails."""
+    write_conf(folder, model)
+    path = folder / "adder.yaml"
+    settings = yaml.safe_load(path.read_text())["astuner"]
+    settings["backbone"] = "trinity"
+    settings["rollout"] |= {
+        "agentscope_workflow": f"{AGENTS}/{workflow}",
+        "multi_turn": {"expected_steps": EXPECTED},
+        "max_env_worker": 8,
+    }
+    settings["task_judge"] = {}
+    settings["trainer_common"] |= {
+        "n_gpus_per_node": 2,
+        "test_freq": 2,
+        "save_freq": 2,
+        "fsdp_config": {"param_offload": False, "optimizer_offload": False},
+        **common,
+    }
+    own = {
+        "synchronizer": {"sync_method": "checkpoint"},
+        "buffer": {
+            "trainer_input": {"experience_buffer": {"path": f"sqlite:///{folder}/trained.db"}}
+        },
+    }
+    path.write_text(yaml.safe_dump({"astuner": settings, "trinity": own}))
+    return path
+
+
+def tune(path: Path, ray_address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
+        env=environment(RAY_ADDRESS=ray_address),
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        timeout=380,
+        check=False,
+    )
+
+
+def run_folder(path: Path) -> Path:
+    return (path.parent / "launcher_record" / path.stem / "latest").resolve()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The YAML of a run of three steps that ended well."""
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(
+        tmp_path_factory.mktemp("trinity"), taught_model, workflow=workflow, total_training_steps=3
+    )
+    done = tune(path, ray_address)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return path
+
+
+def trained_by_step(conf: Path) -> dict[int, list[Experience]]:
+    """What Trinity's trainer read from its buffer, by step."""
+
+    async def read() -> list[Experience]:
+        config = StorageConfig(
+            name="experiences",
+            path=f"sqlite:///{conf.parent}/trained.db",
+            schema_type="experience",
+            storage_type="sql",
+            wrap_in_ray=False,
+        )
+        storage = SQLExperienceStorage(config)
+        await storage.prepare()
+        try:
+            return await storage.query(limit=10_000)
+        finally:
+            await storage.engine.dispose()
+
+    found: dict[int, list[Experience]] = {}
+    for experience in asyncio.run(read()):
+        found.setdefault(experience.info[STEP], []).append(experience)
+    return found
+
+
+def episodes_of(conf: Path, step: int) -> list[Episode]:
+    path = run_folder(conf) / "episodes" / f"step_{step:06d}.jsonl"
+    return [episode_from_record(record) for record in read_json_lines(path)]
+
+
+def local_samples(episodes: list[Episode]) -> list[TrainSample]:
+    """What the local backbone makes of the same episodes."""
+    groups: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(episode.task.task_id, []).append(episode)
+    batch = make_batch(
+        [Group(task=group[0].task, episodes=tuple(group)) for group in groups.values()],
+        advantage=ADVANTAGES["grpo"],
+        max_sequences=30,
+    )
+    return list(batch.samples)
+
+
+def key_of(episode_id: str, ids: list[int], mask: list[bool]) -> tuple[Any, ...]:
+    return (episode_id, tuple(ids), tuple(mask))
+
+
+def test_trinity_trains_on_what_the_local_backbone_would_token_for_token(finished: Path) -> None:
+    trained = trained_by_step(finished)
+    assert sorted(trained) == [1, 2, 3]
+    for step in (1, 2):
+        real = [e for e in trained[step] if e.action_mask.any()]
+        samples = local_samples(episodes_of(finished, step))
+        expected = {key_of(s.episode_id, list(s.ids), list(s.mask)): s for s in samples}
+        assert len(samples) == len(expected) == len(real) > 0
+        for experience in real:
+            start, mask = experience.prompt_length, experience.action_mask
+            whole = [False] * start + mask.tolist()
+            name = experience.info["episode_id"]
+            sample = expected[key_of(name, experience.tokens.tolist(), whole)]
+            assert experience.logprobs.tolist() == pytest.approx(sample.logprobs[start:], abs=1e-5)
+            wanted = [sample.advantage if is_trained else 0.0 for is_trained in mask.tolist()]
+            assert experience.advantages.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_both_agents_are_trained_and_the_tool_s_answer_is_not(finished: Path) -> None:
+    episodes = {e.episode_id: e for step in (1, 2) for e in episodes_of(finished, step)}
+    real = [e for s in (1, 2) for e in trained_by_step(finished)[s] if e.action_mask.any()]
+    assert {e.info["sequence"] for e in real} == {0, 1}
+    sequences = [episodes[e.info["episode_id"]].sequences[e.info["sequence"]] for e in real]
+    assert {sequence.agent_name for sequence in sequences} == {"adder", "checker"}
+    assert any(len(sequence.calls) > 1 for sequence in sequences)
+    assert any(not e.action_mask.all() for e in real)
+
+
+def test_a_failed_episode_is_recorded_and_never_trained_on(finished: Path) -> None:
+    failed = {e.episode_id for step in (1, 2, 3) for e in episodes_of(finished, step) if e.failure}
+    assert failed
+    for experiences in trained_by_step(finished).values():
+        assert not failed & {e.info.get("episode_id") for e in experiences}
+
+
+def test_a_step_without_spread_trains_on_nothing_and_the_run_goes_on(finished: Path) -> None:
+    fillers = trained_by_step(finished)[FLAT_STEP]
+    assert not any(e.action_mask.any() or e.advantages.any() for e in fillers)
+    line = metrics_of(finished)[FLAT_STEP]
+    assert (line["train/samples"], line["rollout/flat_groups"]) == (0.0, BATCH)
+
+
+def test_every_update_of_trinity_gets_a_whole_batch(finished: Path) -> None:
+    size = NUM_REPEAT * BATCH * EXPECTED
+    for experiences in trained_by_step(finished).values():
+        assert len(experiences) % size == 0
+        assert {e.info[BATCH_SIZE] for e in experiences} == {len(experiences)}
+
+
+def metrics_of(conf: Path) -> dict[int, Mapping[str, Any]]:
+    """By step; of several lines of one the last."""
+    return {line["step"]: line for line in read_json_lines(run_folder(conf) / "metrics.jsonl")}
+
+
+def test_the_metrics_have_the_names_of_the_local_backbone_and_trinity_s_beside(
+    finished: Path,
+) -> None:
+    lines = metrics_of(finished)
+    assert sorted(lines) == [0, 1, 2, 3]
+    assert "validation/reward_mean" in lines[0]
+    assert "validation/reward_mean" in lines[2]
+    for step in (1, 2, 3):
+        assert lines[step]["rollout/episodes"] == NUM_REPEAT * BATCH
+        assert "reward/adder" in lines[step]
+        assert "trinity/actor/pg_loss" in lines[step]
+    assert lines[1]["train/tokens"] == sum(s.num_trained for s in trained_sequences(finished, 1))
+
+
+def trained_sequences(conf: Path, step: int) -> list[Any]:
+    episodes = {e.episode_id: e for e in episodes_of(conf, step)}
+    samples = local_samples(list(episodes.values()))
+    return [episodes[s.episode_id].sequences[s.sequence] for s in samples]
+
+
+def test_the_policy_samples_with_the_weights_of_the_step_before(finished: Path) -> None:
+    for step in (1, 2, 3):
+        versions = {
+            c.completion.weight_version for e in episodes_of(finished, step) for c in e.calls
+        }
+        assert versions == {step - 1}
+
+
+def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(
+    finished: Path,
+    taught_model: Path,  # noqa: F811
+) -> None:
+    folder = run_folder(finished) / "checkpoints"
+    assert sorted(path.name for path in folder.glob("step_*")) == ["step_2", "step_3"]
+    saved = AutoModelForCausalLM.from_pretrained(folder / "step_3", dtype=torch.float32)
+    start = AutoModelForCausalLM.from_pretrained(taught_model, dtype=torch.float32)
+    largest = max(
+        float((a - b).abs().max())
+        for a, b in zip(saved.parameters(), start.parameters(), strict=True)
+    )
+    assert 1e-5 < largest < 0.01
+
+
+def test_a_run_goes_on_from_trinity_s_latest_state(finished: Path, ray_address: str) -> None:
+    steps = "astuner.trainer_common.total_training_steps=4"
+    done = tune(finished, ray_address, "--resume", steps)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "resuming from step 3" in done.stderr
+    assert sorted(metrics_of(finished)) == [0, 1, 2, 3, 4]
+    assert (run_folder(finished) / "checkpoints" / "step_4").is_dir()
+    versions = {c.completion.weight_version for e in episodes_of(finished, 4) for c in e.calls}
+    assert versions == {3}
+    first, again = ({e.task.task_id for e in episodes_of(finished, step)} for step in (3, 4))
+    assert first | again == {"0", "1", "2", "3"}  # the second epoch goes on where it was
+
+
+def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    workflow = "adder.py->BrokenWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, val_before_train=False)
+    done = tune(path, ray_address)
+    assert done.returncode == 1, done.stderr[-6000:]
+    assert "the tool server is down" in done.stderr
+    assert "rollout.max_failed_fraction" in done.stderr
+
+
+def test_ctrl_c_saves_after_the_step_and_ends_with_130(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
+    with subprocess.Popen(
+        [sys.executable, "-m", "astuner", "--conf", path.name],
+        env=environment(RAY_ADDRESS=ray_address),
+        cwd=path.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "step 1: rollout" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=240)
+    assert process.returncode == 130, (said + rest)[-6000:]
+    last = max(metrics_of(path))
+    assert 0 < last < 50
+    assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
+
+
+def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(
+    taught_model: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    done = tune(path, "127.0.0.1:1", "trinity.trainer.save_interval=7")
+    assert done.returncode == 2, done.stderr[-6000:]
+    assert "trinity.trainer.save_interval is 7" in done.stderr
+    assert "astuner.trainer_common.save_freq makes it 2" in done.stderr
+
+
+def test_trinity_itself_says_what_it_refuses(
+    taught_model: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    path = prepare(tmp_path, taught_model, workflow="adder.py->BrokenWorkflow")
+    done = tune(path, "127.0.0.1:1", "trinity.no_such_section.key=7")
+    assert done.returncode == 2, done.stderr[-6000:]
+    assert "Trinity refuses the configuration" in done.stderr
+    assert "no_such_section" in done.stderr
