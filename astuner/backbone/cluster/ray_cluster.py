@@ -272,14 +272,17 @@ def _head(resources: HeadResources, logs: WorkerLogs, say: Say) -> Iterator[_Pla
     started = time.monotonic()
     log_file = logs.folder / "ray_head.log"
     process = _start(_start_arguments(host, port, resources), log_file)
+    session: Path | None = None
     try:
         _wait_until_started(process, address, log_file)
+        session = _newest_session()
         seconds = time.monotonic() - started
         say(f"Ray: started a head at {address} ({seconds:.0f} s); it ends with this run")
         yield _Place(address=address, origin="this machine")
     finally:
-        _keep_service_logs(address, logs)
         _stop(process, address)
+        if session is not None:
+            logs.copy_services(session)
 
 
 def _start_arguments(host: str, port: int, resources: HeadResources) -> list[str]:
@@ -368,12 +371,12 @@ def _forget(address: str) -> None:
         Path(get_ray_address_file(None)).unlink(missing_ok=True)
 
 
-def _keep_service_logs(address: str, logs: WorkerLogs) -> None:
+def _newest_session() -> Path | None:
+    """The folder of the head that was started last, which Ray's link tells until the next start."""
     from ray._common.utils import get_default_ray_temp_dir
 
     session = Path(get_default_ray_temp_dir(), "session_latest").resolve()
-    if session.is_dir():
-        logs.copy_services(session)
+    return session if session.is_dir() else None
 
 
 def _wait_for_nodes(num_nodes: int, address: str, *, seconds: float, say: Say) -> None:

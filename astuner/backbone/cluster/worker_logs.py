@@ -81,7 +81,9 @@ class WorkerLogs:
 
 
 def _file_name(batch: Mapping[str, Any]) -> str:
-    """Ray names the actor by the text that it gives itself; without one it was a plain task."""
+    """Ray names an actor by the text that it gives itself; without one it was a plain task."""
+    if not str(batch["pid"]).isdigit():  # Ray's own services, such as its autoscaler
+        return "ray_services.log"
     who = batch.get("actor_name") or batch.get("task_name") or "worker"
     parts = (str(batch["ip"]), str(who), str(batch["pid"]))
     return "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-")[:80] for part in parts) + ".log"
