@@ -26,6 +26,7 @@ from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_dead
+from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
@@ -104,7 +105,9 @@ def cluster_of(run: Run, config: DictConfig, variables: Mapping[str, str]) -> It
         address=run.ray_address,
         logs_dir=run.run_dir.root / "logs",
         say=run.console.say,
-        runtime_env=runtime_env,
+        runtime_env=with_user_files(
+            runtime_env, folder=Path.cwd(), num_nodes=config.trainer.nnodes
+        ),
         num_nodes=config.trainer.nnodes,
         head_resources=HeadResources(
             num_cpus=started.get("num_cpus"), num_gpus=started.get("num_gpus")
