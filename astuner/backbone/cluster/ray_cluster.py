@@ -217,8 +217,7 @@ def _connected(
 ) -> Iterator[None]:
     import ray
 
-    if place.origin == "this machine":
-        _use_token_if_there_is_one()
+    _use_token_if_there_is_one()
     try:
         ray.init(
             address=place.address,
@@ -241,7 +240,11 @@ def _connected(
 
 
 def _use_token_if_there_is_one() -> None:
-    """What ray.init does for a cluster that it finds by itself, unless RAY_AUTH_MODE is set."""
+    """What ray.init does for a cluster that it finds by itself, unless RAY_AUTH_MODE is set.
+
+    `ray start --head` guards its cluster by the token as soon as there is one, so a cluster that
+    was named needs it as well; this machine is one of its nodes.
+    """
     from ray._private.authentication import authentication_token_setup as setup
 
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
