@@ -1,0 +1,81 @@
+"""Two Ray nodes of which one lacks the code: what reaches it, and what is said."""
+
+import os
+import shutil
+import sys
+
+import pytest
+
+from tests.ray.two_nodes import ADDRESS, HEAD, WORKER, Machine, connect, start_ray
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
+        reason="machines in namespaces need root and the commands ip, unshare and nsenter",
+    ),
+]
+
+FLOW = """
+from astuner import Workflow, WorkflowOutput
+
+class Flow(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        return WorkflowOutput(reward=1.0)
+"""
+CONF = """
+astuner:
+  model: {path: hub/name}
+  rollout: {agentscope_workflow: flow->Flow}
+  task_judge: {judge_protocol: null}
+"""
+
+
+@pytest.fixture(scope="module")
+def look(tmp_path_factory):
+    """Looks at the nodes from the head; only the head has the code and the model."""
+    folder = tmp_path_factory.mktemp("nodes")
+    code, model = folder / "code", folder / "model"
+    code.mkdir()
+    model.mkdir()
+    (code / "flow.py").write_text(FLOW)
+    (code / "flow.yaml").write_text(CONF)
+    (model / "config.json").write_text("{}")
+    (folder / "token").write_text("a" * 64)
+    token = {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    guarded = {**token, "RAY_AUTH_MODE": "token"}
+    machines: list[Machine] = []
+    try:
+        for name, hidden in (("head", ()), ("worker", (code, model))):
+            machines.append(Machine(folder / name, ray_dir=folder / "r", hidden=hidden))
+        head, worker = machines
+        connect(head, worker)
+        alone = ("--include-dashboard=false", "--disable-usage-stats")
+        start_ray(head, "--head", f"--node-ip-address={HEAD}", *alone, variables=guarded)
+        start_ray(worker, f"--address={ADDRESS}", variables=guarded)
+
+        def look(kind: str, named: str) -> str:
+            command = (sys.executable, "-m", "tests.ray.check_two_nodes", kind, named)
+            done = head.run(*command, cwd=code, **token)
+            return done.stdout + done.stderr[-3000:]
+
+        yield lambda kind, has_model=False: look(kind, str(model) if has_model else "hub/name")
+    finally:
+        for machine in machines:
+            machine.end()
+
+
+def test_the_code_beside_the_yaml_reaches_a_machine_that_lacks_it(look):
+    assert "fit\n" in look("copied")
+
+
+def test_a_workflow_that_a_machine_cannot_import_is_said_with_its_address(look):
+    said = look("bare")
+    assert f"({WORKER}) cannot import the workflow or judge" in said
+    assert f"({HEAD}) cannot import" not in said
+
+
+def test_a_model_folder_that_one_machine_lacks_is_said_with_its_address(look):
+    said = look("copied", has_model=True)
+    assert f"({WORKER}) does not have the model folder" in said
