@@ -58,6 +58,10 @@ test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in
 test-trinity: $(TRINITY_VENV)/made.stamp ## Likewise with the real Trinity-RFT
 	HF_HUB_OFFLINE=1 $(TRINITY_VENV)/bin/python -m pytest -q -m trinity tests/ray
 
+.PHONY: environments
+environments: $(VLLM_VENV)/made.stamp $(AGENTSCOPE2_VENV)/made.stamp $(FRAMEWORKS_VENV)/made.stamp \
+	$(VERL_VENV)/made.stamp $(TRINITY_VENV)/made.stamp ## Make the environments of all tests
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
 	$(BIN)/ruff check

