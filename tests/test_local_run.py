@@ -1,6 +1,7 @@
 """Whole runs of the local and debug backbones: a real agent, a real tool, a real tiny model."""
 
 import functools
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -183,9 +184,23 @@ def test_a_path_that_is_no_workflow_says_what_its_module_defines(conf, capfd):
     assert "AdderWorkflow" in shown
 
 
-def test_an_unavailable_backbone_is_named(conf, capfd):
-    assert main(["--conf", conf, "--backbone=verl"]) == 2
-    assert "'verl' is not available" in capfd.readouterr().err
+@pytest.mark.parametrize("backbone", ["verl", "trinity"])
+def test_a_backbone_without_its_environment_names_the_command_that_makes_it(
+    conf, capfd, monkeypatch, backbone
+):
+    monkeypatch.setattr("importlib.metadata.version", _not_installed)
+    assert main(["--conf", conf, f"--backbone={backbone}"]) == 2
+    assert f"`astuner setup {backbone}`" in capfd.readouterr().err
+
+
+def _not_installed(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_flags_of_a_cluster_are_no_error_where_none_is_needed(conf, capfd):
+    steps = "astuner.trainer_common.total_training_steps=1"
+    assert main(["--conf", conf, "--backbone=debug", "--with-ray", steps]) == 0
+    assert "the backbone debug runs without Ray" in capfd.readouterr().err
 
 
 def test_a_job_from_python_makes_the_same_run(conf, taught_model):

@@ -28,6 +28,7 @@ from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_dead
+from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
@@ -130,7 +131,11 @@ def cluster_of(run: Run, config: Config, variables: Mapping[str, str]) -> Iterat
         address=run.ray_address,
         logs_dir=run.run_dir.root / "logs",
         say=run.console.say,
-        runtime_env={"env_vars": {**config.get_envs(), **variables}},
+        runtime_env=with_user_files(
+            {"env_vars": {**config.get_envs(), **variables}},
+            folder=Path.cwd(),
+            num_nodes=config.cluster.node_num,
+        ),
         num_nodes=config.cluster.node_num,
         head_resources=HeadResources(num_gpus=num_gpus),
     ) as cluster:
