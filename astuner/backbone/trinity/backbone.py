@@ -132,7 +132,7 @@ def cluster_of(run: Run, config: Config, variables: Mapping[str, str]) -> Iterat
         logs_dir=run.run_dir.root / "logs",
         say=run.console.say,
         runtime_env=with_user_files(
-            {"env_vars": {**config.get_envs(), **variables}},
+            {"working_dir": None, "env_vars": {**config.get_envs(), **variables}},
             folder=Path.cwd(),
             num_nodes=config.cluster.node_num,
         ),
