@@ -8,6 +8,7 @@ from astuner.backbone.cluster.node_check import Gpu, NodeFacts, busy_gpus, find_
 
 FIRST = NodeFacts(
     address="one",
+    ip="192.0.2.1",
     python="3.11.7",
     versions={"astuner": "0.1.0", "verl": "0.9.1", "vllm": None},
     model="abc",

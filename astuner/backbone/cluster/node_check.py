@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class NodeFacts:
     """What one node says about itself."""
 
     address: str
+    ip: str
+    """As Ray names the node."""
     python: str
     versions: Mapping[str, str | None]
     """Package -> version; None where it is not installed."""
@@ -61,7 +63,7 @@ def check_nodes(
         *silent,
         *find_differences(facts, model=model, is_folder=Path(model).is_dir()),
         *_missing_gpus(num_nodes, gpus_per_node),
-        *(problem for node in facts for problem in busy_gpus(node)),
+        *(problem for node in facts if _are_all_rays(node) for problem in busy_gpus(node)),
     ]
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
@@ -73,6 +75,7 @@ def node_facts(worker_run: WorkerRun, model: str) -> NodeFacts:
     """Of the node that this runs on."""
     return NodeFacts(
         address=os.uname().nodename,
+        ip="",
         python=platform.python_version(),
         versions={name: _version(name) for name in _PACKAGES},
         model=_digest(Path(model)),
@@ -164,15 +167,16 @@ def _ask_all(worker_run: WorkerRun, model: str) -> tuple[list[NodeFacts], list[s
     return facts, silent
 
 
-def _named(facts: NodeFacts, address: str) -> NodeFacts:
-    return NodeFacts(
-        address=f"{facts.address} ({address})",
-        python=facts.python,
-        versions=facts.versions,
-        model=facts.model,
-        import_error=facts.import_error,
-        gpus=facts.gpus,
-    )
+def _named(facts: NodeFacts, ip: str) -> NodeFacts:
+    return replace(facts, address=f"{facts.address} ({ip})", ip=ip)
+
+
+def _are_all_rays(facts: NodeFacts) -> bool:
+    """Whether Ray may use every GPU that is seen there; else a busy one may be another's."""
+    import ray
+
+    counts = {n["NodeManagerAddress"]: n["Resources"].get("GPU", 0) for n in ray.nodes()}
+    return len(facts.gpus) <= counts.get(facts.ip, 0)
 
 
 def _missing_gpus(num_nodes: int, gpus_per_node: int) -> list[str]:
