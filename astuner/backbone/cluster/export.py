@@ -1,5 +1,6 @@
 """Checkpoints of a clustered engine as folders for transformers, proven before they count."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from astuner.backbone.local.checkpoint import check_room, new_folder
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir
 
-_LARGEST_GAP = 0.2
-"""Nats a token, in the mean. Rounding to bfloat16 in the engine makes about 0.04; weights of
+_ROUNDING = 0.2
+"""Nats a token in the mean of many: rounding to bfloat16 in the engine makes about 0.04, weights of
 another step or a layer that is missing make more than 1."""
+_ROUNDING_OF_FEW = 2.0
+"""Of a single token it makes up to a nat or two, and less in the mean of more."""
 
 
 def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -> str:
@@ -33,11 +36,11 @@ def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -
         )
     num_bytes = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     check_room(target.parent, num_bytes)
-    gap = policy_gap(source, saved.probes)
-    if gap > _LARGEST_GAP:
+    gap, limit = policy_gap(source, saved.probes), largest_gap(saved.probes)
+    if not gap <= limit:  # nor is one that is not a number
         raise BackboneError(
             f"checkpoint of step {saved.step}: the model in {source} is not the policy. Its "
-            f"log-probabilities are {gap:.2f} nats a token away (limit {_LARGEST_GAP}), so it is "
+            f"log-probabilities are {gap:.2f} nats a token away (limit {limit:.2f}), so it is "
             "not kept as a checkpoint; the engine's own state lies beside it"
         )
     with new_folder(target, num_bytes=num_bytes) as folder:
@@ -45,6 +48,12 @@ def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -
     for step in list(run_dir.checkpoints())[keep or None :] if keep else ():
         shutil.rmtree(run_dir.checkpoint_dir(step))
     return f"checkpoint     {target} (loaded again; {gap:.4f} nats a token from the policy)"
+
+
+def largest_gap(probes: Sequence[Probe]) -> float:
+    """The mean distance, in nats a token, that rounding alone can make of so many tokens."""
+    num_tokens = sum(len(probe.logprobs) for probe in probes)
+    return _ROUNDING + _ROUNDING_OF_FEW / math.sqrt(max(1, num_tokens))
 
 
 def policy_gap(folder: Path, probes: Sequence[Probe]) -> float:

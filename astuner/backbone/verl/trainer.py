@@ -26,7 +26,7 @@ from astuner.backbone.verl.metrics import our_metrics
 
 TRAINER_NAME = "astuner"
 
-_NUM_PROBES = 2
+_NUM_PROBES = 8
 
 
 @register_trainer(TRAINER_NAME)
