@@ -285,3 +285,12 @@ def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     assert "verl.trainer.save_freq is 7" in done.stderr
     assert "astuner.trainer_common.save_freq makes it 1" in done.stderr
     assert "Ray:" not in done.stderr
+
+
+def test_too_many_failed_episodes_end_the_run_with_the_reason(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model)
+    broken = f"astuner.rollout.agentscope_workflow='{AGENTS}/adder.py->BrokenWorkflow'"
+    done = tune(path, "--with-ray", broken)
+    assert done.returncode == 1
+    assert "more than rollout.max_failed_fraction allows" in done.stderr
+    assert "the tool server is down" in done.stderr

@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import ray
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +39,7 @@ from astuner.task_reader.local_path import find_path
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 _NAMESPACE = "astuner"
+_END_SECONDS = 20.0
 _LASTING = frozenset(
     {"AgentLoopWorkerTQ", "WorkerDict", "SimpleStorageUnit", "vLLMHttpServer", "SGLangHttpServer"}
 )
@@ -80,9 +82,12 @@ class VerlBackbone:
                 first_step=first_step,
             )
             notice = "verl finishes its step and saves first"
-            with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
+            with (
+                _started(config, f"{name}-trainer") as engine,
+                interrupt_on_ctrl_c(run.console, notice=notice) as interrupt,
+            ):
                 try:
-                    await follow_to_end(watch, _start(config))
+                    await follow_to_end(watch, engine)
                 except RayError as error:
                     raise BackboneError(_failed(error, cluster.logs.folder)) from error
         run.console.say(f"run directory  {run.run_dir.root}")
@@ -205,22 +210,35 @@ def _num_steps(config: DictConfig, num_tasks: int) -> int:
     return steps if most is None else most
 
 
-def _start(config: DictConfig) -> Future[None]:
-    """Run verl in a thread of its own, which dies with this process."""
+@contextmanager
+def _started(config: DictConfig, name: str) -> Iterator[Future[None]]:
+    """verl at work in a thread of its own; its trainer is the actor of that name.
+
+    The thread waits inside of Ray. Where the run ends before it, the actor is ended first: leaving
+    Ray under a thread that waits there would crash the process.
+    """
     from astuner.backbone.verl.runner import EpisodeTaskRunner
 
+    runner = EpisodeTaskRunner.options(name=name, namespace=_NAMESPACE)
     done: Future[None] = Future()
 
     def work() -> None:
         try:
-            run_ppo(config, task_runner_class=EpisodeTaskRunner)
+            run_ppo(config, task_runner_class=runner)
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             done.set_exception(error)
         else:
             done.set_result(None)
 
-    threading.Thread(target=work, name="verl", daemon=True).start()
-    return done
+    thread = threading.Thread(target=work, name="verl", daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        if thread.is_alive():
+            with suppress(ValueError):  # it has not come up
+                ray.kill(ray.get_actor(name, namespace=_NAMESPACE))
+            thread.join(_END_SECONDS)
 
 
 def _passed_on() -> dict[str, str]:
