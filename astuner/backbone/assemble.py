@@ -25,6 +25,7 @@ from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.madness import check_names, find_madness
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.task_reader import make_task_reader
+from astuner.task_reader.local_path import find_path
 from astuner.trajectory.recorder import Recorder
 from astuner.types import Task, WorkflowTask
 
@@ -40,6 +41,14 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
         settings.type, section.model_dump() if section else {}, run.search_dirs
     )
     return reader.get_training_tasks(), reader.get_validation_tasks()
+
+
+def find_model(run: Run) -> str:
+    """The folder of model.path, or its name on the hub. Raises ConfigError when it is not set."""
+    path = run.settings.model.path
+    if path is None:
+        raise ConfigError("model.path is not set; give a hub name or a folder")
+    return str(find_path(path, run.search_dirs) or path)
 
 
 def load_advantage(run: Run) -> AdvantageFunction:

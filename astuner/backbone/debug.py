@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from astuner.backbone.assemble import (
     MakeChat,
+    find_model,
     make_gateway,
     make_pool,
     make_remote_chat,
@@ -100,7 +101,7 @@ async def _chats(run: Run) -> AsyncIterator[_Chats]:
     if run.settings.debug.openai_base_url is not None:
         yield _remote_chats(run)
         return
-    from astuner.backbone.local.serve import find_model, load_engine
+    from astuner.backbone.local.serve import load_engine
 
     run.console.say(f"loading {run.settings.model.path}")
     loaded = load_engine(run, find_model(run))

@@ -17,53 +17,13 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from tests.ray.cpu_device import device_module, patch_process_groups
 from tests.ray.names import SERVER
 
-_MEMORY_BYTES = 16 << 30
-
-
-def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    return None
-
-
-def _zero(*_args: Any, **_kwargs: Any) -> int:
-    return 0
-
-
-def _device_module() -> types.ModuleType:
-    """What verl asks of torch.cuda."""
-    module = types.ModuleType("torch_cpu_device")
-    cpu = torch.device("cpu")
-    answers: dict[str, Any] = {
-        "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: cpu,
-        "mem_get_info": lambda *_: (_MEMORY_BYTES // 2, _MEMORY_BYTES),
-        "get_device_name": lambda *_: "cpu",
-        "get_device_properties": lambda *_: types.SimpleNamespace(
-            total_memory=_MEMORY_BYTES, name="cpu"
-        ),
-        "get_rng_state": lambda *_: torch.get_rng_state(),
-        "set_rng_state": lambda state, *_: torch.set_rng_state(state),
-        "manual_seed": torch.manual_seed,
-        "manual_seed_all": torch.manual_seed,
-        "memory": types.SimpleNamespace(_set_allocator_settings=_nothing),
-    }
-    for name in ("set_device", "synchronize", "empty_cache", "ipc_collect"):
-        answers[name] = _nothing
-    answers["reset_peak_memory_stats"] = _nothing
-    for kind in ("allocated", "reserved"):
-        answers[f"memory_{kind}"] = answers[f"max_memory_{kind}"] = _zero
-    for name, answer in answers.items():
-        setattr(module, name, answer)
-    return module
-
-
-_DEVICE = _device_module()
+_DEVICE = device_module()
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -126,13 +86,7 @@ class CpuPlatform(PlatformBase):
         return None
 
 
-def _init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
-    """verl asks for one group on CPU and one on the device; here that is twice the same."""
-    return _torch_init("gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
-
-
-_torch_init = dist.init_process_group
-dist.init_process_group = _init_process_group
+patch_process_groups()
 # Weights that are offloaded are pinned, which a machine without an accelerator refuses.
 torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
 

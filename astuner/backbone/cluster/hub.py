@@ -9,7 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from astuner.backbone.assemble import load_advantage
@@ -229,29 +229,16 @@ class Hub:
 
     def news(self) -> News:
         """Everything since the last call."""
-        phase = self._news.phase
-        silent = time.monotonic() - self._last_sign
         told = self._news
-        told.phase = Phase(
-            name=phase.name,
-            step=phase.step,
-            silent_seconds=silent,
-            done=phase.done,
-            total=phase.total,
-        )
+        silent = time.monotonic() - self._last_sign
+        told.phase = replace(told.phase, silent_seconds=silent)
         self._news = News(phase=told.phase)
         return told
 
     def _sign(self, *, done: int = 0) -> None:
         phase = self._news.phase
         self._last_sign = time.monotonic()
-        self._news.phase = Phase(
-            name=phase.name,
-            step=phase.step,
-            silent_seconds=0.0,
-            done=phase.done + done,
-            total=phase.total,
-        )
+        self._news.phase = replace(phase, silent_seconds=0.0, done=phase.done + done)
 
     def _finished_groups(self, step: int) -> list[Group]:
         return [

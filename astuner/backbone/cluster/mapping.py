@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.config.schema import ModelSettings
 from astuner.config.source import flatten
 from astuner.errors import ConfigError
 
@@ -70,3 +71,14 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(parent, {})
         section[name] = value
     return tree
+
+
+def compute_dtype(model: ModelSettings) -> str:
+    """On a cluster's GPUs, `auto` is bfloat16."""
+    return "bfloat16" if model.dtype == "auto" else model.dtype
+
+
+def mixed_precision(model: ModelSettings) -> dict[str, str]:
+    """FSDP's: float32 master weights and gradients; passes in the type of the settings."""
+    computed = "fp32" if model.dtype == "float32" else "bf16"
+    return {"param_dtype": computed, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}

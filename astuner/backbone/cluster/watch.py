@@ -76,8 +76,6 @@ class Watch:
         self._validated: dict[int, dict[str, float | None]] = {}
         self._step_seconds: list[float] = []
         self._started = time.monotonic()
-        self._phase: tuple[str, float] | None = None
-        self._seconds: dict[str, float] = {}
         self.metrics: dict[str, float | None] = {}
         self.last_step = first_step
         self._is_stop_wanted = False
@@ -94,7 +92,6 @@ class Watch:
             await asyncio.sleep(_INTERVAL_SECONDS)
         await self._read()
         engine.result()
-        self._end_phase()
 
     def stop(self) -> None:
         """Have the trainer save and end after the step that it is at."""
@@ -140,19 +137,11 @@ class Watch:
             )
 
     def _begin(self, name: str, step: int | None) -> None:
-        self._end_phase()
-        self._phase = (name, time.monotonic())
         self._run.console.phase(_named(name, step))
         if step is None or not self._step_seconds:
             self._run.console.say(
                 f"{duration(time.monotonic() - self._started)}  {_named(name, step)}"
             )
-
-    def _end_phase(self) -> None:
-        if self._phase is not None:
-            name, began = self._phase
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
-        self._phase = None
 
     def _show(self, phase: Phase) -> None:
         if phase.total is not None:
@@ -199,11 +188,6 @@ class Watch:
                     f"{finding.message}. The last good checkpoint is {good or 'none yet'}"
                 )
             self._run.console.say(f"warning: {finding.message}")
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """By phase, of those that ended."""
-        return self._seconds
 
 
 def _named(name: str, step: int | None) -> str:

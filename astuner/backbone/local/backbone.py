@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from astuner.backbone.assemble import (
+    find_model,
     load_advantage,
     load_own_function,
     make_gateway,
@@ -36,7 +37,7 @@ from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, g
 from astuner.backbone.local.model import load_policy
 from astuner.backbone.local.reference import PolicyCallers, ReferenceEngine, frozen_copy
 from astuner.backbone.local.run_state import RunState
-from astuner.backbone.local.serve import find_model, load_engine, make_reference_engine
+from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.loggers import metrics_log

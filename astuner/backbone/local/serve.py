@@ -16,7 +16,6 @@ from astuner.config.schema import RolloutSettings
 from astuner.errors import ConfigError
 from astuner.inference.engine import Engine
 from astuner.inference.template import ChatTemplate
-from astuner.task_reader.local_path import find_path
 
 _BATCH_TOKENS_ON_GPU = 16_384
 """Of prompts in one pass: enough to keep a large GPU busy."""
@@ -58,14 +57,6 @@ class LoadedEngine:
     policy: LoadedModel
     template: ChatTemplate
     engine: LocalEngine
-
-
-def find_model(run: Run) -> str:
-    """The folder of model.path, or its name on the hub. Raises ConfigError when it is not set."""
-    path = run.settings.model.path
-    if path is None:
-        raise ConfigError("model.path is not set; give a hub name or a folder")
-    return str(find_path(path, run.search_dirs) or path)
 
 
 def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngine:

@@ -7,10 +7,9 @@ them to their end."""
 import importlib.util
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from trinity.cli.launcher import MODE_MAP, StageStatus
 from trinity.common.config import Config
 from trinity.utils.log import get_logger
 
-from astuner.backbone.assemble import read_tasks
+from astuner.backbone.assemble import find_model, read_tasks
+from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
 from astuner.backbone.cluster.hub import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
@@ -38,12 +38,10 @@ from astuner.backbone.trinity.config import Place, trinity_settings
 from astuner.backbone.trinity.export import export_saved
 from astuner.backbone.trinity.monitor import weights_folder
 from astuner.errors import BackboneError, ConfigError
-from astuner.task_reader.local_path import find_path
 from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
-_END_SECONDS = 20.0
 _NOTICE = "Trinity finishes its step and saves first"
 _LASTING = frozenset({"Explorer", "Trainer", "WorkerDict"})
 """Classes of Trinity's actors that live as long as a run; the explorer's own end before it."""
@@ -161,8 +159,6 @@ def _check_cluster(config: Config, worker_run: WorkerRun, place: Place) -> None:
 def find_place(run: Run, tasks: Mapping[str, Sequence[Task]]) -> Place:
     """Raises ConfigError where the model is not named, or a batch is larger than the tasks."""
     settings = run.settings
-    if settings.model.path is None:
-        raise ConfigError("model.path is not set; give a hub name or a folder")
     order = TaskOrder(
         len(tasks["train"]),
         batch_size=settings.data.train_batch_size,
@@ -172,8 +168,8 @@ def find_place(run: Run, tasks: Mapping[str, Sequence[Task]]) -> Place:
     most = settings.trainer_common.total_training_steps
     name = (run.run_dir.root.parent.name, run.run_dir.root.name)
     return Place(
-        model=str(find_path(settings.model.path, run.search_dirs) or settings.model.path),
-        checkpoint_dir=Path(settings.trainer_common.checkpoint_base_dir).absolute().joinpath(*name),
+        model=find_model(run),
+        checkpoint_dir=engine_state_dir(run),
         namespace="astuner-" + "-".join(name),
         num_steps=steps if most is None else min(steps, most),
         num_validation_tasks=len(tasks["validation"]),
@@ -206,32 +202,18 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-@contextmanager
-def _launched(config: Config) -> Iterator[Future[None]]:
-    """Trinity's launcher in a thread of its own, which has ended when the context is left."""
-    done: Future[None] = Future()
-    thread = threading.Thread(target=_launch, args=(config, done), name="trinity", daemon=True)
-    thread.start()
-    try:
-        yield done
-    finally:
-        if thread.is_alive():
-            _end_actors(config)
-            thread.join(timeout=_END_SECONDS)
+def _launched(config: Config) -> AbstractContextManager[Future[None]]:
+    """Trinity's launcher at work."""
+    return at_work(partial(_launch, config), name="trinity", end=partial(_end_actors, config))
 
 
-def _launch(config: Config, done: Future[None]) -> None:
-    try:
-        status: StageStatus = MODE_MAP[config.mode](config)
-        if status.error is not None:
-            raise BackboneError(
-                f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
-                f"{status.error.message}"
-            )
-    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-        done.set_exception(error)
-    else:
-        done.set_result(None)
+def _launch(config: Config) -> None:
+    status: StageStatus = MODE_MAP[config.mode](config)
+    if status.error is not None:
+        raise BackboneError(
+            f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
+            f"{status.error.message}"
+        )
 
 
 def _end_actors(config: Config) -> None:
@@ -247,19 +229,7 @@ def _go_on(run: Run, place: Place) -> int:
     The explorer may have been ahead of the trainer, and have had newer weights; it goes on from
     where the trainer was saved.
     """
-    folder = place.checkpoint_dir
-    newest = folder / "latest_checkpointed_iteration.txt"
-    try:
-        step = int(newest.read_text())
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"cannot resume: {newest} does not name Trinity's latest state ({error}); give the "
-            "trainer_common.checkpoint_base_dir of the first start, or start without --resume"
-        ) from error
-    run.console.say(f"resuming from step {step} in {folder}")
-    away = run.run_dir.set_aside(after_step=step, is_logged=True)
-    if away is not None:
-        run.console.say(f"what was done after step {step} is done again; it lies in {away}")
+    step, folder = go_on(run, engine="Trinity"), place.checkpoint_dir
     state = {"latest_iteration": step, "taskset_states": [{"current_index": step}]}
     (folder / "explorer_meta.json").write_text(json.dumps(state))
     (folder / "latest_state_dict_iteration.txt").write_text(str(step))

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astuner.backbone.cluster.mapping import Line, line, merge, nested
+from astuner.backbone.cluster.mapping import (
+    Line,
+    compute_dtype,
+    line,
+    merge,
+    mixed_precision,
+    nested,
+)
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError
 
@@ -223,7 +230,7 @@ def _explorer(s: Settings, place: Place) -> Iterator[Line]:
         rollout.gpu_memory_utilization,
         "rollout.gpu_memory_utilization",
     )
-    yield line(f"{model}.dtype", _dtype(s), "model.dtype")
+    yield line(f"{model}.dtype", compute_dtype(s.model), "model.dtype")
     yield line(f"{model}.seed", rollout.seed, "rollout.seed")
     yield line(
         f"{model}.extra_engine_args.max_num_seqs", rollout.max_num_seqs, "rollout.max_num_seqs"
@@ -270,19 +277,9 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
     if not place.has_flash_attention:
         yield line(f"{verl}.model.override_config.attn_implementation", "sdpa")
     for part in ("actor", "ref"):
-        yield line(f"{verl}.{part}.fsdp_config.dtype", _dtype(s), "model.dtype")
-        yield line(f"{verl}.{part}.fsdp_config.mixed_precision", _mixed_precision(s))
+        yield line(f"{verl}.{part}.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
+        yield line(f"{verl}.{part}.fsdp_config.mixed_precision", mixed_precision(s.model))
         yield line(f"{verl}.{part}.use_torch_compile", False)  # costs minutes before step 1
-
-
-def _dtype(s: Settings) -> str:
-    return "bfloat16" if s.model.dtype == "auto" else s.model.dtype
-
-
-def _mixed_precision(s: Settings) -> dict[str, str]:
-    """Float32 master weights and gradients; passes in the type of the settings."""
-    computed = "fp32" if s.model.dtype == "float32" else "bf16"
-    return {"param_dtype": computed, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def _check(s: Settings) -> None:
@@ -306,7 +303,7 @@ def _check(s: Settings) -> None:
         )
     if s.model.lora.rank is not None:
         problems.append(
-            "model.lora.rank: adapters are trained by the backbones local and verl; set it to null"
+            "model.lora.rank: adapters are trained by the backbone local only; set it to null"
         )
     engines = common.trinity_only__n_vllm_engine * s.rollout.tensor_model_parallel_size
     if 1 < _num_gpus(s) <= engines:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from astuner.backbone.cluster.numbers import below, numbers, renamed
+
 _OURS: Mapping[str, str] = {
     "train/loss": "actor/pg_loss",
     "train/kl": "actor/kl_loss",
@@ -21,23 +23,12 @@ _MEANS_OVER_TOKENS = ("train/loss", "train/kl", "train/entropy", "train/clip_fra
 
 def our_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Numbers only; what Trinity does not tell is None. Those that are ours already stay."""
-    numbers = {key: _number(value) for key, value in metrics.items()}
-    plain = {key: value for key, value in numbers.items() if value is not None}
-    ours = {name: plain.get(theirs) for name, theirs in _OURS.items()}
-    if plain.get("train/tokens") == 0:
+    ours, plain = renamed(numbers(metrics), _OURS)
+    if ours.get("train/tokens") == 0:
         ours |= dict.fromkeys(_MEANS_OVER_TOKENS)
-    ours |= {key: plain.pop(key) for key in list(plain) if key.startswith("train/")}
-    return ours | theirs(plain)
+    return ours | below("trinity", plain)
 
 
 def theirs(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Under Trinity's names, with its own before them."""
-    numbers = {key: _number(value) for key, value in metrics.items()}
-    return {f"trinity/{key}": value for key, value in numbers.items() if value is not None}
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+    return below("trinity", numbers(metrics))

@@ -4,7 +4,6 @@
 # pyright: reportMissingImports=false
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import (
@@ -22,10 +21,6 @@ from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
-
-LOOP_NAME = "astuner_episode"
-LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
-"""Names the class below, as verl wants it."""
 
 
 class EpisodeLoop(AgentLoopBase):

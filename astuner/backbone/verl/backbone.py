@@ -4,10 +4,9 @@
 # pyright: reportMissingImports=false
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from astuner.backbone.assemble import read_tasks
+from astuner.backbone.assemble import find_model, read_tasks
+from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
 from astuner.backbone.cluster.export import export_checkpoint
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
@@ -35,11 +35,9 @@ from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
 from astuner.errors import BackboneError, ConfigError
-from astuner.task_reader.local_path import find_path
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 _NAMESPACE = "astuner"
-_END_SECONDS = 20.0
 _LASTING = frozenset(
     {"AgentLoopWorkerTQ", "WorkerDict", "SimpleStorageUnit", "vLLMHttpServer", "SGLangHttpServer"}
 )
@@ -52,7 +50,7 @@ class VerlBackbone:
     async def run(self, run: Run) -> RunResult:
         training, validation = read_tasks(run)
         validation = validation[: run.settings.data.max_validation_tasks]
-        first_step = _go_on(run) if run.is_resumed else 0
+        first_step = go_on(run, engine="verl") if run.is_resumed else 0
         config = make_config(run, has_validation=bool(validation))
         worker_run = WorkerRun.of(run)
         name = hub_name(worker_run)
@@ -126,15 +124,12 @@ def make_config(run: Run, *, has_validation: bool) -> DictConfig:
 
     Raises ConfigError for settings that contradict each other, and for what verl refuses.
     """
-    path = run.settings.model.path
-    if path is None:
-        raise ConfigError("model.path is not set; give a hub name or a folder")
     flat = verl_settings(
         run.settings,
         own=run.config.get("verl") or {},
         explicit=run.explicit_keys,
-        model=str(find_path(path, run.search_dirs) or path),
-        checkpoint_dir=_checkpoint_dir(run),
+        model=find_model(run),
+        checkpoint_dir=engine_state_dir(run),
         loop_file=LOOP_FILE,
         has_validation=has_validation,
         is_resumed=run.is_resumed,
@@ -171,23 +166,6 @@ def _verl_defaults() -> DictConfig:
     return config
 
 
-def _go_on(run: Run) -> int:
-    """The step that verl goes on from; what the run directory has of later ones is put aside."""
-    file = _checkpoint_dir(run) / "latest_checkpointed_iteration.txt"
-    try:
-        step = int(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"cannot resume: {file} does not name verl's latest state ({error}); give the "
-            "trainer_common.checkpoint_base_dir of the first start, or start without --resume"
-        ) from error
-    run.console.say(f"resuming from step {step} in {file.parent}")
-    away = run.run_dir.set_aside(after_step=step, is_logged=True)
-    if away is not None:
-        run.console.say(f"what was done after step {step} is done again; it lies in {away}")
-    return step
-
-
 def _failed(error: RayError, logs: Path) -> str:
     """The cause in one line; the whole stands in the chain of errors."""
     cause = getattr(error, "cause", None) or error
@@ -198,47 +176,23 @@ def _failed(error: RayError, logs: Path) -> str:
     )
 
 
-def _checkpoint_dir(run: Run) -> Path:
-    """verl's own state of this run; all nodes must see it."""
-    base = Path(run.settings.trainer_common.checkpoint_base_dir).absolute()
-    return base / run.run_dir.root.parent.name / run.run_dir.root.name
-
-
 def _num_steps(config: DictConfig, num_tasks: int) -> int:
     most = config.trainer.total_training_steps
     steps = num_tasks // config.data.train_batch_size * config.trainer.total_epochs
     return steps if most is None else most
 
 
-@contextmanager
-def _started(config: DictConfig, name: str) -> Iterator[Future[None]]:
-    """verl at work in a thread of its own; its trainer is the actor of that name.
-
-    The thread waits inside of Ray. Where the run ends before it, the actor is ended first: leaving
-    Ray under a thread that waits there would crash the process.
-    """
+def _started(config: DictConfig, name: str) -> AbstractContextManager[Future[None]]:
+    """verl at work; its trainer is the actor of that name."""
     from astuner.backbone.verl.runner import EpisodeTaskRunner
 
     runner = EpisodeTaskRunner.options(name=name, namespace=_NAMESPACE)
-    done: Future[None] = Future()
 
-    def work() -> None:
-        try:
-            run_ppo(config, task_runner_class=runner)
-        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-            done.set_exception(error)
-        else:
-            done.set_result(None)
+    def end() -> None:
+        with suppress(ValueError):  # it has not come up
+            ray.kill(ray.get_actor(name, namespace=_NAMESPACE))
 
-    thread = threading.Thread(target=work, name="verl", daemon=True)
-    thread.start()
-    try:
-        yield done
-    finally:
-        if thread.is_alive():
-            with suppress(ValueError):  # it has not come up
-                ray.kill(ray.get_actor(name, namespace=_NAMESPACE))
-            thread.join(_END_SECONDS)
+    return at_work(partial(run_ppo, config, task_runner_class=runner), name="verl", end=end)
 
 
 def _passed_on() -> dict[str, str]:

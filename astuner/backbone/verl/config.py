@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from astuner.backbone.cluster.mapping import Line, line, merge
+from astuner.backbone.cluster.mapping import Line, compute_dtype, line, merge, mixed_precision
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError
 
@@ -81,9 +81,9 @@ def _actor(s: Settings) -> Iterator[Line]:
     actor = "actor_rollout_ref.actor"
     yield line(f"{actor}.strategy", "fsdp2")
     yield line(f"{actor}.fsdp_config.strategy", "fsdp2")
-    yield line(f"{actor}.fsdp_config.dtype", _dtype(s), "model.dtype")
-    yield line(f"{actor}.fsdp_config.mixed_precision", _mixed_precision(s), "model.dtype")
-    yield line("actor_rollout_ref.ref.fsdp_config.mixed_precision", _mixed_precision(s))
+    yield line(f"{actor}.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
+    yield line(f"{actor}.fsdp_config.mixed_precision", mixed_precision(s.model), "model.dtype")
+    yield line("actor_rollout_ref.ref.fsdp_config.mixed_precision", mixed_precision(s.model))
     yield line(f"{actor}.fsdp_config.use_torch_compile", False)  # costs minutes before step 1
     yield line(f"{actor}.use_torch_compile", False)
     # Null means yes on a cluster (schema.py).
@@ -100,7 +100,7 @@ def _actor(s: Settings) -> Iterator[Line]:
         "trainer_common.fsdp_config.optimizer_offload",
     )
     yield line("actor_rollout_ref.ref.fsdp_config.param_offload", is_offloaded)
-    yield line("actor_rollout_ref.ref.fsdp_config.dtype", _dtype(s), "model.dtype")
+    yield line("actor_rollout_ref.ref.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
     yield line("actor_rollout_ref.ref.strategy", "fsdp2")
     yield line(f"{actor}.optim.lr", common.optim.lr, "trainer_common.optim.lr")
     yield line(
@@ -165,7 +165,7 @@ def _rollout(s: Settings, loop_file: Path) -> Iterator[Line]:
     yield line(f"{rollout}.temperature", s.rollout.temperature, "rollout.temperature")
     yield line(f"{rollout}.top_p", s.rollout.top_p, "rollout.top_p")
     yield line(f"{rollout}.seed", s.rollout.seed, "rollout.seed")
-    yield line(f"{rollout}.dtype", _dtype(s), "model.dtype")
+    yield line(f"{rollout}.dtype", compute_dtype(s.model), "model.dtype")
     yield line(f"{rollout}.max_model_len", s.rollout.max_model_len, "rollout.max_model_len")
     # A prompt must fit into one pass.
     yield line(
@@ -255,16 +255,6 @@ def _trainer(
     )
     yield line("trainer.default_local_dir", str(checkpoint_dir))
     yield line("trainer.resume_mode", "auto" if is_resumed else "disable")
-
-
-def _dtype(s: Settings) -> str:
-    return "bfloat16" if s.model.dtype == "auto" else s.model.dtype
-
-
-def _mixed_precision(s: Settings) -> dict[str, str]:
-    """Float32 master weights and gradients; passes in the type of the settings."""
-    computed = "fp32" if s.model.dtype == "float32" else "bf16"
-    return {"param_dtype": computed, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def _check(s: Settings) -> None:

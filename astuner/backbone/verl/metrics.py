@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from astuner.backbone.cluster.numbers import below, numbers, renamed
+
 _OURS: Mapping[str, str] = {
     "train/loss": "actor/pg_loss",
     "train/kl": "actor/kl_loss",
@@ -21,17 +23,6 @@ _TRAINING_TIMES = ("old_log_prob", "ref", "adv", "update_actor")
 
 def our_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     """Numbers only; what verl does not tell is None. Those that are ours already stay."""
-    numbers = {key: _number(value) for key, value in metrics.items()}
-    plain = {key: value for key, value in numbers.items() if value is not None}
-    ours = {name: plain.get(theirs) for name, theirs in _OURS.items()}
-    ours |= {key: plain.pop(key) for key in list(plain) if key.startswith("train/")}
+    ours, plain = renamed(numbers(metrics), _OURS)
     ours["train/seconds"] = sum(plain.get(f"timing_s/{name}", 0.0) for name in _TRAINING_TIMES)
-    return ours | {f"verl/{key}": value for key, value in plain.items()}
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number
+    return ours | below("verl", plain)

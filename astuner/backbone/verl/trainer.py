@@ -22,9 +22,8 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 from astuner.backbone.cluster.hub import Probe, SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.verl.buffer import ADVANTAGE, WEIGHT
+from astuner.backbone.verl.config import TRAINER_NAME
 from astuner.backbone.verl.metrics import our_metrics
-
-TRAINER_NAME = "astuner"
 
 _NUM_PROBES = 8
 

@@ -1,0 +1,68 @@
+"""An engine at work under the command: its own state of a run, and the thread that waits for it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from astuner.backbone.run import Run
+from astuner.errors import BackboneError
+
+_END_SECONDS = 20.0
+
+
+def engine_state_dir(run: Run) -> Path:
+    """Where the engine keeps its own state of this run; all nodes must see it."""
+    base = Path(run.settings.trainer_common.checkpoint_base_dir).absolute()
+    return base / run.run_dir.root.parent.name / run.run_dir.root.name
+
+
+def go_on(run: Run, *, engine: str) -> int:
+    """The step of the engine's newest state; what the run directory has of later ones is put aside.
+
+    Raises BackboneError where there is none.
+    """
+    newest = engine_state_dir(run) / "latest_checkpointed_iteration.txt"
+    try:
+        step = int(newest.read_text())
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"cannot resume: {newest} does not name {engine}'s latest state ({error}); give the "
+            "trainer_common.checkpoint_base_dir of the first start, or start without --resume"
+        ) from error
+    run.console.say(f"resuming from step {step} in {newest.parent}")
+    away = run.run_dir.set_aside(after_step=step, is_logged=True)
+    if away is not None:
+        run.console.say(f"what was done after step {step} is done again; it lies in {away}")
+    return step
+
+
+@contextmanager
+def at_work(
+    work: Callable[[], Any], *, name: str, end: Callable[[], None]
+) -> Iterator[Future[None]]:
+    """`work` in a thread of its own, which has ended when the context is left.
+
+    The thread waits inside of Ray, and leaving Ray under it would crash the process: where the run
+    ends before it, `end` ends the actors that it waits for.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        if thread.is_alive():
+            end()
+            thread.join(timeout=_END_SECONDS)
