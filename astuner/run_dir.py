@@ -6,6 +6,7 @@
         2025-12-01_09-30-00/
           config.yaml                the resolved configuration; config_2.yaml when resumed
           run.log                    everything that was logged
+          logs/                      what each process of a cluster printed
           metrics.jsonl              one object per step
           episodes/
             step_000003.jsonl        one object per episode of that step

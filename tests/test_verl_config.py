@@ -8,6 +8,7 @@ from astuner.backbone.cluster.mapping import line, merge, nested
 from astuner.backbone.verl.config import verl_settings
 from astuner.config.load import load_mapping
 from astuner.config.source import flatten
+from astuner.config.usage import describe_unused
 from astuner.errors import ConfigError
 
 
@@ -183,6 +184,22 @@ def test_two_written_settings_that_agree_are_fine():
 def test_what_verl_cannot_do_is_refused(ours, value, found):
     with pytest.raises(ConfigError, match=found):
         verl(**{ours: value})
+
+
+def test_what_verl_has_no_counterpart_for_is_named_at_start():
+    without = {
+        "backbone": "verl",
+        "model.path": "some/model",
+        "model.device": "cpu",
+        "rollout.agentscope_workflow": "a->B",
+        "rollout.settle_seconds": 1.0,
+        "rollout.num_repeat": 8,
+    }
+    loaded = load_mapping({"astuner": nested(without)}, name="test")
+    (said,) = describe_unused(loaded.explicit_keys, loaded.settings)
+    assert said == (
+        "not used by backbone verl: astuner.model.device, astuner.rollout.settle_seconds"
+    )
 
 
 def test_a_section_under_a_line_of_ours_stands_in_for_it():

@@ -40,6 +40,16 @@ _CLUSTER = (
     "astuner.trainer_common.checkpoint_base_dir",
     "astuner.trainer_common.phase_timeout_seconds",
 )
+_ONE_MACHINE = (
+    "astuner.model.device",
+    "astuner.model.use_liger",
+    "astuner.rollout.settle_seconds",
+    "astuner.rollout.enable_oversample",
+    "astuner.rollout.submit_oversample_multiplier",
+    "astuner.trainer_common.save_merged",
+    "astuner.trainer_common.detectors.memory",
+)
+"""What neither verl nor Trinity-RFT has a counterpart for."""
 _DEBUG = "astuner.debug.*"
 _UNUSED_WITH_SERVER = (
     "astuner.model.dtype",
@@ -73,6 +83,7 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
     "verl": (
         *_USED_BY_NONE,
         _DEBUG,
+        *_ONE_MACHINE,
         "astuner.rollout.multi_turn.expected_steps",
         "astuner.trainer_common.trinity_only__n_vllm_engine",
         "trinity.*",
@@ -80,15 +91,9 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
     "trinity": (
         *_USED_BY_NONE,
         _DEBUG,
-        "astuner.model.device",
-        "astuner.model.use_liger",
-        "astuner.rollout.settle_seconds",
-        "astuner.rollout.enable_oversample",
-        "astuner.rollout.submit_oversample_multiplier",
-        "astuner.trainer_common.save_merged",
+        *_ONE_MACHINE,
         "astuner.trainer_common.algorithm.dynamic_sampling_max_batches",
         "astuner.trainer_common.algorithm.rollout_importance_*",
-        "astuner.trainer_common.detectors.memory",
         "astuner.trainer_common.detectors.logprob_gap",
         "astuner.trainer_common.detectors.max_logprob_gap",
         "verl.*",
