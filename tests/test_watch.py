@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from astuner.backbone.cluster import watch as watch_module
 from astuner.backbone.cluster.hub import Phase, SavedState
 from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
 from astuner.config.load import load_mapping
@@ -40,7 +41,7 @@ class _Remote:
 class Following:
     """A hub, a watch over it, and what the watch says and writes."""
 
-    def __init__(self, folder, **changed):
+    def __init__(self, folder, *, find_dead=lambda: None, **changed):
         self.hub = make_hub(**changed)
         self.run_dir = RunDir(root=folder)
         self.screen = io.StringIO()
@@ -54,6 +55,7 @@ class Following:
             num_steps=5,
             export=lambda saved: f"exported {saved.step}",
             describe_silence=lambda: "actor 7 has not answered",
+            find_dead=find_dead,
         )
 
     def follow(self, work=lambda: None):
@@ -160,6 +162,20 @@ def test_a_rollout_that_has_begun_may_be_as_silent_as_an_episode_may_last(total,
     deadlines = Deadlines(phase=900.0, rollout=160.0)
     phase = Phase(name="rollout", step=1, silent_seconds=0.0, done=done, total=total)
     assert deadlines.seconds(phase) == expected
+
+
+@pytest.mark.parametrize(("total", "is_looked_for"), [(6, True), (None, False)])
+def test_the_dead_are_looked_for_only_while_episodes_are_awaited(
+    tmp_path, monkeypatch, total, is_looked_for
+):
+    monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
+    following = Following(tmp_path, find_dead=lambda: "actor 9 is DEAD")
+    following.hub.enter("validation", step=1, total=6)
+    following.hub.enter("closing the step", step=1, total=total)
+    if not is_looked_for:
+        return following.follow()
+    with pytest.raises(BackboneError, match="actor 9 is DEAD"):
+        following.follow()
 
 
 def test_the_first_interrupt_asks_the_trainer_to_stop_and_follows_on(following):

@@ -59,6 +59,8 @@ class EpisodeTrainer(PPOTrainerSync):
     def on_validate_end(self) -> None:
         super().on_validate_end()
         ray.get(self._hub.finish_validation.remote(self.global_steps))
+        # Behind the last step verl ends its actors: nobody shall look for them any more.
+        self._enter("closing the step")
 
     def on_step_begin(self) -> None:
         rollout = self.config.actor_rollout_ref.rollout
