@@ -1,6 +1,7 @@
 """What the nodes of a cluster say about themselves, and which differences end a run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ FIRST = NodeFacts(
     python="3.11.7",
     versions={"astuner": "0.1.0", "verl": "0.9.1", "vllm": None},
     model="abc",
+    sees_state=True,
     import_error=None,
     gpus=(),
 )
@@ -19,7 +21,9 @@ SECOND = replace(FIRST, address="two")
 
 
 def differences(*facts, is_folder=True):
-    return find_differences(facts, model="/models/small", is_folder=is_folder)
+    return find_differences(
+        facts, model="/models/small", is_folder=is_folder, state_dir=Path("/shared/run")
+    )
 
 
 def test_equal_nodes_have_no_differences():
@@ -40,6 +44,7 @@ def test_equal_nodes_have_no_differences():
         ),
         ({"model": None}, ["two does not have the model folder /models/small", "one has"]),
         ({"model": "def"}, ["not the same on all nodes", "one: abc, two: def"]),
+        ({"sees_state": False}, ["two does not share the folder /shared/run", "with one"]),
         ({"import_error": "there is no tools.py"}, ["two cannot import", "there is no tools.py"]),
     ],
 )

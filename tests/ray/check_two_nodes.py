@@ -1,4 +1,7 @@
-"""Looks at both nodes as a run does; arguments: `copied` or `bare`, and the model."""
+"""Looks at both nodes as a run does.
+
+Arguments: `copied` or `bare`, the model, and the folder of the engine's state.
+"""
 
 import sys
 from pathlib import Path
@@ -34,7 +37,13 @@ try:
         runtime_env=env,
         num_nodes=2,
     ):
-        check_nodes(WorkerRun.of(run), model=sys.argv[2], num_nodes=2, gpus_per_node=1)
+        check_nodes(
+            WorkerRun.of(run),
+            model=sys.argv[2],
+            state_dir=Path(sys.argv[3]),
+            num_nodes=2,
+            gpus_per_node=1,
+        )
         sys.stdout.write("fit\n")
 except AstunerError as error:
     sys.stdout.write(f"{error}\n")

@@ -1,21 +1,21 @@
 """Two Ray nodes of which one lacks the code: what reaches it, and what is said."""
 
-import os
-import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.ray.two_nodes import ADDRESS, HEAD, WORKER, Machine, connect, start_ray
+from tests.ray.two_nodes import (
+    HEAD,
+    NEEDS_MACHINES,
+    WORKER,
+    Machine,
+    connect,
+    start_head,
+    start_worker,
+)
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
-        reason="machines in namespaces need root and the commands ip, unshare and nsenter",
-    ),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), NEEDS_MACHINES]
 
 FLOW = """
 from astuner import Workflow, WorkflowOutput
@@ -51,16 +51,17 @@ def look(tmp_path_factory):
             machines.append(Machine(folder / name, ray_dir=folder / "r", hidden=hidden))
         head, worker = machines
         connect(head, worker)
-        alone = ("--include-dashboard=false", "--disable-usage-stats")
-        start_ray(head, "--head", f"--node-ip-address={HEAD}", *alone, variables=guarded)
-        start_ray(worker, f"--address={ADDRESS}", variables=guarded)
+        start_head(head, **guarded)
+        start_worker(worker, **guarded)
 
-        def look(kind: str, named: str) -> str:
-            command = (sys.executable, "-m", "tests.ray.check_two_nodes", kind, named)
+        def look(*arguments: str | Path) -> str:
+            command = (sys.executable, "-m", "tests.ray.check_two_nodes", *map(str, arguments))
             done = head.run(*command, cwd=code, **token)
             return done.stdout + done.stderr[-3000:]
 
-        yield lambda kind, has_model=False: look(kind, str(model) if has_model else "hub/name")
+        yield lambda kind, *, has_model=False, is_shared=True: look(
+            kind, model if has_model else "hub/name", folder / "shared" if is_shared else model
+        )
     finally:
         for machine in machines:
             machine.end()
@@ -79,3 +80,9 @@ def test_a_workflow_that_a_machine_cannot_import_is_said_with_its_address(look):
 def test_a_model_folder_that_one_machine_lacks_is_said_with_its_address(look):
     said = look("copied", has_model=True)
     assert f"({WORKER}) does not have the model folder" in said
+
+
+def test_a_folder_for_checkpoints_that_is_another_on_one_machine_is_said(look):
+    said = look("copied", is_shared=False)
+    assert f"({WORKER}) does not share the folder" in said
+    assert "trainer_common.checkpoint_base_dir" in said

@@ -4,15 +4,25 @@ A node ends with its `Machine`, whole and at once, as when the power fails.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+
+NEEDS_MACHINES = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
+    reason="machines in namespaces need root and the commands ip, unshare and nsenter",
+)
 
 ROOT = Path(__file__).parents[2]
 HEAD, WORKER = "192.0.2.1", "192.0.2.2"
 ADDRESS = f"{HEAD}:6379"
+CARD = "cable"
+"""The network interface of each."""
 
 
 class Machine:
@@ -45,16 +55,27 @@ class Machine:
                 return int(found[0])
         raise OSError("a namespace of network, mounts and processes cannot be made here")
 
-    def run(
+    def start(
         self, *command: str, cwd: Path = Path("/"), **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", f"--wd={cwd}", *command],
             env={**os.environ, **self._environment, **variables},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
         )
+
+    def run(
+        self, *command: str, cwd: Path = Path("/"), seconds: float = 120.0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(*command, cwd=cwd, **variables) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def end(self) -> None:
         self._process.kill()
@@ -62,18 +83,43 @@ class Machine:
 
 
 def connect(head: Machine, worker: Machine) -> None:
-    """Lay a cable between the two."""
+    """Lay a cable between the two; it is gone when one of them ends."""
+    _wait_until_without_card(head)
     ends = (f"astun{head.pid}", f"astun{worker.pid}")
     subprocess.run(
         ["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True
     )
     for machine, end, address in zip((head, worker), ends, (HEAD, WORKER), strict=True):
         subprocess.run(["ip", "link", "set", end, "netns", str(machine.pid)], check=True)
-        steps = f"ip addr add {address}/24 dev {end} && ip link set {end} up"
-        machine.run("sh", "-ec", f"{steps} && ip route add default dev {end}").check_returncode()
+        steps = (
+            f"ip link set {end} name {CARD}",
+            f"ip addr add {address}/24 dev {CARD}",
+            f"ip link set {CARD} up",
+            f"ip route add default dev {CARD}",
+        )
+        machine.run("sh", "-ec", " && ".join(steps)).check_returncode()
 
 
-def start_ray(machine: Machine, *arguments: str, variables: Mapping[str, str]) -> None:
+def _wait_until_without_card(machine: Machine) -> None:
+    """The kernel takes a cable away some time after the machine at its other end."""
+    for _ in range(300):
+        if machine.run("ip", "link", "show", CARD).returncode != 0:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{CARD} of an earlier machine is still there")
+
+
+def start_head(machine: Machine, **variables: str) -> None:
+    alone = ("--include-dashboard=false", "--disable-usage-stats")
+    _start_ray(machine, "--head", f"--node-ip-address={HEAD}", *alone, **variables)
+
+
+def start_worker(machine: Machine, **variables: str) -> None:
+    _start_ray(machine, f"--address={ADDRESS}", **variables)
+
+
+def _start_ray(machine: Machine, *arguments: str, **variables: str) -> None:
+    """Ray counts processors and a GPU that are not there; verl's bundles ask for them."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-    done = machine.run(*command, "--num-cpus=4", "--num-gpus=1", **variables)
+    done = machine.run(*command, "--num-cpus=8", "--num-gpus=1", **variables)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from astuner.backbone.cluster.worker_run import WorkerRun
@@ -46,22 +47,27 @@ class NodeFacts:
     """Package -> version; None where it is not installed."""
     model: str | None
     """A digest of the model's configuration; None where there is no such folder."""
+    sees_state: bool
+    """Whether the folder of the engine's state is the same here as for the command."""
     import_error: str | None
     """What the user's workflow or judge raised when it was imported."""
     gpus: tuple[Gpu, ...]
 
 
 def check_nodes(
-    worker_run: WorkerRun, *, model: str, num_nodes: int, gpus_per_node: int
+    worker_run: WorkerRun, *, model: str, state_dir: Path, num_nodes: int, gpus_per_node: int
 ) -> Sequence[NodeFacts]:
     """What the nodes of the connected cluster say, where it is fit for the run.
 
     Raises BackboneError that names each node and what is wrong with it.
     """
-    facts, silent = _ask_all(worker_run, model)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=state_dir, prefix="seen-by-all-nodes-") as mark:
+        facts, silent = _ask_all(worker_run, model, Path(mark.name))
+    is_folder = Path(model).is_dir()
     problems = [
         *silent,
-        *find_differences(facts, model=model, is_folder=Path(model).is_dir()),
+        *find_differences(facts, model=model, is_folder=is_folder, state_dir=state_dir),
         *_missing_gpus(num_nodes, gpus_per_node),
         *(problem for node in facts if _are_all_rays(node) for problem in busy_gpus(node)),
     ]
@@ -71,20 +77,23 @@ def check_nodes(
     return facts
 
 
-def node_facts(worker_run: WorkerRun, model: str) -> NodeFacts:
-    """Of the node that this runs on."""
+def node_facts(worker_run: WorkerRun, model: str, mark: Path) -> NodeFacts:
+    """Of the node that this runs on; `mark` is a file that all should see."""
     return NodeFacts(
         address=os.uname().nodename,
         ip="",
         python=platform.python_version(),
         versions={name: _version(name) for name in _PACKAGES},
         model=_digest(Path(model)),
+        sees_state=mark.exists(),
         import_error=_import_error(worker_run),
         gpus=_gpus(),
     )
 
 
-def find_differences(facts: Sequence[NodeFacts], *, model: str, is_folder: bool) -> list[str]:
+def find_differences(
+    facts: Sequence[NodeFacts], *, model: str, is_folder: bool, state_dir: Path
+) -> list[str]:
     """What the nodes do not have in common with the first, or cannot do. Pure."""
     if not facts:
         return []
@@ -103,6 +112,13 @@ def find_differences(facts: Sequence[NodeFacts], *, model: str, is_folder: bool)
         ]
     if is_folder:
         problems += _model_differences(facts, model)
+    problems += [
+        f"{node.address} does not share the folder {state_dir} with {first.address}, and each "
+        "saves its part of a checkpoint there; set trainer_common.checkpoint_base_dir to a folder "
+        "that all nodes see at the same place"
+        for node in facts
+        if not node.sees_state
+    ]
     problems += [
         f"{node.address} cannot import the workflow or judge: {node.import_error}. Start astuner "
         "in the folder that holds the code, or install it on each node"
@@ -141,7 +157,7 @@ def _model_differences(facts: Sequence[NodeFacts], model: str) -> list[str]:
     return problems
 
 
-def _ask_all(worker_run: WorkerRun, model: str) -> tuple[list[NodeFacts], list[str]]:
+def _ask_all(worker_run: WorkerRun, model: str, mark: Path) -> tuple[list[NodeFacts], list[str]]:
     """The facts of all nodes, the one of this process first, and who did not tell them."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -152,7 +168,7 @@ def _ask_all(worker_run: WorkerRun, model: str) -> tuple[list[NodeFacts], list[s
     asked = {
         node["NodeManagerAddress"]: ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(worker_run, model)
+        ).remote(worker_run, model, mark)
         for node in nodes
     }
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=_SECONDS)

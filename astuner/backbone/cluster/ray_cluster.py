@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from astuner.backbone.cluster.ray_head import heads_of_runs
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.errors import BackboneError, ConfigError
 
@@ -77,10 +78,11 @@ def ray_cluster(
     """Inside, this process is connected to a Ray cluster of at least `num_nodes` machines.
 
     `address`, or else the environment variable RAY_ADDRESS, names a cluster to join. `with_ray`
-    joins the one that this machine belongs to, and starts a head where there is none. What was
-    started here, and nothing else, is ended on leaving, however that comes about. A connection that
-    this process already had is used and kept. Raises ConfigError where there is no cluster and
-    BackboneError where Ray does not start or machines do not join in time.
+    joins the one that this machine belongs to, and starts a head where there is none, or only that
+    of another run, which ends with it. What was started here, and nothing else, is ended on
+    leaving, however that comes about. A connection that this process already had is used and kept.
+    Raises ConfigError where there is no cluster and BackboneError where Ray does not start or
+    machines do not join in time.
     """
     import ray
 
@@ -120,7 +122,8 @@ def _find_cluster(*, with_ray: bool, address: str | None) -> _Place | None:
             "machine, or --ray-address HOST:PORT (or the environment variable RAY_ADDRESS) to "
             "join a cluster"
         )
-    here = _clusters_of_this_machine()
+    passing = heads_of_runs()
+    here = [address for address in _clusters_of_this_machine() if address not in passing]
     return _Place(address=here[0], origin="this machine") if here else None
 
 

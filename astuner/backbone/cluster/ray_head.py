@@ -48,6 +48,18 @@ def _end_with_the_run(head: subprocess.Popen[bytes]) -> None:
         head.kill()
 
 
+def heads_of_runs() -> set[str]:
+    """Host and port of the heads on this machine that end with the runs that started them."""
+    flag = b"--gcs-address="
+    return {
+        argument.removeprefix(flag).decode()
+        for folder in Path("/proc").iterdir()
+        if any(entry.startswith(f"{_MARK}=".encode()) for entry in _entries(folder / "environ"))
+        for argument in _entries(folder / "cmdline")
+        if argument.startswith(flag)
+    }
+
+
 def _kill_marked(mark: str) -> set[int]:
     """Kill what carries the mark until nothing does; returns what is left after the time."""
     deadline = time.monotonic() + _KILL_SECONDS
@@ -63,17 +75,19 @@ def _kill_marked(mark: str) -> set[int]:
 
 def _marked(mark: str) -> set[int]:
     wanted = f"{_MARK}={mark}".encode()
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            # A process that has ended and is not yet collected has an empty environment.
-            if wanted in folder.joinpath("environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
-        except OSError:
-            continue
-    return found
+    return {
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and wanted in _entries(folder / "environ")
+    }
+
+
+def _entries(file: Path) -> list[bytes]:
+    """Of what the kernel tells about a process; none for one that has ended."""
+    try:
+        return file.read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 if __name__ == "__main__":

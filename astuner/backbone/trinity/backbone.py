@@ -151,6 +151,7 @@ def _check_cluster(config: Config, worker_run: WorkerRun, place: Place) -> None:
     check_nodes(
         worker_run,
         model=place.model,
+        state_dir=place.checkpoint_dir,
         num_nodes=config.cluster.node_num,
         gpus_per_node=config.cluster.gpu_per_node,
     )

@@ -61,6 +61,7 @@ class VerlBackbone:
             check_nodes(
                 worker_run,
                 model=config.actor_rollout_ref.model.path,
+                state_dir=engine_state_dir(run),
                 num_nodes=config.trainer.nnodes,
                 gpus_per_node=config.trainer.n_gpus_per_node,
             )

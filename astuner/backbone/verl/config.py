@@ -188,8 +188,11 @@ def _rollout(s: Settings, loop_file: Path) -> Iterator[Line]:
     yield line(f"{rollout}.log_prob_use_dynamic_bsz", True)
     yield line(f"{rollout}.agent.agent_loop_config_path", str(loop_file))
     yield line(f"{rollout}.agent.default_agent_loop", "astuner_episode")
-    workers = math.ceil(s.rollout.max_env_worker / _EPISODES_OF_A_WORKER)
-    yield line(f"{rollout}.agent.num_workers", workers, "rollout.max_env_worker")
+    workers = max(
+        s.trainer_common.nnodes, math.ceil(s.rollout.max_env_worker / _EPISODES_OF_A_WORKER)
+    )
+    sources = ("rollout.max_env_worker", "trainer_common.nnodes")
+    yield line(f"{rollout}.agent.num_workers", workers, *sources)
     validation = s.rollout.val_kwargs
     temperature = validation.temperature if validation.do_sample else 0.0
     sources = ("rollout.val_kwargs.temperature", "rollout.val_kwargs.do_sample")
