@@ -1,0 +1,93 @@
+"""What a step costs on a backbone, and whether it learns there: the math agent on small sums.
+
+    python benchmarks/backbones.py local models/smollm2-135m-instruct
+    .venv-verl/bin/python benchmarks/backbones.py verl models/smollm2-135m-instruct --steps=40
+
+Each backbone in its own environment; further arguments are settings of the run, for example
+`astuner.trainer_common.n_gpus_per_node=2`. Prints a row of a table: seconds from the command to the
+first finished step, medians of a step and its phases after the first three (which compile, capture
+and fill caches), and the mean reward of the first and the last five steps.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from astuner.run_dir import RunDir, read_json_lines
+
+CONF = Path(__file__).parents[1] / "tutorial/example_math_agent/math_agent_laptop.yaml"
+PHASES = ("step", "rollout", "train", "sync")
+WARM_UP = 3
+FEW = 5
+
+
+def tune(command: Sequence[str], base: Path) -> tuple[float, list[dict[str, float]]]:
+    """Run it as a user does; returns the seconds to its first step, and the steps' metrics."""
+    began = time.monotonic()
+    seconds = 0.0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if not seconds and _steps(base):
+                seconds = time.monotonic() - began
+            time.sleep(0.2)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return seconds, _steps(base)
+
+
+def _steps(base: Path) -> list[dict[str, float]]:
+    run_dir = RunDir.latest(base, CONF.stem)
+    if run_dir is None or not run_dir.metrics_file.exists():
+        return []
+    return [line for line in read_json_lines(run_dir.metrics_file) if "step/seconds" in line]
+
+
+def row(name: str, first: float, steps: Sequence[dict[str, float]]) -> str:
+    """A phase that the backbone has not got is a dash: local samples from the trained weights."""
+    cells = [name, f"{first:.0f}"]
+    for phase in PHASES:
+        seconds = [step.get(f"{phase}/seconds") for step in steps[WARM_UP:]]
+        known = [number for number in seconds if number is not None]
+        cells.append(f"{statistics.median(known):.2f}" if known else "-")
+    rewards = [step["reward/mean"] for step in steps]
+    cells += [f"{statistics.mean(few):.3f}" for few in (rewards[:FEW], rewards[-FEW:])]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("backbone", choices=("local", "verl", "trinity"))
+    parser.add_argument("model", help="folder of the model")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--exp-dir", type=Path, help="keep the run directory here")
+    parsed, settings = parser.parse_known_args()
+    common = "astuner.trainer_common"
+    with TemporaryDirectory() as folder:
+        base = parsed.exp_dir or Path(folder)
+        command = [
+            *(sys.executable, "-m", "astuner", "--conf", str(CONF)),
+            *(f"--backbone={parsed.backbone}", "--exp-dir", str(base)),
+            *(["--with-ray"] if parsed.backbone != "local" else []),
+            f"astuner.model.path={Path(parsed.model).absolute()}",
+            f"{common}.total_training_steps={parsed.steps}",
+            f"{common}.save_freq={parsed.steps}",
+            f"{common}.test_freq={parsed.steps}",
+            f"{common}.val_before_train=false",
+            f"{common}.checkpoint_base_dir={base / 'state'}",
+            *settings,
+        ]
+        first, steps = tune(command, base)
+    print(f"| backbone | to first step | {' | '.join(PHASES)} | reward at first | at last |")
+    print("| --- " * (len(PHASES) + 4) + "|")
+    print(row(parsed.backbone, first, steps))
+
+
+if __name__ == "__main__":
+    main()
