@@ -11,6 +11,7 @@ from tests.ray.two_nodes import (
     WORKER,
     Machine,
     connect,
+    make_switch,
     start_head,
     start_worker,
 )
@@ -50,6 +51,7 @@ def look(tmp_path_factory):
         for name, hidden in (("head", ()), ("worker", (code, model))):
             machines.append(Machine(folder / name, ray_dir=folder / "r", hidden=hidden))
         head, worker = machines
+        make_switch(head)
         connect(head, worker)
         start_head(head, **guarded)
         start_worker(worker, **guarded)

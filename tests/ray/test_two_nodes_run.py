@@ -1,5 +1,6 @@
 """The real verl on two Ray nodes: it trains on both, and goes on after the loss of one."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from astuner.run_dir import read_json_lines
+from tests.ray.names import FILE_VARIABLE
 from tests.ray.test_verl import environment, latest, prepare, read_until
 from tests.ray.two_nodes import (
     ADDRESS,
@@ -18,6 +20,7 @@ from tests.ray.two_nodes import (
     WORKER,
     Machine,
     connect,
+    make_switch,
     start_head,
     start_worker,
 )
@@ -36,7 +39,9 @@ class Flow(AdderAndCheckerWorkflow):
         output.metadata["node"] = ray.util.get_node_ip_address()
         return output
 """
-VARIABLES = environment(RAY_AUTH_MODE="disabled", GLOO_SOCKET_IFNAME=CARD)
+VARIABLES = environment(
+    RAY_AUTH_MODE="disabled", GLOO_SOCKET_IFNAME=CARD, **{FILE_VARIABLE: os.devnull}
+)
 
 
 class Nodes:
@@ -45,6 +50,7 @@ class Nodes:
     def __init__(self, folder: Path, *, code: Path) -> None:
         self._folder, self._code = folder, code
         self.head = Machine(folder / "head", ray_dir=folder / "r")
+        make_switch(self.head)
         self.worker: Machine | None = None
 
     def add_worker(self) -> None:

@@ -82,31 +82,32 @@ class Machine:
         self._process.wait()
 
 
+def make_switch(head: Machine) -> None:
+    """The network of the head, which stays when a machine at its other end goes."""
+    _set_up(head, f"ip link add {CARD} type bridge", *_with_address(HEAD))
+
+
 def connect(head: Machine, worker: Machine) -> None:
-    """Lay a cable between the two; it is gone when one of them ends."""
-    _wait_until_without_card(head)
-    ends = (f"astun{head.pid}", f"astun{worker.pid}")
-    subprocess.run(
-        ["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True
-    )
-    for machine, end, address in zip((head, worker), ends, (HEAD, WORKER), strict=True):
+    """Lay a cable from the head's switch to the worker."""
+    ends = (f"port{worker.pid}", f"card{worker.pid}")
+    pair = ["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]]
+    subprocess.run(pair, check=True)
+    for machine, end in zip((head, worker), ends, strict=True):
         subprocess.run(["ip", "link", "set", end, "netns", str(machine.pid)], check=True)
-        steps = (
-            f"ip link set {end} name {CARD}",
-            f"ip addr add {address}/24 dev {CARD}",
-            f"ip link set {CARD} up",
-            f"ip route add default dev {CARD}",
-        )
-        machine.run("sh", "-ec", " && ".join(steps)).check_returncode()
+    _set_up(head, f"ip link set {ends[0]} master {CARD} up")
+    _set_up(worker, f"ip link set {ends[1]} name {CARD}", *_with_address(WORKER))
 
 
-def _wait_until_without_card(machine: Machine) -> None:
-    """The kernel takes a cable away some time after the machine at its other end."""
-    for _ in range(300):
-        if machine.run("ip", "link", "show", CARD).returncode != 0:
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"{CARD} of an earlier machine is still there")
+def _with_address(address: str) -> tuple[str, ...]:
+    return (
+        f"ip addr add {address}/24 dev {CARD}",
+        f"ip link set {CARD} up",
+        f"ip route add default dev {CARD}",
+    )
+
+
+def _set_up(machine: Machine, *steps: str) -> None:
+    machine.run("sh", "-ec", " && ".join(steps)).check_returncode()
 
 
 def start_head(machine: Machine, **variables: str) -> None:

@@ -123,8 +123,24 @@ def _find_cluster(*, with_ray: bool, address: str | None) -> _Place | None:
             "join a cluster"
         )
     passing = heads_of_runs()
-    here = [address for address in _clusters_of_this_machine() if address not in passing]
-    return _Place(address=here[0], origin="this machine") if here else None
+    here = (address for address in _clusters_of_this_machine() if address not in passing)
+    standing = next(filter(_listens, here), None)
+    return _Place(address=standing, origin="this machine") if standing else None
+
+
+def _listens(address: str) -> bool:
+    """Whether it is within reach: a container's processes may be seen here, and its network not."""
+    try:
+        _open_and_close(address, seconds=2.0)
+    except OSError:
+        return False
+    return True
+
+
+def _open_and_close(address: str, *, seconds: float) -> None:
+    """Raises OSError where nothing listens."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
 def _checked(address: str, origin: str) -> str:
@@ -148,9 +164,8 @@ def _clusters_of_this_machine() -> list[str]:
 
 def _check_answers(place: _Place, *, seconds: float = PROBE_SECONDS) -> None:
     """Raise ConfigError unless a Ray head answers there and this machine is one of its nodes."""
-    host, _, port = place.address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds / 2).close()
+        _open_and_close(place.address, seconds=seconds / 2)
         _wait_for_grpc(place.address, seconds=seconds / 2)
     except OSError as error:
         raise ConfigError(_unreachable(place, str(error))) from error
