@@ -169,12 +169,12 @@ def test_the_dead_are_looked_for_only_while_episodes_are_awaited(
     tmp_path, monkeypatch, total, is_looked_for
 ):
     monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
-    following = Following(tmp_path, find_dead=lambda: "actor 9 is DEAD")
+    following = Following(tmp_path, find_dead=lambda: "actor 9 is lost")
     following.hub.enter("validation", step=1, total=6)
     following.hub.enter("closing the step", step=1, total=total)
     if not is_looked_for:
         return following.follow()
-    with pytest.raises(BackboneError, match="actor 9 is DEAD"):
+    with pytest.raises(BackboneError, match="actor 9 is lost"):
         following.follow()
 
 

@@ -272,7 +272,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
     _, rest = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert "verl ended" in rest and "--resume" in rest
+    assert "verl ended: WorkerDict on" in rest and "--resume" in rest
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(

@@ -32,7 +32,14 @@ def describe_silence(logs: WorkerLogs) -> str:
 def find_dead(classes: Collection[str]) -> str | None:
     """The first actor of one of the `classes` that died; None while all live."""
     dead = (actor for actor in _own_actors() if actor["State"] == "DEAD")
-    return next((_described(actor) for actor in dead if _class_of(actor) in classes), None)
+    return next((_lost(actor) for actor in dead if _class_of(actor) in classes), None)
+
+
+def describe_lost(error: BaseException) -> str | None:
+    """The actor that an error of Ray is about, and its machine; None where it is about none."""
+    lost = getattr(error, "actor_id", None)
+    found = (actor for actor in _own_actors() if lost and actor["ActorID"] == lost)
+    return next(map(_lost, found), None)
 
 
 def _own_actors() -> list[Mapping[str, Any]]:
@@ -51,6 +58,10 @@ def _class_of(actor: Mapping[str, Any]) -> str:
 
 def _is_alive(actor: Mapping[str, Any]) -> bool:
     return actor["State"] == "ALIVE"
+
+
+def _lost(actor: Mapping[str, Any]) -> str:
+    return f"{_class_of(actor)} on {actor['Address']['IPAddress']} is lost"
 
 
 def _described(actor: Mapping[str, Any]) -> str:

@@ -118,8 +118,8 @@ class Watch:
             raise BackboneError(
                 f"{_named(news.phase.name, news.phase.step)}: no sign of life for "
                 f"{duration(news.phase.silent_seconds)} (limit {duration(limit)}; "
-                "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds). "
-                + self._describe_silence()
+                "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
+                "cause or raise the limit, then go on with --resume. " + self._describe_silence()
             )
 
     def _look_for_dead(self, phase: Phase) -> None:
@@ -133,7 +133,8 @@ class Watch:
         found = self._find_dead()
         if found is not None:
             raise BackboneError(
-                f"{_named(phase.name, phase.step)}: {found}." + self._describe_silence()
+                f"{_named(phase.name, phase.step)}: {found}; mend the cause, then go on with "
+                "--resume. " + self._describe_silence()
             )
 
     def _begin(self, name: str, step: int | None) -> None:

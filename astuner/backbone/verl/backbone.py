@@ -26,7 +26,7 @@ from astuner.backbone.cluster.export import export_checkpoint
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
-from astuner.backbone.cluster.silence import describe_silence, find_dead
+from astuner.backbone.cluster.silence import describe_lost, describe_silence, find_dead
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
@@ -171,9 +171,11 @@ def _failed(error: RayError, logs: Path) -> str:
     """The cause in one line; the whole stands in the chain of errors."""
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    found = f"{type(cause).__name__}: {lines[-1].rstrip('.') if lines else cause}"
+    lost = describe_lost(cause)
     return (
-        f"verl ended: {type(cause).__name__}: {lines[-1] if lines else cause}. What its processes "
-        f"printed is in {logs}. Mend the cause, then go on with --resume"
+        f"verl ended: {f'{lost} ({found})' if lost else found}. What its processes printed is in "
+        f"{logs}. Mend the cause, then go on with --resume"
     )
 
 
