@@ -13,11 +13,13 @@ import yaml
 
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.backbone.batch import make_batch
+from astuner.config.source import flatten
 from astuner.logview.record import episode_from_record
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
+from tests.tutorial import CONF, as_arguments, make_tutorial
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -294,3 +296,20 @@ def test_too_many_failed_episodes_end_the_run_with_the_reason(taught_model, tmp_
     assert done.returncode == 1
     assert "more than rollout.max_failed_fraction allows" in done.stderr
     assert "the tool server is down" in done.stderr
+
+
+def test_the_tutorial_trains_by_the_flag_alone(tmp_path):
+    settings = {
+        **make_tutorial(tmp_path),
+        **{f"+verl.{key}": str(value) for key, value in flatten(OWN).items()},
+        "astuner.trainer_common.n_gpus_per_node": "1",
+        "astuner.trainer_common.checkpoint_base_dir": str(tmp_path / "state"),
+    }
+    flags = ("--with-ray", f"--exp-dir={tmp_path}", *as_arguments(settings))
+    done = tune(CONF, *flags, **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    assert done.returncode == 0, done.stderr[-5000:]
+    run_dir = (tmp_path / CONF.stem / "latest").resolve()
+    (step,) = read_json_lines(run_dir / "metrics.jsonl")
+    assert step["rollout/episodes"] == 16
+    assert step["train/updates"] == 1
+    assert (run_dir / "checkpoints" / "step_1").is_dir()
