@@ -166,11 +166,18 @@ def test_an_episode_that_failed_is_not_tried_again():
     assert trinity()["explorer.max_retry_times"] == 0
 
 
-def test_without_flash_attention_padding_stays_and_torch_attends():
+def test_without_flash_attention_torch_attends():
     made = trinity(place=replace(PLACE, has_flash_attention=False))
-    assert made["trainer.use_remove_padding"] is False
     assert made[f"{VERL}.model.override_config.attn_implementation"] == "sdpa"
     assert f"{VERL}.model.override_config.attn_implementation" not in trinity()
+
+
+def test_sequences_are_not_split_over_gpus_without_flash_attention():
+    with pytest.raises(ConfigError, match="install it"):
+        trinity(
+            {f"{COMMON}.ulysses_sequence_parallel_size": 2},
+            place=replace(PLACE, has_flash_attention=False),
+        )
 
 
 @pytest.mark.parametrize("num_repeat", [2, 3, 5, 8])

@@ -12,7 +12,7 @@ from astuner.config.usage import describe_unused
 from astuner.errors import ConfigError
 
 
-def verl(own=None, **changed):
+def verl(own=None, has_flash_attention=True, **changed):
     """verl's settings by dotted key; `changed` are ours, with `__` for a dot."""
     settings = {key.replace("__", "."): value for key, value in changed.items()}
     needed = {"model.path": "some/model", "rollout.agentscope_workflow": "a->B"}
@@ -26,6 +26,7 @@ def verl(own=None, **changed):
         checkpoint_dir=Path("/shared/run/start"),
         loop_file=Path("/loop.yaml"),
         has_validation=True,
+        has_flash_attention=has_flash_attention,
         is_resumed=False,
     )
 
@@ -169,6 +170,16 @@ def test_two_written_settings_that_say_different_things_are_refused_with_both_na
 
 def test_two_written_settings_that_agree_are_fine():
     assert verl({"data": {"train_batch_size": 6}}, data__train_batch_size=6)
+
+
+def test_without_flash_attention_torch_attends_and_no_sequence_is_split_over_gpus():
+    attention = "actor_rollout_ref.model.override_config.attn_implementation"
+    assert verl(has_flash_attention=False)[attention] == "sdpa"
+    assert attention not in verl()
+    split = {f"{COMMON}.ulysses_sequence_parallel_size": 2}
+    assert verl(**split)
+    with pytest.raises(ConfigError, match="install it"):
+        verl(has_flash_attention=False, **split)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ environment of its own. The exact versions of all packages stand in `astuner/env
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -27,12 +28,10 @@ class Environment:
     """The engine's distribution."""
     version: str
     """The one release that the backbone was made for."""
-    gpu: tuple[str, ...]
-    """Requirements with an inference engine for GPUs."""
+    gpu: tuple[str, ...] | None
+    """Requirements with an inference engine for GPUs. None where the packages' own demands
+    contradict each other, so that the lock is installed as it stands."""
     cpu: tuple[str, ...]
-    is_gpu_resolved: bool = True
-    """False where the packages' own demands contradict each other, so that the lock is installed
-    as it stands."""
 
 
 ENVIRONMENTS: Mapping[str, Environment] = {
@@ -45,7 +44,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "trinity": Environment(
         package="trinity-rft",
         version="0.6.0",
-        gpu=("trinity-rft[vllm]==0.6.0", "verl==0.8.0", "greenlet", *_ALWAYS),
+        gpu=None,  # verl 0.8 asks for numpy 1, vLLM for numpy 2
         # verl 0.8 takes its functions without flash-attn from a module that needs einops.
         cpu=("torch==2.13.0", "trinity-rft==0.6.0", "verl==0.8.0", "greenlet", "einops", *_ALWAYS),
     ),
@@ -68,6 +67,11 @@ def check_environment(backbone: str) -> None:
         f"{sys.prefix}; make its environment by `astuner setup {backbone}`, then start with "
         f"{default_folder(backbone)}/bin/astuner"
     )
+
+
+def has_flash_attention() -> bool:
+    """Whether the package flash-attn is here. No lock names it, since it is built on the spot."""
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 def default_folder(backbone: str) -> Path:
@@ -98,11 +102,12 @@ def make_environment(
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *quiet]
     locked = [*pip, "--constraint", str(lock)]
     what = f"installing {environment.package} {environment.version}"
-    if is_cpu or environment.is_gpu_resolved:
-        _run([*locked, *(environment.cpu if is_cpu else environment.gpu)], what)
-    else:
+    requirements = environment.cpu if is_cpu else environment.gpu
+    if requirements is None:
         _run([*pip, "--no-deps", "--requirement", str(lock)], what)
         locked += ["--no-deps"]
+    else:
+        _run([*locked, *requirements], what)
     _run([*locked, "--no-build-isolation", *_this_astuner()], "installing astuner")
     say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
     return folder

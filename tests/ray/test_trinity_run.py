@@ -38,6 +38,7 @@ from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
+from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent.parent
 AGENTS = REPOSITORY / "tests" / "agents"
@@ -370,3 +371,20 @@ def test_trinity_itself_says_what_it_refuses(
     assert done.returncode == 2, done.stderr[-6000:]
     assert "Trinity refuses the configuration" in done.stderr
     assert "no_such_section" in done.stderr
+
+
+def test_the_tutorial_trains_by_the_flag_alone(ray_address: str, tmp_path: Path) -> None:
+    settings = {
+        **make_tutorial(tmp_path),
+        "+trinity.synchronizer.sync_method": "checkpoint",
+        "astuner.trainer_common.n_gpus_per_node": "2",
+        "astuner.trainer_common.checkpoint_base_dir": str(tmp_path / "state"),
+    }
+    flags = ("--backbone=trinity", f"--exp-dir={tmp_path}", *as_arguments(settings))
+    done = tune(CONF, ray_address, *flags)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    run_dir = (tmp_path / CONF.stem / "latest").resolve()
+    (step,) = read_json_lines(run_dir / "metrics.jsonl")
+    assert step["rollout/episodes"] == 16
+    assert step["train/updates"] == 1
+    assert (run_dir / "checkpoints" / "step_1").is_dir()

@@ -28,10 +28,6 @@ AGENTS = ROOT / "tests" / "agents"
 OWN = {
     "actor_rollout_ref": {
         "rollout": {"name": SERVER, "free_cache_engine": False},
-        "model": {
-            "use_remove_padding": False,
-            "override_config": {"attn_implementation": "sdpa"},
-        },
     },
     "trainer": {"device": "cpu", "v1": {"trainer_mode": TRAINER}},
     # verl's bundles ask for more processors than a small machine has.

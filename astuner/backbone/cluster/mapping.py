@@ -12,6 +12,11 @@ from astuner.config.schema import ModelSettings
 from astuner.config.source import flatten
 from astuner.errors import ConfigError
 
+NEEDS_FLASH_ATTENTION = (
+    "trainer_common.ulysses_sequence_parallel_size: only the package flash-attn splits sequences "
+    "over GPUs; install it (pip install flash-attn --no-build-isolation), or leave it at 1"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:

@@ -4,7 +4,6 @@ them to their end."""
 # Trinity-RFT and Ray are in an environment of their own:
 # pyright: reportMissingImports=false
 
-import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.environments import has_flash_attention
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
@@ -42,6 +42,9 @@ from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
+_VERL_MODULES = "VERL_USE_EXTERNAL_MODULES"
+"""Modules that every process of verl imports, by its own rule."""
+_WITHOUT_FLASH_ATTENTION = "astuner.backbone.trinity.without_flash_attention"
 _NOTICE = "Trinity finishes its step and saves first"
 _LASTING = frozenset({"Explorer", "Trainer", "WorkerDict"})
 """Classes of Trinity's actors that live as long as a run; the explorer's own end before it."""
@@ -61,7 +64,7 @@ class TrinityBackbone:
         start = _go_on(run, place) if run.is_resumed else 0
         config = make_config(run, place)
         name = hub_name(worker_run := WorkerRun.of(run))
-        variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables()}
+        variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables(place)}
         with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
             _check_cluster(config, worker_run, place)
             hub = start_hub(name, worker_run, tasks, namespace=place.namespace)
@@ -175,7 +178,7 @@ def find_place(run: Run, tasks: Mapping[str, Sequence[Task]]) -> Place:
         num_steps=steps if most is None else min(steps, most),
         num_validation_tasks=len(tasks["validation"]),
         is_resumed=run.is_resumed,
-        has_flash_attention=_is_installed("flash_attn.flash_attn_interface"),
+        has_flash_attention=has_flash_attention(),
     )
 
 
@@ -194,13 +197,6 @@ def make_config(run: Run, place: Place) -> Config:
     except (OmegaConfBaseException, ValueError, AssertionError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"Trinity refuses the configuration: {first}") from error
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _launched(config: Config) -> AbstractContextManager[Future[None]]:
@@ -255,7 +251,11 @@ def _last_error(log: Path) -> str:
     return "\n".join([f"{log.name}:", *told[-_NUM_LOG_LINES:]]) if told else ""
 
 
-def _variables() -> dict[str, str]:
-    """Variables of this process that every process of the run must have."""
+def _variables(place: Place) -> dict[str, str]:
+    """Variables that every process of the run must have, most of them of this process."""
     kept = ("VERL_", "VLLM_", "HF_", "TRINITY_")
-    return {key: value for key, value in os.environ.items() if key.startswith(kept)}
+    variables = {key: value for key, value in os.environ.items() if key.startswith(kept)}
+    if not place.has_flash_attention:
+        modules = (variables.get(_VERL_MODULES), _WITHOUT_FLASH_ATTENTION)
+        variables[_VERL_MODULES] = ",".join(filter(None, modules))
+    return variables

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.backbone.cluster.mapping import (
+    NEEDS_FLASH_ATTENTION,
     Line,
     compute_dtype,
     line,
@@ -56,7 +57,7 @@ def trinity_settings(
     `own` is the user's section `trinity`, `explicit` the keys that the user wrote. Raises
     ConfigError where the two contradict each other, and for what Trinity cannot do.
     """
-    _check(settings)
+    _check(settings, place)
     lines = [
         *_run(settings, place),
         *_algorithm(settings),
@@ -267,14 +268,14 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
     for name in ("param_offload", "optimizer_offload"):
         value = getattr(common.fsdp_config, name) is not False
         yield line(f"trainer.{name}", value, f"trainer_common.fsdp_config.{name}")
-    yield line("trainer.use_remove_padding", place.has_flash_attention)
+    yield line("trainer.use_remove_padding", True)
     verl = "trainer.trainer_config"
     yield line(
         f"{verl}.model.enable_gradient_checkpointing",
         common.enable_gradient_checkpointing,
         "trainer_common.enable_gradient_checkpointing",
     )
-    if not place.has_flash_attention:
+    if not place.has_flash_attention:  # torch's own masks what is packed as well
         yield line(f"{verl}.model.override_config.attn_implementation", "sdpa")
     for part in ("actor", "ref"):
         yield line(f"{verl}.{part}.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
@@ -282,10 +283,12 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
         yield line(f"{verl}.{part}.use_torch_compile", False)  # costs minutes before step 1
 
 
-def _check(s: Settings) -> None:
+def _check(s: Settings, place: Place) -> None:
     """Raise ConfigError for what a setting asks of Trinity in vain, with what does it."""
     common, algorithm = s.trainer_common, s.trainer_common.algorithm
     problems = []
+    if common.ulysses_sequence_parallel_size > 1 and not place.has_flash_attention:
+        problems.append(NEEDS_FLASH_ATTENTION)
     if algorithm.policy_loss not in _LOSSES:
         problems.append(
             f"trainer_common.algorithm.policy_loss: {algorithm.policy_loss} is computed by the "

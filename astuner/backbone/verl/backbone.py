@@ -30,10 +30,12 @@ from astuner.backbone.cluster.silence import describe_lost, describe_silence, fi
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.environments import has_flash_attention
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
+from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
@@ -133,10 +135,12 @@ def make_config(run: Run, *, has_validation: bool) -> DictConfig:
         checkpoint_dir=engine_state_dir(run),
         loop_file=LOOP_FILE,
         has_validation=has_validation,
+        has_flash_attention=has_flash_attention(),
         is_resumed=run.is_resumed,
     )
     config = _verl_defaults()
-    unknown = [key for key in flat if OmegaConf.select(config, key, default=_NOTHING) is _NOTHING]
+    own = flatten(run.config.get("verl") or {})
+    unknown = [key for key in own if OmegaConf.select(config, key, default=_NOTHING) is _NOTHING]
     if unknown:
         run.console.say(f"not in verl's own configuration, added: {', '.join(sorted(unknown))}")
     for key, value in flat.items():

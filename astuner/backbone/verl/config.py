@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from astuner.backbone.cluster.mapping import Line, compute_dtype, line, merge, mixed_precision
+from astuner.backbone.cluster.mapping import (
+    NEEDS_FLASH_ATTENTION,
+    Line,
+    compute_dtype,
+    line,
+    merge,
+    mixed_precision,
+)
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError
 
@@ -30,6 +37,7 @@ def verl_settings(
     checkpoint_dir: Path,
     loop_file: Path,
     has_validation: bool,
+    has_flash_attention: bool,
     is_resumed: bool,
 ) -> dict[str, Any]:
     """All settings that are not verl's defaults, by dotted key.
@@ -37,10 +45,10 @@ def verl_settings(
     `own` is the user's section `verl`, `explicit` the keys that the user wrote. Raises ConfigError
     where the two contradict each other, and for what verl cannot do.
     """
-    _check(settings)
+    _check(settings, has_flash_attention)
     lines = [
         *_data(settings),
-        *_model(settings, model),
+        *_model(settings, model, has_flash_attention),
         *_actor(settings),
         *_rollout(settings, loop_file),
         *_algorithm(settings),
@@ -65,7 +73,7 @@ def _data(s: Settings) -> Iterator[Line]:
     yield line("data.return_raw_chat", True)
 
 
-def _model(s: Settings, model: str) -> Iterator[Line]:
+def _model(s: Settings, model: str, has_flash_attention: bool) -> Iterator[Line]:
     yield line("actor_rollout_ref.model.path", model, "model.path")
     common = s.trainer_common
     yield line(
@@ -74,6 +82,8 @@ def _model(s: Settings, model: str) -> Iterator[Line]:
         "trainer_common.enable_gradient_checkpointing",
     )
     yield line("actor_rollout_ref.model.use_remove_padding", True)
+    if not has_flash_attention:  # which verl asks for; torch's own masks what is packed as well
+        yield line("actor_rollout_ref.model.override_config.attn_implementation", "sdpa")
 
 
 def _actor(s: Settings) -> Iterator[Line]:
@@ -260,10 +270,12 @@ def _trainer(
     yield line("trainer.resume_mode", "auto" if is_resumed else "disable")
 
 
-def _check(s: Settings) -> None:
+def _check(s: Settings, has_flash_attention: bool) -> None:
     """Raise ConfigError for what a setting asks of verl in vain, with what does it."""
     algorithm = s.trainer_common.algorithm
     problems = []
+    if s.trainer_common.ulysses_sequence_parallel_size > 1 and not has_flash_attention:
+        problems.append(NEEDS_FLASH_ATTENTION)
     if algorithm.policy_loss not in _LOSSES:
         problems.append(
             f"trainer_common.algorithm.policy_loss: {algorithm.policy_loss} is computed by the "
