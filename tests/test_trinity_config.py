@@ -31,7 +31,12 @@ def load(changed, own=None):
         "rollout.agentscope_workflow": "a->B",
     }
     content = {"astuner": nested(needed | dict(changed)), "trinity": own or {}}
-    return load_mapping(content, name="test")
+    loaded = load_mapping(content, name="test")
+    common = loaded.settings.trainer_common
+    if common.n_gpus_per_node is None:  # all of this machine, of which the mapping knows nothing
+        common = common.model_copy(update={"n_gpus_per_node": 8})
+    settings = loaded.settings.model_copy(update={"trainer_common": common})
+    return replace(loaded, settings=settings)
 
 
 def trinity(changed=None, own=None, *, place=PLACE):
@@ -100,7 +105,7 @@ VERL = "trainer.trainer_config"
         ("model.dtype", "auto", f"{VERL}.actor.fsdp_config.dtype", "bfloat16"),
         ("model.dtype", "float32", f"{VERL}.ref.fsdp_config.mixed_precision.param_dtype", "fp32"),
         (f"{COMMON}.save_freq", 5, "trainer.save_interval", 5),
-        (f"{COMMON}.keep_checkpoints", 2, "trainer.max_checkpoints_to_keep", 2),
+        (f"{COMMON}.keep_checkpoints", 2, "trainer.max_checkpoints_to_keep", 3),
         (f"{COMMON}.keep_checkpoints", None, "trainer.max_checkpoints_to_keep", 0),
         (f"{COMMON}.max_token_len_per_gpu", 4096, "trainer.max_token_len_per_gpu", 4096),
         ("rollout.max_model_len", 20000, "trainer.max_token_len_per_gpu", 20000),

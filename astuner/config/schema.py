@@ -470,7 +470,9 @@ class TrainerSettings(Section):
         "tensorboard, wandb, swanlab, mlflow, trackio."
     )
     nnodes: PositiveInt = Field(description="Machines of the cluster.")
-    n_gpus_per_node: PositiveInt
+    n_gpus_per_node: PositiveInt | None = Field(
+        description="GPUs of each machine; null: as many as the one of the command has."
+    )
     trinity_only__n_vllm_engine: PositiveInt = Field(description="Engines of Trinity-RFT.")
     ulysses_sequence_parallel_size: PositiveInt = Field(description="GPUs that share a sequence.")
     fsdp_config: FsdpSettings

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from astuner.backbone.run import Run
-from astuner.errors import BackboneError
+from astuner.config.schema import Settings
+from astuner.errors import BackboneError, ConfigError
 
 _END_SECONDS = 20.0
 
@@ -17,6 +20,25 @@ def engine_state_dir(run: Run) -> Path:
     """Where the engine keeps its own state of this run; all nodes must see it."""
     base = Path(run.settings.trainer_common.checkpoint_base_dir).absolute()
     return base / run.run_dir.root.parent.name / run.run_dir.root.name
+
+
+def with_num_gpus(settings: Settings) -> Settings:
+    """The same with `n_gpus_per_node` as a number.
+
+    Raises ConfigError where it is left to this machine, and this machine has no GPU.
+    """
+    common = settings.trainer_common
+    if common.n_gpus_per_node is not None:
+        return settings
+    num_gpus = torch.cuda.device_count()
+    if not num_gpus:
+        raise ConfigError(
+            "trainer_common.n_gpus_per_node is null, which means all GPUs of this machine, but "
+            "torch sees none here; say how many each machine of the cluster has, for example "
+            "astuner.trainer_common.n_gpus_per_node=8, or train with --backbone=local"
+        )
+    changed = common.model_copy(update={"n_gpus_per_node": num_gpus})
+    return settings.model_copy(update={"trainer_common": changed})
 
 
 def go_on(run: Run, *, engine: str) -> int:

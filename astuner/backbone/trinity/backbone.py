@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from trinity.common.config import Config
 from trinity.utils.log import get_logger
 
 from astuner.backbone.assemble import find_model, read_tasks
-from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
+from astuner.backbone.cluster.engine_run import (
+    at_work,
+    engine_state_dir,
+    go_on,
+    with_num_gpus,
+)
 from astuner.backbone.cluster.hub import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
@@ -54,6 +60,7 @@ class TrinityBackbone:
     """Tunes a model with Trinity-RFT on a cluster."""
 
     async def run(self, run: Run) -> RunResult:
+        run = replace(run, settings=with_num_gpus(run.settings))
         training, validation = read_tasks(run)
         tasks = {
             "train": training,

@@ -99,7 +99,9 @@ def num_trainer_gpus(s: Settings) -> int:
 
 
 def _num_gpus(s: Settings) -> int:
-    return s.trainer_common.nnodes * s.trainer_common.n_gpus_per_node
+    per_node = s.trainer_common.n_gpus_per_node
+    assert per_node is not None  # with_num_gpus
+    return s.trainer_common.nnodes * per_node
 
 
 def _run(s: Settings, place: Place) -> Iterator[Line]:
@@ -251,7 +253,8 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
     yield line("trainer.total_steps", place.num_steps, "trainer_common.total_training_steps")
     yield line("trainer.save_interval", common.save_freq, "trainer_common.save_freq")
     yield line("trainer.save_hf_checkpoint", "always")
-    keep = common.keep_checkpoints or 0
+    # One more, since a state is exported while the trainer is at the next; 0 keeps all.
+    keep = common.keep_checkpoints + 1 if common.keep_checkpoints else 0
     yield line("trainer.max_checkpoints_to_keep", keep, "trainer_common.keep_checkpoints")
     yield line(
         "trainer.max_token_len_per_gpu",

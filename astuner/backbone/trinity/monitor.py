@@ -24,6 +24,7 @@ class HubMonitor(Monitor):
         self._hub = find_hub()
         self._is_trainer = role == config.trainer.name
         self._logged_at: float | None = None
+        self._saved: SavedState | None = None
 
     def log(self, data: dict[str, Any], step: int, commit: bool = False) -> None:
         if self._is_trainer:
@@ -37,9 +38,13 @@ class HubMonitor(Monitor):
         now, before = time.monotonic(), self._logged_at
         seconds, self._logged_at = None if before is None else now - before, now
         self._hub.finish_step.remote(step, {**our_metrics(data), "step/seconds": seconds})
+        if self._saved is not None:
+            self._hub.saved.remote(self._saved)
+        self._saved = None
         if _SAVED in data:
+            # Told once the trainer is past it: at its end it writes its last state once more.
             folder = weights_folder(self.config.checkpoint_job_dir, step)
-            self._hub.saved.remote(SavedState(step=step, weights=folder, probes=()))
+            self._saved = SavedState(step=step, weights=folder, probes=())
 
     def close(self) -> None:
         """Nothing is held open."""

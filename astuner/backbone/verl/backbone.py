@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,12 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from astuner.backbone.assemble import find_model, read_tasks
-from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
+from astuner.backbone.cluster.engine_run import (
+    at_work,
+    engine_state_dir,
+    go_on,
+    with_num_gpus,
+)
 from astuner.backbone.cluster.export import export_checkpoint
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
@@ -50,6 +56,7 @@ class VerlBackbone:
     """Tunes a model with verl on a cluster."""
 
     async def run(self, run: Run) -> RunResult:
+        run = replace(run, settings=with_num_gpus(run.settings))
         training, validation = read_tasks(run)
         validation = validation[: run.settings.data.max_validation_tasks]
         first_step = go_on(run, engine="verl") if run.is_resumed else 0

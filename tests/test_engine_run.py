@@ -1,0 +1,34 @@
+"""How many GPUs of each machine a clustered run takes."""
+
+import pytest
+import torch
+
+from astuner.backbone.cluster.engine_run import with_num_gpus
+from astuner.config.load import load_mapping
+from astuner.errors import ConfigError
+
+
+def num_gpus(**common):
+    content = {
+        "model": {"path": "some/model"},
+        "rollout": {"agentscope_workflow": "a->B"},
+        "trainer_common": common,
+    }
+    settings = load_mapping({"astuner": content}, name="test").settings
+    return with_num_gpus(settings).trainer_common.n_gpus_per_node
+
+
+def test_without_a_number_a_run_takes_all_gpus_of_its_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert num_gpus() == 3
+
+
+def test_a_number_of_gpus_is_kept(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert num_gpus(n_gpus_per_node=2) == 2
+
+
+def test_a_machine_without_gpu_has_to_be_told_what_the_others_have(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="n_gpus_per_node=8, or train with --backbone=local"):
+        num_gpus()
