@@ -255,6 +255,19 @@ def test_fused_layers_compute_what_plain_ones_do() -> None:
         assert worst < 0.06
 
 
+def test_fused_layers_of_one_model_leave_others_as_they_are() -> None:
+    pytest.importorskip("liger_kernel")
+    other = small_model(torch.float32).cpu()
+    ids = torch.arange(20)[None]
+    before = other(ids).logits
+    assert use_fused_layers(small_model(torch.bfloat16))
+    assert torch.equal(other(ids).logits, before)
+    assert torch.equal(small_model(torch.float32).cpu()(ids).logits, before)
+    # A model without storage, whose addresses no kernel may read.
+    assert measure_footprint(other.config, torch.bfloat16, adapter=None)
+    torch.cuda.synchronize()
+
+
 def trained(model: PreTrainedModel, num_steps: int = 1, **settings: object) -> dict:
     """The weights after some steps."""
     changed = replace(SETTINGS, max_token_len_per_gpu=10**6, **settings)

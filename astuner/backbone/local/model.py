@@ -4,13 +4,17 @@ The model is a plain transformers module, which generates and trains with the sa
 optimizer and no loss. Shapes: T flat tokens, N trained tokens, D hidden size, V vocabulary.
 """
 
+import functools
 import importlib.util
+import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -296,10 +300,33 @@ def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
     # It warns of every kernel that it has for other hardware.
     logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     before = [module.forward for module in model.modules()]
+    modeling = sys.modules[type(model).__module__]
+    names = dict(vars(modeling))
     kernels = {"rope": True, "rms_norm": True, "swiglu": True}
     not_ours = {"cross_entropy": False, "fused_linear_cross_entropy": False}
     apply_liger_kernel(model, {**kernels, **not_ours})
+    _leave_other_models_plain(modeling, names)
     return any(module.forward != f for module, f in zip(model.modules(), before, strict=True))
+
+
+def _leave_other_models_plain(modeling: ModuleType, names: Mapping[str, Any]) -> None:
+    """Take back what Liger changes for every model of the kind, apart from functions on GPUs.
+
+    Its kernels are given bare addresses: of a model without storage they would read anything.
+    """
+    for name, plain in names.items():
+        fused = getattr(modeling, name)
+        if fused is not plain:
+            is_class = inspect.isclass(plain)
+            setattr(modeling, name, plain if is_class else _on_gpus(fused, plain))
+
+
+def _on_gpus(fused: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def by_device(first: Tensor, *rest: Any, **named: Any) -> Any:
+        return (fused if first.is_cuda else plain)(first, *rest, **named)
+
+    return by_device
 
 
 # --- A packed batch through the model
