@@ -1,5 +1,6 @@
 """Checkpoints of clusters: what is kept as one, and what is refused since it is not the policy."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -49,9 +50,23 @@ def test_the_policys_own_weights_have_no_gap(weights, probe):
 
 def test_what_is_the_policy_becomes_a_checkpoint_that_transformers_loads(weights, probe, tmp_path):
     run_dir = RunDir(root=tmp_path)
-    said = export_checkpoint(saved(weights, probe), run_dir, keep=None)
+    said = export_checkpoint(saved(weights, probe), run_dir, dtype="float32", keep=None)
     assert str(run_dir.checkpoint_dir(3)) in said
     AutoModelForCausalLM.from_pretrained(run_dir.checkpoint_dir(3))
+
+
+def test_a_checkpoint_is_rounded_as_the_policy_that_sampled_is(weights, tmp_path):
+    masters = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
+    masters.save_pretrained(folder := tmp_path / "masters", max_shard_size="100KB")
+    run_dir = RunDir(root=tmp_path)
+    export_checkpoint(saved(folder), run_dir, dtype="bfloat16", keep=None)
+    checkpoint = run_dir.checkpoint_dir(3)
+    policy = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert policy.dtype == torch.bfloat16
+    for kept, master in zip(policy.parameters(), masters.parameters(), strict=True):
+        assert torch.equal(kept, master.to(torch.bfloat16))
+    index = json.loads((checkpoint / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 2 * sum(p.numel() for p in policy.parameters())
 
 
 @pytest.mark.parametrize("wrong", [-1.5, math.nan])
@@ -59,22 +74,24 @@ def test_weights_that_are_not_the_policys_are_no_checkpoint(weights, probe, tmp_
     other = replace(probe, logprobs=tuple(value + wrong for value in probe.logprobs))
     run_dir = RunDir(root=tmp_path)
     with pytest.raises(BackboneError, match="is not the policy"):
-        export_checkpoint(saved(weights, other), run_dir, keep=None)
+        export_checkpoint(saved(weights, other), run_dir, dtype="float32", keep=None)
     assert run_dir.checkpoints() == {}
 
 
 def test_few_tokens_may_be_further_away_than_many(probe):
     few = replace(probe, ids=IDS[: FIRST + 1], logprobs=probe.logprobs[:1])
-    assert largest_gap([few]) > 2.0 > largest_gap([probe]) > largest_gap([probe] * 100) > 0.2
+    assert largest_gap([few]) > 1.0 > largest_gap([probe]) > largest_gap([probe] * 100) > 0.2
 
 
 def test_a_folder_that_is_not_there_names_what_must_be_shared(tmp_path):
     with pytest.raises(BackboneError, match="a folder that all of them share"):
-        export_checkpoint(saved(tmp_path / "elsewhere"), RunDir(root=tmp_path), keep=None)
+        export_checkpoint(
+            saved(tmp_path / "elsewhere"), RunDir(root=tmp_path), dtype="float32", keep=None
+        )
 
 
 def test_only_the_newest_stay(weights, probe, tmp_path):
     run_dir = RunDir(root=tmp_path)
     for step in (1, 2, 3):
-        export_checkpoint(saved(weights, probe, step=step), run_dir, keep=2)
+        export_checkpoint(saved(weights, probe, step=step), run_dir, dtype="float32", keep=2)
     assert list(run_dir.checkpoints()) == [3, 2]

@@ -1,11 +1,19 @@
-"""Checkpoints of a clustered engine as folders for transformers, proven before they count."""
+"""Checkpoints of a clustered engine as folders for transformers, proven before they count.
 
+The engine saves its float32 master weights. The policy that sampled and was judged is their
+rounding to its own type, which most updates are too small to reach yet: unrounded, the masters are
+another policy, which nobody has tried. So a checkpoint holds what the policy had.
+"""
+
+import json
 import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from astuner.backbone.cluster.hub import Probe, SavedState
@@ -14,17 +22,18 @@ from astuner.errors import BackboneError
 from astuner.run_dir import RunDir
 
 _ROUNDING = 0.2
-"""Nats a token in the mean of many: rounding to bfloat16 in the engine makes about 0.04, weights of
+"""Nats a token in the mean of many: passes in bfloat16 are about 0.04 apart by rounding, weights of
 another step or a layer that is missing make more than 1."""
-_ROUNDING_OF_FEW = 2.0
-"""Of a single token it makes up to a nat or two, and less in the mean of more."""
+_ROUNDING_OF_FEW = 1.0
+"""Of a single token up to nearly a nat, and less in the mean of more."""
 
 
-def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -> str:
+def export_checkpoint(saved: SavedState, run_dir: RunDir, *, dtype: str, keep: int | None) -> str:
     """Copy the weights to checkpoints/step_N, once they are seen to be the policy's.
 
-    Keeps the `keep` newest. Returns a line for the screen; raises BackboneError where the weights
-    are not there, or are not those that the policy had.
+    `dtype` is the policy's, such as "bfloat16". Keeps the `keep` newest. Returns a line for the
+    screen; raises BackboneError where the weights are not there, or are not those that the policy
+    had.
     """
     source, target = Path(saved.weights), run_dir.checkpoint_dir(saved.step)
     if target.exists():
@@ -36,18 +45,42 @@ def export_checkpoint(saved: SavedState, run_dir: RunDir, *, keep: int | None) -
         )
     num_bytes = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     check_room(target.parent, num_bytes)
-    gap, limit = policy_gap(source, saved.probes), largest_gap(saved.probes)
-    if not gap <= limit:  # nor is one that is not a number
-        raise BackboneError(
-            f"checkpoint of step {saved.step}: the model in {source} is not the policy. Its "
-            f"log-probabilities are {gap:.2f} nats a token away (limit {limit:.2f}), so it is "
-            "not kept as a checkpoint; the engine's own state lies beside it"
-        )
     with new_folder(target, num_bytes=num_bytes) as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        _copy_rounded(source, folder, dtype)
+        gap, limit = policy_gap(folder, saved.probes), largest_gap(saved.probes)
+        if not gap <= limit:  # nor is one that is not a number
+            raise BackboneError(
+                f"checkpoint of step {saved.step}: the model in {source} is not the policy. Its "
+                f"log-probabilities are {gap:.2f} nats a token away (limit {limit:.2f}), so it is "
+                "not kept as a checkpoint; the engine's own state lies beside it"
+            )
     for step in list(run_dir.checkpoints())[keep or None :] if keep else ():
         shutil.rmtree(run_dir.checkpoint_dir(step))
     return f"checkpoint     {target} (loaded again; {gap:.4f} nats a token from the policy)"
+
+
+def _copy_rounded(source: Path, folder: Path, dtype: str) -> None:
+    """The same files with weights of that type."""
+    num_bytes = 0
+    for path in source.rglob("*"):
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+            for name, weight in weights.items():
+                if weight.is_floating_point():
+                    weights[name] = weight.to(getattr(torch, dtype))
+                num_bytes += weights[name].nbytes
+            save_file(weights, target, metadata={"format": "pt"})
+        elif path.is_file():
+            shutil.copyfile(path, target)
+    _change_json(folder / "config.json", {"dtype": dtype})
+    _change_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": num_bytes}})
+
+
+def _change_json(path: Path, changed: dict[str, Any]) -> None:
+    if path.exists():
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed, indent=2))
 
 
 def largest_gap(probes: Sequence[Probe]) -> float:
@@ -62,7 +95,7 @@ def policy_gap(folder: Path, probes: Sequence[Probe]) -> float:
     Raises BackboneError for a folder that transformers cannot load.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     except (OSError, ValueError) as error:
         raise BackboneError(f"{folder}: transformers cannot load it: {error}") from error
     gaps = [_gap(model, probe) for probe in probes]
@@ -72,7 +105,7 @@ def policy_gap(folder: Path, probes: Sequence[Probe]) -> float:
 @torch.no_grad()
 def _gap(model: torch.nn.Module, probe: Probe) -> torch.Tensor:
     ids_1T = torch.tensor([probe.ids])
-    logits_TV = model(input_ids=ids_1T).logits[0, probe.first - 1 : -1] / probe.temperature
-    logprobs_TV = torch.log_softmax(logits_TV, -1)
+    logits_TV = model(input_ids=ids_1T).logits[0, probe.first - 1 : -1].float()
+    logprobs_TV = torch.log_softmax(logits_TV / probe.temperature, -1)
     chosen_T = logprobs_TV.gather(-1, ids_1T[0, probe.first :, None])[:, 0]
     return (chosen_T - torch.tensor(probe.logprobs)).abs()

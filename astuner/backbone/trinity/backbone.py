@@ -29,6 +29,7 @@ from astuner.backbone.cluster.engine_run import (
     with_num_gpus,
 )
 from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.mapping import compute_dtype
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
@@ -112,6 +113,7 @@ def _export(run: Run, saved: SavedState) -> str:
         saved,
         run.run_dir,
         temperature=run.settings.rollout.temperature,
+        dtype=compute_dtype(run.settings.model),
         keep=run.settings.trainer_common.keep_checkpoints,
     )
 

@@ -1,7 +1,8 @@
 """Trinity's checkpoints as folders that transformers loads, compared with what the trainer saved.
 
 Trinity writes the weights twice: in Hugging Face format, and with the optimizer as the state that
-it resumes from. The second gives the log-probabilities that the first must have.
+it resumes from. The second gives the log-probabilities that the first must have. Trinity reads it
+rounded to bfloat16.
 """
 
 # Trinity-RFT and Ray are in an environment of their own:
@@ -26,12 +27,12 @@ _NUM_PROBES = 2
 
 
 def export_saved(
-    saved: SavedState, run_dir: RunDir, *, temperature: float, keep: int | None
+    saved: SavedState, run_dir: RunDir, *, temperature: float, dtype: str, keep: int | None
 ) -> str:
     """Make checkpoints/step_N of a state that the trainer saved; see `export_checkpoint`."""
     sequences = _shortest_sequences(run_dir, saved.step)
     probes = _probes(Path(saved.weights).parent, sequences, temperature=temperature)
-    return export_checkpoint(replace(saved, probes=probes), run_dir, keep=keep)
+    return export_checkpoint(replace(saved, probes=probes), run_dir, dtype=dtype, keep=keep)
 
 
 def _shortest_sequences(run_dir: RunDir, step: int) -> list[TokenSequence]:

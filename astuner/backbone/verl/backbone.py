@@ -29,6 +29,7 @@ from astuner.backbone.cluster.engine_run import (
     with_num_gpus,
 )
 from astuner.backbone.cluster.export import export_checkpoint
+from astuner.backbone.cluster.mapping import compute_dtype
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
@@ -83,6 +84,7 @@ class VerlBackbone:
                 export=partial(
                     export_checkpoint,
                     run_dir=run.run_dir,
+                    dtype=compute_dtype(run.settings.model),
                     keep=run.settings.trainer_common.keep_checkpoints,
                 ),
                 describe_silence=partial(describe_silence, cluster.logs),
