@@ -194,6 +194,16 @@ def test_metrics_of_a_step_hold_its_rollout_and_what_the_trainer_says():
     assert metrics["train/loss"] == 0.5
 
 
+def test_the_lag_is_how_many_updates_behind_its_trainer_a_step_was_sampled():
+    hub = make_hub()
+    for name in ("a", "b"):  # by version 0 of the weights
+        add(hub, name, *(replace(e, step=3) for e in three(name, [0.0, 1.0, 1.0])))
+    hub.plan(3)
+    hub.finish_step(3, {})
+    (metrics,) = hub.news().steps
+    assert metrics["rollout/weight_version_lag"] == 2
+
+
 def test_a_validation_is_summed_up_when_it_is_over():
     hub = make_hub()
     for attempt, reward in enumerate([0.0, 1.0, 1.0]):

@@ -278,6 +278,7 @@ def test_the_policy_samples_with_the_weights_of_the_step_before(finished: Path) 
             c.completion.weight_version for e in episodes_of(finished, step) for c in e.calls
         }
         assert versions == {step - 1}
+    assert metrics_of(finished)[2]["rollout/weight_version_lag"] == 0
 
 
 def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(

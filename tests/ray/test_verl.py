@@ -192,6 +192,7 @@ def test_metrics_have_our_names_and_verls_beside(trained):
     assert last["train/updates"] == 1
     assert last["train/grad_norm"] == last["verl/actor/grad_norm"]
     assert last["train/logprob_gap_mean"] < 1e-4
+    assert last["rollout/weight_version_lag"] == 0
     assert "validation/success_rate" in last
 
 

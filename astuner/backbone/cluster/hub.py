@@ -271,9 +271,11 @@ class Hub:
         )
 
     def _settle(self, step: int, groups: Sequence[Group], batch: Batch) -> Plan:
+        lags = [step - 1 - sample.weight_version for sample in batch.samples]
         self._batches.setdefault(step, {}).update(
             {
                 **rollout_metrics(groups, seconds=time.monotonic() - self._began),
+                "rollout/weight_version_lag": max(lags, default=None),
                 "rollout/flat_groups": batch.num_flat_groups,
                 "rollout/small_groups": batch.num_small_groups,
                 "rollout/refills": self._refills[step],
