@@ -74,15 +74,15 @@ def main() -> None:
         command = [
             *(sys.executable, "-m", "astuner", "--conf", str(CONF)),
             *(f"--backbone={parsed.backbone}", "--exp-dir", str(base)),
-            *(["--with-ray"] if parsed.backbone != "local" else []),
             f"astuner.model.path={Path(parsed.model).absolute()}",
             f"{common}.total_training_steps={parsed.steps}",
             f"{common}.save_freq={parsed.steps}",
             f"{common}.test_freq={parsed.steps}",
             f"{common}.val_before_train=false",
-            f"{common}.checkpoint_base_dir={base / 'state'}",
             *settings,
         ]
+        if parsed.backbone != "local":
+            command += ["--with-ray", f"{common}.checkpoint_base_dir={base / 'state'}"]
         first, steps = tune(command, base)
     print(f"| backbone | to first step | {' | '.join(PHASES)} | reward at first | at last |")
     print("| --- " * (len(PHASES) + 4) + "|")
