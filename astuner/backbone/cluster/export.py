@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM
 
 from astuner.backbone.cluster.hub import Probe, SavedState
@@ -71,7 +71,7 @@ def _copy_rounded(source: Path, folder: Path, dtype: str) -> None:
                 if weight.is_floating_point():
                     weights[name] = weight.to(getattr(torch, dtype))
                 num_bytes += weights[name].nbytes
-            save_file(weights, target, metadata={"format": "pt"})
+            target.write_bytes(save(weights, metadata={"format": "pt"}))
         elif path.is_file():
             shutil.copyfile(path, target)
     _change_json(folder / "config.json", {"dtype": dtype})
