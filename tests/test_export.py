@@ -11,7 +11,12 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoModelForCausalLM
 
-from astuner.backbone.cluster.export import export_checkpoint, largest_gap, policy_gap
+from astuner.backbone.cluster.export import (
+    export_checkpoint,
+    largest_gap,
+    logprobs_from,
+    policy_gap,
+)
 from astuner.backbone.cluster.hub import Probe, SavedState
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir
@@ -45,7 +50,7 @@ def saved(weights, *probes, step=3):
 
 
 def test_the_policys_own_weights_have_no_gap(weights, probe):
-    assert policy_gap(weights, [probe]) == pytest.approx(0.0, abs=1e-5)
+    assert policy_gap(weights, [probe], dtype="float32") == pytest.approx(0.0, abs=1e-5)
 
 
 def test_what_is_the_policy_becomes_a_checkpoint_that_transformers_loads(weights, probe, tmp_path):
@@ -67,6 +72,19 @@ def test_a_checkpoint_is_rounded_as_the_policy_that_sampled_is(weights, tmp_path
         assert torch.equal(kept, master.to(torch.bfloat16))
     index = json.loads((checkpoint / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 2 * sum(p.numel() for p in policy.parameters())
+
+
+def test_probes_of_rounded_weights_are_compared_with_rounded_weights(weights, tmp_path):
+    read = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.bfloat16).eval()
+    found = logprobs_from(read, IDS, first=FIRST, temperature=TEMPERATURE)
+    probe = Probe(ids=IDS, first=FIRST, logprobs=tuple(found.tolist()), temperature=TEMPERATURE)
+    run_dir = RunDir(root=tmp_path)
+    said = export_checkpoint(
+        saved(weights, probe), run_dir, dtype="float32", keep=None, probed_as="bfloat16"
+    )
+    assert "0.0000 nats" in said
+    kept = AutoModelForCausalLM.from_pretrained(run_dir.checkpoint_dir(3))
+    assert kept.dtype == torch.float32
 
 
 @pytest.mark.parametrize("wrong", [-1.5, math.nan])

@@ -28,12 +28,19 @@ _ROUNDING_OF_FEW = 1.0
 """Of a single token up to nearly a nat, and less in the mean of more."""
 
 
-def export_checkpoint(saved: SavedState, run_dir: RunDir, *, dtype: str, keep: int | None) -> str:
+def export_checkpoint(
+    saved: SavedState,
+    run_dir: RunDir,
+    *,
+    dtype: str,
+    keep: int | None,
+    probed_as: str | None = None,
+) -> str:
     """Copy the weights to checkpoints/step_N, once they are seen to be the policy's.
 
-    `dtype` is the policy's, such as "bfloat16". Keeps the `keep` newest. Returns a line for the
-    screen; raises BackboneError where the weights are not there, or are not those that the policy
-    had.
+    `dtype` is the policy's, such as "bfloat16", and `probed_as` that of the weights which the
+    probes are of, where it is another. Keeps the `keep` newest. Returns a line for the screen;
+    raises BackboneError where the weights are not there, or are not those that the policy had.
     """
     source, target = Path(saved.weights), run_dir.checkpoint_dir(saved.step)
     if target.exists():
@@ -47,7 +54,8 @@ def export_checkpoint(saved: SavedState, run_dir: RunDir, *, dtype: str, keep: i
     check_room(target.parent, num_bytes)
     with new_folder(target, num_bytes=num_bytes) as folder:
         _copy_rounded(source, folder, dtype)
-        gap, limit = policy_gap(folder, saved.probes), largest_gap(saved.probes)
+        gap = policy_gap(folder, saved.probes, dtype=probed_as or dtype)
+        limit = largest_gap(saved.probes)
         if not gap <= limit:  # nor is one that is not a number
             raise BackboneError(
                 f"checkpoint of step {saved.step}: the model in {source} is not the policy. Its "
@@ -89,23 +97,30 @@ def largest_gap(probes: Sequence[Probe]) -> float:
     return _ROUNDING + _ROUNDING_OF_FEW / math.sqrt(max(1, num_tokens))
 
 
-def policy_gap(folder: Path, probes: Sequence[Probe]) -> float:
+def policy_gap(folder: Path, probes: Sequence[Probe], *, dtype: str) -> float:
     """Mean distance, in nats a token, between a model's log-probabilities and the policy's.
 
     Raises BackboneError for a folder that transformers cannot load.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     except (OSError, ValueError) as error:
         raise BackboneError(f"{folder}: transformers cannot load it: {error}") from error
     gaps = [_gap(model, probe) for probe in probes]
     return float(torch.cat(gaps).mean()) if gaps else 0.0
 
 
-@torch.no_grad()
 def _gap(model: torch.nn.Module, probe: Probe) -> torch.Tensor:
-    ids_1T = torch.tensor([probe.ids])
-    logits_TV = model(input_ids=ids_1T).logits[0, probe.first - 1 : -1].float()
-    logprobs_TV = torch.log_softmax(logits_TV / probe.temperature, -1)
-    chosen_T = logprobs_TV.gather(-1, ids_1T[0, probe.first :, None])[:, 0]
-    return (chosen_T - torch.tensor(probe.logprobs)).abs()
+    found_T = logprobs_from(model, probe.ids, first=probe.first, temperature=probe.temperature)
+    return (found_T - torch.tensor(probe.logprobs)).abs()
+
+
+@torch.no_grad()
+def logprobs_from(
+    model: torch.nn.Module, ids: Sequence[int], *, first: int, temperature: float
+) -> torch.Tensor:
+    """The model's log-probabilities of the tokens from `first` on, [T] in nats."""
+    ids_1T = torch.tensor([ids])
+    logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1].float()
+    logprobs_TV = torch.log_softmax(logits_TV / temperature, -1)
+    return logprobs_TV.gather(-1, ids_1T[0, first:, None])[:, 0]

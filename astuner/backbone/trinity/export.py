@@ -2,7 +2,7 @@
 
 Trinity writes the weights twice: in Hugging Face format, and with the optimizer as the state that
 it resumes from. The second gives the log-probabilities that the first must have. Trinity reads it
-rounded to bfloat16.
+rounded to bfloat16, and so both are compared.
 """
 
 # Trinity-RFT and Ray are in an environment of their own:
@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from trinity.common.models.utils import load_fsdp_state_dict_from_verl_checkpoint
 
-from astuner.backbone.cluster.export import export_checkpoint
+from astuner.backbone.cluster.export import export_checkpoint, logprobs_from
 from astuner.backbone.cluster.hub import Probe, SavedState
 from astuner.errors import BackboneError
 from astuner.logview.record import episode_from_record
@@ -24,6 +24,8 @@ from astuner.run_dir import RunDir, read_json_lines
 from astuner.trajectory.merge import Sequence as TokenSequence
 
 _NUM_PROBES = 2
+_READ_AS = "bfloat16"
+"""By Trinity's own reader, whatever was saved."""
 
 
 def export_saved(
@@ -32,7 +34,8 @@ def export_saved(
     """Make checkpoints/step_N of a state that the trainer saved; see `export_checkpoint`."""
     sequences = _shortest_sequences(run_dir, saved.step)
     probes = _probes(Path(saved.weights).parent, sequences, temperature=temperature)
-    return export_checkpoint(replace(saved, probes=probes), run_dir, dtype=dtype, keep=keep)
+    probed = replace(saved, probes=probes)
+    return export_checkpoint(probed, run_dir, dtype=dtype, keep=keep, probed_as=_READ_AS)
 
 
 def _shortest_sequences(run_dir: RunDir, step: int) -> list[TokenSequence]:
@@ -46,7 +49,6 @@ def _shortest_sequences(run_dir: RunDir, step: int) -> list[TokenSequence]:
     return []
 
 
-@torch.no_grad()
 def _probes(
     folder: Path, sequences: Sequence[TokenSequence], *, temperature: float
 ) -> tuple[Probe, ...]:
@@ -56,16 +58,14 @@ def _probes(
     except (OSError, ValueError, RuntimeError) as error:
         raise BackboneError(f"{folder}: the trainer's own state cannot be read: {error}") from error
     config = AutoConfig.from_pretrained(folder / "huggingface")
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, _READ_AS)).eval()
     model.load_state_dict(weights)
     return tuple(_probe(model, sequence, temperature) for sequence in sequences)
 
 
 def _probe(model: torch.nn.Module, sequence: TokenSequence, temperature: float) -> Probe:
     first = sequence.mask.index(True)
-    ids_1T = torch.tensor([sequence.ids])
-    logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1] / temperature
-    logprobs_T = torch.log_softmax(logits_TV, -1).gather(-1, ids_1T[0, first:, None])[:, 0]
+    logprobs_T = logprobs_from(model, sequence.ids, first=first, temperature=temperature)
     return Probe(
         ids=sequence.ids,
         first=first,

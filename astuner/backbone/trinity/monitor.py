@@ -40,7 +40,7 @@ class HubMonitor(Monitor):
         self._hub.finish_step.remote(step, {**our_metrics(data), "step/seconds": seconds})
         if self._saved is not None:
             self._hub.saved.remote(self._saved)
-        self._saved = None
+            self._saved = None
         if _SAVED in data:
             # Told once the trainer is past it: at its end it writes its last state once more.
             folder = weights_folder(self.config.checkpoint_job_dir, step)
