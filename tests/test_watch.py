@@ -172,10 +172,24 @@ def test_the_dead_are_looked_for_only_while_episodes_are_awaited(
     following = Following(tmp_path, find_dead=lambda: "actor 9 is lost")
     following.hub.enter("validation", step=1, total=6)
     following.hub.enter("closing the step", step=1, total=total)
+    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.0)
     if not is_looked_for:
         return following.follow()
     with pytest.raises(BackboneError, match="actor 9 is lost"):
-        following.follow()
+        asyncio.run(follow_to_end(following.watch, following.engine))
+
+
+def test_actors_that_an_engine_took_along_at_its_end_are_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.01)
+
+    def find_dead():
+        asyncio.get_running_loop().call_soon(following.engine.set_result, None)
+        return "actor 9 is lost"
+
+    following = Following(tmp_path, find_dead=find_dead)
+    following.hub.enter("rollout", step=1, total=6)
+    asyncio.run(follow_to_end(following.watch, following.engine))
 
 
 def test_the_first_interrupt_asks_the_trainer_to_stop_and_follows_on(following):

@@ -21,6 +21,8 @@ LogMetrics = Callable[[Mapping[str, float | None]], None]
 _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
+_END_SECONDS = 3.0
+"""How long before its end an engine's own actors may be gone."""
 _SLACK_SECONDS = 60.0
 """Beyond the time limits of an episode: for the engine's queue and the network."""
 
@@ -88,7 +90,8 @@ class Watch:
             if self._is_stop_wanted and not is_told:
                 is_told = True
                 await self._hub.request_stop.remote()
-            await self._read()
+            phase = await self._read()
+            await self._look_for_dead(phase, engine)
             await asyncio.sleep(_INTERVAL_SECONDS)
         await self._read()
         engine.result()
@@ -97,7 +100,7 @@ class Watch:
         """Have the trainer save and end after the step that it is at."""
         self._is_stop_wanted = True
 
-    async def _read(self) -> None:
+    async def _read(self) -> Phase:
         news: News = await self._hub.news.remote()
         for name, step in news.begun:
             self._begin(name, step)
@@ -112,7 +115,6 @@ class Watch:
         if news.failure is not None:
             raise news.failure.error
         self._show(news.phase)
-        self._look_for_dead(news.phase)
         limit = self._deadlines.seconds(news.phase)
         if news.phase.silent_seconds > limit:
             raise BackboneError(
@@ -121,17 +123,21 @@ class Watch:
                 "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
                 "cause or raise the limit, then go on with --resume. " + self._describe_silence()
             )
+        return news.phase
 
-    def _look_for_dead(self, phase: Phase) -> None:
+    async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
         """In rollouts the trainer waits for episodes, and does not see that their worker is gone.
 
-        Elsewhere it sees so itself, and tells more.
+        Elsewhere it sees so itself, and tells more. An engine that ends takes its actors with it.
         """
         if phase.total is None or time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         found = self._find_dead()
-        if found is not None:
+        if found is None:
+            return
+        await asyncio.sleep(_END_SECONDS)
+        if not engine.done():
             raise BackboneError(
                 f"{_named(phase.name, phase.step)}: {found}; mend the cause, then go on with "
                 "--resume. " + self._describe_silence()
