@@ -308,3 +308,29 @@ def test_cancelling_the_pool_cancels_its_model_calls():
 
     assert asyncio.run(go())
     assert engine.cancelled == 2
+
+
+def test_what_an_agent_left_running_says_beside_the_judge_is_not_recorded():
+    engine = ScriptedEngine(["5", "late words"])
+    left, ended = [], []
+
+    async def body(workflow_task, model_tuner):
+        reply = await model_tuner._chat.complete(request(workflow_task))
+        left.append(asyncio.ensure_future(_ask_late(workflow_task, model_tuner)))
+        return WorkflowOutput(metadata={"final_answer": reply.text})
+
+    async def _ask_late(workflow_task, model_tuner):
+        await asyncio.sleep(0)
+        try:
+            await model_tuner._chat.complete(request(workflow_task))
+        except Exception as error:
+            ended.append(str(error))
+
+    class SlowJudge(ExactJudge):
+        async def compute_reward(self, workflow_task, workflow_output):
+            await asyncio.wait(left)
+            return 1.0, True
+
+    episode = run(workflow_that(body), judge=SlowJudge(), engine=engine)
+    assert len(episode.calls) == 1 and episode.verdict.reward == 1.0
+    assert "the episode has ended" in ended[0]

@@ -79,7 +79,6 @@ async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
                 message=str(error),
                 traceback="".join(traceback.format_exception(error)),
             )
-    recorder.ended = recorder.ended or "finished"
     if recorder.madness is not None:
         verdict = Verdict(reward=settings.madness_reward, is_success=False, source="madness")
     return Episode(
@@ -170,8 +169,8 @@ async def _bounded(
 ) -> Any:
     """Await `work` for at most `seconds`, then cancel it and raise `error`.
 
-    Agent frameworks may swallow a cancellation, so the wait for it is bounded too; afterwards the
-    closed recorder refuses the model calls of whatever still runs.
+    Agent frameworks may swallow a cancellation, so the wait for it is bounded too. In the end the
+    closed recorder refuses the model calls of whatever still runs: no judge would see them.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -185,6 +184,8 @@ async def _bounded(
         raise error
     finally:
         task.cancel()
+        if recorder is not None:
+            recorder.ended = recorder.ended or "finished"
 
 
 def _result(task: asyncio.Future[Any]) -> Any:
