@@ -16,7 +16,8 @@ from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
 
 _MAX_LANDED = 32
-"""Answers that one agent's flights keep, newest first; each may hold a whole reply."""
+"""Answers without an idempotency key that one agent's flights keep, those that nobody took before
+the others, then newest first; each may hold a whole reply."""
 
 Fly = Callable[[OnDelta], Awaitable[ChatReply]]
 """Answers one choice."""
@@ -170,7 +171,8 @@ class Flights:
         ]
         if ticket.idempotency_key is not None:
             return _checked(same[0], ticket) if same else None
-        ranked = sorted(same, key=_rank)
+        # What was taken is no retry's answer: that may be of an equal call which failed.
+        ranked = sorted((flight for flight in same if not flight.is_read), key=_rank)
         return ranked[0] if ranked and _is_repeated(ranked[0], ticket) else None
 
     def _forget(self, flight: Flight) -> None:
@@ -179,7 +181,8 @@ class Flights:
             self._flights.remove(flight)
 
     def _forget_old(self) -> None:
-        landed = [flight for flight in self._flights if flight.has_landed]
+        landed = [f for f in self._flights if f.has_landed and f.ticket.idempotency_key is None]
+        landed.sort(key=lambda flight: not flight.is_read)
         for flight in landed[: max(0, len(landed) - _MAX_LANDED)]:
             self._flights.remove(flight)
 
@@ -195,15 +198,11 @@ def _checked(flight: Flight, ticket: Ticket) -> Flight:
 
 
 def _rank(flight: Flight) -> int:
-    """Answers that nobody took first, those that were taken last."""
-    if flight.is_read:
-        return 2
+    """Answers that nobody took first."""
     return 0 if flight.has_landed and flight.num_readers == 0 else 1
 
 
 def _is_repeated(flight: Flight, ticket: Ticket) -> bool:
     if _rank(flight) == 0:
         return True
-    if ticket.attempt is not None:
-        return ticket.attempt > 0
-    return not flight.is_read
+    return ticket.attempt is None or ticket.attempt > 0
