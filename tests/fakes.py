@@ -7,6 +7,7 @@ jinja2 as the real ones are.
 
 import asyncio
 import itertools
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -140,7 +141,7 @@ class ScriptedEngine:
     def _complete(self, answer: str, sampling: Sampling) -> Completion:
         ids = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
         ids = ids[: sampling.max_new_tokens]
-        tops = tuple(tuple((id_, -0.1) for id_ in (65, 66, 67)) for _ in ids)
+        tops = tuple(((65, -0.1), (66, -0.1), (67, -math.inf)) for _ in ids)
         num_top = sampling.num_top_logprobs
         return Completion(
             ids=tuple(ids),

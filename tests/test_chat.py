@@ -145,6 +145,14 @@ def test_a_first_prompt_beyond_its_limit_names_the_setting():
         complete(make_chat([""], limits=limits), [QUESTION])
 
 
+def test_an_agent_may_shorten_a_first_prompt_that_was_refused():
+    limits = TokenLimits(**{**_fields(WIDE), "max_prompt_length": 60})
+    chat = make_chat(["fine"], limits=limits)
+    with pytest.raises(EngineError, match=r"data\.max_prompt_length allows 60"):
+        complete(chat, [{"role": "user", "content": "x" * 100}])
+    assert complete(chat, [{"role": "user", "content": "x"}]).text == "fine"
+
+
 def test_the_whole_episode_stays_within_its_response_length():
     limits = TokenLimits(**{**_fields(WIDE), "max_response_length": 40})
     engine = ScriptedEngine(["ab", "x" * 200])

@@ -313,6 +313,18 @@ def test_a_text_completion_is_continued_by_its_own_tokens():
     served(body, ["two!", "three"])
 
 
+def test_a_text_completion_writes_an_impossible_token_as_json_can():
+    async def body(it):
+        client = it.tuner.as_raw_openai_sdk_client()
+        said = await client.completions.with_raw_response.create(
+            model="m", prompt="a", max_tokens=20, logprobs=3
+        )
+        assert b"Infinity" not in said.content
+        assert said.parse().choices[0].logprobs.top_logprobs[0]["C"] == -9999.0
+
+    served(body, ["b"])
+
+
 def test_a_text_completion_streams_what_it_says_without_streaming():
     async def body(it):
         client = it.tuner.as_raw_openai_sdk_client()

@@ -320,7 +320,7 @@ class TokenChat:
         Raises RequestError when the agent's first prompt is too long.
         """
         agent = (request.agent_name, request.target_tag)
-        first = self._first_prompt_lengths.setdefault(agent, num_prompt_tokens)
+        first = self._first_prompt_lengths.get(agent, num_prompt_tokens)
         if first > self._limits.max_prompt_length:
             raise RequestError(
                 f"the first prompt of agent {request.agent_name!r} has {first} tokens; "
@@ -328,6 +328,7 @@ class TokenChat:
                 "shorten the system prompt, the tools or the task",
                 param="messages",
             )
+        self._first_prompt_lengths[agent] = first
         budget = first + self._limits.max_response_length
         return min(self._limits.max_model_len, budget) - num_prompt_tokens
 

@@ -38,7 +38,6 @@ _CHANGES_NOTHING = (
     "prompt_cache_retention",
 )
 _LEAST_LOGPROB = -9999.0
-"""In place of minus infinity, which JSON does not have; as OpenAI documents it."""
 FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
 
 
@@ -237,8 +236,13 @@ def token_logprobs(reply: ChatReply) -> list[JSON]:
     ]
 
 
+def finite(logprob: float) -> float:
+    """In place of minus infinity, which JSON does not have, what OpenAI documents for it."""
+    return max(logprob, _LEAST_LOGPROB)
+
+
 def _logprob(text: str, logprob: float) -> JSON:
-    return {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(text.encode())}
+    return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode())}
 
 
 def usage(replies: Sequence[ChatReply]) -> JSON:

@@ -7,6 +7,7 @@ from typing import Any
 from astuner.inference.gateway.chat_completions import (
     FINISH_REASONS,
     choices,
+    finite,
     refuse_unsupported,
     stream_options,
     usage,
@@ -122,8 +123,10 @@ def _logprobs(reply: ChatReply) -> JSON | None:
         length += len(token.text)
     return {
         "tokens": [token.text for token in reply.tokens],
-        "token_logprobs": [token.logprob for token in reply.tokens],
-        "top_logprobs": [dict(token.top) for token in reply.tokens],
+        "token_logprobs": [finite(token.logprob) for token in reply.tokens],
+        "top_logprobs": [
+            {text: finite(logprob) for text, logprob in token.top} for token in reply.tokens
+        ],
         "text_offset": offsets,
     }
 
