@@ -16,6 +16,10 @@ NEEDS_FLASH_ATTENTION = (
     "trainer_common.ulysses_sequence_parallel_size: only the package flash-attn splits sequences "
     "over GPUs; install it (pip install flash-attn --no-build-isolation), or leave it at 1"
 )
+NEEDS_FREE_PORT = (
+    "gateway.port: every process that runs episodes on a cluster has a gateway of its own, and two "
+    "cannot listen on one port; leave it at 0"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from astuner.backbone.cluster.mapping import (
     NEEDS_FLASH_ATTENTION,
+    NEEDS_FREE_PORT,
     Line,
     compute_dtype,
     line,
@@ -292,6 +293,8 @@ def _check(s: Settings, place: Place) -> None:
     problems = []
     if common.ulysses_sequence_parallel_size > 1 and not place.has_flash_attention:
         problems.append(NEEDS_FLASH_ATTENTION)
+    if s.gateway.port:
+        problems.append(NEEDS_FREE_PORT)
     if algorithm.policy_loss not in _LOSSES:
         problems.append(
             f"trainer_common.algorithm.policy_loss: {algorithm.policy_loss} is computed by the "
