@@ -1,9 +1,11 @@
 """Rewards for each agent: who is compared with whom, and which sequences get which advantage."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from astuner.algorithm.advantage import dr_grpo, grpo, reinforce_plus_plus
-from astuner.backbone.batch import is_useful, make_batch, rollout_metrics
+from astuner.backbone.batch import is_useful, length_penalty, make_batch, rollout_metrics
 from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.samples import make_samples
@@ -139,8 +141,30 @@ def test_an_untrained_agent_is_in_the_record_and_never_in_a_sample():
 
 def test_a_penalty_is_taken_off_every_role():
     group = make_group(make_episode(0, {"wolf": 1.0}), make_episode(1, {"wolf": 1.0}))
-    found = advantages(batch(group, penalty_of=lambda e: 1.0 if e.attempt else 0.0))
+    found = advantages(batch(group, penalty_of=lambda e, _agents: 1.0 if e.attempt else 0.0))
     assert found == {("t-0", 10): 0.5, ("t-1", 10): -0.5}
+
+
+def test_the_overlong_penalty_is_of_the_agents_own_words():
+    """Both agents have room for 10 tokens each, of which the last 4 are penalized."""
+    algorithm = SimpleNamespace(overlong_buffer_length=4, overlong_penalty_factor=2.0)
+    long = [call_of(WOLF, 10, 6), call_of(SEER, 20, 8)]
+    by_role = {"wolf": 1.0, "seer": 1.0}
+    group = make_group(make_episode(0, by_role, long), make_episode(1, by_role))
+    penalty_of = length_penalty(algorithm, max_tokens=10)
+    found = advantages(batch(group, penalty_of=penalty_of))
+    assert found == {("t-0", 20): -0.5, ("t-1", 20): 0.5}, "six tokens of the wolf are free"
+
+
+def test_the_overlong_penalty_of_a_shared_reward_is_that_of_the_longest_trained_agent():
+    algorithm = SimpleNamespace(overlong_buffer_length=4, overlong_penalty_factor=2.0)
+    penalty_of = length_penalty(algorithm, max_tokens=10)
+    calls = [call_of(WOLF, 10, 6), call_of(SEER, 20, 8, is_trained=False)]
+    group = make_group(make_episode(0, 1.0, calls), make_episode(1, 1.0))
+    assert not batch(group, penalty_of=penalty_of).samples
+    calls = [call_of(WOLF, 10, 6), call_of(SEER, 20, 8)]
+    group = make_group(make_episode(0, 1.0, calls), make_episode(1, 1.0))
+    assert set(advantages(batch(group, penalty_of=penalty_of)).values()) == {-0.5, 0.5}
 
 
 def test_whole_rewards_give_what_they_gave_without_roles():

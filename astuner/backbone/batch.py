@@ -3,8 +3,8 @@
 Pure: no model, no files.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,12 +14,12 @@ from astuner.algorithm.penalty import overlong_penalty
 from astuner.config.schema import AlgorithmSettings
 from astuner.trajectory import merge as trajectory
 from astuner.trajectory.episode import Contest, Episode, Group
-from astuner.trajectory.recorder import BreakKind
+from astuner.trajectory.recorder import Agent, BreakKind
 from astuner.trajectory.samples import TrainSample, make_samples
 from astuner.types import Verdict
 
-PenaltyOf = Callable[[Episode], float]
-"""What is taken off the rewards that an episode is trained on."""
+PenaltyOf = Callable[[Episode, Collection[Agent]], float]
+"""What is taken off the reward that agents of an episode, those of one role, are trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +35,36 @@ class Batch:
     """Sequences beyond rollout.multi_turn.max_sample_per_task."""
 
 
-def no_penalty(_episode: Episode) -> float:
+def no_penalty(_episode: Episode, _agents: Collection[Agent]) -> float:
     return 0.0
 
 
 def length_penalty(algorithm: AlgorithmSettings, *, max_tokens: int) -> PenaltyOf:
-    """What the settings take off for coming close to `max_tokens` sampled tokens."""
+    """What the settings take off for coming close to `max_tokens` sampled tokens.
+
+    So many are for each agent by itself; of several in one role the one that said most counts.
+    """
     buffer = algorithm.overlong_buffer_length
     if buffer is None:
         return no_penalty
 
-    def penalty_of(episode: Episode) -> float:
+    def penalty_of(episode: Episode, agents: Collection[Agent]) -> float:
         return overlong_penalty(
-            max_tokens if episode.context_overflow else episode.num_sampled_tokens,
+            max_tokens if episode.context_overflow else _most_sampled(episode, agents),
             max_tokens=max_tokens,
             buffer=buffer,
             factor=algorithm.overlong_penalty_factor,
         )
 
     return penalty_of
+
+
+def _most_sampled(episode: Episode, agents: Collection[Agent]) -> int:
+    """Tokens sampled by that one of the agents which said most."""
+    said = Counter[Agent]()
+    for call in episode.calls:
+        said[call.agent] += len(call.completion.ids)
+    return max((said[agent] for agent in agents), default=0)
 
 
 def is_useful(group: Group) -> bool:
@@ -74,8 +85,7 @@ def make_batch(
     role no other episode of the group has a reward in are left out, and advantages of 0, which
     teach nothing.
     """
-    penalties = {e.episode_id: penalty_of(e) for group in groups for e in group.judged}
-    contests = [[_less(c, penalties) for c in group.contests()] for group in groups]
+    contests = [[_less(c, group, penalty_of) for c in group.contests()] for group in groups]
     advantages = _advantages([c for of_group in contests for c in of_group], advantage)
     samples: list[TrainSample] = []
     num_dropped = 0
@@ -96,8 +106,12 @@ def make_batch(
     )
 
 
-def _less(contest: Contest, penalties: Mapping[str, float]) -> Contest:
-    rewards = {name: reward - penalties[name] for name, reward in contest.rewards.items()}
+def _less(contest: Contest, group: Group, penalty_of: PenaltyOf) -> Contest:
+    rewards = dict(contest.rewards)
+    for episode in group.judged:
+        if episode.episode_id in rewards:
+            agents = group.trained_in(episode, contest.role)
+            rewards[episode.episode_id] -= penalty_of(episode, agents)
     return replace(contest, rewards=rewards)
 
 

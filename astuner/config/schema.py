@@ -63,11 +63,9 @@ class ModelSettings(Section):
 
 
 class DataSettings(Section):
-    max_prompt_length: PositiveInt = Field(
-        description="Most tokens of the first prompt of an episode."
-    )
+    max_prompt_length: PositiveInt = Field(description="Most tokens of an agent's first prompt.")
     max_response_length: PositiveInt = Field(
-        description="Most tokens after that prompt, over the whole episode."
+        description="Most tokens of an agent after its first prompt, over the whole episode."
     )
     train_batch_size: PositiveInt = Field(description="Tasks of one step.")
     max_validation_tasks: PositiveInt | None = Field(

@@ -104,6 +104,11 @@ class Group:
         contests = (Contest(role=role, rewards=self._rewards(role)) for role in self._trained())
         return tuple(contest for contest in contests if len(contest.rewards) > 1)
 
+    def trained_in(self, episode: Episode, role: str) -> frozenset[Agent]:
+        """The agents that the role trains in an episode."""
+        trained = {call.agent for call in episode.calls if call.is_trained}
+        return frozenset(agent for agent in trained if self.role_in(episode, agent) == role)
+
     def _trained(self) -> tuple[str, ...]:
         """Opponents may be rewarded too, but nothing of them is trained."""
         trained = {

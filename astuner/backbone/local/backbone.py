@@ -383,7 +383,9 @@ class _Loop:
             )[0]
         ]
         divergences = self._trainer.reference_divergences(unweighted)
-        return lambda episode: divergences.get(episode.episode_id, 0.0) + for_length(episode)
+        return lambda episode, agents: (
+            divergences.get(episode.episode_id, 0.0) + for_length(episode, agents)
+        )
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""
