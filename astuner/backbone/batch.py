@@ -107,11 +107,12 @@ def make_batch(
 
 
 def _less(contest: Contest, group: Group, penalty_of: PenaltyOf) -> Contest:
-    rewards = dict(contest.rewards)
-    for episode in group.judged:
-        if episode.episode_id in rewards:
-            agents = group.trained_in(episode, contest.role)
-            rewards[episode.episode_id] -= penalty_of(episode, agents)
+    rewards = {
+        e.episode_id: contest.rewards[e.episode_id]
+        - penalty_of(e, group.trained_in(e, contest.role))
+        for e in group.judged
+        if e.episode_id in contest.rewards
+    }
     return replace(contest, rewards=rewards)
 
 

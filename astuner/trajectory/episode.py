@@ -106,18 +106,16 @@ class Group:
 
     def trained_in(self, episode: Episode, role: str) -> frozenset[Agent]:
         """The agents that the role trains in an episode."""
-        trained = {call.agent for call in episode.calls if call.is_trained}
+        trained = (sequence.agent for sequence in episode.sequences if sequence.num_trained)
         return frozenset(agent for agent in trained if self.role_in(episode, agent) == role)
 
     def _trained(self) -> tuple[str, ...]:
         """Opponents may be rewarded too, but nothing of them is trained."""
-        trained = {
-            self.role_in(episode, sequence.agent)
-            for episode in self.judged
-            for sequence in episode.sequences
-            if sequence.num_trained
-        }
-        return tuple(role for role in self.roles if role == EVERYONE or role in trained)
+        return tuple(
+            role
+            for role in self.roles
+            if role == EVERYONE or any(self.trained_in(episode, role) for episode in self.judged)
+        )
 
     def _rewards(self, role: str) -> dict[str, float]:
         rewards = {e.episode_id: self._reward(e, role) for e in self.judged}

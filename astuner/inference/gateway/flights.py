@@ -16,8 +16,8 @@ from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
 
 _MAX_LANDED = 32
-"""Answers without an idempotency key that one agent's flights keep, those that nobody took before
-the others, then newest first; each may hold a whole reply."""
+"""Answers that nobody took, newest first, kept for one agent; each may hold a whole reply.
+Those under an idempotency key are kept besides."""
 
 Fly = Callable[[OnDelta], Awaitable[ChatReply]]
 """Answers one choice."""
@@ -52,8 +52,6 @@ class Flight:
         self.deltas: list[tuple[int, Delta]] = []
         """With the index of their choice, in the order they came."""
         self.num_readers = 0
-        self.is_read = False
-        """Whether somebody took the whole answer."""
         self._changed: set[asyncio.Event] = set()
         self._task = asyncio.create_task(self._fly(choices))
         self._task.add_done_callback(self._land)
@@ -148,12 +146,13 @@ class Flights:
         return flight
 
     def leave(self, flight: Flight, *, has_read: bool) -> None:
+        """`has_read`: the whole answer was taken, so that a later call with this body is a new one:
+        were it a retry, it would be that of another call, which failed."""
         flight.num_readers -= 1
-        flight.is_read |= has_read
-        if flight.num_readers == 0 and not flight.has_landed:
+        is_left = flight.num_readers == 0 and not flight.has_landed
+        if is_left:
             flight.cancel()
-            self._forget(flight)
-        elif flight.has_failed:
+        if is_left or flight.has_failed or (has_read and flight.ticket.idempotency_key is None):
             self._forget(flight)
 
     def close(self) -> None:
@@ -171,9 +170,9 @@ class Flights:
         ]
         if ticket.idempotency_key is not None:
             return _checked(same[0], ticket) if same else None
-        # What was taken is no retry's answer: that may be of an equal call which failed.
-        ranked = sorted((flight for flight in same if not flight.is_read), key=_rank)
-        return ranked[0] if ranked and _is_repeated(ranked[0], ticket) else None
+        untaken = [flight for flight in same if flight.has_landed and flight.num_readers == 0]
+        joined = untaken if ticket.attempt == 0 else untaken + same
+        return joined[0] if joined else None
 
     def _forget(self, flight: Flight) -> None:
         """Where it is still known: closing forgets all of them."""
@@ -182,7 +181,6 @@ class Flights:
 
     def _forget_old(self) -> None:
         landed = [f for f in self._flights if f.has_landed and f.ticket.idempotency_key is None]
-        landed.sort(key=lambda flight: not flight.is_read)
         for flight in landed[: max(0, len(landed) - _MAX_LANDED)]:
             self._flights.remove(flight)
 
@@ -195,14 +193,3 @@ def _checked(flight: Flight, ticket: Ticket) -> Flight:
             code="idempotency_key_reused",
         )
     return flight
-
-
-def _rank(flight: Flight) -> int:
-    """Answers that nobody took first."""
-    return 0 if flight.has_landed and flight.num_readers == 0 else 1
-
-
-def _is_repeated(flight: Flight, ticket: Ticket) -> bool:
-    if _rank(flight) == 0:
-        return True
-    return ticket.attempt is None or ticket.attempt > 0
