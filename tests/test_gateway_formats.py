@@ -424,7 +424,7 @@ BODIES = {
 
 @pytest.mark.parametrize("wire", BODIES, ids=lambda wire: wire.path)
 @given(case=replies())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_joined_stream_is_the_answer_that_is_not_streamed(wire, case):
     reply, deltas = case
     ask = wire.read({**BODIES[wire], "stream": True})
@@ -557,7 +557,7 @@ FIELDS = [
         )
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_body_breaks_a_reader(wire, body, item):
     for filled in (body, {**body, "messages": [item], "input": [item], "max_tokens": 5}):
         try:

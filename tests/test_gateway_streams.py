@@ -81,7 +81,7 @@ def reply_of(script, tokenizer, pieces, request, *, streams):
     only_one_call=st.booleans(),
     limit=st.none() | st.integers(1, 40),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example("<think>\nhm", [1], True, False, True, (), False, None)
 @example("é", [1], False, False, False, ("é",), False, 1)
 def test_told_pieces_join_to_the_reply_that_is_not_streamed(
@@ -113,7 +113,7 @@ def test_told_pieces_join_to_the_reply_that_is_not_streamed(
     stops=st.lists(st.sampled_from(["STOP", "T", "é", "\n", "k<", "🙂"]), min_size=1, max_size=3),
     pieces=st.lists(st.integers(1, 50), min_size=1, max_size=4),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_stop_string_ends_the_record_at_the_token_that_completes_it(text, stops, pieces):
     tokenizer = ByteTokenizer()
     request = ChatRequest(messages=QUESTION, stops=stops)
@@ -131,7 +131,7 @@ def test_a_stop_string_ends_the_record_at_the_token_that_completes_it(text, stop
 
 
 @given(data=st.binary(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_growing_text_is_the_beginning_of_the_whole_text_and_never_half_a_character(data):
     decode = ByteTokenizer().decode
     growing, text = GrowingText(decode), ""

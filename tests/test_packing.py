@@ -309,7 +309,7 @@ def sample_lists(draw: st.DrawFn) -> list[TrainSample]:
     return samples
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(samples=sample_lists(), max_tokens=st.integers(1, 200))
 def test_any_samples_in_any_micro_batches_are_laid_out_right(
     samples: list[TrainSample], max_tokens: int

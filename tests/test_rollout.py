@@ -312,25 +312,23 @@ def test_cancelling_the_pool_cancels_its_model_calls():
 
 def test_what_an_agent_left_running_says_beside_the_judge_is_not_recorded():
     engine = ScriptedEngine(["5", "late words"])
-    left, ended = [], []
+    judging, late = asyncio.Event(), []
+
+    async def ask_late(workflow_task, model_tuner):
+        await judging.wait()
+        await model_tuner._chat.complete(request(workflow_task))
 
     async def body(workflow_task, model_tuner):
         reply = await model_tuner._chat.complete(request(workflow_task))
-        left.append(asyncio.ensure_future(_ask_late(workflow_task, model_tuner)))
+        late.append(asyncio.create_task(ask_late(workflow_task, model_tuner)))
         return WorkflowOutput(metadata={"final_answer": reply.text})
-
-    async def _ask_late(workflow_task, model_tuner):
-        await asyncio.sleep(0)
-        try:
-            await model_tuner._chat.complete(request(workflow_task))
-        except Exception as error:
-            ended.append(str(error))
 
     class SlowJudge(ExactJudge):
         async def compute_reward(self, workflow_task, workflow_output):
-            await asyncio.wait(left)
+            judging.set()
+            await asyncio.wait(late)
             return 1.0, True
 
     episode = run(workflow_that(body), judge=SlowJudge(), engine=engine)
     assert len(episode.calls) == 1 and episode.verdict.reward == 1.0
-    assert "the episode has ended" in ended[0]
+    assert "the episode has ended" in str(late[0].exception())

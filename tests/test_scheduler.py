@@ -80,7 +80,7 @@ prompts = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(prompts, st.integers(11, 40), st.integers(1, 5), st.integers(1, 40))
 def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
     asked: list[tuple[list[int], int]], num_pages: int, max_num_seqs: int, max_batch_tokens: int
@@ -99,7 +99,7 @@ def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
     assert scheduler._pages.num_free == num_pages
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(prompts, st.integers(11, 20))
 def test_the_same_drafts_in_the_same_order_give_the_same_passes(
     asked: list[tuple[list[int], int]], num_pages: int

@@ -180,7 +180,7 @@ def trained_spans(episode):
     return [span for s in episode.sequences for span in s.spans if span.is_trained]
 
 
-MANY = settings(max_examples=40, deadline=None)
+MANY = settings(max_examples=40)
 
 
 @MANY
