@@ -571,7 +571,7 @@ TASK = WorkflowTask(
 )
 
 
-def run_in_episode(body, *, engine=None, timeout_seconds=10.0):
+def run_in_episode(body, *, engine=None, timeout_seconds=10.0, afterwards=lambda: None):
     """Run `body` as a workflow; returns the episode."""
 
     class Custom(Workflow):
@@ -595,7 +595,10 @@ def run_in_episode(body, *, engine=None, timeout_seconds=10.0):
                 madness_reward=-1.0,
                 gateway=gateway,
             )
-            return await run_episode(TASK, settings)
+            episode = await run_episode(TASK, settings)
+            await asyncio.sleep(0)
+            afterwards()
+            return episode
 
     return asyncio.run(run())
 
@@ -613,6 +616,29 @@ def test_a_workflow_asks_over_http_and_its_clients_are_closed_with_the_episode()
     assert episode.verdict is not None and episode.metadata == {"said": "five"}
     assert len(episode.sequences) == 1 and episode.sequences[0].num_trained == 5
     assert kept[0].is_closed()
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_a_call_that_a_workflow_leaves_running_ends_with_the_episode(over_http):
+    left = []
+
+    async def body(tuner):
+        client = tuner.as_raw_openai_sdk_client()
+        asking = (
+            client.chat.completions.create(model="m", messages=QUESTION)
+            if over_http
+            else tuner(QUESTION)
+        )
+        left.append(asyncio.create_task(asking))
+        await until(lambda: engine.running == 1)
+        return WorkflowOutput(reward=1.0)
+
+    def afterwards():
+        assert (engine.cancelled, engine.running) == (1, 0)
+
+    engine = ScriptedEngine(lambda p: "late", delay_seconds=30)
+    episode = run_in_episode(body, engine=engine, afterwards=afterwards)
+    assert episode.verdict is not None and episode.calls == ()
 
 
 def test_a_thread_that_waits_over_the_deadline_is_released():

@@ -11,6 +11,7 @@ import pytest
 from astuner.errors import EngineError
 from astuner.inference.gateway.flights import Flights, Ticket
 from astuner.inference.gateway.refusal import Refusal
+from astuner.inference.request import ChatRequest
 from tests.fakes import ScriptedEngine
 from tests.gateways import QUESTION, serving
 
@@ -271,6 +272,63 @@ def test_the_retry_of_a_call_that_failed_does_not_get_the_answer_of_an_equal_one
 
     numbers = itertools.count()
     served(body, Hiccuping(lambda p: f"answer {next(numbers)}", call=2))
+
+
+def test_of_a_call_that_fails_in_part_nothing_is_trained():
+    async def body(it):
+        assert (await it.ask(n=3)).status_code == 500
+        assert len(it.calls) == 2, "the record keeps what was sampled"
+        assert not any(call.is_trained or call.is_taken for call in it.calls)
+        assert (await it.ask(n=3)).status_code == 200
+        assert [call.is_trained for call in it.calls] == [False] * 2 + [True] * 3
+
+    served(body, Hiccuping(lambda prompt: "five", call=3))
+
+
+def test_of_a_call_that_is_left_before_its_end_nothing_is_trained():
+    class Lagging(ScriptedEngine):
+        """Its first answer comes at once."""
+
+        async def generate(self, *args, **options):
+            self._delay_seconds = 5.0 if self.indices else 0.0
+            return await super().generate(*args, **options)
+
+    async def body(it):
+        for fields in ({"n": 2}, {"response_format": {"type": "json_object"}}):
+            it.calls.clear()
+            it.engine.indices.clear()
+            asking = asyncio.create_task(it.ask(**fields))
+            await until(lambda: len(it.engine.indices) == 2 and len(it.calls) == 1)
+            asking.cancel()
+            await until(lambda: it.engine.running == 0)
+            assert [call.is_trained for call in it.calls] == [False]
+
+    served(body, Lagging(lambda prompt: "no JSON"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_trained_once_it_was_taken(stream):
+    async def body(it):
+        agent = it.gateway._keys.owner(it.address().api_key)
+        ticket = Ticket(body=b"same", idempotency_key=None, attempt=None)
+        ask = agent.fly(ChatRequest(messages=QUESTION), is_stream=stream)
+        for has_read in (False, True):
+            flight = agent.flights.board(ticket, [ask])
+            await until(lambda flight=flight: flight.has_landed)
+            agent.leave(flight, has_read=has_read)
+            assert [call.is_trained for call in it.calls] == [has_read], "one call, kept for both"
+        await it.ask(stream=stream)
+        assert it.calls[1].is_trained
+
+    served(body, counting())
+
+
+def test_a_mad_answer_is_trained_also_where_nobody_got_it():
+    async def body(it):
+        assert (await it.ask(n=2)).status_code == 410
+        assert [call.is_trained for call in it.calls] == [True]
+
+    served(body, counting(), find_madness=lambda reply: "nonsense: mad")
 
 
 def test_a_call_that_failed_is_tried_anew():

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given, settings
@@ -208,3 +210,43 @@ def test_a_stream_that_breaks_says_so_in_an_event():
             assert "[DONE]" not in response.text
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("ends", ["its deadline", "its end"])
+def test_a_client_that_does_not_read_is_left_soon_after_the_episode(ends):
+    engine = ScriptedEngine(["x" * 9000], pieces=(10,), piece_seconds=0.0001)
+    body = json.dumps({"messages": QUESTION, "stream": True}).encode()
+
+    async def run():
+        seconds = 3.0 if ends == "its deadline" else 60.0
+        async with serving(engine, seconds=seconds) as it:
+            address = it.address()
+            # Small buffers, so that the server has to wait for the reader.
+            it.gateway._server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            with socket.socket() as reader:
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                reader.setblocking(False)
+                loop, place = asyncio.get_running_loop(), urlsplit(address.base_url)
+                await loop.sock_connect(reader, (place.hostname, place.port))
+                head = (
+                    f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n"
+                    f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}\r\n\r\n"
+                )
+                await loop.sock_sendall(reader, head.encode() + body)
+                while not it.calls:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+                assert await num_waiting(it) == 1
+                if ends == "its end":
+                    await it.door.close()
+                async with asyncio.timeout(10):
+                    while await num_waiting(it):
+                        await asyncio.sleep(0.05)
+            assert not it.calls[0].is_trained
+
+    asyncio.run(run())
+
+
+async def num_waiting(it):
+    health = it.address().base_url.replace("/v1", "/healthz")
+    return (await it.http.get(health)).json()["waiting_calls"]

@@ -129,24 +129,33 @@ class TokenChat:
         if demanded is None:
             return await self._answer(request, on_delta)
         check_format(demanded)
-        # What can still be replaced is not told.
-        reply = await self._answer(request, None)
-        if reply.format_check == "invalid":
-            reply = await self._repair(request, reply, demanded)
+        # What can still be replaced is not told. Should the repair fail, nobody gets any of it.
+        untaken = replace(request, is_taken=False)
+        reply = await self._answer(untaken, None)
+        if reply.format_check == "invalid" and reply.num_sampled_tokens:
+            reply = await self._repair(untaken, reply, demanded)
+        if request.is_taken:
+            self.recorder.take(reply.calls)
         tell_all(reply, on_delta)
         return reply
 
     async def _repair(
         self, request: ChatRequest, first: ChatReply, demanded: AnswerFormat
     ) -> ChatReply:
-        """Ask once more in the same conversation; the counts are those of both calls."""
+        """Ask once more in the same conversation; the counts are those of both calls.
+
+        Without room for that the first reply stands.
+        """
         said = _message(_plain(first.text), first.reasoning)
         messages = [*request.messages, said, repair_message(first.text, demanded)]
         second = await self._answer(
             replace(request, messages=messages), None, when_valid="repaired"
         )
+        if not second.num_sampled_tokens:
+            return first
         return replace(
             second,
+            calls=first.calls + second.calls,
             num_prompt_tokens=first.num_prompt_tokens + second.num_prompt_tokens,
             num_sampled_tokens=first.num_sampled_tokens + second.num_sampled_tokens,
             seconds=first.seconds + second.seconds,
@@ -179,7 +188,7 @@ class TokenChat:
         room = self._room(request, len(placement.prompt_ids))
         if room <= 0:
             self.recorder.context_overflow = True
-            return _empty_reply(len(placement.prompt_ids))
+            return _empty_reply(request, len(placement.prompt_ids))
         prompt = _Prompt(
             request=request,
             messages=tuple(messages),
@@ -248,7 +257,7 @@ class TokenChat:
         parsed = _with_ids(parsed, len(self.recorder.calls))
         check = _format_check(prompt, parsed)
         placement, broken = prompt.placement, prompt.placement.broken
-        self.recorder.add(
+        index = self.recorder.add(
             Call(
                 agent_name=request.agent_name,
                 target_tag=request.target_tag,
@@ -265,13 +274,14 @@ class TokenChat:
                 is_joined_by_text=placement.is_joined_by_text,
                 num_drifted=placement.num_drifted,
                 is_trained=self._is_trained,
+                is_taken=request.is_taken,
                 started_seconds=sampled.started - self._started,
                 seconds=sampled.seconds,
                 format_check=check,
             )
         )
         said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
-        self._check_madness(Reply(parsed=replace(parsed, text=said), tools=prompt.tools))
+        self._check_madness(index, Reply(parsed=replace(parsed, text=said), tools=prompt.tools))
         return ChatReply(
             text=parsed.text,
             reasoning=reasoning,
@@ -283,6 +293,7 @@ class TokenChat:
             stop=cut.stop if cut else None,
             tokens=self._tokens(completion) if request.wants_tokens else None,
             format_check=check,
+            calls=(index,),
         )
 
     def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
@@ -332,10 +343,12 @@ class TokenChat:
         budget = first + self._limits.max_response_length
         return min(self._limits.max_model_len, budget) - num_prompt_tokens
 
-    def _check_madness(self, reply: Reply) -> None:
+    def _check_madness(self, index: int, reply: Reply) -> None:
+        """A mad reply is trained whether somebody got it or not: the verdict is about it."""
         found = self._find_madness(reply)
         if found is None:
             return
+        self.recorder.take([index])
         self.recorder.madness = self.recorder.madness or found
         if self._ends_on_madness:
             self.recorder.ended = self.recorder.ended or f"madness: {found}"
@@ -404,7 +417,7 @@ def _message(parsed: ParsedReply, reasoning: str) -> Message:
     return message
 
 
-def _empty_reply(num_prompt_tokens: int) -> ChatReply:
+def _empty_reply(request: ChatRequest, num_prompt_tokens: int) -> ChatReply:
     return ChatReply(
         text="",
         reasoning="",
@@ -413,4 +426,5 @@ def _empty_reply(num_prompt_tokens: int) -> ChatReply:
         num_prompt_tokens=num_prompt_tokens,
         num_sampled_tokens=0,
         seconds=0.0,
+        format_check="invalid" if request.answer_format else None,
     )

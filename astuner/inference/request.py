@@ -46,6 +46,9 @@ class ChatRequest:
     """A reply without tool calls is to be JSON. One that is not is asked for once more."""
     prompt: str | None = None
     """Plain text that the model goes on from, in place of messages and without any template."""
+    is_taken: bool = True
+    """False where the answer may get lost on its way: its calls are trained once `Recorder.take` is
+    told of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class ChatReply:
     """What was sampled, without the end token; None where it was not asked for."""
     format_check: FormatCheck | None = None
     """None where no format was demanded, and for tool calls."""
+    calls: tuple[int, ...] = ()
+    """Its calls in the episode's record."""
 
 
 class Chat(Protocol):

@@ -4,7 +4,10 @@ Owns which agents are trained and who answers the others. Every shape of the mod
 calls through here, so that a call of an untrained agent never reaches the policy.
 """
 
+import asyncio
 from collections.abc import Callable, Collection
+
+from typing import Any
 
 from astuner.errors import ConfigError
 from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
@@ -39,6 +42,7 @@ class RoutedChat:
         self._untrained_model = untrained_model
         self._models: dict[Agent, str] = {}
         self._chats: dict[str, Chat] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
 
     def is_trained(self, target_tag: str) -> bool:
         return self._trainable_targets is None or target_tag in self._trainable_targets
@@ -66,6 +70,20 @@ class RoutedChat:
         self._chat_over(model)
 
     async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
+        caller = asyncio.current_task()
+        assert caller is not None
+        self._waiting.add(caller)
+        try:
+            return await self._complete(request, on_delta)
+        finally:
+            self._waiting.discard(caller)
+
+    def close(self) -> None:
+        """Cancel the tasks that still wait for an answer: the episode left them behind."""
+        for caller in self._waiting:
+            caller.cancel()
+
+    async def _complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatReply:
         if self.is_trained(request.target_tag):
             return await self._policy.complete(request, on_delta=on_delta)
         agent = (request.agent_name, request.target_tag)

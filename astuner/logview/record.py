@@ -80,6 +80,7 @@ def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
         "reply": call.reply,
         "started_seconds": round(call.started_seconds, 4),
         "seconds": round(call.seconds, 4),
+        **({} if call.is_taken else {"is_taken": False}),
         **({"format_check": call.format_check} if call.format_check else {}),
     }
 
@@ -108,6 +109,7 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         started_seconds=entry["started_seconds"],
         seconds=entry["seconds"],
         is_trained=entry.get("is_trained", True),
+        is_taken=entry.get("is_taken", True),
         break_kind=None if kind is None else BreakKind(kind),
         break_message=entry.get("break_message"),
         is_joined_by_text=by_text,

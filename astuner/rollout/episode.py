@@ -135,19 +135,20 @@ async def _run_workflow(
 
 @contextlib.asynccontextmanager
 async def _door(
-    workflow_task: WorkflowTask, settings: EpisodeSettings, chat: Chat
+    workflow_task: WorkflowTask, settings: EpisodeSettings, chat: RoutedChat
 ) -> AsyncIterator[Door | None]:
-    """The episode's door in the gateway; with it end its keys and what is under way."""
-    if settings.gateway is None:
-        yield None
-        return
-    door = settings.gateway.open(
-        chat, seconds=settings.timeout_seconds, is_validation=workflow_task.is_validation
-    )
-    try:
-        yield door
-    finally:
-        await door.close()
+    """The episode's door in the gateway; with it end its keys and whatever is under way."""
+    with contextlib.closing(chat):
+        if settings.gateway is None:
+            yield None
+            return
+        door = settings.gateway.open(
+            chat, seconds=settings.timeout_seconds, is_validation=workflow_task.is_validation
+        )
+        try:
+            yield door
+        finally:
+            await door.close()
 
 
 async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:

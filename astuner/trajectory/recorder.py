@@ -1,9 +1,13 @@
 """The calls of one episode, exactly as the engine saw and answered them.
 
+A call whose answer may still get lost on its way is kept untaken, and is not trained until somebody
+has the answer: what nobody read cannot have earned the reward.
+
 Owns the order of calls and the state that ends an episode early. Does not render, sample or judge.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -76,7 +80,10 @@ class Call:
     seconds: float
     """Wall time spent waiting for the engine."""
     is_trained: bool = True
-    """False where something else than the policy answered, or an agent that is not trained."""
+    """False where something else than the policy answered, an agent that is not trained, or where
+    nobody took the answer."""
+    is_taken: bool = True
+    """False where nobody got the whole answer: its request failed later, or its reader left."""
     break_kind: BreakKind | None = None
     """The kind of `break_reason`."""
     break_message: int | None = None
@@ -116,13 +123,26 @@ class Recorder:
     """Why no further call is answered."""
     agents: dict[Agent, bool] = field(default_factory=dict)
     """Every agent that was given a model or made a call, and whether it is trained."""
+    _untaken: dict[int, Call] = field(default_factory=dict)
 
     def check_open(self) -> None:
         """Raise EpisodeError when the episode has ended: its agent must not go on."""
         if self.ended is not None:
             raise EpisodeError(f"model call refused: the episode has ended ({self.ended})")
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Call) -> int:
+        """Returns the index of the call. One that is not taken is trained after `take` only."""
         self.check_open()
+        index = len(self.calls)
         self.agents.setdefault(call.agent, call.is_trained)
-        self.calls.append(call)
+        if call.is_taken:
+            self.calls.append(call)
+        else:
+            self.calls.append(replace(call, is_trained=False))
+            self._untaken[index] = replace(call, is_taken=True)
+        return index
+
+    def take(self, indices: Iterable[int]) -> None:
+        """Somebody has the answers of these calls."""
+        for index in self._untaken.keys() & set(indices):
+            self.calls[index] = self._untaken.pop(index)

@@ -37,6 +37,8 @@ from astuner.inference.watch import Delta
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
+ABORT = "abort"
+"""In the state of a connection: the function that ends it, whatever waits to be written."""
 _MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
@@ -120,12 +122,15 @@ class _Endpoint:
         flight = agent.flights.board(_ticket(headers, self._wire.path, body), choices)
         reader = _Reader(scope, receive, send, flight)
         try:
-            if ask.is_stream:
-                await self._stream(reader, ask, told)
-            else:
-                await self._answer(reader, ask, told)
+            async with agent.reading():
+                if ask.is_stream:
+                    await self._stream(reader, ask, told)
+                else:
+                    await self._answer(reader, ask, told)
+        except TimeoutError:
+            await _hang_up(scope)
         finally:
-            agent.flights.leave(flight, has_read=reader.has_read)
+            agent.leave(flight, has_read=reader.has_read)
             reader.close()
 
     async def _answer(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
@@ -133,7 +138,7 @@ class _Endpoint:
         answer = self._wire.write(ask, reader.flight.head, replies)
         response = _json(answer, headers={**headers, **_format_headers(replies)})
         await response(reader.scope, reader.receive, reader.send)
-        reader.has_read = not reader.is_gone
+        reader.note_read()
 
     async def _stream(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
         """As it is sampled. What fails before the first piece is answered with its status."""
@@ -158,6 +163,7 @@ class _Endpoint:
             events = [e for choice, delta in _joined(news) for e in writer.delta(choice, delta)]
             if has_landed:
                 await reader.write([*events, *writer.end(await reader.replies())])
+                reader.note_read()
                 return
             await reader.write(events)
             await reader.news()
@@ -220,11 +226,20 @@ class _Reader:
 
     async def end(self) -> None:
         await self.send({"type": "http.response.body", "body": b""})
+
+    def note_read(self) -> None:
+        """The whole answer was handed to the connection."""
         self.has_read = not self.is_gone
 
     def close(self) -> None:
         self.flight.unwatch(self._came)
         self._gone.cancel()
+
+
+async def _hang_up(scope: Scope) -> None:
+    """End the connection of a client that does not read: no answer would reach it."""
+    scope["state"][ABORT]()
+    await asyncio.sleep(0)  # the server learns of it
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -6,11 +6,11 @@ Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from astuner.inference.gateway.flights import Flights, Fly
+from astuner.inference.gateway.flights import Flight, Flights, Fly
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.sampling import SamplingRule
 from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
@@ -23,6 +23,8 @@ _CLOSE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
 """Calls wait so much longer than the episode may last, so that its own deadline is the one that is
 told."""
+_LAST_WORDS_SECONDS = 1.0
+"""What a reader may take for the end of its answer once its call or its episode is over."""
 # The gateway speaks plain HTTP: loading certificates would take 60 ms a client, and a proxy of the
 # environment would not find it.
 _HTTP_OPTIONS: dict[str, Any] = {
@@ -59,16 +61,43 @@ class Agent:
         self._chat = chat
         self._name = name
         self._target_tag = target_tag
+        self._readings: set[asyncio.Timeout] = set()
 
     def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
-        """The call of `Chat.complete` for this request."""
-        named = replace(request, agent_name=self._name, target_tag=self._target_tag)
+        """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
+        named = replace(
+            request, agent_name=self._name, target_tag=self._target_tag, is_taken=False
+        )
 
         async def fly(on_delta: OnDelta) -> ChatReply:
             async with asyncio.timeout_at(self.deadline):
                 return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
 
         return fly
+
+    def leave(self, flight: Flight, *, has_read: bool) -> None:
+        """A reader goes; `has_read`: with the whole answer, whose calls may be trained then."""
+        if has_read:
+            self._chat.recorder.take(call for reply in flight.replies() for call in reply.calls)
+        self.flights.leave(flight, has_read=has_read)
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Raises TimeoutError for a reader that does not read soon after the time is over."""
+        async with asyncio.timeout_at(self.deadline + _LAST_WORDS_SECONDS) as reading:
+            self._readings.add(reading)
+            try:
+                yield
+            finally:
+                self._readings.discard(reading)
+
+    def close(self) -> None:
+        """What is under way is cancelled, and who still reads has little time left."""
+        self.flights.close()
+        soon = asyncio.get_running_loop().time() + _LAST_WORDS_SECONDS
+        for reading in self._readings:
+            if not reading.expired():
+                reading.reschedule(min(soon, self.deadline + _LAST_WORDS_SECONDS))
 
 
 class Door:
@@ -139,7 +168,7 @@ class Door:
         """The keys are worth nothing any more; what is under way is cancelled."""
         for agent, address in self._agents.values():
             self._keys.revoke(address.api_key)
-            agent.flights.close()
+            agent.close()
         for client in self._sync_clients:
             client.close()
         if self._async_clients:

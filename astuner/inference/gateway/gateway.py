@@ -144,8 +144,9 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
     import contextlib
 
     import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    from astuner.inference.gateway.app import make_app
+    from astuner.inference.gateway.app import ABORT, make_app
     from astuner.inference.gateway.bounds import WaitingRoom
 
     class Server(uvicorn.Server):
@@ -153,6 +154,11 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
         def capture_signals(self):  # noqa: ANN202  # as uvicorn declares it
             """Ctrl-C belongs to the run."""
             yield
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # what is installed
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.app_state = {**self.app_state, ABORT: transport.abort}
 
     app = make_app(
         keys,
@@ -163,6 +169,7 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
     return Server(
         uvicorn.Config(
             app,
+            http=Protocol,
             access_log=False,
             log_config=None,
             log_level="error",  # it warns of every request that is not HTTP
