@@ -6,6 +6,7 @@ import socket
 from types import SimpleNamespace
 
 import httpx
+import jinja2
 import openai
 import pytest
 
@@ -17,7 +18,7 @@ from astuner.tuner import ModelTuner
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import ADD_TOOL, make_chat
-from tests.fakes import ScriptedEngine
+from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
 from tests.gateways import QUESTION, gateway_settings, serving
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
@@ -143,6 +144,15 @@ def test_a_key_of_a_finished_episode_is_answered_410_also_for_anthropic():
     served(body)
 
 
+def test_an_episode_that_is_over_gives_no_address():
+    async def body(it):
+        await it.door.close()
+        with pytest.raises(WorkflowError, match="the episode has ended"):
+            it.address()
+
+    served(body)
+
+
 def test_an_address_never_shows_its_key():
     async def body(it):
         assert it.address().api_key not in repr(it.address())
@@ -151,6 +161,13 @@ def test_an_address_never_shows_its_key():
 
 
 # what a call may ask
+
+ANSWER = {"role": "assistant", "content": "five"}
+FUNCTION = "tool_choice.function"
+
+
+def _format(schema):
+    return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +192,20 @@ def test_an_address_never_shows_its_key():
         ({"messages": [{"role": "robot", "content": ""}]}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"audio": {"voice": "a"}}, "audio"),
+        ({"messages": [{**QUESTION[0], "audio": {"id": "a"}}]}, "messages[0].audio"),
+        ({"messages": [{**QUESTION[0], "name": 5}]}, "messages"),
+        ({"messages": [{**ANSWER, "function_call": {"name": "f"}}]}, "messages[0].function_call"),
+        (
+            {"messages": [{**ANSWER, "tool_calls": [{"type": "custom", "custom": {}}]}]},
+            "messages[0].tool_calls[0].type",
+        ),
+        ({"tools": [ADD_TOOL], "tool_choice": {"type": "function", "function": "add"}}, FUNCTION),
+        ({"tools": [ADD_TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_k": 10**400}, "top_k"),
+        ({"max_tokens": 10**400}, "max_tokens"),
+        ({"response_format": _format({"$ref": "#"})}, "response_format"),
+        ({"response_format": _format({"$ref": "#/$defs/none"})}, "response_format"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_its_name(fields, param):
@@ -186,6 +217,62 @@ def test_what_is_not_supported_is_refused_by_its_name(fields, param):
         assert it.calls == []
 
     served(body)
+
+
+def test_roles_that_the_template_refuses_are_the_callers_fault():
+    picky = "{{ raise_exception('roles must alternate') if messages|length > 2 }}" + CHATML
+
+    class Picky(ByteTokenizer):
+        def __init__(self):
+            super().__init__(picky)
+            self._template.globals["raise_exception"] = self._refuse
+
+        def _refuse(self, what):
+            raise jinja2.TemplateError(what)
+
+    async def body(it):
+        response = await it.ask(messages=QUESTION * 3)
+        assert response.status_code == 400 and error_of(response)["param"] == "messages"
+        assert "roles must alternate" in error_of(response)["message"]
+
+    served(body, tokenizer=Picky())
+
+
+def test_a_tool_without_a_schema_is_refused_before_anything_is_sampled():
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "objct"}}}
+
+    async def body(it):
+        assert (await it.ask(tools=[tool])).status_code == 200, "nobody looks at it"
+        it.chat._checks_tools = True
+        response = await it.ask(tools=[tool])
+        assert response.status_code == 400 and error_of(response)["param"] == "tools"
+        assert len(it.engine.indices) == 1
+
+    served(body)
+
+
+def test_a_run_without_tools_refuses_a_demanded_tool():
+    async def body(it):
+        it.chat._offers_tools = False
+        assert (await it.ask(tools=[ADD_TOOL])).status_code == 200
+        response = await it.ask(tools=[ADD_TOOL], tool_choice="required")
+        assert response.status_code == 400 and error_of(response)["param"] == "tool_choice"
+        assert "agentscope_disable_toolcalls" in error_of(response)["message"]
+
+    served(body)
+
+
+def test_a_name_reaches_the_template_but_not_that_of_a_reply():
+    async def body(it):
+        named = {**QUESTION[0], "name": "Ann"}
+        reply = message_of(await it.ask(messages=[named]))
+        history = [named, {**reply, "name": "Friday"}, {**named, "content": "Sure?"}]
+        assert (await it.ask(messages=history)).status_code == 200
+        assert "user Ann\nWhat" in it.chat._template.decode(it.calls[1].prompt_ids)
+        assert it.calls[1].extends == 0
+
+    named = CHATML.replace("{{ m.role }}", "{{ m.role }}{{ ' ' + m.name if m.name }}")
+    served(body, tokenizer=ByteTokenizer(named))
 
 
 def test_what_changes_nothing_is_accepted():
@@ -218,6 +305,9 @@ def test_what_changes_nothing_is_accepted():
         "null",
         '{"messages": NaN',
         "\ud83d".encode("utf-8", "surrogatepass"),
+        b'{"messages": [{"role": "user", "content": "\xed\xa0\xbd"}]}',
+        '{"messages": [{"role": "user", "content": "?"}]}'.encode("utf-16"),
+        '{"messages": [{"role": "user", "content": "?"}], "temperature": NaN}',
         "[" * 50_000,
         '{"messages": [{"role": "user", "content": "\\ud83d"}]}',
     ],

@@ -118,6 +118,19 @@ def test_a_response_that_a_limit_cuts_is_incomplete():
         response = await client.responses.create(model="m", input="?", max_output_tokens=2)
         assert response.status == "incomplete" and response.output_text == "fi"
         assert response.incomplete_details.reason == "max_output_tokens"
+        assert response.output[0].status == "incomplete"
+        async with client.responses.stream(model="m", input="?", max_output_tokens=2) as stream:
+            done = [e.item.status async for e in stream if e.type == "response.output_item.done"]
+        assert done == ["incomplete"]
+
+    served(body, ["five", "five"])
+
+
+def test_a_response_may_leave_reasoning_to_the_model():
+    async def body(it):
+        reasoning = {"effort": None, "summary": None}
+        response = await it.post("responses", {"input": "hi", "reasoning": reasoning})
+        assert response.status_code == 200
 
     served(body, ["five"])
 
@@ -126,7 +139,11 @@ def test_a_response_that_a_limit_cuts_is_incomplete():
     ("fields", "param"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"reasoning": {"effort": "high"}}, "reasoning"),
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "file": "a"}]}]},
+            "input[0].content[0].file",
+        ),
         ({"background": True}, "background"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": [{"type": "item_reference", "id": "a"}]}, "input[0].type"),
@@ -207,6 +224,21 @@ def test_an_anthropic_client_talks_and_uses_tools_in_one_sequence():
     served(body, [f"{THOUGHT}Let me see.\n{CALL}", "It is 5."], tokenizer=thinking())
 
 
+def test_a_tool_that_failed_says_so_to_the_model():
+    async def body(it):
+        call = {"type": "tool_use", "id": "c", "name": "add", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "c", "content": "no a", "is_error": True}
+        history = [
+            {"role": "user", "content": "2 + 3?"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ]
+        await it.post("messages", {"messages": history, "max_tokens": 5})
+        assert it.calls[0].messages[-1]["content"] == "Error:\nno a"
+
+    served(body, ["five"])
+
+
 def test_the_anthropic_stream_of_the_sdk_gives_the_message_that_is_not_streamed():
     async def body(it):
         async with claude(it) as client:
@@ -271,6 +303,9 @@ def test_errors_have_the_shape_of_anthropic():
         wrong = await it.post("messages", {}, headers={"authorization": "", "x-api-key": "no"})
         assert wrong.status_code == 401
         assert wrong.json()["error"]["type"] == "authentication_error"
+        missing = await it.http.get(f"{it.address().base_url}/messages")
+        assert missing.status_code == 405
+        assert missing.json()["error"]["type"] == "not_found_error"
 
     served(body, ["five"])
 
@@ -286,6 +321,7 @@ def test_errors_have_the_shape_of_anthropic():
         {"messages": [{"role": "assistant", "content": "It is"}]},
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
         {"messages": [{"role": "system", "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "link": "y"}]}]},
     ],
 )
 def test_what_a_message_cannot_have_is_refused(fields):

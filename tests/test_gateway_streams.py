@@ -228,25 +228,23 @@ def test_a_client_that_does_not_read_is_left_soon_after_the_episode(ends):
                 reader.setblocking(False)
                 loop, place = asyncio.get_running_loop(), urlsplit(address.base_url)
                 await loop.sock_connect(reader, (place.hostname, place.port))
-                head = (
-                    f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n"
-                    f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}\r\n\r\n"
-                )
+                key = f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}"
+                head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{key}\r\n\r\n"
                 await loop.sock_sendall(reader, head.encode() + body)
                 while not it.calls:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)
-                assert await num_waiting(it) == 1
+                assert await num_waiting(it, address) == 1
                 if ends == "its end":
                     await it.door.close()
                 async with asyncio.timeout(10):
-                    while await num_waiting(it):
+                    while await num_waiting(it, address):
                         await asyncio.sleep(0.05)
             assert not it.calls[0].is_trained
 
     asyncio.run(run())
 
 
-async def num_waiting(it):
-    health = it.address().base_url.replace("/v1", "/healthz")
+async def num_waiting(it, address):
+    health = address.base_url.replace("/v1", "/healthz")
     return (await it.http.get(health)).json()["waiting_calls"]

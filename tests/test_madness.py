@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from astuner.errors import ConfigError, WorkflowError
+from astuner.errors import ConfigError, RequestError
 from astuner.inference.tool_calls import ParsedReply, ToolCall
 from astuner.rollout.madness import CHECKS, check_names, find_madness
 
@@ -315,7 +315,7 @@ def test_a_call_without_offered_tools_is_wrong():
 
 def test_an_invalid_schema_is_not_the_model_s_fault():
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": 3}}}
-    with pytest.raises(WorkflowError, match="tool 'f'"):
+    with pytest.raises(RequestError, match="tool 'f'"):
         find_madness(["wrong_toolcall"], reply("", call("f")), [tool])
 
 

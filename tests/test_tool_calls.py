@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment, TemplateError
 
-from astuner.errors import ConfigError, EngineError, WorkflowError
+from astuner.errors import ConfigError, EngineError, RequestError
 from astuner.inference.tool_calls import (
     FORMATS,
     ToolCall,
@@ -546,5 +546,5 @@ def test_a_call_without_any_tools_is_wrong():
 
 def test_an_invalid_schema_is_the_workflow_s_error():
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "objct"}}}
-    with pytest.raises(WorkflowError, match=r"tool 'f'.*'objct'"):
+    with pytest.raises(RequestError, match=r"tool 'f'.*'objct'"):
         check_call(call("f"), [tool])

@@ -237,6 +237,7 @@ def make_token_chat(
             offers_tools=not rollout.agentscope_disable_toolcalls,
             find_madness=find,
             ends_on_madness=rollout.agent_madness_termination,
+            checks_tools=is_trained and "wrong_toolcall" in checks,
             joining=joining,
             is_trained=is_trained,
         )

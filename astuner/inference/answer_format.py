@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from astuner.errors import RequestError
+from astuner.inference.json_schema import check_schema, first_error
 from astuner.inference.tool_calls import SHOWN_CHARACTERS
 
 FormatCheck = Literal["validated", "repaired", "invalid"]
@@ -26,41 +27,37 @@ class AnswerFormat:
 
 def check_format(answer_format: AnswerFormat) -> None:
     """Raise RequestError for a schema that is none."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
     if answer_format.schema is None:
         return
     try:
-        Draft202012Validator.check_schema(answer_format.schema)
-    except SchemaError as error:
-        raise RequestError(
-            f"the demanded format is not a valid JSON schema: {error.message} at "
-            f"{error.json_path}; correct it",
-            param="response_format",
-        ) from error
+        check_schema(answer_format.schema)
+    except ValueError as error:
+        raise _unusable(error) from error
 
 
 def format_problem(text: str, answer_format: AnswerFormat) -> str | None:
-    """Why the text is not what was demanded; None when it is."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
+    """Why the text is not what was demanded; None when it is.
 
+    Raises RequestError for a schema that cannot be followed.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"it is not JSON: {error}"
     if answer_format.schema is None:
         return None if isinstance(value, dict) else "it is not a JSON object"
-    # An empty registry keeps references inside the schema: nothing is fetched from the network.
-    validator = Draft202012Validator(answer_format.schema, registry=Registry())
     try:
-        error = best_match(validator.iter_errors(value))
-    except Unresolvable as unresolvable:
-        return f"the schema refers to what it does not hold: {unresolvable}"
+        error = first_error(answer_format.schema, value)
+    except ValueError as problem:
+        raise _unusable(problem) from problem
     return None if error is None else f"{error.message} at {error.json_path}"
+
+
+def _unusable(error: ValueError) -> RequestError:
+    return RequestError(
+        f"the demanded format is not a valid JSON schema: {error}; correct it",
+        param="response_format",
+    )
 
 
 def repair_message(text: str, answer_format: AnswerFormat) -> dict[str, Any]:

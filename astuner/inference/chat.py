@@ -28,7 +28,7 @@ from astuner.inference.messages import Message, normalize_messages, tool_call_me
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tool_calls import ParsedReply
+from astuner.inference.tool_calls import ParsedReply, check_tools
 from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion
@@ -91,7 +91,9 @@ class TokenChat:
     """Answers the calls of one episode with an engine, token-exactly.
 
     `find_madness` judges each reply; a reason ends the episode at its next call when
-    `ends_on_madness`. `is_trained` is False where another engine than the policy's answers.
+    `ends_on_madness`. `checks_tools`: it holds arguments to the tools' schemas, so that a tool
+    without a valid one is refused before anything is sampled. `is_trained` is False where another
+    engine than the policy's answers.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class TokenChat:
         offers_tools: bool,
         find_madness: Callable[[Reply], str | None],
         ends_on_madness: bool,
+        checks_tools: bool = False,
         joining: JoiningPolicy | None = None,
         is_trained: bool = True,
     ) -> None:
@@ -119,6 +122,7 @@ class TokenChat:
         self._offers_tools = offers_tools
         self._find_madness = find_madness
         self._ends_on_madness = ends_on_madness
+        self._checks_tools = checks_tools
         self._first_prompt_lengths: dict[tuple[str, str], int] = {}
         self._episode_id = episode_id
         self._call_indices = itertools.count()
@@ -177,6 +181,8 @@ class TokenChat:
                 "it out",
                 param="parallel_tool_calls",
             )
+        if self._checks_tools:
+            check_tools(tools)
         opening = self._opening(request.tool_choice, tools)
         agent = (request.agent_name, request.target_tag)
         if request.prompt is not None:
@@ -313,6 +319,12 @@ class TokenChat:
         """The text that forces a tool call; it is given to the model, so it is never trained."""
         if tool_choice in ("auto", "none"):
             return ""
+        if not self._offers_tools:
+            raise RequestError(
+                f"tool_choice is {tool_choice!r}, but this run offers the model no tools; leave it "
+                "out, or turn rollout.agentscope_disable_toolcalls off",
+                param="tool_choice",
+            )
         names = [tool["function"]["name"] for tool in tools]
         if not tools:
             return ""

@@ -15,13 +15,16 @@ from astuner.inference.tool_calls import ToolCall
 
 Message = dict[str, Any]
 _KEPT_KEYS = {
-    "system": (),
-    "developer": (),
-    "user": (),
+    "system": ("name",),
+    "developer": ("name",),
+    "user": ("name",),
     "assistant": ("reasoning_content",),
     "tool": ("tool_call_id", "name"),
 }
-"""Parts beside role, content and tool calls that templates render, for each role."""
+"""Parts beside role, content and tool calls that templates may render, for each role.
+
+Not the name of an assistant: a reply is begun without one, so what is said again has none either.
+"""
 
 
 def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:

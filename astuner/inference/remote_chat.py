@@ -105,12 +105,12 @@ class RemoteChat:
 
         if request.prompt is not None:
             raise RequestError(
-                "a completion of plain text cannot be sent to debug.openai_base_url; send messages",
+                f"a completion of plain text cannot be sent to {self._setting}; send messages",
                 param="prompt",
             )
         if request.wants_tokens:
             raise RequestError(
-                "logprobs are not asked of debug.openai_base_url; leave them out", param="logprobs"
+                f"logprobs are not asked of {self._setting}; leave them out", param="logprobs"
             )
         asked = _asked(request)
         if tools:

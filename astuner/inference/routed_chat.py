@@ -6,7 +6,6 @@ calls through here, so that a call of an untrained agent never reaches the polic
 
 import asyncio
 from collections.abc import Callable, Collection
-
 from typing import Any
 
 from astuner.errors import ConfigError

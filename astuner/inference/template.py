@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from jinja2 import TemplateError
 
-from astuner.errors import ConfigError, EngineError
+from astuner.errors import ConfigError, RequestError
 from astuner.inference.messages import Message
 from astuner.inference.tool_calls import (
     FOLDED_FORMAT,
@@ -191,10 +191,11 @@ class ChatTemplate:
             return self._tokenizer.apply_chat_template(
                 messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
             roles = [message["role"] for message in messages]
-            raise EngineError(
-                f"the model's chat template refused the conversation with roles {roles}: {error}"
+            raise RequestError(
+                f"the model's chat template refused the conversation with roles {roles}: {error}",
+                param="messages",
             ) from error
 
     def _generation_prompt_opens_reasoning(self) -> bool:

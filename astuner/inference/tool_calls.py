@@ -6,7 +6,6 @@ Tools and messages are those of OpenAI's chat format; arguments of calls are obj
 """
 
 import difflib
-import functools
 import json
 import re
 from bisect import bisect_left
@@ -14,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from astuner.errors import ConfigError, EngineError, WorkflowError
+from astuner.errors import ConfigError, EngineError, RequestError
+from astuner.inference.json_schema import check_schema, first_error
 
 Message = dict[str, Any]
 """A chat message in OpenAI's format."""
@@ -664,21 +664,41 @@ def _joined(separator: str, *parts: str | None) -> str:
     return separator.join(part for part in parts if part)
 
 
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Raises RequestError for a tool whose parameters are no schema."""
+    for tool in tools:
+        function = tool["function"]
+        try:
+            check_schema(_parameters(function))
+        except ValueError as error:
+            raise _unusable(function["name"], error) from error
+
+
 def check_call(call: ToolCall, tools: Sequence[Tool]) -> str | None:
     """Say why a call is wrong; None if its tool was offered and the arguments fit the schema.
 
-    Raises WorkflowError if the schema of the tool is itself invalid.
-    Source: JSON Schema, draft 2020-12.
+    Raises RequestError if the schema of the tool is itself invalid.
     """
-    from jsonschema.exceptions import best_match
-
     function = _function_named(call.name, tools)
     if function is None:
         return _not_offered(call.name, tools)
-    schema = function.get("parameters") or {"type": "object"}
-    validator = _validator(call.name, json.dumps(schema, sort_keys=True))
-    error = best_match(validator.iter_errors(call.arguments))
+    try:
+        error = first_error(_parameters(function), call.arguments)
+    except ValueError as problem:
+        raise _unusable(call.name, problem) from problem
     return None if error is None else f"call of {call.name!r}: {_shown(_in_words(error))}"
+
+
+def _parameters(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    return function.get("parameters") or {"type": "object"}
+
+
+def _unusable(name: str, error: ValueError) -> RequestError:
+    return RequestError(
+        f"tool {name!r}: its parameters are not a valid JSON schema: {_shown(str(error))}. Correct "
+        "the tool that the workflow offers.",
+        param="tools",
+    )
 
 
 def _function_named(name: str, tools: Sequence[Tool]) -> Mapping[str, Any] | None:
@@ -693,24 +713,6 @@ def _not_offered(name: str, tools: Sequence[Tool]) -> str:
     near = difflib.get_close_matches(name[:SHOWN_CHARACTERS], offered, n=1)
     hint = f"nearest is {near[0]!r}" if near else f"offered are {_shown(', '.join(offered))}"
     return f"call of {_shown(name)!r}, which was not offered; {hint}"
-
-
-@functools.lru_cache(maxsize=256)
-def _validator(name: str, schema_json: str) -> Any:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-    from referencing import Registry
-
-    schema = json.loads(schema_json)
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise WorkflowError(
-            f"tool {name!r}: its parameters are not a valid JSON schema: {_shown(error.message)} "
-            f"at {error.json_path}. Correct the tool that the workflow offers."
-        ) from error
-    # An empty registry keeps references inside the schema: nothing is fetched from the network.
-    return Draft202012Validator(schema, registry=Registry())
 
 
 def _in_words(error: Any) -> str:

@@ -124,7 +124,7 @@ def find_madness(names: Sequence[str], reply: ParsedReply, tools: Sequence[Tool]
     """'check: reason' of the first of the named checks that the reply fails, in the given order.
 
     The text of the reply must not hold the end token. Takes time linear in its length.
-    Raises ConfigError for an unknown name, WorkflowError for a tool with an invalid schema.
+    Raises ConfigError for an unknown name, RequestError for a tool with an invalid schema.
     """
     for name in check_names(names):
         reason = CHECKS[name](reply, tools)

@@ -25,6 +25,8 @@ from astuner.inference.messages import Message
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
+_ERROR = {"type": "text", "text": "Error:"}
+"""Begins the result of a tool that failed: templates have no other place to say so."""
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -124,7 +126,11 @@ def _text_block(block: object, name: str) -> JSON:
     kind = block.get("type") if isinstance(block, dict) else type(block).__name__
     if not isinstance(block, dict) or kind != "text":
         raise unsupported(name, f"a block of type {kind!r} is not supported here; send text")
-    return {"type": "text", "text": str(block.get("text", ""))}
+    fields = Fields(block, path=f"{name}.")
+    text = fields.text("text")
+    fields.ignore("type", "cache_control", "citations")
+    fields.close()
+    return {"type": "text", "text": text}
 
 
 def _messages(fields: Fields) -> Iterator[Message]:
@@ -138,7 +144,7 @@ def _messages(fields: Fields) -> Iterator[Message]:
         role, content = inner.text("role"), inner.raw("content", "")
         inner.close()
         name = f"messages[{index}].content"
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        blocks = _as_blocks(content)
         if not isinstance(blocks, list):
             raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
         if role == "assistant":
@@ -149,6 +155,10 @@ def _messages(fields: Fields) -> Iterator[Message]:
             raise bad_request(
                 f"messages[{index}].role is {role!r}; expected user or assistant", param="messages"
             )
+
+
+def _as_blocks(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
@@ -165,7 +175,9 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
         result = Fields(block, path=f"{place}.")
         call_id = result.text("tool_use_id")
         content = _text(result.raw("content", ""), f"{place}.content")
-        result.ignore("type", "is_error", "cache_control")
+        if result.flag("is_error"):
+            content = [_ERROR, *_as_blocks(content)]
+        result.ignore("type", "cache_control")
         result.close()
         yield {"role": "tool", "tool_call_id": call_id, "content": content}
     if texts or not blocks:
@@ -179,7 +191,10 @@ def _assistant(blocks: Sequence[object], name: str) -> Message:
         place = f"{name}[{index}]"
         kind = block.get("type") if isinstance(block, dict) else None
         if kind == "thinking" and isinstance(block, dict):
-            message["reasoning_content"] = str(block.get("thinking", ""))
+            thought = Fields(block, path=f"{place}.")
+            message["reasoning_content"] = thought.text("thinking")
+            thought.ignore("type", "signature")
+            thought.close()
         elif kind == "tool_use" and isinstance(block, dict):
             message.setdefault("tool_calls", []).append(_tool_use(Fields(block, path=f"{place}.")))
         else:

@@ -26,6 +26,7 @@ from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.refusal import (
     JSON,
     Refusal,
+    anthropic_error,
     bad_request,
     openai_error,
     refusal_of,
@@ -66,7 +67,8 @@ def make_app(
     def missing(request: Request, error: Exception) -> Response:
         what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
         status = getattr(error, "status_code", 404)
-        return _refused(Refusal(status, what, code="not_found"), openai_error)
+        shape = anthropic_error if request.url.path == MESSAGES.path else openai_error
+        return _refused(Refusal(status, what, code="not_found"), shape)
 
     def broken(request: Request, error: Exception) -> Response:
         what = f"the gateway failed with {type(error).__name__}; run.log has the traceback"
@@ -257,7 +259,8 @@ def _api_key(headers: Mapping[bytes, bytes]) -> str:
 
 def _parse(body: bytes) -> JSON:
     try:
-        value = json.loads(body)
+        # Not the bytes, in which json would take half of a surrogate pair and other encodings.
+        value = json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -265,6 +268,10 @@ def _parse(body: bytes) -> JSON:
     if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
         raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
     return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _is_text(value: object) -> bool:

@@ -37,6 +37,10 @@ _CHANGES_NOTHING = (
     "prompt_cache_key",  # caching never changes an answer
     "prompt_cache_retention",
 )
+_NOTED_BY_CLIENTS = ("annotations", "provider_specific_fields")
+"""About an answer that is sent back: OpenAI's SDK and LiteLLM keep them in its message."""
+_MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
+"""Read further in `astuner.inference.messages`."""
 _LEAST_LOGPROB = -9999.0
 FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
 
@@ -89,7 +93,9 @@ def refuse_unsupported(fields: Fields) -> None:
 
 
 def _request(fields: Fields) -> ChatRequest:
-    messages = fields.objects("messages")
+    messages = [
+        _message(message, index) for index, message in enumerate(fields.objects("messages"))
+    ]
     if not messages:
         raise bad_request("messages is missing; send at least one message", param="messages")
     tools = [_tool(tool, index) for index, tool in enumerate(fields.objects("tools"))]
@@ -109,6 +115,29 @@ def _request(fields: Fields) -> ChatRequest:
         num_top_logprobs=num_top,
         answer_format=_answer_format(fields.mapping("response_format")),
     )
+
+
+def _message(message: JSON, index: int) -> JSON:
+    path = f"messages[{index}]."
+    fields = Fields(message, path=path)
+    kept = {key: fields.raw(key) for key in _MESSAGE_KEYS if fields.has(key)}
+    fields.ignore(*_NOTED_BY_CLIENTS)
+    calls = fields.objects("tool_calls")
+    fields.close()
+    for place, call in enumerate(calls):
+        _check_call(call, path=f"{path}tool_calls[{place}].")
+    return {**kept, "tool_calls": calls} if calls else kept
+
+
+def _check_call(call: JSON, *, path: str) -> None:
+    """Refuse what the template would not get of a call that an assistant made."""
+    fields = Fields(call, path=path)
+    fields.only("type", "function", why="only calls of functions are known")
+    function = Fields(fields.mapping("function") or {}, path=f"{path}function.")
+    fields.ignore("id", "index")
+    function.ignore("name", "arguments")
+    fields.close()
+    function.close()
 
 
 def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
@@ -133,8 +162,15 @@ def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
 def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:
     """auto, none, required or a tool's name, from either spelling of OpenAI."""
     choice = fields.raw("tool_choice", "auto")
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return named_tool(choice.get("name") or (choice.get("function") or {}).get("name"), tools)
+    if isinstance(choice, dict):
+        named = Fields(choice, path="tool_choice.")
+        named.only("type", "function", why="expected auto, none, required or a function")
+        function = named.mapping("function")
+        inner = named if function is None else Fields(function, path="tool_choice.function.")
+        name = inner.text("name")
+        inner.close()
+        named.close()
+        return named_tool(name, tools)
     if choice not in ("auto", "none", "required"):
         raise unsupported("tool_choice", "expected auto, none, required or a function")
     if choice == "required" and not tools:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from astuner.errors import WorkflowError
 from astuner.inference.gateway.flights import Flight, Flights, Fly
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.sampling import SamplingRule
@@ -65,9 +66,7 @@ class Agent:
 
     def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
         """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
-        named = replace(
-            request, agent_name=self._name, target_tag=self._target_tag, is_taken=False
-        )
+        named = replace(request, agent_name=self._name, target_tag=self._target_tag, is_taken=False)
 
         async def fly(on_delta: OnDelta) -> ChatReply:
             async with asyncio.timeout_at(self.deadline):
@@ -121,10 +120,16 @@ class Door:
         self._agents: dict[tuple[str, str], tuple[Agent, Address]] = {}
         self._async_clients: list[AsyncOpenAI] = []
         self._sync_clients: list[OpenAI] = []
+        self._is_closed = False
 
     def address(self, *, agent_name: str, target_tag: str) -> Address:
-        """The same agent gets the same key again. Starts the server when nobody did before."""
+        """The same agent gets the same key again. Starts the server when nobody did before.
+
+        Raises WorkflowError after `close`.
+        """
         name = (agent_name, target_tag)
+        if self._is_closed:
+            raise WorkflowError("the episode has ended: its model has no address any more")
         if name not in self._agents:
             base_url = self._find_base_url()
             agent = Agent(
@@ -166,6 +171,7 @@ class Door:
 
     async def close(self) -> None:
         """The keys are worth nothing any more; what is under way is cancelled."""
+        self._is_closed = True
         for agent, address in self._agents.values():
             self._keys.revoke(address.api_key)
             agent.close()

@@ -66,6 +66,7 @@ _OPENAI_TYPES = {401: "authentication_error", 413: "request_too_large", 503: "se
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     404: "not_found_error",
+    405: "not_found_error",
     413: "request_too_large",
     503: "overloaded_error",
 }

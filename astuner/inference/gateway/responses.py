@@ -72,7 +72,10 @@ def read(body: JSON) -> Ask:
 def _refuse_state(fields: Fields) -> None:
     fields.only("background", False, why="a response is answered at once")
     fields.only("truncation", "disabled", why="the conversation is never shortened")
-    fields.only("reasoning", {}, why="how the model thinks is given by its template")
+    reasoning = Fields(fields.mapping("reasoning") or {}, path="reasoning.")
+    for key in ("effort", "summary", "generate_summary"):
+        reasoning.only(key, why="how the model thinks is given by its template")
+    reasoning.close()
     for key in ("previous_response_id", "conversation", "prompt"):
         fields.only(key, why="nothing is kept between calls; send the whole conversation in input")
     stream_options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
@@ -221,24 +224,33 @@ def _content(fields: Fields, key: str) -> str | list[JSON]:
 def _part(part: object, name: str) -> JSON:
     if not isinstance(part, dict):
         raise bad_request(f"{name} is no object", param=name)
-    kind = part.get("type")
-    if kind == "refusal":
-        return {"type": "text", "text": str(part.get("refusal", ""))}
-    if kind not in _TEXT_PARTS:
+    fields = Fields(part, path=f"{name}.")
+    kind = fields.raw("type")
+    if kind != "refusal" and kind not in _TEXT_PARTS:
         raise unsupported(name, f"a part of type {kind!r} is not supported; send text")
-    return {"type": "text", "text": str(part.get("text", ""))}
+    text = fields.text("refusal" if kind == "refusal" else "text")
+    fields.ignore("annotations", "logprobs")
+    fields.close()
+    return {"type": "text", "text": text}
 
 
 def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
     reply = replies[0]
-    is_cut = reply.finish_reason in ("length", "context_overflow")
+    status = _status(reply)
+    is_cut = status == "incomplete"
     return {
         **_frame(ask, head),
-        "status": "incomplete" if is_cut else "completed",
+        "status": status,
         "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
         "output": list(_output(head, reply)),
         "usage": _usage(reply),
     }
+
+
+def _status(reply: ChatReply) -> str:
+    """Of the response, and of the text that it ends with."""
+    is_cut = reply.finish_reason in ("length", "context_overflow")
+    return "incomplete" if is_cut else "completed"
 
 
 def _frame(ask: Ask, head: Head) -> JSON:
@@ -280,7 +292,7 @@ def _output(head: Head, reply: ChatReply) -> Iterator[JSON]:
     if reply.reasoning:
         yield _reasoning_item(head, reply.reasoning)
     if reply.text or not reply.tool_calls:
-        yield _message_item(head, _text_part(reply.text, token_logprobs(reply)), "completed")
+        yield _message_item(head, _text_part(reply.text, token_logprobs(reply)), _status(reply))
     yield from _call_items(head, reply)
 
 
@@ -348,7 +360,7 @@ class _Events:
         events = []
         if self._open != "text" and (reply.text or not reply.tool_calls):
             events = [*self._close([]), *self._begin("text")]
-        events += self._close(token_logprobs(reply))
+        events += self._close(token_logprobs(reply), status=_status(reply))
         for item in _call_items(self._head, reply):
             events += self._call(item)
         response = write(self._ask, self._head, replies)
@@ -373,7 +385,7 @@ class _Events:
             self._at("response.content_part.added", part=part),
         ]
 
-    def _close(self, logprobs: list[JSON]) -> list[bytes]:
+    def _close(self, logprobs: list[JSON], *, status: str = "completed") -> list[bytes]:
         kind, text = self._open, self._said
         if kind is None:
             return []
@@ -383,7 +395,7 @@ class _Events:
             done = self._at("response.reasoning_text.done", text=text)
         else:
             part = _text_part(text, logprobs)
-            item = _message_item(self._head, part, "completed")
+            item = _message_item(self._head, part, status)
             done = self._at("response.output_text.done", text=text, logprobs=logprobs)
         events = [done, self._at("response.content_part.done", part=part), self._done(item)]
         self._open = None

@@ -16,6 +16,7 @@ from astuner.inference.watch import Delta
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ class WireFormat:
 
 def to_json(value: object) -> bytes:
     """Escaped to ASCII: some clients take U+2028 and its like for the end of an event's line."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def data_event(value: object, *, name: str | None = None) -> bytes:
@@ -126,21 +127,22 @@ class Fields:
     def mapping(self, key: str) -> dict[str, Any] | None:
         return self._typed(key, dict, "an object", None)
 
-    def whole(self, key: str, *, low: int, high: int | None = None) -> int | None:
+    def whole(self, key: str, *, low: int, high: int = _LARGEST) -> int | None:
         value = self._left.pop(key, None)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, value, "a whole number")
-        if value < low or (high is not None and value > high):
-            raise self.wrong(key, value, f"{low} or more" if high is None else f"{low} to {high}")
+        if not low <= value <= high:
+            raise self.wrong(key, value, f"{low} to {high}")
         return value
 
     def number(self, key: str) -> float | None:
         value = self._left.pop(key, None)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and abs(value) <= _LARGEST):
             raise self.wrong(key, value, "a number")
         return float(value)
 
