@@ -213,7 +213,7 @@ def _episode(calls: Sequence[Call], sequences: Sequence[TokenSequence]) -> Episo
         verdict=Verdict(reward=1.0, is_success=True, source="workflow"),
         failure=None,
         metadata={},
-        context_overflow=False,
+        overflowed=frozenset(),
         madness=None,
         seconds=0.0,
     )

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from astuner.algorithm.advantage import dr_grpo, grpo, reinforce_plus_plus
-from astuner.backbone.batch import is_useful, length_penalty, make_batch, rollout_metrics
+from astuner.backbone.batch import (
+    divergence_penalty,
+    is_useful,
+    length_penalty,
+    make_batch,
+    rollout_metrics,
+)
 from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.samples import make_samples
@@ -16,7 +22,7 @@ TASK = Task(main_query="Play.", task_id="t")
 WOLF, SEER = ("wolf_1", "wolf"), ("seer_1", "seer")
 
 
-def make_episode(attempt, rewards, calls=None, *, task="t", source="workflow"):
+def make_episode(attempt, rewards, calls=None, *, task="t", source="workflow", overflowed=()):
     """An episode of a wolf and a seer with one call each; `rewards` is a number or a mapping."""
     calls = calls or [call_of(WOLF, 10), call_of(SEER, 20)]
     by_role = rewards if isinstance(rewards, dict) else {}
@@ -32,7 +38,7 @@ def make_episode(attempt, rewards, calls=None, *, task="t", source="workflow"):
         verdict=Verdict(reward=mean, is_success=mean > 0, source=source, rewards=by_role),
         failure=None,
         metadata={},
-        context_overflow=False,
+        overflowed=frozenset(overflowed),
         madness=None,
         seconds=1.0,
     )
@@ -154,6 +160,28 @@ def test_the_overlong_penalty_is_of_the_agents_own_words():
     penalty_of = length_penalty(algorithm, max_tokens=10)
     found = advantages(batch(group, penalty_of=penalty_of))
     assert found == {("t-0", 20): -0.5, ("t-1", 20): 0.5}, "six tokens of the wolf are free"
+
+
+def test_who_runs_out_of_room_pays_for_it_alone():
+    algorithm = SimpleNamespace(overlong_buffer_length=4, overlong_penalty_factor=2.0)
+    penalty_of = length_penalty(algorithm, max_tokens=10)
+    rewards = {"wolf": 1.0, "seer": 1.0}
+    group = make_group(make_episode(0, rewards), make_episode(1, rewards, overflowed=[WOLF]))
+    found = advantages(batch(group, penalty_of=penalty_of))
+    assert found == {("t-0", 10): 1.0, ("t-1", 10): -1.0}
+    untrained = [call_of(WOLF, 10, is_trained=False), call_of(SEER, 20)]
+    lost = make_episode(1, 1.0, untrained, overflowed=[WOLF])
+    assert not batch(make_group(make_episode(0, 1.0), lost), penalty_of=penalty_of).samples
+
+
+def test_each_role_pays_for_its_own_divergence():
+    rewards = {"wolf": 1.0, "seer": 1.0}
+    group = make_group(make_episode(0, rewards), make_episode(1, rewards))
+    penalty_of = divergence_penalty({("t-0", 0): 0.5, ("t-0", 1): 0.0, ("t-1", 0): 0.0})
+    assert advantages(batch(group, penalty_of=penalty_of)) == {
+        ("t-0", 10): -0.25,
+        ("t-1", 10): 0.25,
+    }
 
 
 def test_the_overlong_penalty_of_a_shared_reward_is_that_of_the_longest_trained_agent():

@@ -42,7 +42,8 @@ def no_penalty(_episode: Episode, _agents: Collection[Agent]) -> float:
 def length_penalty(algorithm: AlgorithmSettings, *, max_tokens: int) -> PenaltyOf:
     """What the settings take off for coming close to `max_tokens` sampled tokens.
 
-    So many are for each agent by itself; of several in one role the one that said most counts.
+    So many are for each agent by itself; of several in one role the one that said most counts, or
+    ran out of room.
     """
     buffer = algorithm.overlong_buffer_length
     if buffer is None:
@@ -50,10 +51,23 @@ def length_penalty(algorithm: AlgorithmSettings, *, max_tokens: int) -> PenaltyO
 
     def penalty_of(episode: Episode, agents: Collection[Agent]) -> float:
         return overlong_penalty(
-            max_tokens if episode.context_overflow else _most_sampled(episode, agents),
+            _most_sampled(episode, agents) if episode.overflowed.isdisjoint(agents) else max_tokens,
             max_tokens=max_tokens,
             buffer=buffer,
             factor=algorithm.overlong_penalty_factor,
+        )
+
+    return penalty_of
+
+
+def divergence_penalty(divergences: Mapping[tuple[str, int], float]) -> PenaltyOf:
+    """What the agents' own sequences diverged, by episode id and index of the sequence."""
+
+    def penalty_of(episode: Episode, agents: Collection[Agent]) -> float:
+        return sum(
+            divergences.get((episode.episode_id, index), 0.0)
+            for index, sequence in enumerate(episode.sequences)
+            if sequence.agent in agents
         )
 
     return penalty_of

@@ -193,7 +193,7 @@ class TokenChat:
             placement = self._placer.place(agent, messages, tools, opening=opening)
         room = self._room(request, len(placement.prompt_ids))
         if room <= 0:
-            self.recorder.context_overflow = True
+            self.recorder.overflowed.add(agent)
             return _empty_reply(request, len(placement.prompt_ids))
         prompt = _Prompt(
             request=request,
@@ -247,7 +247,7 @@ class TokenChat:
         if watch.cut is not None:
             completion = completion.until(watch.cut.num_ids, "cut")
         elif completion.finish_reason == "length" and prompt.room <= limit:
-            self.recorder.context_overflow = True
+            self.recorder.overflowed.add((request.agent_name, request.target_tag))
             completion = replace(completion, finish_reason="context_overflow")
         return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
 

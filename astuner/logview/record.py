@@ -25,7 +25,7 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
         "verdict": asdict(episode.verdict) if episode.verdict else None,
         "failure": asdict(episode.failure) if episode.failure else None,
         "metadata": _jsonable(episode.metadata),
-        "context_overflow": episode.context_overflow,
+        "overflowed": sorted(map(list, episode.overflowed)),
         "madness": episode.madness,
         "seconds": round(episode.seconds, 4),
         "calls": [_call_to_record(episode, call) for call in episode.calls],
@@ -49,7 +49,7 @@ def episode_from_record(record: Mapping[str, Any]) -> Episode:
         verdict=Verdict(**record["verdict"]) if record["verdict"] else None,
         failure=Failure(**record["failure"]) if record["failure"] else None,
         metadata=record["metadata"],
-        context_overflow=record["context_overflow"],
+        overflowed=frozenset((name, target_tag) for name, target_tag in record["overflowed"]),
         madness=record["madness"],
         seconds=record["seconds"],
     )

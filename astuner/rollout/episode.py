@@ -92,7 +92,7 @@ async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
         verdict=verdict,
         failure=failure,
         metadata=output.metadata,
-        context_overflow=recorder.context_overflow,
+        overflowed=frozenset(recorder.overflowed),
         madness=recorder.madness,
         seconds=time.monotonic() - started,
     )

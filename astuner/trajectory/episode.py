@@ -45,7 +45,8 @@ class Episode:
     failure: Failure | None
     metadata: dict[str, Any]
     """What the workflow returned as metadata; empty when it failed before."""
-    context_overflow: bool
+    overflowed: frozenset[Agent]
+    """Agents that ran out of room."""
     madness: str | None
     seconds: float
     """Wall time from start to verdict."""
@@ -53,6 +54,10 @@ class Episode:
     def __post_init__(self) -> None:
         if (self.verdict is None) == (self.failure is None):
             raise ValueError("an episode has either a verdict or a failure")
+
+    @property
+    def context_overflow(self) -> bool:
+        return bool(self.overflowed)
 
     @property
     def num_sampled_tokens(self) -> int:

@@ -115,8 +115,8 @@ class Recorder:
     """Grows with the calls of one episode. Owned by the episode; written by its chat."""
 
     calls: list[Call] = field(default_factory=list)
-    context_overflow: bool = False
-    """True once a call had no room left in the context. Workflows read it to stop."""
+    overflowed: set[Agent] = field(default_factory=set)
+    """Agents of which a call had no room left in the context."""
     madness: str | None = None
     """The check that a reply failed, with its reason."""
     ended: str | None = None
@@ -124,6 +124,11 @@ class Recorder:
     agents: dict[Agent, bool] = field(default_factory=dict)
     """Every agent that was given a model or made a call, and whether it is trained."""
     _untaken: dict[int, Call] = field(default_factory=dict)
+
+    @property
+    def context_overflow(self) -> bool:
+        """True once a call had no room left. Workflows read it to stop."""
+        return bool(self.overflowed)
 
     def check_open(self) -> None:
         """Raise EpisodeError when the episode has ended: its agent must not go on."""

@@ -25,6 +25,7 @@ from astuner.backbone.assemble import (
 )
 from astuner.backbone.batch import (
     PenaltyOf,
+    divergence_penalty,
     is_useful,
     length_penalty,
     make_batch,
@@ -383,9 +384,8 @@ class _Loop:
             )[0]
         ]
         divergences = self._trainer.reference_divergences(unweighted)
-        return lambda episode, agents: (
-            divergences.get(episode.episode_id, 0.0) + for_length(episode, agents)
-        )
+        for_divergence = divergence_penalty(divergences)
+        return lambda episode, agents: for_length(episode, agents) + for_divergence(episode, agents)
 
     async def _validate_and_log(self, *, skip: bool = False) -> None:
         """Add a validation to the step's metrics and write them, also when it is interrupted."""

@@ -260,11 +260,12 @@ class PolicyTrainer:
         with adapter_off(self.model):
             return score_batch(self.model, batch, temperature_N).logprob_N
 
-    def reference_divergences(self, samples: Sequence[TrainSample]) -> dict[str, float]:
-        """By episode, the sum over its trained tokens of the estimated divergence from the
-        reference, times `kl_in_reward_coef`, at the log-probabilities that were sampled.
+    def reference_divergences(self, samples: Sequence[TrainSample]) -> dict[tuple[str, int], float]:
+        """By episode and index of the sequence, the sum over its trained tokens of the estimated
+        divergence from the reference, times `kl_in_reward_coef`, at the log-probabilities that were
+        sampled.
         """
-        totals = dict.fromkeys((sample.episode_id for sample in samples), 0.0)
+        totals = dict.fromkeys(((sample.episode_id, sample.sequence) for sample in samples), 0.0)
         if not self.settings.kl_in_reward_coef:
             return totals
         estimate = KL_ESTIMATORS[self.settings.kl_loss_type]
@@ -276,7 +277,8 @@ class PolicyTrainer:
             kl_N = estimate(batch.sampled_logprob_N, reference_N)
             kl_S = torch.zeros(len(samples), device=kl_N.device).index_add_(0, batch.sample_N, kl_N)
             for sample, divergence in zip(samples, kl_S.tolist(), strict=True):
-                totals[sample.episode_id] += self.settings.kl_in_reward_coef * divergence
+                divergence_of = sample.episode_id, sample.sequence
+                totals[divergence_of] += self.settings.kl_in_reward_coef * divergence
         return totals
 
 
