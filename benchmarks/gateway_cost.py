@@ -70,6 +70,7 @@ def gateway_settings() -> GatewaySettings:
     distribution = Distribution(temperature=1.0, top_p=1.0, top_k=-1)
     return GatewaySettings(
         host="127.0.0.1",
+        advertised_host=None,
         port=0,
         max_body_bytes=1 << 20,
         max_waiting_calls=4096,

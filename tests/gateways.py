@@ -23,6 +23,7 @@ QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
 def gateway_settings(**changes) -> GatewaySettings:
     fields = {
         "host": "127.0.0.1",
+        "advertised_host": None,
         "port": 0,
         "max_body_bytes": 100_000,
         "max_waiting_calls": 2000,

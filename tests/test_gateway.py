@@ -616,6 +616,20 @@ def test_nothing_listens_before_somebody_asks_and_nothing_after_the_run():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_the_address_is_one_that_can_be_reached_or_the_one_to_be_told(host):
+    async def body(it):
+        assert "0.0.0.0" not in it.address().base_url
+        assert (await it.ask()).status_code == 200
+
+    served(body, host=host)
+
+    async def told(it):
+        assert it.address().base_url.startswith("http://gateway.example:")
+
+    served(told, host=host, advertised_host="gateway.example")
+
+
 def test_a_run_that_ends_at_once_stops_the_server_that_was_just_asked_for():
     async def run():
         async with Gateway(gateway_settings()) as gateway:

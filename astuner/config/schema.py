@@ -413,7 +413,14 @@ def _known_loggers(value: str | list[str]) -> str | list[str]:
 
 
 class GatewaySettings(Section):
-    host: str = Field(min_length=1, description="Address that the gateway listens on.")
+    host: str = Field(
+        min_length=1, description="Address that the gateway listens on; 0.0.0.0: all of the machine."
+    )
+    advertised_host: str | None = Field(
+        min_length=1,
+        description="Host by which agents reach it; null: host, or where that is 0.0.0.0 the "
+        "machine's own address.",
+    )
     port: int = Field(ge=0, le=65535, description="0: any that is free.")
     max_body_bytes: PositiveInt = Field(description="Longest body of one call.")
     max_waiting_calls: PositiveInt = Field(description="Calls that may wait at the same time.")

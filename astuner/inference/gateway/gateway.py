@@ -33,6 +33,8 @@ class GatewaySettings:
     """How the gateway serves."""
 
     host: str
+    advertised_host: str | None
+    """In the address that agents get; None: `host`, or the machine's own where that is all."""
     port: int
     """0: any that is free."""
     max_body_bytes: int
@@ -102,7 +104,8 @@ class _Server:
     ) -> None:
         self._socket = _listen(settings.host, settings.port)
         self._uvicorn = _make_uvicorn(settings, keys)
-        host, port = self._socket.getsockname()[:2]
+        port = self._socket.getsockname()[1]
+        host = settings.advertised_host or _reachable(settings.host)
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"http://{shown}:{port}/v1"
         self._serving: asyncio.Task[None] | None = None
@@ -138,6 +141,21 @@ def _listen(host: str, port: int) -> socket.socket:
             "another port, or 0 for any that is free"
         ) from error
     return listening
+
+
+def _reachable(host: str) -> str:
+    """The host itself, or for all addresses of the machine the one that it reaches others from."""
+    elsewhere = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}.get(host)
+    if elsewhere is None:
+        return host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Addresses for documentation (RFC 5737, RFC 3849); connecting a datagram socket sends nothing.
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((elsewhere, 9))
+        except OSError:  # there is no network
+            return "::1" if ":" in host else "127.0.0.1"
+        return asking.getsockname()[0]
 
 
 def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
