@@ -62,6 +62,9 @@ class ByteTokenizer:
             text += _SPECIALS[id_ - 256].encode() if id_ >= 256 else bytes([id_])
         return text.decode(errors="replace")
 
+    def convert_ids_to_tokens(self, id_: int) -> str:
+        return f"<0x{id_:02X}>"
+
     def get_added_vocab(self) -> dict[str, int]:
         return {special: 256 + i for i, special in enumerate(_SPECIALS)}
 

@@ -361,6 +361,20 @@ def test_a_text_completion_writes_an_impossible_token_as_json_can():
     served(body, ["b"])
 
 
+def test_logprobs_hold_the_bytes_of_parts_of_characters():
+    async def body(it):
+        client = it.tuner.as_raw_openai_sdk_client()
+        chat = await client.chat.completions.create(model="m", messages=QUESTION, logprobs=True)
+        entries = chat.choices[0].logprobs.content
+        assert b"".join(bytes(entry.bytes) for entry in entries).decode() == "Zoë ✓"
+        plain = await client.completions.create(model="m", prompt="a", max_tokens=20, logprobs=0)
+        logprobs = plain.choices[0].logprobs
+        assert logprobs.tokens[2:4] == ["bytes:\\xc3", "bytes:\\xab"]
+        assert logprobs.text_offset == [0, 1, 2, 2, 3, 4, 4, 4]
+
+    served(body, lambda prompt: "Zoë ✓")
+
+
 def test_a_text_completion_streams_what_it_says_without_streaming():
     async def body(it):
         client = it.tuner.as_raw_openai_sdk_client()
@@ -434,7 +448,7 @@ def replies(draw):
         num_sampled_tokens=draw(st.integers(0, 99)),
         seconds=0.0,
         stop=draw(st.none() | st.just("##")),
-        tokens=draw(st.none() | st.just((SampledToken(text="a", logprob=-0.5),))),
+        tokens=draw(st.none() | st.just((SampledToken(text="a", utf8=b"a", logprob=-0.5),))),
     )
     deltas = [
         Delta(kind=kind, text=piece)

@@ -11,6 +11,7 @@ from astuner.inference.template import ChatTemplate
 from astuner.trajectory.merge import merge_calls
 from tests.chats import ADD_TOOL, make_chat
 from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
+from tests.tiny_model import make_tiny_model
 
 NATIVE_TOOLS = (
     "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
@@ -87,3 +88,14 @@ def test_a_tokenizer_without_a_template_is_refused():
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="has no chat template"):
         ChatTemplate(tokenizer)
+
+
+def test_the_bytes_of_tokens_join_to_the_text_also_inside_of_characters(tmp_path):
+    from transformers import AutoTokenizer
+
+    make_tiny_model(tmp_path)
+    template = ChatTemplate(AutoTokenizer.from_pretrained(tmp_path))
+    text = "naïve 日本 🦆 \n"
+    ids = template.encode(text)
+    assert any("\ufffd" in template.decode([id_]) for id_ in ids), "some are parts"
+    assert b"".join(template.token_bytes(id_) for id_ in ids).decode() == text

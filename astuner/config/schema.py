@@ -414,7 +414,8 @@ def _known_loggers(value: str | list[str]) -> str | list[str]:
 
 class GatewaySettings(Section):
     host: str = Field(
-        min_length=1, description="Address that the gateway listens on; 0.0.0.0: all of the machine."
+        min_length=1,
+        description="Address that the gateway listens on; 0.0.0.0: all of the machine.",
     )
     advertised_host: str | None = Field(
         min_length=1,

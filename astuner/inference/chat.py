@@ -308,8 +308,16 @@ class TokenChat:
         return tuple(
             SampledToken(
                 text=self._template.decode([token]),
+                utf8=self._template.token_bytes(token),
                 logprob=logprob,
-                top=tuple((self._template.decode([other]), value) for other, value in top),
+                top=tuple(
+                    SampledToken(
+                        text=self._template.decode([other]),
+                        utf8=self._template.token_bytes(other),
+                        logprob=value,
+                    )
+                    for other, value in top
+                ),
             )
             for token, logprob, top in sampled
             if token not in self._template.stop_ids

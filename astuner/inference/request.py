@@ -53,12 +53,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledToken:
-    """One token of a reply, as text."""
+    """One token of a reply, or one that could have stood in its place."""
 
     text: str
+    """U+FFFD stands for parts of characters."""
+    utf8: bytes | None
+    """What it adds to the reply, parts of characters included; None where that is not known."""
     logprob: float
-    top: tuple[tuple[str, float], ...] = ()
-    """The most probable tokens in its place, with their log-probabilities."""
+    top: tuple["SampledToken", ...] = ()
+    """The most probable tokens in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 
 from astuner.errors import ConfigError, RequestError
 from astuner.inference.messages import Message
+from astuner.inference.token_bytes import spelled_bytes
 from astuner.inference.tool_calls import (
     FOLDED_FORMAT,
     ParsedReply,
@@ -148,6 +149,13 @@ class ChatTemplate:
         return self._tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+
+    def token_bytes(self, id_: int) -> bytes | None:
+        """What a token adds to a text, in UTF-8; None for parts of characters of unknown bytes."""
+        text = self.decode([id_])
+        if "\ufffd" not in text:
+            return text.encode()
+        return spelled_bytes(self._tokenizer.convert_ids_to_tokens(id_))
 
     def split_reasoning(self, text: str) -> tuple[str, str]:
         """Split a reply into reasoning and answer; no reasoning for models without think tags."""

@@ -26,7 +26,7 @@ from astuner.inference.gateway.wire import (
     data_event,
     function_tool,
 )
-from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.tool_calls import ToolCall
 from astuner.inference.watch import Delta
 
@@ -264,10 +264,7 @@ def _logprobs(reply: ChatReply) -> JSON | None:
 def token_logprobs(reply: ChatReply) -> list[JSON]:
     """The engine's own, one entry for each sampled token but the end token."""
     return [
-        {
-            **_logprob(token.text, token.logprob),
-            "top_logprobs": [_logprob(text, logprob) for text, logprob in token.top],
-        }
+        {**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]}
         for token in reply.tokens or ()
     ]
 
@@ -277,8 +274,9 @@ def finite(logprob: float) -> float:
     return max(logprob, _LEAST_LOGPROB)
 
 
-def _logprob(text: str, logprob: float) -> JSON:
-    return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode())}
+def _logprob(token: SampledToken) -> JSON:
+    utf8 = None if token.utf8 is None else list(token.utf8)
+    return {"token": token.text, "logprob": finite(token.logprob), "bytes": utf8}
 
 
 def usage(replies: Sequence[ChatReply]) -> JSON:

@@ -22,7 +22,7 @@ from astuner.inference.gateway.wire import (
     WireFormat,
     data_event,
 )
-from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.watch import Delta
 
 _DEFAULT_MAX_TOKENS = 16
@@ -117,18 +117,25 @@ def _choice(index: int, text: str, logprobs: JSON | None, finish_reason: str | N
 def _logprobs(reply: ChatReply) -> JSON | None:
     if reply.tokens is None:
         return None
-    offsets, length = [], 0
+    offsets, said = [], b""
     for token in reply.tokens:
-        offsets.append(length)
-        length += len(token.text)
+        offsets.append(len(said.decode(errors="ignore")))
+        said += token.text.encode() if token.utf8 is None else token.utf8
     return {
-        "tokens": [token.text for token in reply.tokens],
+        "tokens": [_shown(token) for token in reply.tokens],
         "token_logprobs": [finite(token.logprob) for token in reply.tokens],
         "top_logprobs": [
-            {text: finite(logprob) for text, logprob in token.top} for token in reply.tokens
+            {_shown(other): finite(other.logprob) for other in token.top} for token in reply.tokens
         ],
         "text_offset": offsets,
     }
+
+
+def _shown(token: SampledToken) -> str:
+    """Parts of characters as OpenAI writes them, which tells them apart."""
+    if token.utf8 is None or "\ufffd" not in token.text:
+        return token.text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.utf8)
 
 
 class _Events:
