@@ -132,8 +132,10 @@ def test_the_tuned_model_cannot_be_the_debug_model_of_an_untrained_agent():
         tuner.as_agentscope_model("seer_1", "seer", debug_model=tuner)
 
 
-def test_an_empty_list_of_targets_stops_the_run():
-    with pytest.raises(ConfigError, match=r"workflow 'game': trainable_targets is empty"):
+def test_an_empty_list_of_targets_stops_the_run_and_names_the_tags_there_are():
+    with pytest.raises(ConfigError, match=r"trainable_targets is empty.* tags seen are seer, wolf"):
+        run(play(1.0, targets=[]), untrained_model="reference")
+    with pytest.raises(ConfigError, match=r"its target tag 'wolf' is not among .*\[\]"):
         run(play(1.0, targets=[]))
 
 

@@ -19,7 +19,7 @@ from astuner.inference.gateway.door import Door
 from astuner.inference.gateway.gateway import Gateway
 from astuner.inference.request import Chat
 from astuner.inference.routed_chat import RoutedChat
-from astuner.rollout.targets import TargetWatch, check_not_empty
+from astuner.rollout.targets import TargetWatch
 from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.episode import Episode, Failure
 from astuner.trajectory.merge import merge_calls
@@ -105,7 +105,6 @@ async def _run_workflow(
         workflow = settings.make_workflow()
     name = f"workflow {workflow.name!r}"
     targets = settings.trainable_targets or workflow.trainable_targets
-    check_not_empty(targets, name)
     make = settings.make_untrained
     chat = RoutedChat(
         settings.make_chat(recorder, workflow_task),

@@ -26,10 +26,17 @@ class TargetWatch:
     def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
         """Take note of an episode that did not fail.
 
-        Raises ConfigError when no agent of the first few had one of the targets.
+        Raises ConfigError when there are no targets, or no agent of the first few had one.
         """
         if targets is None or self._is_over:
             return
+        if not targets:
+            seen = ", ".join(sorted({tag for _, tag in agents})) or "none"
+            raise ConfigError(
+                f"trainable_targets is empty, so nothing would be trained; the tags seen are {seen}. "
+                "Name those to train in the workflow's trainable_targets, or leave it at None to "
+                "train every agent"
+            )
         self._seen |= {tag for _, tag in agents}
         self._missing = (self._missing | set(targets)) - self._seen
         self._num_episodes += bool(agents)
@@ -49,13 +56,4 @@ class TargetWatch:
             f"trainable_targets: no agent has the tag {' or '.join(map(repr, sorted(targets)))}; "
             f"the tags seen are {', '.join(sorted(self._seen))}. Correct "
             "rollout.trainable_targets, or the workflow's own trainable_targets"
-        )
-
-
-def check_not_empty(targets: Collection[str] | None, where: str) -> None:
-    """Raises ConfigError for targets of which there are none."""
-    if targets is not None and not targets:
-        raise ConfigError(
-            f"{where}: trainable_targets is empty, so nothing would be trained; name the tags to "
-            "train, or leave it at None to train every agent"
         )
