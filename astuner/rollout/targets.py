@@ -33,9 +33,9 @@ class TargetWatch:
         if not targets:
             seen = ", ".join(sorted({tag for _, tag in agents})) or "none"
             raise ConfigError(
-                f"trainable_targets is empty, so nothing would be trained; the tags seen are {seen}. "
-                "Name those to train in the workflow's trainable_targets, or leave it at None to "
-                "train every agent"
+                "trainable_targets is empty, so nothing would be trained; the tags seen are "
+                f"{seen}. Name those to train in the workflow's trainable_targets, or leave it at "
+                "None to train every agent"
             )
         self._seen |= {tag for _, tag in agents}
         self._missing = (self._missing | set(targets)) - self._seen
