@@ -41,13 +41,14 @@ ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 TEMPLATE = ChatTemplate(ByteTokenizer())
+ENGINE = ScriptedEngine(lambda prompt: ANSWER)
 
 
 def make_chat(
     name: object, *, engine: ScriptedEngine | None = None, recorder: Recorder | None = None
 ) -> TokenChat:
     return TokenChat(
-        engine or ScriptedEngine(lambda prompt: ANSWER),
+        engine or ENGINE,
         TEMPLATE,
         recorder or Recorder(),
         episode_id=f"episode{name}",

@@ -28,6 +28,8 @@ FORGETFUL = (
 """Rewrites history: an answer disappears once something follows it."""
 
 _SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+_UTF8 = [*(bytes([byte]) for byte in range(256)), *(special.encode() for special in _SPECIALS)]
+"""What each id stands for."""
 _SPLIT = re.compile("(" + "|".join(re.escape(special) for special in _SPECIALS) + ")")
 
 
@@ -57,10 +59,7 @@ class ByteTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], **_options) -> str:
-        text = bytearray()
-        for id_ in ids:
-            text += _SPECIALS[id_ - 256].encode() if id_ >= 256 else bytes([id_])
-        return text.decode(errors="replace")
+        return b"".join(map(_UTF8.__getitem__, ids)).decode(errors="replace")
 
     def convert_ids_to_tokens(self, id_: int) -> str:
         return f"<0x{id_:02X}>"

@@ -111,26 +111,28 @@ class _Endpoint:
             await _refused(refusal, self._wire.error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        agent = self._keys.owner(_api_key(dict(scope["headers"])))
+        with agent.serving():
+            try:
+                await self._call(agent, scope, receive, send)
+            except asyncio.CancelledError:
+                if not agent.is_over:
+                    raise
+                await _hang_up(scope)
+
+    async def _call(self, agent: Agent, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        agent = self._keys.owner(_api_key(headers))
-        try:
-            async with asyncio.timeout_at(agent.deadline):
-                body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
-        except TimeoutError as error:
-            raise refusal_of(error) from error
+        body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
         ask = self._wire.read(_parse(body))
         told = _sampling_headers(agent.rule.replaced(ask))
         choices = [agent.fly(one, is_stream=ask.is_stream) for one in ask.requests]
         flight = agent.flights.board(_ticket(headers, self._wire.path, body), choices)
         reader = _Reader(scope, receive, send, flight)
         try:
-            async with agent.reading():
-                if ask.is_stream:
-                    await self._stream(reader, ask, told)
-                else:
-                    await self._answer(reader, ask, told)
-        except TimeoutError:
-            await _hang_up(scope)
+            if ask.is_stream:
+                await self._stream(reader, ask, told)
+            else:
+                await self._answer(reader, ask, told)
         finally:
             agent.leave(flight, has_read=reader.has_read)
             reader.close()
@@ -239,7 +241,10 @@ class _Reader:
 
 
 async def _hang_up(scope: Scope) -> None:
-    """End the connection of a client that does not read: no answer would reach it."""
+    """End the connection of a client that does not send or does not read, instead of the task."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
     scope["state"][ABORT]()
     await asyncio.sleep(0)  # the server learns of it
 

@@ -6,7 +6,7 @@ Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,25 +52,21 @@ class Address:
 class Agent:
     """What a key stands for."""
 
-    def __init__(
-        self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str, deadline: float
-    ) -> None:
+    def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
         self.rule = rule
         self.flights = Flights()
-        self.deadline = deadline
-        """On the event loop's clock."""
+        self.is_over = False
         self._chat = chat
         self._name = name
         self._target_tag = target_tag
-        self._readings: set[asyncio.Timeout] = set()
+        self._served: set[asyncio.Task[Any]] = set()
 
     def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
         """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
         named = replace(request, agent_name=self._name, target_tag=self._target_tag, is_taken=False)
 
         async def fly(on_delta: OnDelta) -> ChatReply:
-            async with asyncio.timeout_at(self.deadline):
-                return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
+            return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
 
         return fly
 
@@ -80,23 +76,26 @@ class Agent:
             self._chat.recorder.take(call for reply in flight.replies() for call in reply.calls)
         self.flights.leave(flight, has_read=has_read)
 
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Raises TimeoutError for a reader that does not read soon after the time is over."""
-        async with asyncio.timeout_at(self.deadline + _LAST_WORDS_SECONDS) as reading:
-            self._readings.add(reading)
-            try:
-                yield
-            finally:
-                self._readings.discard(reading)
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Around all that the current task does for one client, which `close` bounds."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.add(task)
+        try:
+            yield
+        finally:
+            self._served.discard(task)
 
     def close(self) -> None:
-        """What is under way is cancelled, and who still reads has little time left."""
+        """What is under way is cancelled; clients have a little time to send or read the rest."""
+        self.is_over = True
         self.flights.close()
-        soon = asyncio.get_running_loop().time() + _LAST_WORDS_SECONDS
-        for reading in self._readings:
-            if not reading.expired():
-                reading.reschedule(min(soon, self.deadline + _LAST_WORDS_SECONDS))
+        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        for task in self._served:
+            task.cancel()
 
 
 class Door:
@@ -116,7 +115,8 @@ class Door:
         self._rule = rule
         self._find_base_url = find_base_url
         self._seconds = seconds
-        self._deadline = asyncio.get_running_loop().time() + seconds + _GRACE_SECONDS
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_agents)
         self._agents: dict[tuple[str, str], tuple[Agent, Address]] = {}
         self._async_clients: list[AsyncOpenAI] = []
         self._sync_clients: list[OpenAI] = []
@@ -132,13 +132,7 @@ class Door:
             raise WorkflowError("the episode has ended: its model has no address any more")
         if name not in self._agents:
             base_url = self._find_base_url()
-            agent = Agent(
-                self._chat,
-                self._rule,
-                name=agent_name,
-                target_tag=target_tag,
-                deadline=self._deadline,
-            )
+            agent = Agent(self._chat, self._rule, name=agent_name, target_tag=target_tag)
             address = Address(base_url=base_url, api_key=self._keys.issue(agent))
             self._agents[name] = agent, address
         return self._agents[name][1]
@@ -171,13 +165,18 @@ class Door:
 
     async def close(self) -> None:
         """The keys are worth nothing any more; what is under way is cancelled."""
-        self._is_closed = True
-        for agent, address in self._agents.values():
+        self._deadline.cancel()
+        self._close_agents()
+        for _, address in self._agents.values():
             self._keys.revoke(address.api_key)
-            agent.close()
         for client in self._sync_clients:
             client.close()
         if self._async_clients:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*(client.close() for client in self._async_clients))
+
+    def _close_agents(self) -> None:
+        self._is_closed = True
+        for agent, _ in self._agents.values():
+            agent.close()

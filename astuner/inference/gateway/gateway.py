@@ -188,6 +188,7 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
         uvicorn.Config(
             app,
             http=Protocol,
+            proxy_headers=False,
             access_log=False,
             log_config=None,
             log_level="error",  # it warns of every request that is not HTTP
