@@ -142,6 +142,12 @@ async def serve_chat(num_calls: int) -> None:
 
 # client process
 
+_NAME_WIDTH = 15
+HEADING = (
+    f"{'server':{_NAME_WIDTH}} {'clients':>7} {'calls/s':>10} {'p50 ms':>9} {'p99 ms':>9} "
+    f"{'CPU ms/call':>12} {'lost':>6}"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -156,16 +162,20 @@ class Measured:
         rate = len(ordered) / self.wall_seconds
         cpu = cpu_seconds / len(ordered) * 1e3
         return (
-            f"{name:8} {num_clients:7} {rate:10.0f} {p50:9.2f} {p99:9.2f} {cpu:12.3f} "
+            f"{name:{_NAME_WIDTH}} {num_clients:7} {rate:10.0f} {p50:9.2f} {p99:9.2f} {cpu:12.3f} "
             f"{self.num_lost:6}"
         )
 
 
+def server(name: str, number: int) -> contextlib.AbstractContextManager[dict]:
+    return started([sys.executable, __file__, "--serve", name, "--number", str(number)])
+
+
 @contextlib.contextmanager
-def server(name: str, number: int) -> Iterator[dict]:
-    command = [sys.executable, __file__, "--serve", name, "--number", str(number)]
+def started(command: list[str], *, environment: dict[str, str] | None = None) -> Iterator[dict]:
+    """A server that tells where it is, and at its end the processor time that it took."""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         found = json.loads(process.stdout.readline())
@@ -176,12 +186,14 @@ def server(name: str, number: int) -> Iterator[dict]:
         process.wait(30)
 
 
-def request_bytes(key: str, number: int, *, stream: bool) -> bytes:
+def request_bytes(found: dict, number: int, *, stream: bool) -> bytes:
+    episode = number // CALLS_PER_EPISODE
+    path = found["paths"][episode] if "paths" in found else "/v1/chat/completions"
     messages = [{"role": "user", "content": f"{QUESTION} {number}"}]
     body = ENCODE({"model": "m", "messages": messages, "stream": stream}).encode()
     return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
-        f"content-type: application/json\r\nauthorization: Bearer {key}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        f"content-type: application/json\r\nauthorization: Bearer {found['keys'][episode]}\r\n\r\n"
     ).encode() + body
 
 
@@ -213,8 +225,7 @@ async def measure(found: dict, num_clients: int, num_calls: int, *, stream: bool
         async with connection() as (reader, writer):
             await everybody.wait()
             for number in numbers:
-                key = found["keys"][number // CALLS_PER_EPISODE]
-                request = request_bytes(key, number, stream=stream)
+                request = request_bytes(found, number, stream=stream)
                 started = time.perf_counter()
                 writer.write(request)
                 try:
@@ -225,9 +236,16 @@ async def measure(found: dict, num_clients: int, num_calls: int, *, stream: bool
                 seconds.append(time.perf_counter() - started)
 
     everybody = asyncio.Barrier(num_clients)
-    started = time.perf_counter()
+    began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(num_clients)))
-    return Measured(seconds=seconds, wall_seconds=time.perf_counter() - started, num_lost=num_lost)
+    return Measured(seconds=seconds, wall_seconds=time.perf_counter() - began, num_lost=num_lost)
+
+
+def machine(num_calls: int) -> str:
+    return (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {num_calls} calls a row"
+    )
 
 
 def main() -> None:
@@ -241,16 +259,10 @@ def main() -> None:
         serve = {"gateway": serve_gateway, "echo": serve_echo, "chat": serve_chat}
         asyncio.run(serve[arguments.serve](arguments.number))
         return
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {arguments.calls} calls a row"
-    )
+    print(machine(arguments.calls))
     with server("chat", arguments.calls) as found:
         print(f"chat path alone: CPU {1e3 * found['seconds'] / arguments.calls:.3f} ms/call")
-    print(
-        f"{'server':8} {'clients':>7} {'calls/s':>10} {'p50 ms':>9} {'p99 ms':>9} "
-        f"{'CPU ms/call':>12} {'lost':>6}"
-    )
+    print(HEADING)
     for num_clients in arguments.clients:
         num_calls = max(arguments.calls, 2 * num_clients)
         for name, stream in (("echo", False), ("gateway", False), ("stream", True)):

@@ -3,7 +3,6 @@
 Owns the routes. Every refusal leaves here in the error shape of its wire format.
 """
 
-import asyncio
 import hashlib
 import itertools
 import json
@@ -20,7 +19,8 @@ from astuner.inference.gateway.anthropic_messages import MESSAGES
 from astuner.inference.gateway.bounds import WaitingRoom, read_body
 from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
 from astuner.inference.gateway.completions import COMPLETIONS
-from astuner.inference.gateway.door import Agent
+from astuner.inference.gateway.connection import CONNECTION, Connection
+from astuner.inference.gateway.door import Agent, Overdue
 from astuner.inference.gateway.flights import Flight, Ticket
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.refusal import (
@@ -38,9 +38,8 @@ from astuner.inference.watch import Delta
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
-ABORT = "abort"
-"""In the state of a connection: the function that ends it, whatever waits to be written."""
 _MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_JSON_HEADERS = {"content-type": "application/json"}
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
@@ -112,13 +111,11 @@ class _Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         agent = self._keys.owner(_api_key(dict(scope["headers"])))
-        with agent.serving():
-            try:
+        try:
+            with agent.serving():
                 await self._call(agent, scope, receive, send)
-            except asyncio.CancelledError:
-                if not agent.is_over:
-                    raise
-                await _hang_up(scope)
+        except Overdue:
+            await _connection(scope).hang_up()
 
     async def _call(self, agent: Agent, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -127,7 +124,7 @@ class _Endpoint:
         told = _sampling_headers(agent.rule.replaced(ask))
         choices = [agent.fly(one, is_stream=ask.is_stream) for one in ask.requests]
         flight = agent.flights.board(_ticket(headers, self._wire.path, body), choices)
-        reader = _Reader(scope, receive, send, flight)
+        reader = _Reader(_connection(scope), send, flight)
         try:
             if ask.is_stream:
                 await self._stream(reader, ask, told)
@@ -139,9 +136,10 @@ class _Endpoint:
 
     async def _answer(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
         replies = await reader.replies()
-        answer = self._wire.write(ask, reader.flight.head, replies)
-        response = _json(answer, headers={**headers, **_format_headers(replies)})
-        await response(reader.scope, reader.receive, reader.send)
+        body = to_json(self._wire.write(ask, reader.flight.head, replies))
+        length = {"content-length": str(len(body))}
+        await reader.begin({**_JSON_HEADERS, **length, **headers, **_format_headers(replies)})
+        await reader.end(body)
         reader.note_read()
 
     async def _stream(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:
@@ -182,25 +180,19 @@ def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
 class _Reader:
     """One client that waits for a flight. Raises ClientDisconnect once it is gone."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, flight: Flight) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
+    def __init__(self, connection: Connection, send: Send, flight: Flight) -> None:
         self.flight = flight
         self.has_read = False
+        self._connection = connection
+        self._send = send
         self._came = flight.watch()
-        self._gone = asyncio.ensure_future(_until_gone(receive))
-        self._gone.add_done_callback(lambda _: self._came.set())
-
-    @property
-    def is_gone(self) -> bool:
-        return self._gone.done()
+        connection.watch(self._came.set)
 
     async def news(self) -> None:
         """Wait until the flight has news."""
         await self._came.wait()
         self._came.clear()
-        if self.is_gone:
+        if self._connection.is_lost:
             raise ClientDisconnect
 
     async def first(self) -> None:
@@ -221,37 +213,27 @@ class _Reader:
 
     async def begin(self, headers: dict[str, str]) -> None:
         pairs = [(key.encode(), value.encode()) for key, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": 200, "headers": pairs})
+        await self._send({"type": "http.response.start", "status": 200, "headers": pairs})
 
     async def write(self, events: list[bytes]) -> None:
         if events:
             body = b"".join(events)
-            await self.send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def end(self) -> None:
-        await self.send({"type": "http.response.body", "body": b""})
+    async def end(self, body: bytes = b"") -> None:
+        await self._send({"type": "http.response.body", "body": body})
 
     def note_read(self) -> None:
         """The whole answer was handed to the connection."""
-        self.has_read = not self.is_gone
+        self.has_read = not self._connection.is_lost
 
     def close(self) -> None:
         self.flight.unwatch(self._came)
-        self._gone.cancel()
+        self._connection.unwatch(self._came.set)
 
 
-async def _hang_up(scope: Scope) -> None:
-    """End the connection of a client that does not send or does not read, instead of the task."""
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()
-    scope["state"][ABORT]()
-    await asyncio.sleep(0)  # the server learns of it
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _connection(scope: Scope) -> Connection:
+    return scope["state"][CONNECTION]
 
 
 def _api_key(headers: Mapping[bytes, bytes]) -> str:

@@ -49,17 +49,21 @@ class Address:
         return self.base_url.removesuffix("/v1")
 
 
+class Overdue(Exception):
+    """The episode is over, and the client neither sends nor reads."""
+
+
 class Agent:
     """What a key stands for."""
 
     def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
         self.rule = rule
         self.flights = Flights()
-        self.is_over = False
         self._chat = chat
         self._name = name
         self._target_tag = target_tag
         self._served: set[asyncio.Task[Any]] = set()
+        self._overdue: set[asyncio.Task[Any]] = set()
 
     def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
         """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
@@ -78,23 +82,32 @@ class Agent:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Around all that the current task does for one client, which `close` bounds."""
+        """Around all that the current task does for one client.
+
+        Raises Overdue for a client that has not taken its answer soon after `close`.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._served.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if task not in self._overdue:
+                raise
+            task.uncancel()
+            raise Overdue from None
         finally:
             self._served.discard(task)
+            self._overdue.discard(task)
 
     def close(self) -> None:
         """What is under way is cancelled; clients have a little time to send or read the rest."""
-        self.is_over = True
         self.flights.close()
         asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._hang_up)
 
     def _hang_up(self) -> None:
-        for task in self._served:
+        self._overdue |= self._served
+        for task in self._overdue:
             task.cancel()
 
 

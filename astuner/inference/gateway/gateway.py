@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from astuner.errors import ConfigError, WorkflowError
+from astuner.inference.gateway.connection import CONNECTION, Connection
 from astuner.inference.gateway.door import Agent, Door
 from astuner.inference.gateway.keys import Keys
 from astuner.inference.gateway.sampling import Distribution, SamplingRule
@@ -164,7 +165,7 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    from astuner.inference.gateway.app import ABORT, make_app
+    from astuner.inference.gateway.app import make_app
     from astuner.inference.gateway.bounds import WaitingRoom
 
     class Server(uvicorn.Server):
@@ -176,7 +177,12 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # what is installed
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self.app_state = {**self.app_state, ABORT: transport.abort}
+            self._client = Connection(transport)
+            self.app_state = {**self.app_state, CONNECTION: self._client}
+
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            self._client.lose()
 
     app = make_app(
         keys,
