@@ -280,14 +280,16 @@ class TokenChat:
                 is_joined_by_text=placement.is_joined_by_text,
                 num_drifted=placement.num_drifted,
                 is_trained=self._is_trained,
-                is_taken=request.is_taken,
                 started_seconds=sampled.started - self._started,
                 seconds=sampled.seconds,
                 format_check=check,
-            )
+            ),
+            is_taken=request.is_taken,
         )
-        said = f"{reasoning}\n{parsed.text}" if reasoning else parsed.text
-        self._check_madness(index, Reply(parsed=replace(parsed, text=said), tools=prompt.tools))
+        said = parsed
+        if reasoning:
+            said = replace(parsed, text=f"{reasoning}\n{parsed.text}")
+        self._check_madness(index, Reply(parsed=said, tools=prompt.tools))
         return ChatReply(
             text=parsed.text,
             reasoning=reasoning,
@@ -422,6 +424,8 @@ def _plain(text: str) -> ParsedReply:
 
 def _with_ids(parsed: ParsedReply, call_index: int) -> ParsedReply:
     """Give each tool call an id that is unique in the episode and the same on every run."""
+    if not parsed.tool_calls:
+        return parsed
     calls = tuple(
         replace(call, id=f"call_{call_index}_{i}") for i, call in enumerate(parsed.tool_calls)
     )

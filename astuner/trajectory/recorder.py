@@ -124,6 +124,7 @@ class Recorder:
     agents: dict[Agent, bool] = field(default_factory=dict)
     """Every agent that was given a model or made a call, and whether it is trained."""
     _untaken: dict[int, Call] = field(default_factory=dict)
+    """By index, as they will stand when they are taken."""
 
     @property
     def context_overflow(self) -> bool:
@@ -135,16 +136,15 @@ class Recorder:
         if self.ended is not None:
             raise EpisodeError(f"model call refused: the episode has ended ({self.ended})")
 
-    def add(self, call: Call) -> int:
+    def add(self, call: Call, *, is_taken: bool = True) -> int:
         """Returns the index of the call. One that is not taken is trained after `take` only."""
         self.check_open()
         index = len(self.calls)
         self.agents.setdefault(call.agent, call.is_trained)
-        if call.is_taken:
-            self.calls.append(call)
-        else:
-            self.calls.append(replace(call, is_trained=False))
-            self._untaken[index] = replace(call, is_taken=True)
+        if not is_taken:
+            self._untaken[index] = call
+            call = replace(call, is_trained=False, is_taken=False)
+        self.calls.append(call)
         return index
 
     def take(self, indices: Iterable[int]) -> None:
