@@ -274,6 +274,22 @@ def test_the_retry_of_a_call_that_failed_does_not_get_the_answer_of_an_equal_one
     served(body, Hiccuping(lambda p: f"answer {next(numbers)}", call=2))
 
 
+def test_the_retry_of_a_vote_that_failed_is_not_an_equal_vote_under_way():
+    async def body(it):
+        votes = [asyncio.create_task(it.ask(headers=attempt(0))) for _ in range(2)]
+        await until(lambda: any(vote.done() for vote in votes))
+        (failed,) = [vote for vote in votes if vote.done()]
+        assert (await failed).status_code == 500
+        again = await it.ask(headers=attempt(1))
+        (other,) = [vote for vote in votes if vote is not failed]
+        assert text_of(again) != text_of(await other) and len(it.calls) == 2
+
+    numbers = itertools.count()
+    engine = Hiccuping(lambda p: f"answer {next(numbers)}", call=1)
+    engine._delay_seconds = SLOW
+    served(body, engine)
+
+
 def test_of_a_call_that_fails_in_part_nothing_is_trained():
     async def body(it):
         assert (await it.ask(n=3)).status_code == 500

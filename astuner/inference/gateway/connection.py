@@ -20,8 +20,10 @@ class Connection:
         self._watchers: set[Callable[[], None]] = set()
 
     def watch(self, tell: Callable[[], None]) -> None:
-        """`tell` is called when the client goes; to be given back with `unwatch`."""
+        """`tell` is called when the client goes, or has gone; to be given back with `unwatch`."""
         self._watchers.add(tell)
+        if self.is_lost:
+            tell()
 
     def unwatch(self, tell: Callable[[], None]) -> None:
         self._watchers.discard(tell)

@@ -7,6 +7,7 @@ last one leaves before it has landed, it is cancelled. Owns no HTTP.
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,6 +129,8 @@ class Flights:
     def __init__(self) -> None:
         self._flights: list[Flight] = []
         """Oldest first."""
+        self._failures: Counter[object] = Counter()
+        """By name of the ticket, those that no retry came for yet."""
         self._is_closed = False
 
     def board(self, ticket: Ticket, choices: Sequence[Fly]) -> Flight:
@@ -152,6 +155,8 @@ class Flights:
         is_left = flight.num_readers == 0 and not flight.has_landed
         if is_left:
             flight.cancel()
+        if flight.has_failed:
+            self._failures[flight.ticket.name] += 1
         if is_left or flight.has_failed or (has_read and flight.ticket.idempotency_key is None):
             self._forget(flight)
 
@@ -171,8 +176,15 @@ class Flights:
         if ticket.idempotency_key is not None:
             return _checked(same[0], ticket) if same else None
         untaken = [flight for flight in same if flight.has_landed and flight.num_readers == 0]
-        joined = untaken if ticket.attempt == 0 else untaken + same
+        joined = untaken if self._is_new(ticket) else untaken + same
         return joined[0] if joined else None
+
+    def _is_new(self, ticket: Ticket) -> bool:
+        """Whether equal calls under way are others; the retry of one that failed is new as well."""
+        if ticket.attempt and self._failures[ticket.name]:
+            self._failures[ticket.name] -= 1
+            return True
+        return ticket.attempt == 0
 
     def _forget(self, flight: Flight) -> None:
         """Where it is still known: closing forgets all of them."""

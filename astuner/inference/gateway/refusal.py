@@ -51,7 +51,7 @@ def refusal_of(error: BaseException) -> Refusal:
     """The refusal that an error of the chat path amounts to; unknown errors are raised again."""
     if isinstance(error, Refusal):
         return error
-    if isinstance(error, (asyncio.CancelledError, TimeoutError)):
+    if isinstance(error, asyncio.CancelledError):
         return over()
     if isinstance(error, RequestError):
         return bad_request(str(error), param=error.param)
