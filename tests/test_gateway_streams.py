@@ -1,6 +1,7 @@
 """Streams: what is told early is the beginning of what is said, whatever the pieces and the cut."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from urllib.parse import urlsplit
@@ -213,38 +214,65 @@ def test_a_stream_that_breaks_says_so_in_an_event():
 
 
 @pytest.mark.parametrize("ends", ["its deadline", "its end"])
-def test_a_client_that_does_not_read_is_left_soon_after_the_episode(ends):
+def test_a_client_that_does_not_read_is_left_soon_after_the_episode(ends, caplog):
     engine = ScriptedEngine(["x" * 9000], pieces=(10,), piece_seconds=0.0001)
-    body = json.dumps({"messages": QUESTION, "stream": True}).encode()
 
     async def run():
         seconds = 3.0 if ends == "its deadline" else 60.0
-        async with serving(engine, seconds=seconds) as it:
-            address = it.address()
-            # Small buffers, so that the server has to wait for the reader.
-            it.gateway._server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            with socket.socket() as reader:
-                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                reader.setblocking(False)
-                loop, place = asyncio.get_running_loop(), urlsplit(address.base_url)
-                await loop.sock_connect(reader, (place.hostname, place.port))
-                key = f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}"
-                head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{key}\r\n\r\n"
-                await loop.sock_sendall(reader, head.encode() + body)
-                while not it.calls:
-                    await asyncio.sleep(0.01)
-                await asyncio.sleep(0.1)
-                assert await num_waiting(it, address) == 1
-                if ends == "its end":
-                    await it.door.close()
-                async with asyncio.timeout(10):
-                    while await num_waiting(it, address):
-                        await asyncio.sleep(0.05)
+        async with serving(engine, seconds=seconds) as it, raw_call(it) as num_waiting:
+            while not it.calls:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert await num_waiting() == 1
+            if ends == "its end":
+                await it.door.close()
+            await until_none(num_waiting)
             assert not it.calls[0].is_trained
 
     asyncio.run(run())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def num_waiting(it, address):
-    health = address.base_url.replace("/v1", "/healthz")
-    return (await it.http.get(health)).json()["waiting_calls"]
+def test_a_client_that_does_not_send_its_body_is_left_soon_after_the_episode(caplog):
+    async def run():
+        async with serving(["five"]) as it, raw_call(it, num_missing=1) as num_waiting:
+            await asyncio.sleep(0.1)
+            assert await num_waiting() == 1
+            await it.door.close()
+            await until_none(num_waiting)
+            assert it.engine.indices == []
+
+    asyncio.run(run())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@contextlib.asynccontextmanager
+async def raw_call(it, *, num_missing=0):
+    """A stream is asked for by a client that reads nothing and keeps bytes of its body back.
+
+    Gives a function for the number of calls that wait.
+    """
+    body = json.dumps({"messages": QUESTION, "stream": True}).encode()
+    address = it.address()
+    place = urlsplit(address.base_url)
+    # Small buffers, so that the server has to wait for the reader.
+    it.gateway._server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    async def num_waiting():
+        return (await it.http.get(f"http://{place.netloc}/healthz")).json()["waiting_calls"]
+
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (place.hostname, place.port))
+        key = f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{key}\r\n\r\n"
+        await loop.sock_sendall(client, head.encode() + body[: len(body) - num_missing])
+        yield num_waiting
+
+
+async def until_none(num_waiting):
+    async with asyncio.timeout(10):
+        while await num_waiting():
+            await asyncio.sleep(0.05)
