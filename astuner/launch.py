@@ -23,6 +23,7 @@ from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
 from astuner.errors import BackboneError, ConfigError
 from astuner.imports import module_folders
+from astuner.rollout.targets import check_not_empty
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
@@ -60,11 +61,7 @@ def launch(
     )
     if loaded.settings.rollout.trainable_targets is None:
         targets = workflow_class.model_fields["trainable_targets"].default
-        if targets is not None and not targets:
-            raise ConfigError(
-                f"workflow {workflow_class.__qualname__}: trainable_targets is empty, so nothing "
-                "would be trained; name the tags to train, or leave it at None to train every agent"
-            )
+        check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
     judge = make_judge(loaded.settings, loaded.config, search_dirs, judge_class)
     if resume and loaded.settings.backbone == "debug":
         raise ConfigError(

@@ -280,11 +280,12 @@ def _interchange_module() -> Any:
     for name in ("vllm", "vllm.entrypoints", "vllm.entrypoints.openai"):
         sys.modules[name] = types.ModuleType(name)
     protocol = types.ModuleType("vllm.entrypoints.openai.protocol")
-    protocol.ChatCompletionRequest = create_model(  # type: ignore[attr-defined]
+    request = create_model(
         "ChatCompletionRequest",
         __config__=ConfigDict(extra="allow"),
         __module__=protocol.__name__,  # it is pickled
     )
+    vars(protocol)[request.__name__] = request
     sys.modules[protocol.__name__] = protocol
     spec = spec_from_file_location("as_oai_model_server", _agentjet_folder() / INTERCHANGE)
     assert spec is not None

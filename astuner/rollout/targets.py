@@ -30,13 +30,7 @@ class TargetWatch:
         """
         if targets is None or self._is_over:
             return
-        if not targets:
-            seen = ", ".join(sorted({tag for _, tag in agents})) or "none"
-            raise ConfigError(
-                "trainable_targets is empty, so nothing would be trained; the tags seen are "
-                f"{seen}. Name those to train in the workflow's trainable_targets, or leave it at "
-                "None to train every agent"
-            )
+        check_not_empty(targets, "the workflow", agents)
         self._seen |= {tag for _, tag in agents}
         self._missing = (self._missing | set(targets)) - self._seen
         self._num_episodes += bool(agents)
@@ -56,4 +50,17 @@ class TargetWatch:
             f"trainable_targets: no agent has the tag {' or '.join(map(repr, sorted(targets)))}; "
             f"the tags seen are {', '.join(sorted(self._seen))}. Correct "
             "rollout.trainable_targets, or the workflow's own trainable_targets"
+        )
+
+
+def check_not_empty(
+    targets: Collection[str] | None, where: str, agents: Collection[Agent] = ()
+) -> None:
+    """Raises ConfigError for targets of which there are none."""
+    if targets is not None and not targets:
+        tags = ", ".join(sorted({tag for _, tag in agents}))
+        seen = f" (the tags seen are {tags})" if tags else ""
+        raise ConfigError(
+            f"{where}: trainable_targets is empty, so nothing would be trained; name the tags to "
+            f"train{seen}, or leave it at None to train every agent"
         )

@@ -174,7 +174,7 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
             """Ctrl-C belongs to the run."""
             yield
 
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # what is installed
+    class Protocol(AutoHTTPProtocol):
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._client = Connection(transport)

@@ -237,11 +237,10 @@ def _part(part: object, name: str) -> JSON:
 def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
     reply = replies[0]
     status = _status(reply)
-    is_cut = status == "incomplete"
     return {
         **_frame(ask, head),
         "status": status,
-        "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+        "incomplete_details": ({"reason": "max_output_tokens"} if status == "incomplete" else None),
         "output": list(_output(head, reply)),
         "usage": _usage(reply),
     }
