@@ -137,12 +137,12 @@ $(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
 define setup
 	@$(BIN)/astuner setup $(1) --cpu --path $(2)
 	@$(2)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint astuner/environments/$(1)-cpu.txt pytest pytest-timeout hypothesis
+		--constraint astuner/pins/$(1)-cpu.txt pytest pytest-timeout hypothesis
 	@touch $(2)/made.stamp
 endef
 
-$(VERL_VENV)/made.stamp: pyproject.toml astuner/environments/verl-cpu.txt | $(VENV)/dev.stamp
+$(VERL_VENV)/made.stamp: pyproject.toml astuner/pins/verl-cpu.txt | $(VENV)/dev.stamp
 	$(call setup,verl,$(VERL_VENV))
 
-$(TRINITY_VENV)/made.stamp: pyproject.toml astuner/environments/trinity-cpu.txt | $(VENV)/dev.stamp
+$(TRINITY_VENV)/made.stamp: pyproject.toml astuner/pins/trinity-cpu.txt | $(VENV)/dev.stamp
 	$(call setup,trinity,$(TRINITY_VENV))

@@ -129,14 +129,14 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _setup(arguments: Sequence[str]) -> int:
-    from astuner.backbone.environments import ENVIRONMENTS, make_environment
+    from astuner.pins.install import PINS, make_venv
 
     parser = argparse.ArgumentParser(
         prog="astuner setup",
         description="Make the environment of a clustered backbone: a folder with all packages in "
         "the versions that were tried together. Takes minutes and some gigabytes.",
     )
-    parser.add_argument("backbone", choices=tuple(ENVIRONMENTS))
+    parser.add_argument("backbone", choices=tuple(PINS))
     parser.add_argument(
         "--cpu", action="store_true", help="without CUDA, for trying things out on small models"
     )
@@ -144,7 +144,7 @@ def _setup(arguments: Sequence[str]) -> int:
         "--path", type=Path, help="folder to make (default: .venv-verl or .venv-trinity here)"
     )
     parsed = parser.parse_args(arguments)
-    make_environment(parsed.backbone, path=parsed.path, is_cpu=parsed.cpu, say=print)
+    make_venv(parsed.backbone, path=parsed.path, is_cpu=parsed.cpu, say=print)
     return 0
 
 

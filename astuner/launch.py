@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 from astuner import log
-from astuner.backbone.environments import ENVIRONMENTS, check_environment
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
@@ -23,6 +22,7 @@ from astuner.config.usage import describe_unused
 from astuner.console import RunConsole
 from astuner.errors import BackboneError, ConfigError
 from astuner.imports import module_folders
+from astuner.pins.install import PINS, check_installed
 from astuner.rollout.targets import check_not_empty
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
@@ -69,7 +69,7 @@ def launch(
         )
     run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
-    is_clustered = loaded.settings.backbone in ENVIRONMENTS
+    is_clustered = loaded.settings.backbone in PINS
     screen = Console(stderr=True, highlight=False)
     with naming_the_file(run_dir.log_file):
         log_handlers = log.install(run_dir.log_file, console=screen)
@@ -205,8 +205,8 @@ def backbone_maker(name: str) -> Callable[[], Backbone]:
     Raises ConfigError where a library of a clustered backbone is missing, or of another version
     than the one that it was made for.
     """
-    if name in ENVIRONMENTS:
-        check_environment(name)
+    if name in PINS:
+        check_installed(name)
     makers = {
         "local": _make_local,
         "debug": _make_debug,
@@ -223,7 +223,7 @@ def _make_local() -> Backbone:
 
 
 def _make_debug() -> Backbone:
-    from astuner.backbone.debug import DebugBackbone
+    from astuner.backbone.debug.backbone import DebugBackbone
 
     return DebugBackbone()
 

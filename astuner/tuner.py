@@ -4,11 +4,11 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from astuner.errors import WorkflowError
-from astuner.inference.agentscope2_model import AgentScope2Calls
-from astuner.inference.agentscope_model import AgentScopeModel, RecordedModel
-from astuner.inference.gateway.door import Address, Door
+from astuner.gateway.door import Address, Door
 from astuner.inference.request import Chat
-from astuner.inference.routed_chat import RoutedChat
+from astuner.inference.shapes.agentscope import AgentScopeModel, RecordedModel
+from astuner.inference.shapes.agentscope2 import AgentScope2Calls
+from astuner.inference.shapes.routed import RoutedChat
 from astuner.trajectory.recorder import Recorder
 
 if TYPE_CHECKING:

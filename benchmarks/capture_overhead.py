@@ -24,8 +24,8 @@ from agentscope.model import ChatModelBase, ChatResponse
 from agentscope.tool import Toolkit, ToolResponse
 from transformers import AutoTokenizer
 
+from astuner.engine.protocol import Observe, Sampling
 from astuner.inference.chat import TokenChat, TokenLimits
-from astuner.inference.engine import Observe, Sampling
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.madness import find_madness
 from astuner.trajectory.merge import merge_calls

@@ -23,10 +23,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from astuner.engine.protocol import Sampling
+from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.sampling import Distribution
 from astuner.inference.chat import TokenChat, TokenLimits
-from astuner.inference.engine import Sampling
-from astuner.inference.gateway.gateway import Gateway, GatewaySettings
-from astuner.inference.gateway.sampling import Distribution
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.recorder import Recorder

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from astuner.gateway.gateway import Gateway
 from astuner.inference.chat import TokenChat
-from astuner.inference.gateway.gateway import Gateway
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Recorder

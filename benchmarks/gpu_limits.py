@@ -14,11 +14,11 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
-from astuner.backbone.local.model import use_fused_layers
-from astuner.backbone.local.optimizer import OptimizerSettings
-from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
-from astuner.inference.engine import Sampling
+from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.protocol import Sampling
+from astuner.models.fused_layers import use_fused_layers
+from astuner.training.optimizer import OptimizerSettings
+from astuner.training.trainer import PolicyTrainer, TrainerSettings
 from astuner.trajectory.samples import TrainSample
 
 DESCRIPTION = """\

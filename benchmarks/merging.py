@@ -34,13 +34,13 @@ from agentscope.tool import Toolkit, ToolResponse
 from pydantic import BaseModel
 from transformers import AutoTokenizer
 
-from astuner.backbone.local.packing import pack
-from astuner.backbone.local.pages import Pages
-from astuner.backbone.local.scheduler import Draft, Scheduler
+from astuner.engine.pages import Pages
+from astuner.engine.protocol import Observe, Sampling
+from astuner.engine.scheduler import Draft, Scheduler
 from astuner.inference.chat import TokenChat, TokenLimits
-from astuner.inference.engine import Observe, Sampling
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
+from astuner.training.packing import pack
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence as TokenSequence
 from astuner.trajectory.merge import merge_calls

@@ -13,8 +13,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
-from astuner.inference.engine import Sampling
+from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.protocol import Sampling
 
 DESCRIPTION = """\
 Compare new tokens per second of two ways to sample the same prompts with the same model.

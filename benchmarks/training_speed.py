@@ -22,9 +22,9 @@ import transformers
 from transformers import PreTrainedModel
 
 from astuner.algorithm.loss import LossInputs, ppo_clip
-from astuner.backbone.local.model import LoadedModel, load_policy
-from astuner.backbone.local.optimizer import MasterAdamW, OptimizerSettings
-from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
+from astuner.models.load import LoadedModel, load_policy
+from astuner.training.optimizer import MasterAdamW, OptimizerSettings
+from astuner.training.trainer import PolicyTrainer, TrainerSettings
 from astuner.trajectory.samples import TrainSample
 
 OPTIMIZER = OptimizerSettings(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import jinja2
 
-from astuner.inference.engine import Observe, Sampling
+from astuner.engine.protocol import Observe, Sampling
 from astuner.types import Completion
 
 CHATML = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
+from astuner.gateway.door import Address, Door
+from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.sampling import Distribution
 from astuner.inference.chat import TokenChat
-from astuner.inference.gateway.door import Address, Door
-from astuner.inference.gateway.gateway import Gateway, GatewaySettings
-from astuner.inference.gateway.sampling import Distribution
 from astuner.tuner import ModelTuner
 from tests.chats import make_chat
 from tests.fakes import ScriptedEngine

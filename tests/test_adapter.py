@@ -13,19 +13,20 @@ pytest.importorskip("peft")
 
 from peft import PeftModel
 
-from astuner.backbone.local.adapter import (
+from astuner.cli import main
+from astuner.errors import BackboneError, ConfigError
+from astuner.models.adapter import (
     AdapterSettings,
     adapter_off,
     attach_adapter,
     has_adapter,
     merged_weights,
 )
-from astuner.backbone.local.checkpoint import save_checkpoint
-from astuner.backbone.local.model import load_policy, score_batch
-from astuner.backbone.local.packing import pack
-from astuner.cli import main
-from astuner.errors import BackboneError, ConfigError
+from astuner.models.checkpoint import save_checkpoint
+from astuner.models.load import load_policy
 from astuner.run_dir import read_json_lines
+from astuner.training.packing import pack
+from astuner.training.score import score_batch
 from tests.test_local_run import latest_run, taught_model, write_conf  # noqa: F401
 from tests.test_trainer import SETTINGS, bandit_samples, on_policy, tiny_model, trainer
 from tests.tiny_model import make_tiny_model
@@ -124,7 +125,7 @@ def test_a_merged_model_that_computes_something_else_is_not_saved(
     def wrong(model: PreTrainedModel):
         return ((name, tensor * 1.1) for name, tensor in honest(model))
 
-    monkeypatch.setattr("astuner.backbone.local.adapter.merged_weights", wrong)
+    monkeypatch.setattr("astuner.models.adapter.merged_weights", wrong)
     with pytest.raises(BackboneError, match="saving the merged model failed"):
         save_checkpoint(
             tmp_path / "step_1",

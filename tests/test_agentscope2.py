@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from astuner.errors import WorkflowError
-from astuner.inference.agentscope2_model import AgentScope2Calls
-from astuner.inference.routed_chat import RoutedChat
+from astuner.inference.shapes.agentscope2 import AgentScope2Calls
+from astuner.inference.shapes.routed import RoutedChat
 from astuner.trajectory.merge import merge_calls
 from astuner.tuner import ModelTuner, as_chat_model
 from tests.chats import make_chat

@@ -10,9 +10,9 @@ import yaml
 
 pytest.importorskip("agentscope")
 
-from astuner.backbone.local.trainer import _StepRecord
 from astuner.cli import main
 from astuner.run_dir import read_json_lines
+from astuner.training.trainer import _StepRecord
 from tests.test_local_run import latest_run, taught_model, write_conf  # noqa: F401
 from tests.test_trainer import SETTINGS, bandit_samples, on_policy, tiny_model, trainer
 

@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from astuner.backbone.local.checkpoint import RECORD_NAME, new_folder, save_checkpoint
-from astuner.backbone.local.packed_attention import packed_attention_enabled
 from astuner.errors import BackboneError
+from astuner.models.checkpoint import RECORD_NAME, new_folder, save_checkpoint
+from astuner.training.packed_attention import packed_attention_enabled
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 
 

@@ -27,14 +27,14 @@ import torch
 from safetensors.torch import load_file
 
 from astuner.cli import main
+from astuner.gateway.gateway import Gateway
 from astuner.imports import load_class
-from astuner.inference.gateway.gateway import Gateway
-from astuner.logview.record import episode_from_record, episode_to_record
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.run_dir import read_json_lines
 from astuner.task_judge.math_answer_as_judge import MathAnswerAsJudge
 from astuner.trajectory.episode import Episode
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.types import Task
 from astuner.workflow import Workflow
 from tests.chats import make_chat

@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from astuner.errors import ConfigError, WorkflowError
-from astuner.inference.gateway.gateway import Gateway
-from astuner.inference.routed_chat import RoutedChat
+from astuner.gateway.gateway import Gateway
+from astuner.inference.shapes.routed import RoutedChat
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.tuner import ModelTuner
 from astuner.types import Task, WorkflowOutput, WorkflowTask

@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from astuner.errors import EngineError
-from astuner.inference.gateway.flights import Flights, Ticket
-from astuner.inference.gateway.refusal import Refusal
+from astuner.gateway.flights import Flights, Ticket
+from astuner.gateway.refusal import Refusal
 from astuner.inference.request import ChatRequest
 from tests.fakes import ScriptedEngine
 from tests.gateways import QUESTION, serving

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import RequestError
-from astuner.inference.gateway.anthropic_messages import MESSAGES
-from astuner.inference.gateway.chat_completions import CHAT_COMPLETIONS
-from astuner.inference.gateway.completions import COMPLETIONS
-from astuner.inference.gateway.refusal import Refusal
-from astuner.inference.gateway.responses import RESPONSES
-from astuner.inference.gateway.wire import Head
+from astuner.gateway.anthropic_messages import MESSAGES
+from astuner.gateway.chat_completions import CHAT_COMPLETIONS
+from astuner.gateway.completions import COMPLETIONS
+from astuner.gateway.refusal import Refusal
+from astuner.gateway.responses import RESPONSES
+from astuner.gateway.wire import Head
 from astuner.inference.messages import normalize_messages
 from astuner.inference.request import ChatReply, SampledToken
 from astuner.inference.tool_calls import ToolCall

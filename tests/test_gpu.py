@@ -15,21 +15,17 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-from astuner.backbone.local import optimizer
-from astuner.backbone.local.decode_kernel import decode_attention, write_to_pages
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
-from astuner.backbone.local.memory import measure_footprint
-from astuner.backbone.local.model import (
-    _score_gradient,
-    _score_rows,
-    backward_batch,
-    num_logit_bytes,
-    use_fused_layers,
-)
-from astuner.backbone.local.packing import pack
-from astuner.backbone.local.score_kernel import score_gradient, score_rows
-from astuner.backbone.local.trainer import PolicyTrainer
-from astuner.inference.engine import Sampling
+from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.protocol import Sampling
+from astuner.models.fused_layers import use_fused_layers
+from astuner.models.load import _score_gradient
+from astuner.training import optimizer
+from astuner.training.memory import measure_footprint
+from astuner.training.packing import pack
+from astuner.training.score import _score_rows, backward_batch, num_logit_bytes
+from astuner.training.score_kernel import score_gradient, score_rows
+from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Completion
 from tests.test_trainer import SETTINGS

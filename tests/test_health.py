@@ -10,10 +10,10 @@ import yaml
 pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
-from astuner.backbone.health import Health, HealthSettings
-from astuner.backbone.local.optimizer import MasterAdamW
+from astuner.algorithm.health import Health, HealthSettings
 from astuner.cli import main
 from astuner.run_dir import read_json_lines
+from astuner.training.optimizer import MasterAdamW
 from tests.test_local_run import latest_run, taught_model, write_conf  # noqa: F401
 
 SETTINGS = HealthSettings(
@@ -216,7 +216,7 @@ def test_a_workflow_that_always_fails_stops_the_run(run, tmp_path) -> None:
 
 def test_a_sampler_with_stale_weights_is_noticed(run, monkeypatch) -> None:
     """The weights change behind the engine's back, between sampling and training."""
-    from astuner.backbone.local.trainer import PolicyTrainer
+    from astuner.training.trainer import PolicyTrainer
 
     honest = PolicyTrainer.train_step
 

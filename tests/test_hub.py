@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from astuner.algorithm.advantage import dr_grpo
-from astuner.backbone.batch import make_batch
+from astuner.algorithm.batch import make_batch
 from astuner.backbone.cluster.hub import Hub, Probe, SavedState
 from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.config.load import load_mapping
-from astuner.logview.record import episode_to_record
 from astuner.run_dir import RunDir
 from astuner.trajectory.episode import Failure
 from astuner.trajectory.merge import merge_calls
+from astuner.trajectory.record import episode_to_record
 from tests.chats import make_call
 from tests.runs import make_run
 from tests.test_roles import SEER, TASK, WOLF, call_of, make_episode, make_group

@@ -22,11 +22,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
-from astuner.backbone.local.paged_attention import GENERATION_ATTENTION
-from astuner.backbone.local.token_chooser import TokenChooser
+from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.paged_attention import GENERATION_ATTENTION
+from astuner.engine.protocol import Sampling
+from astuner.engine.token_chooser import TokenChooser
 from astuner.errors import BackboneError, EngineError
-from astuner.inference.engine import Sampling
 from astuner.types import Completion
 from tests.tiny_model import make_tiny_model
 

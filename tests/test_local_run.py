@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from astuner import AstunerJob
 from astuner.cli import main
-from astuner.logview.record import episode_from_record
 from astuner.run_dir import read_json_lines
+from astuner.trajectory.record import episode_from_record
 from tests.agents.adder import SYSTEM_PROMPT, AdderWorkflow, make_toolkit
 from tests.taught_model import make_taught_model
 

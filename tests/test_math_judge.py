@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from astuner.errors import JudgeError
+from astuner.task_judge.math.equality import SymbolicComparer, exact_equality
+from astuner.task_judge.math.text import MAX_TAIL_CHARS, answer_text, last_box
 from astuner.task_judge.math_answer_as_judge import MathAnswerAsJudge, find_answer
-from astuner.task_judge.math_equality import SymbolicComparer, exact_equality
-from astuner.task_judge.math_text import MAX_TAIL_CHARS, answer_text, last_box
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 
 GSM8K_ANSWER = "Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.\n#### 72"
@@ -300,7 +300,7 @@ def test_a_worker_that_ends_at_once_is_a_judge_error(
 
 ORPHANING_PARENT = r"""
 import asyncio, os, signal
-from astuner.task_judge.math_equality import shared_comparer
+from astuner.task_judge.math.equality import shared_comparer
 
 async def main():
     comparer = shared_comparer()

@@ -9,23 +9,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig
 
 from astuner.algorithm.loss import LossInputs, TokenLoss
-from astuner.backbone.local import fit, optimizer
-from astuner.backbone.local.adapter import AdapterSettings, attach_adapter
-from astuner.backbone.local.memory import (
-    GIB,
-    Footprint,
-    Plan,
-    available_bytes,
-    measure_footprint,
-    need,
-    remedies,
-)
-from astuner.backbone.local.model import _predicting_states
-from astuner.backbone.local.packed_attention import packed_attention_enabled
-from astuner.backbone.local.packing import pack
-from astuner.backbone.local.trainer import PolicyTrainer
+from astuner.backbone.local import fit
 from astuner.cli import main
 from astuner.errors import BackboneError
+from astuner.models.adapter import AdapterSettings, attach_adapter
+from astuner.models.device import available_bytes
+from astuner.training import optimizer
+from astuner.training.memory import GIB, Footprint, Plan, measure_footprint, need, remedies
+from astuner.training.packed_attention import packed_attention_enabled
+from astuner.training.packing import pack
+from astuner.training.score import _predicting_states
+from astuner.training.trainer import PolicyTrainer
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.test_trainer import SETTINGS, assert_same, bandit_samples, tiny_model, trainer, weights
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from astuner.backbone.local.model import choose_padding_token, load_policy
 from astuner.errors import AstunerError, BackboneError, ConfigError
+from astuner.models.load import choose_padding_token, load_policy
 from tests.tiny_model import make_tiny_model
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from astuner.errors import ConfigError, EngineError, WorkflowError
 from astuner.inference.request import ChatRequest
-from astuner.inference.routed_chat import RoutedChat
+from astuner.inference.shapes.routed import RoutedChat
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.trajectory.merge import merge_calls

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from astuner.cli import main
-from astuner.logview.record import episode_from_record
 from astuner.run_dir import read_json_lines
+from astuner.trajectory.record import episode_from_record
 from tests.tiny_model import make_tiny_model
 
 DUEL = f"{Path(__file__).parent}/agents/duel.py"

@@ -12,15 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from astuner.backbone.local.model import (
-    TokenScores,
-    backward_batch,
-    score_batch,
-    verify_packed_pass,
-)
-from astuner.backbone.local.packed_attention import packed_attention_enabled
-from astuner.backbone.local.packing import MIN_SAVED_TOKENS, PackedBatch, pack
 from astuner.errors import BackboneError
+from astuner.training.packed_attention import packed_attention_enabled
+from astuner.training.packed_check import verify_packed_pass
+from astuner.training.packing import MIN_SAVED_TOKENS, PackedBatch, pack
+from astuner.training.score import TokenScores, backward_batch, score_batch
 from astuner.trajectory.samples import TrainSample
 
 VOCABULARY = 97

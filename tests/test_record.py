@@ -2,7 +2,7 @@
 
 import json
 
-from astuner.logview.record import episode_from_record, episode_to_record
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from tests.test_rollout import _raises, run, workflow_that
 
 

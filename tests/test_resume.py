@@ -10,9 +10,9 @@ import yaml
 pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
-from astuner.backbone.local.checkpoint import check_room, read_record
 from astuner.cli import main
 from astuner.errors import BackboneError, ConfigError
+from astuner.models.checkpoint import check_room, read_record
 from astuner.run_dir import RunDir, read_json_lines
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from astuner.algorithm.advantage import dr_grpo, grpo, reinforce_plus_plus
-from astuner.backbone.batch import (
+from astuner.algorithm.batch import (
     divergence_penalty,
     is_useful,
     length_penalty,

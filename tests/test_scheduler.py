@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astuner.backbone.local.pages import NOTHING, Pages
-from astuner.backbone.local.scheduler import Chunk, Draft, Scheduler
+from astuner.engine.pages import NOTHING, Pages
+from astuner.engine.scheduler import Chunk, Draft, Scheduler
 
 SIZE = 4
 

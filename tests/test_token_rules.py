@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from astuner.inference.messages import normalize_messages
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import ChatRequest
-from astuner.logview.record import episode_from_record, episode_to_record
 from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.trajectory.merge import merge_calls
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.trajectory.samples import make_samples
 from astuner.types import Completion, Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from astuner.backbone.local.model import score_batch
-from astuner.backbone.local.optimizer import MasterAdamW, OptimizerSettings
-from astuner.backbone.local.packing import pack
-from astuner.backbone.local.trainer import PolicyTrainer, TrainerSettings
 from astuner.errors import BackboneError
+from astuner.training.optimizer import MasterAdamW, OptimizerSettings
+from astuner.training.packing import pack
+from astuner.training.score import score_batch
+from astuner.training.trainer import PolicyTrainer, TrainerSettings
 from astuner.trajectory.samples import TrainSample
 
 OPTIMIZER = OptimizerSettings(

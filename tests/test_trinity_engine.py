@@ -17,8 +17,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from astuner.engine.protocol import Sampling
 from astuner.errors import EngineError
-from astuner.inference.engine import Sampling
 
 openai = pytest.importorskip("openai")
 

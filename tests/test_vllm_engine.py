@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from astuner.backbone.local.engine import EngineLimits
+from astuner.engine.continuous import EngineLimits
+from astuner.engine.protocol import Sampling
 from astuner.errors import BackboneError, EngineError
-from astuner.inference.engine import Sampling
 from astuner.types import Completion
 from tests.tiny_model import make_tiny_model
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 """Its own warnings are not ours to mend."""
 pytest.importorskip("vllm")
 
-from astuner.backbone.local.vllm_engine import VLLMEngine  # noqa: E402
+from astuner.engine.vllm import VLLMEngine  # noqa: E402
 
 LIMITS = EngineLimits(max_num_seqs=8, max_model_len=256, max_cache_bytes=2**30)
 

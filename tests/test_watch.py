@@ -13,8 +13,8 @@ from astuner.backbone.cluster.hub import Phase, SavedState
 from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
-from astuner.logview.record import episode_from_record, episode_to_record
 from astuner.run_dir import RunDir, read_json_lines
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from tests.runs import make_run
 from tests.test_hub import add, make_hub, make_settings, three
 from tests.test_roles import make_episode

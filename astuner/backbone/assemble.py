@@ -10,16 +10,16 @@ from typing import Any
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
+from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import ConfigError
+from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.sampling import Distribution
 from astuner.imports import load_object
 from astuner.inference.chat import Reply, TokenChat, TokenLimits
-from astuner.inference.engine import Engine, Sampling
-from astuner.inference.gateway.gateway import Gateway, GatewaySettings
-from astuner.inference.gateway.sampling import Distribution
 from astuner.inference.placement import JoiningPolicy
-from astuner.inference.remote_chat import RemoteChat
 from astuner.inference.request import Chat
-from astuner.inference.routed_chat import REFERENCE
+from astuner.inference.shapes.remote import RemoteChat
+from astuner.inference.shapes.routed import REFERENCE
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.madness import check_names, find_madness

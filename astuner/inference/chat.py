@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import RequestError
 from astuner.inference.answer_format import (
     AnswerFormat,
@@ -23,7 +24,6 @@ from astuner.inference.answer_format import (
     format_problem,
     repair_message,
 )
-from astuner.inference.engine import Engine, Sampling
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken

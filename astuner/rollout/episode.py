@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
-from astuner.inference.gateway.door import Door
-from astuner.inference.gateway.gateway import Gateway
+from astuner.gateway.door import Door
+from astuner.gateway.gateway import Gateway
 from astuner.inference.request import Chat
-from astuner.inference.routed_chat import RoutedChat
+from astuner.inference.shapes.routed import RoutedChat
 from astuner.rollout.targets import TargetWatch
 from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.episode import Episode, Failure

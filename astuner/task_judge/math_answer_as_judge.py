@@ -9,14 +9,14 @@ from typing import Any
 
 from astuner.errors import JudgeError
 from astuner.task_judge.base_judge import BaseJudge
-from astuner.task_judge.math_equality import (
+from astuner.task_judge.math.equality import (
     SymbolicComparer,
     exact_equality,
     is_prose,
     shared_comparer,
 )
-from astuner.task_judge.math_number import parse_number
-from astuner.task_judge.math_text import (
+from astuner.task_judge.math.number import parse_number
+from astuner.task_judge.math.text import (
     MAX_TAIL_CHARS,
     after_hashes,
     answer_text,

@@ -30,11 +30,11 @@ from trinity.common.config import StorageConfig  # noqa: E402
 from trinity.common.experience import Experience  # noqa: E402
 
 from astuner.algorithm.advantage import ADVANTAGES  # noqa: E402
-from astuner.backbone.batch import make_batch  # noqa: E402
+from astuner.algorithm.batch import make_batch  # noqa: E402
 from astuner.backbone.trinity.experiences import BATCH_SIZE, STEP  # noqa: E402
-from astuner.logview.record import episode_from_record  # noqa: E402
 from astuner.run_dir import read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
+from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from astuner.algorithm.advantage import ADVANTAGES
-from astuner.backbone.batch import make_batch
+from astuner.algorithm.batch import make_batch
 from astuner.config.source import flatten
-from astuner.logview.record import episode_from_record
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
+from astuner.trajectory.record import episode_from_record
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.tutorial import CONF, as_arguments, make_tutorial

@@ -13,14 +13,14 @@ from typing import Any
 from astuner.backbone.assemble import make_episode_settings, make_gateway, make_token_chat
 from astuner.backbone.cluster.hub import TargetNote
 from astuner.backbone.run import Run
+from astuner.engine.protocol import Engine
 from astuner.errors import AstunerError, ConfigError
-from astuner.inference.engine import Engine
 from astuner.inference.request import Chat
 from astuner.inference.template import ChatTemplate
-from astuner.logview.record import episode_to_record
 from astuner.rollout.episode import run_episode
 from astuner.rollout.targets import TargetWatch
 from astuner.trajectory.episode import Episode
+from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.recorder import Agent, Recorder
 from astuner.types import Task, WorkflowTask
 

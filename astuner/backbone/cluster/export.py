@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM
 
 from astuner.backbone.cluster.hub import Probe, SavedState
-from astuner.backbone.local.checkpoint import check_room, new_folder
 from astuner.errors import BackboneError
+from astuner.models.checkpoint import check_room, new_folder
 from astuner.run_dir import RunDir
 
 _ROUNDING = 0.2

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from astuner.algorithm.batch import Batch, is_useful, length_penalty, make_batch, rollout_metrics
 from astuner.backbone.assemble import load_advantage
-from astuner.backbone.batch import Batch, is_useful, length_penalty, make_batch, rollout_metrics
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
-from astuner.logview.record import episode_from_record
 from astuner.rollout.pool import FailureLimit
 from astuner.rollout.targets import TargetWatch
 from astuner.trajectory.episode import Episode, Group
+from astuner.trajectory.record import episode_from_record
 from astuner.trajectory.recorder import Agent
 from astuner.types import Task
 

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.algorithm.health import Health, HealthSettings
 from astuner.backbone.cluster.hub import News, Phase, SavedState
-from astuner.backbone.health import Health, HealthSettings
 from astuner.backbone.run import Run
 from astuner.console import duration, number, step_line
 from astuner.errors import BackboneError

@@ -14,6 +14,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from astuner.algorithm.batch import (
+    PenaltyOf,
+    divergence_penalty,
+    is_useful,
+    length_penalty,
+    make_batch,
+    rollout_metrics,
+)
+from astuner.algorithm.health import Health, HealthSettings
 from astuner.backbone.assemble import (
     find_model,
     load_advantage,
@@ -23,36 +32,27 @@ from astuner.backbone.assemble import (
     make_token_chat,
     read_tasks,
 )
-from astuner.backbone.batch import (
-    PenaltyOf,
-    divergence_penalty,
-    is_useful,
-    length_penalty,
-    make_batch,
-    rollout_metrics,
-)
-from astuner.backbone.health import Health, HealthSettings
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.fit import place
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
-from astuner.backbone.local.model import load_policy
-from astuner.backbone.local.reference import PolicyCallers, ReferenceEngine, frozen_copy
 from astuner.backbone.local.run_state import RunState
 from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
-from astuner.backbone.local.trainer import PolicyTrainer
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.validation import Validation, validate
 from astuner.console import duration, number, step_line
+from astuner.engine.reference import PolicyCallers, ReferenceEngine, frozen_copy
 from astuner.errors import AstunerError, BackboneError, ConfigError
-from astuner.inference.gateway.gateway import Gateway
-from astuner.inference.routed_chat import REFERENCE
-from astuner.logview.record import episode_to_record
+from astuner.gateway.gateway import Gateway
+from astuner.inference.shapes.routed import REFERENCE
+from astuner.models.load import load_policy
 from astuner.rollout.pool import commonest_failure
 from astuner.run_dir import EpisodeKind, append_json_line
 from astuner.task_reader.order import TaskOrder
+from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.episode import Episode, Group
+from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.samples import make_samples
 from astuner.types import Task
 

@@ -5,27 +5,23 @@ from dataclasses import dataclass
 
 import torch
 
-from astuner.backbone.local.memory import (
+from astuner.backbone.local.settings import adapter_settings
+from astuner.config.schema import Settings
+from astuner.errors import ConfigError
+from astuner.inference.shapes.routed import REFERENCE
+from astuner.models.device import available_bytes, choose_device, choose_dtype
+from astuner.models.fused_layers import has_liger
+from astuner.models.load import load_config
+from astuner.training.memory import (
     GIB,
     Footprint,
     Plan,
-    available_bytes,
     measure_footprint,
     need,
     remedies,
     suggested_footprint,
 )
-from astuner.backbone.local.model import (
-    choose_device,
-    choose_dtype,
-    has_liger,
-    load_config,
-    num_logit_bytes,
-)
-from astuner.backbone.local.settings import adapter_settings
-from astuner.config.schema import Settings
-from astuner.errors import ConfigError
-from astuner.inference.routed_chat import REFERENCE
+from astuner.training.score import num_logit_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

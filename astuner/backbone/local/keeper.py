@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from astuner.backbone.local.checkpoint import (
+from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
+from astuner.backbone.run import Run
+from astuner.errors import BackboneError
+from astuner.models.checkpoint import (
     check_room,
     num_checkpoint_bytes,
     read_record,
@@ -13,11 +16,8 @@ from astuner.backbone.local.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
-from astuner.backbone.local.model import LoadedModel
-from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
-from astuner.backbone.local.trainer import PolicyTrainer
-from astuner.backbone.run import Run
-from astuner.errors import BackboneError
+from astuner.models.load import LoadedModel
+from astuner.training.trainer import PolicyTrainer
 from astuner.types import Task
 
 

@@ -7,15 +7,15 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from astuner.backbone.local.adapter import attach_adapter
-from astuner.backbone.local.engine import ContinuousBatchingEngine, EngineLimits
-from astuner.backbone.local.model import LoadedModel, load_policy
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
 from astuner.config.schema import RolloutSettings
+from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.protocol import Engine
 from astuner.errors import ConfigError
-from astuner.inference.engine import Engine
 from astuner.inference.template import ChatTemplate
+from astuner.models.adapter import attach_adapter
+from astuner.models.load import LoadedModel, load_policy
 
 _BATCH_TOKENS_ON_GPU = 16_384
 """Of prompts in one pass: enough to keep a large GPU busy."""
@@ -80,7 +80,7 @@ def _make_engine(
     seed = rollout.seed
     limits = _limits(policy, rollout)
     if _engine_name(rollout) == "vllm":
-        from astuner.backbone.local.vllm_engine import VLLMEngine
+        from astuner.engine.vllm import VLLMEngine
 
         return VLLMEngine(policy.model, source, limits, seed=seed, weight_version=weight_version)
     settle_seconds = rollout.settle_seconds

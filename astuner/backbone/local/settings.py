@@ -1,10 +1,10 @@
 """From astuner's settings to the local trainer's: one line each."""
 
 from astuner.algorithm.loss import PolicyLoss
-from astuner.backbone.local.adapter import AdapterSettings
-from astuner.backbone.local.optimizer import OptimizerSettings
-from astuner.backbone.local.trainer import TrainerSettings
 from astuner.config.schema import LoraSettings, Settings
+from astuner.models.adapter import AdapterSettings
+from astuner.training.optimizer import OptimizerSettings
+from astuner.training.trainer import TrainerSettings
 
 
 def adapter_settings(lora: LoraSettings) -> AdapterSettings | None:

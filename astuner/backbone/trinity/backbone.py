@@ -37,7 +37,6 @@ from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
-from astuner.backbone.environments import has_flash_attention
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
@@ -45,6 +44,7 @@ from astuner.backbone.trinity.config import Place, trinity_settings
 from astuner.backbone.trinity.export import export_saved
 from astuner.backbone.trinity.monitor import weights_folder
 from astuner.errors import BackboneError, ConfigError
+from astuner.pins.install import has_flash_attention
 from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import openai
 
+from astuner.engine.protocol import Observe, Sampling
 from astuner.errors import EngineError
-from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion, TopLogprobs
 
 _ID_PREFIX = "token_id:"

@@ -19,9 +19,9 @@ from trinity.common.models.utils import load_fsdp_state_dict_from_verl_checkpoin
 from astuner.backbone.cluster.export import export_checkpoint, logprobs_from
 from astuner.backbone.cluster.hub import Probe, SavedState
 from astuner.errors import BackboneError
-from astuner.logview.record import episode_from_record
 from astuner.run_dir import RunDir, read_json_lines
 from astuner.trajectory.merge import Sequence as TokenSequence
+from astuner.trajectory.record import episode_from_record
 
 _NUM_PROBES = 2
 _READ_AS = "bfloat16"

@@ -37,13 +37,13 @@ from astuner.backbone.cluster.silence import describe_lost, describe_silence, fi
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
-from astuner.backbone.environments import has_flash_attention
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
+from astuner.pins.install import has_flash_attention
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 _NAMESPACE = "astuner"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from astuner.engine.protocol import Observe, Sampling
 from astuner.errors import EngineError
-from astuner.inference.engine import Observe, Sampling
 from astuner.types import Completion
 
 

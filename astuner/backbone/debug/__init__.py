@@ -1,0 +1,1 @@
+"""The backbone `debug`: a few rollouts, no training."""

@@ -1,0 +1,197 @@
+"""The debug backbone: a few rollouts in this process, no training, no Ray.
+
+Prints each episode's conversation, reward and verdict. Workflows run in the main thread's event
+loop, so a breakpoint inside one stops there. The model is loaded from model.path, or a server
+behind debug.openai_base_url answers and no weights are needed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+
+from astuner.backbone.assemble import (
+    MakeChat,
+    find_model,
+    make_gateway,
+    make_pool,
+    make_remote_chat,
+    make_token_chat,
+    open_client,
+    read_tasks,
+)
+from astuner.backbone.interrupt import interrupt_on_ctrl_c
+from astuner.backbone.run import Run, RunResult
+from astuner.errors import ConfigError
+from astuner.inference.messages import Message, first_difference
+from astuner.inference.shapes.remote import RemoteChat
+from astuner.run_dir import append_json_line
+from astuner.trajectory.episode import Episode
+from astuner.trajectory.record import episode_to_record
+from astuner.trajectory.recorder import Call, Recorder
+from astuner.types import WorkflowTask
+
+_TIMEOUT_SECONDS = 24 * 3600.0
+"""In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""
+
+
+class DebugBackbone:
+    """Rolls out the first tasks and shows what happened."""
+
+    async def run(self, run: Run) -> RunResult:
+        debug, num_repeat = run.settings.debug, run.settings.rollout.num_repeat
+        training, _ = read_tasks(run)
+        tasks = training[: debug.debug_first_n_tasks]
+        path = run.run_dir.episodes_file(1, "train")
+        episodes: list[Episode] = []
+        printer = _EpisodePrinter(run.console.say)
+
+        def show(episode: Episode) -> None:
+            episodes.append(episode)
+            append_json_line(path, episode_to_record(episode))
+            printer.show(episode)
+
+        with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
+            try:
+                async with make_gateway(run) as gateway, _chats(run) as chats:
+                    pool = make_pool(
+                        run,
+                        chats.make_chat,
+                        gateway,
+                        make_reference_chat=chats.make_reference_chat,
+                        max_parallel=debug.debug_max_parallel,
+                        timeout_seconds=_TIMEOUT_SECONDS,
+                    )
+                    await pool.run(
+                        tasks, num_repeat=num_repeat, step=1, is_validation=False, on_episode=show
+                    )
+            except asyncio.CancelledError:
+                if not interrupt.is_requested:
+                    raise
+        return RunResult(
+            run_dir=run.run_dir.root,
+            metrics=_metrics(run, episodes),
+            is_interrupted=interrupt.is_requested,
+        )
+
+
+def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
+    verdicts = [episode.verdict for episode in episodes if episode.verdict]
+    mean = sum(verdict.reward for verdict in verdicts) / len(verdicts) if verdicts else None
+    reward = "no reward" if mean is None else f"reward mean {mean:.3f}"
+    num_failed = len(episodes) - len(verdicts)
+    run.console.say(f"{len(episodes)} episodes, {num_failed} failed, {reward}")
+    run.console.say(f"run directory  {run.run_dir.root}")
+    return {
+        "reward/mean": mean,
+        "rollout/episodes": len(episodes),
+        "rollout/failed_episodes": num_failed,
+    }
+
+
+class _Chats(NamedTuple):
+    make_chat: MakeChat
+    make_reference_chat: MakeChat
+    """The same model, since nothing is trained here."""
+
+
+@asynccontextmanager
+async def _chats(run: Run) -> AsyncIterator[_Chats]:
+    if run.settings.debug.openai_base_url is not None:
+        yield _remote_chats(run)
+        return
+    from astuner.backbone.local.serve import load_engine
+
+    run.console.say(f"loading {run.settings.model.path}")
+    loaded = load_engine(run, find_model(run))
+    async with loaded.engine.serving():
+        yield _Chats(
+            make_token_chat(run, loaded.engine, loaded.template),
+            make_token_chat(run, loaded.engine, loaded.template, is_trained=False),
+        )
+
+
+def _remote_chats(run: Run) -> _Chats:
+    debug = run.settings.debug
+    model_name = debug.openai_model or run.settings.model.path
+    if model_name is None:
+        raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
+    assert debug.openai_base_url is not None
+    client = open_client(debug.openai_base_url, debug.openai_api_key_env)
+
+    def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
+        return make_remote_chat(
+            run,
+            client,
+            recorder,
+            model_name=model_name,
+            setting="debug.openai_base_url",
+            is_trained=is_trained,
+        )
+
+    return _Chats(partial(make, is_trained=True), partial(make, is_trained=False))
+
+
+class _EpisodePrinter:
+    """Shows episodes: what was said, by whom, and what it was worth or why it failed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._first_failures: dict[str, str] = {}
+        """Message of a failure -> the episode whose traceback was shown."""
+
+    def show(self, episode: Episode) -> None:
+        task = episode.task
+        self._say(
+            f"── episode {episode.episode_id}  task {task.task_id}: {_indent(task.main_query)}"
+        )
+        for index, call in enumerate(episode.calls):
+            tokens = "tokens not known"
+            if call.prompt_ids:
+                tokens = f"{len(call.prompt_ids)} + {len(call.completion.ids)} tokens"
+            self._say(
+                f"call {index} of {call.agent_name} ({tokens}, {call.completion.finish_reason})"
+            )
+            new = call.messages[_num_shown(episode.calls, index) :]
+            for message in (*new, call.reply):
+                self._say(f"  {message['role']}: {_indent(_text(message))}")
+            if call.break_reason:
+                self._say(f"  (a new sequence starts here: {call.break_reason})")
+            if not call.is_trained:
+                self._say("  (this agent is not trained)")
+        self._say(self._outcome(episode))
+
+    def _outcome(self, episode: Episode) -> str:
+        if episode.verdict is not None:
+            why = f" ({episode.madness})" if episode.madness else ""
+            success = "success" if episode.verdict.is_success else "no success"
+            return f"reward {episode.verdict.reward:g} by {episode.verdict.source}{why}, {success}"
+        assert episode.failure is not None
+        failure = episode.failure
+        first = self._first_failures.setdefault(failure.message, episode.episode_id)
+        if first == episode.episode_id:
+            return f"FAILED {failure.kind}: {failure.message}\n{failure.traceback.rstrip()}"
+        return f"FAILED {failure.kind}: {failure.message}\n  (traceback as in episode {first})"
+
+
+def _num_shown(calls: Sequence[Call], index: int) -> int:
+    """How many messages of a call stood in an earlier one of the same agent."""
+    call = calls[index]
+    for earlier in reversed(calls[:index]):
+        said = [*earlier.messages, earlier.reply]
+        if earlier.agent_name == call.agent_name and not first_difference(said, call.messages):
+            return len(said)
+    return 0
+
+
+def _text(message: Message) -> str:
+    calls = [
+        f"-> {c['function']['name']}({c['function']['arguments']})"
+        for c in message.get("tool_calls", ())
+    ]
+    return " ".join(part for part in (message["content"].strip(), *calls) if part)
+
+
+def _indent(text: str) -> str:
+    return text.replace("\n", "\n    ")

@@ -1,0 +1,226 @@
+"""Which completions get tokens in the next forward pass.
+
+Pure bookkeeping over `pages.py`: admits drafts while there is room, reads prompts in pieces, lets
+every running draft grow, and takes pages from the latest ones when they run out. What it does
+depends on the order of `add` and on the tokens only, never on time.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from astuner.engine.pages import NOTHING, Pages
+from astuner.types import TopLogprobs
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A prompt and the completion that is being written behind it. Owned by the scheduler."""
+
+    request: Any
+    """Who asked; the scheduler does not look at it."""
+    ids: list[int]
+    """Prompt and sampled tokens."""
+    num_prompt: int
+    max_tokens: int
+    """Of `ids`."""
+    stop_ids: frozenset[int]
+    logprobs: list[float] = field(default_factory=list)
+    """Of the sampled tokens."""
+    top_logprobs: list[TopLogprobs] = field(default_factory=list)
+    """Likewise; empty ones where none are asked for."""
+    pages: list[int] = field(default_factory=list)
+    num_cached: int = 0
+    """Leading tokens whose keys and values are in the pages."""
+    num_published: int = 0
+    """Leading pages that others can use."""
+    published: int = NOTHING
+    """Names their content."""
+    is_cut: bool = False
+    """Whether the one who asked wants no more tokens."""
+    num_displaced: int = 0
+    """How often it lost its pages."""
+
+    @property
+    def num_unread(self) -> int:
+        """Tokens to compute before the next one can be sampled; 1 while it only grows."""
+        return len(self.ids) - self.num_cached
+
+    @property
+    def is_finished(self) -> bool:
+        num_tokens = len(self.ids)
+        if num_tokens == self.num_prompt:
+            return False
+        return num_tokens >= self.max_tokens or self.is_cut or self.ids[-1] in self.stop_ids
+
+
+class Chunk(NamedTuple):
+    """Tokens of one draft in a forward pass."""
+
+    draft: Draft
+    start: int
+    end: int
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the pass gives the draft its next token."""
+        return self.end == len(self.draft.ids)
+
+
+class Scheduler:
+    """Owns the drafts that wait and those that run."""
+
+    def __init__(self, pages: Pages, *, max_num_seqs: int, max_batch_tokens: int) -> None:
+        self._pages = pages
+        self._max_num_seqs = max_num_seqs
+        self._max_batch_tokens = max_batch_tokens
+        self._waiting: deque[Draft] = deque()
+        self._running: list[Draft] = []
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def add(self, draft: Draft) -> None:
+        self._waiting.append(draft)
+
+    def next_batch(self) -> list[Chunk]:
+        """The tokens of the next pass, with pages for their keys and values.
+
+        Pieces of prompts while there are unread ones, else one token of each running draft. Empty
+        only without work.
+        """
+        if self._waiting:
+            self._admit()
+        # Reading can end with the last prompts displaced and nothing read; the others then grow.
+        return self._grow() or self._read() or self._grow()
+
+    def finish_pass(self, batch: Sequence[Chunk]) -> list[Draft]:
+        """Take note that the batch is computed and the sampled tokens are appended.
+
+        Returns the drafts that are finished; they hold nothing any more.
+        """
+        page_size, finished = self._pages.page_size, []
+        for draft, _, end in batch:
+            draft.num_cached = end
+            if (draft.num_published + 1) * page_size <= end:
+                self._publish(draft)
+            if draft.is_finished:
+                finished.append(draft)
+        if finished:
+            self.remove(finished)
+        return finished
+
+    def remove(self, drafts: Iterable[Draft]) -> None:
+        """Forget drafts, wherever they stand."""
+        gone = {id(draft) for draft in drafts}
+        for draft in self._running:
+            if id(draft) in gone:
+                self._release(draft)
+        self._running = [draft for draft in self._running if id(draft) not in gone]
+        self._waiting = deque(draft for draft in self._waiting if id(draft) not in gone)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._max_num_seqs:
+            draft = self._waiting[0]
+            self._use_known_pages(draft)
+            missing = self._num_pages(len(draft.ids) + 1) - len(draft.pages)
+            # A page for each that runs stays free, so that it is not displaced at once.
+            if self._running and missing + len(self._running) > self._pages.num_free:
+                self._release(draft)
+                return
+            self._running.append(self._waiting.popleft())
+
+    def _read(self) -> list[Chunk]:
+        """Pieces of unread prompts. What several begin with is read by one; the others wait."""
+        room = self._max_batch_tokens
+        batch: list[Chunk] = []
+        begun: set[tuple[int, tuple[int, ...]]] = set()
+        for draft in self._each_running():
+            if room == 0:
+                break
+            if draft.num_unread == 1:
+                continue
+            self._use_known_pages(draft)
+            shared = self._next_page(draft)
+            if shared is not None and (draft.published, shared) in begun:
+                continue
+            end = min(len(draft.ids), draft.num_cached + room)
+            if self._make_room(draft, end):
+                batch.append(Chunk(draft, draft.num_cached, end))
+                room -= end - draft.num_cached
+                if shared is not None:
+                    begun.add((draft.published, shared))
+        return batch
+
+    def _grow(self) -> list[Chunk]:
+        """The last token of every running draft; empty where one has more than that unread."""
+        page_size = self._pages.page_size
+        batch = []
+        for draft in self._each_running():
+            start, end = draft.num_cached, len(draft.ids)
+            if end - start > 1:
+                return []
+            if end <= len(draft.pages) * page_size or self._make_room(draft, end):
+                batch.append(Chunk(draft, start, end))
+        return batch
+
+    def _each_running(self) -> Iterator[Draft]:
+        """In the order of admission; room is made by displacing the last ones meanwhile."""
+        index = 0
+        while index < len(self._running):
+            yield self._running[index]
+            index += 1
+
+    def _use_known_pages(self, draft: Draft) -> None:
+        """Take what others have computed of the unread tokens, but for the last one."""
+        while (ids := self._next_page(draft)) is not None:
+            page = self._pages.find(ids, before=draft.published)
+            if page is None:
+                return
+            self._pages.hold(page)
+            draft.pages.append(page)
+            draft.num_cached += self._pages.page_size
+            draft.num_published += 1
+            draft.published = self._pages.name_of(page)
+
+    def _next_page(self, draft: Draft) -> tuple[int, ...] | None:
+        """The tokens of the next page, where another draft may have it: whole, and not begun."""
+        size, start = self._pages.page_size, draft.num_cached
+        if start + size >= len(draft.ids) or len(draft.pages) > draft.num_published:
+            return None
+        return tuple(draft.ids[start : start + size])
+
+    def _publish(self, draft: Draft) -> None:
+        size = self._pages.page_size
+        while (draft.num_published + 1) * size <= draft.num_cached:
+            start = draft.num_published * size
+            draft.published = self._pages.publish(
+                draft.pages[draft.num_published],
+                draft.ids[start : start + size],
+                before=draft.published,
+            )
+            draft.num_published += 1
+
+    def _make_room(self, draft: Draft, num_tokens: int) -> bool:
+        """Give the draft pages for so many tokens; False when it lost its own instead."""
+        missing = self._num_pages(num_tokens) - len(draft.pages)
+        while missing > self._pages.num_free:
+            latest = self._running.pop()
+            self._release(latest)
+            self._waiting.appendleft(latest)
+            if latest is draft:
+                return False
+        draft.pages += [self._pages.take() for _ in range(missing)]
+        return True
+
+    def _release(self, draft: Draft) -> None:
+        self._pages.release(draft.pages)
+        draft.pages = []
+        draft.num_cached = draft.num_published = 0
+        draft.published = NOTHING
+        draft.num_displaced += 1
+
+    def _num_pages(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._pages.page_size)

@@ -1,0 +1,331 @@
+"""`POST /v1/messages`: Anthropic's messages, body to call and reply to body."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from astuner.gateway.chat_completions import named_tool
+from astuner.gateway.refusal import (
+    JSON,
+    Refusal,
+    anthropic_error,
+    bad_request,
+    unsupported,
+)
+from astuner.gateway.wire import (
+    Ask,
+    Fields,
+    Head,
+    WireFormat,
+    arguments_text,
+    data_event,
+    function_tool,
+)
+from astuner.inference.answer_format import AnswerFormat
+from astuner.inference.messages import Message
+from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.watch import Delta
+
+_ERROR = {"type": "text", "text": "Error:"}
+"""Begins the result of a tool that failed: templates have no other place to say so."""
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def read(body: JSON) -> Ask:
+    fields = Fields(body)
+    model = fields.text("model", "astuner")
+    ask = Ask(
+        requests=(_request(fields),),
+        model=model,
+        is_stream=fields.flag("stream"),
+        temperature=fields.number("temperature"),
+        top_p=fields.number("top_p"),
+        top_k=fields.whole("top_k", low=-1),
+    )
+    thinking = Fields(fields.mapping("thinking") or {"type": "disabled"}, path="thinking.")
+    thinking.only(
+        "type", "disabled", "adaptive", why="how long the model thinks is given by its template"
+    )
+    thinking.close()
+    fields.only("service_tier", "auto", "standard_only", why="there is one tier")
+    fields.ignore("metadata", "cache_control")
+    fields.close()
+    return ask
+
+
+def _request(fields: Fields) -> ChatRequest:
+    max_tokens = fields.whole("max_tokens", low=1)
+    if max_tokens is None:
+        raise bad_request("max_tokens is missing", param="max_tokens")
+    messages = [*_system(fields), *_messages(fields)]
+    tools = [
+        _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
+    ]
+    choice = Fields(fields.mapping("tool_choice") or {"type": "auto"}, path="tool_choice.")
+    request = ChatRequest(
+        messages=messages,
+        tools=tools,
+        tool_choice=_tool_choice(choice, tools),
+        only_one_call=choice.flag("disable_parallel_tool_use"),
+        stops=fields.stops("stop_sequences"),
+        max_new_tokens=max_tokens,
+        answer_format=_answer_format(fields.mapping("output_config") or {}),
+    )
+    choice.close()
+    return request
+
+
+def _answer_format(config: JSON) -> AnswerFormat | None:
+    outer = Fields(config, path="output_config.")
+    wanted = outer.mapping("format")
+    outer.close()
+    if wanted is None:
+        return None
+    fields = Fields(wanted, path="output_config.format.")
+    fields.only("type", "json_schema", why="the answer is text, or JSON of a schema")
+    schema = fields.mapping("schema")
+    fields.close()
+    return AnswerFormat(schema=schema or {})
+
+
+def _tool(tool: JSON, *, path: str) -> JSON:
+    fields = Fields(tool, path=path)
+    fields.only("type", "custom", why="only tools of your own can be offered")
+    names = {"input_schema": "parameters"}
+    dropped = ("type", "cache_control")
+    function = {names.get(key, key): tool[key] for key in tool if key not in dropped}
+    return function_tool(function, path=path)
+
+
+def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
+    kind = choice.text("type")
+    if kind == "tool":
+        return named_tool(choice.text("name"), tools)
+    if kind not in _TOOL_CHOICES:
+        raise unsupported("tool_choice.type", f"{kind!r} is not one of auto, any, tool, none")
+    if kind == "any" and not tools:
+        raise bad_request("tool_choice is any, but no tools are offered", param="tool_choice")
+    return _TOOL_CHOICES[kind]
+
+
+def _system(fields: Fields) -> Iterator[Message]:
+    system = fields.raw("system")
+    if system:
+        yield {"role": "system", "content": _text(system, "system")}
+
+
+def _text(content: object, name: str) -> str | list[JSON]:
+    """A text, or text blocks; marks for caching change nothing."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
+    return [_text_block(block, f"{name}[{index}]") for index, block in enumerate(content)]
+
+
+def _text_block(block: object, name: str) -> JSON:
+    kind = block.get("type") if isinstance(block, dict) else type(block).__name__
+    if not isinstance(block, dict) or kind != "text":
+        raise unsupported(name, f"a block of type {kind!r} is not supported here; send text")
+    fields = Fields(block, path=f"{name}.")
+    text = fields.text("text")
+    fields.ignore("type", "cache_control", "citations")
+    fields.close()
+    return {"type": "text", "text": text}
+
+
+def _messages(fields: Fields) -> Iterator[Message]:
+    messages = fields.objects("messages")
+    if not messages:
+        raise bad_request("messages is missing; send at least one message", param="messages")
+    if messages[-1].get("role") == "assistant":
+        raise unsupported("messages", "the last one is the assistant's; a reply cannot be begun")
+    for index, message in enumerate(messages):
+        inner = Fields(message, path=f"messages[{index}].")
+        role, content = inner.text("role"), inner.raw("content", "")
+        inner.close()
+        name = f"messages[{index}].content"
+        blocks = _as_blocks(content)
+        if not isinstance(blocks, list):
+            raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
+        if role == "assistant":
+            yield _assistant(blocks, name)
+        elif role == "user":
+            yield from _user(blocks, name)
+        else:
+            raise bad_request(
+                f"messages[{index}].role is {role!r}; expected user or assistant", param="messages"
+            )
+
+
+def _as_blocks(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
+    """Each tool result is a message of its own; text between them is one."""
+    texts: list[JSON] = []
+    for index, block in enumerate(blocks):
+        place = f"{name}[{index}]"
+        if not (isinstance(block, dict) and block.get("type") == "tool_result"):
+            texts.append(_text_block(block, place))
+            continue
+        if texts:
+            yield {"role": "user", "content": texts}
+            texts = []
+        result = Fields(block, path=f"{place}.")
+        call_id = result.text("tool_use_id")
+        content = _text(result.raw("content", ""), f"{place}.content")
+        if result.flag("is_error"):
+            content = [_ERROR, *_as_blocks(content)]
+        result.ignore("type", "cache_control")
+        result.close()
+        yield {"role": "tool", "tool_call_id": call_id, "content": content}
+    if texts or not blocks:
+        yield {"role": "user", "content": texts}
+
+
+def _assistant(blocks: Sequence[object], name: str) -> Message:
+    message: Message = {"role": "assistant"}
+    texts: list[JSON] = []
+    for index, block in enumerate(blocks):
+        place = f"{name}[{index}]"
+        kind = block.get("type") if isinstance(block, dict) else None
+        if kind == "thinking" and isinstance(block, dict):
+            thought = Fields(block, path=f"{place}.")
+            message["reasoning_content"] = thought.text("thinking")
+            thought.ignore("type", "signature")
+            thought.close()
+        elif kind == "tool_use" and isinstance(block, dict):
+            message.setdefault("tool_calls", []).append(_tool_use(Fields(block, path=f"{place}.")))
+        else:
+            texts.append(_text_block(block, place))
+    message["content"] = texts
+    return message
+
+
+def _tool_use(fields: Fields) -> JSON:
+    call = {
+        "id": fields.text("id"),
+        "type": "function",
+        "function": {"name": fields.text("name"), "arguments": fields.mapping("input") or {}},
+    }
+    fields.ignore("type", "cache_control", "caller")
+    fields.close()
+    return call
+
+
+def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
+    reply = replies[0]
+    return {
+        **_frame(ask, head),
+        "content": list(_blocks(reply)),
+        "stop_reason": _stop_reason(reply),
+        "stop_sequence": reply.stop,
+        "usage": _usage(reply),
+    }
+
+
+def _frame(ask: Ask, head: Head) -> JSON:
+    return {
+        "id": f"msg_{head.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": ask.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    }
+
+
+def _blocks(reply: ChatReply) -> Iterator[JSON]:
+    if reply.reasoning:
+        yield {"type": "thinking", "thinking": reply.reasoning, "signature": ""}
+    if reply.text or not reply.tool_calls:
+        yield {"type": "text", "text": reply.text}
+    for call in reply.tool_calls:
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+
+
+def _stop_reason(reply: ChatReply) -> str:
+    if reply.finish_reason in ("length", "context_overflow"):
+        return "max_tokens"
+    if reply.stop is not None:
+        return "stop_sequence"
+    return "tool_use" if reply.tool_calls else "end_turn"
+
+
+def _usage(reply: ChatReply) -> JSON:
+    return {"input_tokens": reply.num_prompt_tokens, "output_tokens": reply.num_sampled_tokens}
+
+
+class _Events:
+    """message_*, content_block_* events; one block is open at a time."""
+
+    def __init__(self, ask: Ask, head: Head) -> None:
+        self._ask = ask
+        self._head = head
+        self._num_blocks = 0
+        self._open: str | None = None
+        """Kind of the delta whose block is open."""
+
+    def start(self) -> list[bytes]:
+        return [_event("message_start", message=_frame(self._ask, self._head))]
+
+    def delta(self, choice: int, delta: Delta) -> list[bytes]:
+        events = self._open_for(delta.kind)
+        if delta.kind == "text":
+            return [*events, self._piece({"type": "text_delta", "text": delta.text})]
+        return [*events, self._piece({"type": "thinking_delta", "thinking": delta.text})]
+
+    def end(self, replies: Sequence[ChatReply]) -> list[bytes]:
+        reply = replies[0]
+        events = self._open_for("text") if reply.text or not reply.tool_calls else []
+        events += self._close()
+        for call in reply.tool_calls:
+            block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+            piece = {"type": "input_json_delta", "partial_json": arguments_text(call.arguments)}
+            events += [self._begin(block), self._piece(piece), self._stop()]
+        delta = {"stop_reason": _stop_reason(reply), "stop_sequence": reply.stop}
+        events.append(_event("message_delta", delta=delta, usage=_usage(reply)))
+        events.append(_event("message_stop"))
+        return events
+
+    def fail(self, refusal: Refusal) -> list[bytes]:
+        return [data_event(anthropic_error(refusal), name="error")]
+
+    def _open_for(self, kind: str) -> list[bytes]:
+        if self._open == kind:
+            return []
+        events = self._close()
+        self._open = kind
+        empty: JSON = {"type": "text", "text": ""}
+        if kind == "reasoning":
+            empty = {"type": "thinking", "thinking": "", "signature": ""}
+        return [*events, self._begin(empty)]
+
+    def _close(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [self._stop()]
+
+    def _begin(self, block: JSON) -> bytes:
+        return _event("content_block_start", index=self._num_blocks, content_block=block)
+
+    def _piece(self, delta: JSON) -> bytes:
+        return _event("content_block_delta", index=self._num_blocks, delta=delta)
+
+    def _stop(self) -> bytes:
+        event = _event("content_block_stop", index=self._num_blocks)
+        self._num_blocks += 1
+        return event
+
+
+def _event(kind: str, **fields: object) -> bytes:
+    return data_event({"type": kind, **fields}, name=kind)
+
+
+MESSAGES = WireFormat(
+    path="/v1/messages", read=read, write=write, events=_Events, error=anthropic_error
+)

@@ -1,0 +1,357 @@
+"""`POST /v1/chat/completions`: OpenAI's chat completions, body to call and reply to body.
+
+Reasoning stands in `reasoning_content`, as other open servers write it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from astuner.gateway.refusal import (
+    JSON,
+    Refusal,
+    bad_request,
+    openai_error,
+    unsupported,
+)
+from astuner.gateway.wire import (
+    MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
+    Ask,
+    Fields,
+    Head,
+    WireFormat,
+    arguments_text,
+    data_event,
+    function_tool,
+)
+from astuner.inference.answer_format import AnswerFormat
+from astuner.inference.request import ChatReply, ChatRequest, SampledToken
+from astuner.inference.tool_calls import ToolCall
+from astuner.inference.watch import Delta
+
+_CHANGES_NOTHING = (
+    "user",  # labels of the client
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",  # caching never changes an answer
+    "prompt_cache_retention",
+)
+_NOTED_BY_CLIENTS = ("annotations", "provider_specific_fields")
+"""About an answer that is sent back: OpenAI's SDK and LiteLLM keep them in its message."""
+_MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
+"""Read further in `astuner.inference.messages`."""
+_LEAST_LOGPROB = -9999.0
+FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
+
+
+def read(body: JSON) -> Ask:
+    fields = Fields(body)
+    model = fields.text("model", "astuner")
+    request = _request(fields)
+    num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
+    ask = Ask(
+        requests=choices(request, num_choices),
+        model=model,
+        is_stream=fields.flag("stream"),
+        temperature=fields.number("temperature"),
+        top_p=fields.number("top_p"),
+        top_k=fields.whole("top_k", low=-1),
+        options={"include_usage": stream_options(fields)},
+    )
+    refuse_unsupported(fields)
+    fields.close()
+    return ask
+
+
+def stream_options(fields: Fields) -> bool:
+    """Whether a stream ends with the usage."""
+    options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
+    options.ignore("include_obfuscation")
+    include_usage = options.flag("include_usage")
+    options.close()
+    return include_usage
+
+
+def choices(request: ChatRequest, num_choices: int) -> tuple[ChatRequest, ...]:
+    """The request so many times, with a seed of its own for each."""
+    if request.seed is None:
+        return (request,) * num_choices
+    seed = request.seed * num_choices
+    return tuple(replace(request, seed=seed + index) for index in range(num_choices))
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    """What the chat formats of OpenAI have in common beside the call itself."""
+    why = "the distribution that is trained is the run's own"
+    fields.only("frequency_penalty", 0, 0.0, why=why)
+    fields.only("presence_penalty", 0, 0.0, why=why)
+    fields.only("logit_bias", {}, why=why)
+    fields.only("store", False, why="answers are kept in the run's records only")
+    fields.only("service_tier", "auto", "default", why="there is one tier")
+    fields.ignore(*_CHANGES_NOTHING)
+
+
+def _request(fields: Fields) -> ChatRequest:
+    messages = [
+        _message(message, index) for index, message in enumerate(fields.objects("messages"))
+    ]
+    if not messages:
+        raise bad_request("messages is missing; send at least one message", param="messages")
+    tools = [_tool(tool, index) for index, tool in enumerate(fields.objects("tools"))]
+    wants_tokens = fields.flag("logprobs")
+    num_top = top_logprobs(fields, wants_tokens=wants_tokens)
+    fields.only("modalities", ["text"], why="the model writes text")
+    asked = fields.whole("max_completion_tokens", low=1), fields.whole("max_tokens", low=1)
+    return ChatRequest(
+        messages=messages,
+        tools=tools,
+        tool_choice=tool_choice(fields, tools),
+        only_one_call=not fields.flag("parallel_tool_calls", default=True),
+        stops=fields.stops("stop"),
+        max_new_tokens=min((limit for limit in asked if limit is not None), default=None),
+        seed=fields.whole("seed", low=0, high=2**63),
+        wants_tokens=wants_tokens,
+        num_top_logprobs=num_top,
+        answer_format=_answer_format(fields.mapping("response_format")),
+    )
+
+
+def _message(message: JSON, index: int) -> JSON:
+    path = f"messages[{index}]."
+    fields = Fields(message, path=path)
+    kept = {key: fields.raw(key) for key in _MESSAGE_KEYS if fields.has(key)}
+    fields.ignore(*_NOTED_BY_CLIENTS)
+    calls = fields.objects("tool_calls")
+    fields.close()
+    for place, call in enumerate(calls):
+        _check_call(call, path=f"{path}tool_calls[{place}].")
+    return {**kept, "tool_calls": calls} if calls else kept
+
+
+def _check_call(call: JSON, *, path: str) -> None:
+    """Refuse what the template would not get of a call that an assistant made."""
+    fields = Fields(call, path=path)
+    fields.only("type", "function", why="only calls of functions are known")
+    function = Fields(fields.mapping("function") or {}, path=f"{path}function.")
+    fields.ignore("id", "index")
+    function.ignore("name", "arguments")
+    fields.close()
+    function.close()
+
+
+def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
+    """How many of the most probable tokens are to be told."""
+    num_top = fields.whole("top_logprobs", low=0, high=MAX_TOP_LOGPROBS) or 0
+    if num_top and not wants_tokens:
+        raise bad_request("top_logprobs needs logprobs too; ask for both", param="top_logprobs")
+    return num_top
+
+
+def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
+    path = f"tools[{index}]."
+    outer = Fields(dict(tool), path=path)
+    outer.only("type", "function", why="only function tools can be offered")
+    function = outer.mapping("function")
+    if function is None:
+        raise bad_request(f"{path}function is missing", param=f"{path}function")
+    outer.close()
+    return function_tool(function, path=f"{path}function.")
+
+
+def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:
+    """auto, none, required or a tool's name, from either spelling of OpenAI."""
+    choice = fields.raw("tool_choice", "auto")
+    if isinstance(choice, dict):
+        named = Fields(choice, path="tool_choice.")
+        named.only("type", "function", why="expected auto, none, required or a function")
+        function = named.mapping("function")
+        inner = named if function is None else Fields(function, path="tool_choice.function.")
+        name = inner.text("name")
+        inner.close()
+        named.close()
+        return named_tool(name, tools)
+    if choice not in ("auto", "none", "required"):
+        raise unsupported("tool_choice", "expected auto, none, required or a function")
+    if choice == "required" and not tools:
+        raise bad_request("tool_choice is required, but no tools are offered", param="tool_choice")
+    return choice
+
+
+def named_tool(name: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """The name itself, where such a tool is offered."""
+    names = [tool["function"]["name"] for tool in tools]
+    if name not in names:
+        raise bad_request(
+            f"tool_choice names {name!r}; the offered tools are {names}", param="tool_choice"
+        )
+    return name
+
+
+def _answer_format(wanted: dict[str, Any] | None) -> AnswerFormat | None:
+    fields = Fields(wanted or {"type": "text"}, path="response_format.")
+    kind = fields.text("type")
+    if kind == "json_schema":
+        schema = Fields(fields.mapping("json_schema") or {}, path="response_format.json_schema.")
+        fields.close()
+        return schema_format(schema)
+    fields.close()
+    return plain_format(kind, "response_format.type")
+
+
+def plain_format(kind: str, param: str) -> AnswerFormat | None:
+    """The formats that need no schema."""
+    if kind == "json_object":
+        return AnswerFormat(schema=None)
+    if kind != "text":
+        raise unsupported(param, f"{kind!r} is not one of text, json_object, json_schema")
+    return None
+
+
+def schema_format(fields: Fields) -> AnswerFormat:
+    """From the fields name, description, schema and strict."""
+    fields.text("name")
+    fields.text("description")
+    fields.flag("strict")
+    schema = fields.mapping("schema")
+    fields.close()
+    return AnswerFormat(schema=schema or {})
+
+
+def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
+    return {
+        "id": f"chatcmpl-{head.id}",
+        "object": "chat.completion",
+        "created": head.created,
+        "model": ask.model,
+        "choices": [_choice(index, reply) for index, reply in enumerate(replies)],
+        "usage": usage(replies),
+    }
+
+
+def _choice(index: int, reply: ChatReply) -> JSON:
+    message: JSON = {"role": "assistant", "content": reply.text or None, "refusal": None}
+    if not reply.tool_calls:
+        message["content"] = reply.text
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
+    if reply.tool_calls:
+        message["tool_calls"] = [_tool_call(call) for call in reply.tool_calls]
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": _logprobs(reply),
+        "finish_reason": finish_reason(reply),
+    }
+
+
+def finish_reason(reply: ChatReply) -> str:
+    reason = FINISH_REASONS[reply.finish_reason]
+    return "tool_calls" if reply.tool_calls and reason == "stop" else reason
+
+
+def _tool_call(call: ToolCall) -> JSON:
+    function = {"name": call.name, "arguments": arguments_text(call.arguments)}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _logprobs(reply: ChatReply) -> JSON | None:
+    if reply.tokens is None:
+        return None
+    return {"content": token_logprobs(reply), "refusal": None}
+
+
+def token_logprobs(reply: ChatReply) -> list[JSON]:
+    """The engine's own, one entry for each sampled token but the end token."""
+    return [
+        {**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]}
+        for token in reply.tokens or ()
+    ]
+
+
+def finite(logprob: float) -> float:
+    """In place of minus infinity, which JSON does not have, what OpenAI documents for it."""
+    return max(logprob, _LEAST_LOGPROB)
+
+
+def _logprob(token: SampledToken) -> JSON:
+    utf8 = None if token.utf8 is None else list(token.utf8)
+    return {"token": token.text, "logprob": finite(token.logprob), "bytes": utf8}
+
+
+def usage(replies: Sequence[ChatReply]) -> JSON:
+    """The prompt that all choices share counts once."""
+    num_prompt = replies[0].num_prompt_tokens
+    num_sampled = sum(reply.num_sampled_tokens for reply in replies)
+    return {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": num_sampled,
+        "total_tokens": num_prompt + num_sampled,
+    }
+
+
+class _Events:
+    """chat.completion.chunk events."""
+
+    def __init__(self, ask: Ask, head: Head) -> None:
+        self._ask = ask
+        self._frame = {
+            "id": f"chatcmpl-{head.id}",
+            "object": "chat.completion.chunk",
+            "created": head.created,
+            "model": ask.model,
+        }
+
+    def start(self) -> list[bytes]:
+        first = {"role": "assistant", "content": ""}
+        return [self._chunk(index, first) for index in range(len(self._ask.requests))]
+
+    def delta(self, choice: int, delta: Delta) -> list[bytes]:
+        key = "content" if delta.kind == "text" else "reasoning_content"
+        return [self._chunk(choice, {key: delta.text})]
+
+    def end(self, replies: Sequence[ChatReply]) -> list[bytes]:
+        events = []
+        for index, reply in enumerate(replies):
+            events += [
+                self._chunk(index, {"tool_calls": [{"index": number, **_tool_call(call)}]})
+                for number, call in enumerate(reply.tool_calls)
+            ]
+            events.append(
+                self._chunk(
+                    index,
+                    {},
+                    logprobs=_logprobs(reply),
+                    finish_reason=finish_reason(reply),
+                )
+            )
+        if self._ask.options["include_usage"]:
+            events.append(data_event({**self._frame, "choices": [], "usage": usage(replies)}))
+        return [*events, b"data: [DONE]\n\n"]
+
+    def fail(self, refusal: Refusal) -> list[bytes]:
+        return [data_event(openai_error(refusal))]
+
+    def _chunk(
+        self,
+        index: int,
+        delta: JSON,
+        *,
+        logprobs: JSON | None = None,
+        finish_reason: str | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        chunk = {**self._frame, "choices": [choice]}
+        if self._ask.options["include_usage"]:
+            chunk["usage"] = None
+        return data_event(chunk)
+
+
+CHAT_COMPLETIONS = WireFormat(
+    path="/v1/chat/completions", read=read, write=write, events=_Events, error=openai_error
+)

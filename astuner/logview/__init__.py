@@ -1,1 +1,0 @@
-"""Episodes as people and programs read them after a run."""

@@ -1,0 +1,1 @@
+"""The exact versions that the clustered backbones were tried with."""

@@ -1,0 +1,1 @@
+"""What the math judge needs: reading an answer, numbers, equality."""

@@ -1,0 +1,1 @@
+"""From samples to new weights: packing, scoring, the losses' machinery, the optimizer."""
