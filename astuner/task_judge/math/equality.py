@@ -31,7 +31,7 @@ START_TIMEOUT_SECONDS = 60.0
 NUM_WORKERS = max(2, min(8, (os.cpu_count() or 1) // 2))
 """One hostile answer holds one worker until its deadline; the others go on."""
 
-_WORKER_FILE = Path(__file__).with_name("math_worker.py")
+_WORKER_FILE = Path(__file__).with_name("worker.py")
 _CHOICE = re.compile(r"\(?([A-Za-z])\)?")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTIONS = re.compile(

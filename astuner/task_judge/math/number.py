@@ -2,7 +2,7 @@ r"""Plain numbers as exact fractions, in the ways that models and data sets writ
 
     parse_number("1,234")   parse_number("12.50 dollars")   parse_number(r"x = \frac{3}{4}")
 
-Takes what `math_text.plain_math` gives. What would need algebra is not a number here. Units are
+Takes what `text.plain_math` gives. What would need algebra is not a number here. Units are
 dropped, not compared: 18 cm equals 18 m.
 """
 
