@@ -1,7 +1,7 @@
 r"""The judge for tasks with one mathematical answer, such as GSM8K and MATH.
 
 Reads `final_answer` from what the workflow returned and `answer` from the task, finds the answer
-in both, and gives 1.0 if they are equal, else 0.0. How equality is decided is in `math/equality.py`.
+in both, and gives 1.0 if they are equal, else 0.0. `math/equality.py` decides what is equal.
 """
 
 import re
