@@ -8,6 +8,7 @@ AstunerError
 │   ├── EngineError        the model could not answer
 │   │   └── RequestError   the call asks for what cannot be answered
 │   ├── JudgeError         the judge raised, hung or gave no number
+│   ├── SurroundingError   what an episode runs in could not be had
 │   └── EnvServiceError    the environment service failed
 └── BackboneError          loading, training or saving failed (exit code 1)
 """
@@ -51,6 +52,10 @@ class RequestError(EngineError):
 
 class JudgeError(EpisodeError):
     """The judge raised, hung, or gave something other than a finite number."""
+
+
+class SurroundingError(EpisodeError):
+    """What an episode needs around it, such as an environment, could not be had."""
 
 
 class EnvServiceError(EpisodeError):
