@@ -19,17 +19,11 @@ from astuner.algorithm.loss import AGGREGATIONS, IMPORTANCE_WEIGHTS, LOSSES
 from astuner.config import LoadedConfig, Settings, describe_unused, load_config, save_resolved
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER
-from astuner.config.schema import (
-    ADVANTAGE_NAMES,
-    BACKBONE_NAMES,
-    POLICY_LOSS_NAMES,
-    AlgorithmSettings,
-    RolloutSettings,
-    Section,
-    TrainerSettings,
-    section_keys,
-    setting_keys,
-)
+from astuner.config.schema import BACKBONE_NAMES, section_keys, setting_keys
+from astuner.config.section import Section
+from astuner.config.sections.algorithm import ADVANTAGE_NAMES, POLICY_LOSS_NAMES, AlgorithmSettings
+from astuner.config.sections.rollout import RolloutSettings
+from astuner.config.sections.trainer_common import TrainerSettings
 from astuner.config.source import RENAMED_KEYS, RENAMED_VALUES, flatten
 from astuner.config.usage import UNUSED_KEYS
 from astuner.errors import ConfigError

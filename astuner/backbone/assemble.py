@@ -9,7 +9,7 @@ from typing import Any
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.backbone.run import Run
-from astuner.config.schema import RolloutSettings
+from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewaySettings
