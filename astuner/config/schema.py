@@ -14,12 +14,10 @@ from astuner.config.sections.context_tracker import ContextTrackerSettings
 from astuner.config.sections.data import DataSettings
 from astuner.config.sections.debug import DebugSettings
 from astuner.config.sections.gateway import GatewaySettings
-from astuner.config.sections.interchange_server import InterchangeServerSettings
 from astuner.config.sections.model import ModelSettings
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.config.sections.task_judge import TaskJudgeSettings
 from astuner.config.sections.task_reader import TaskReaderSettings
-from astuner.config.sections.task_runner import TaskRunnerSettings
 from astuner.config.sections.trainer_common import TrainerSettings
 
 BackboneName = Literal["local", "debug", "verl", "trinity"]
@@ -46,11 +44,6 @@ class Settings(Section):
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings
-    enable_experimental_interchange_server: bool = Field(description="Accepted from newer files.")
-    interchange_server: InterchangeServerSettings
-    task_runner: TaskRunnerSettings
-    execute_test: bool = Field(description="Accepted from older files.")
-    execute_testing_lambda: str = Field(description="Accepted from older files.")
 
 
 def setting_keys() -> tuple[str, ...]:

@@ -3,35 +3,14 @@
 A new setting counts as used. A piece that starts to honour a setting takes its pattern out here.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from fnmatch import fnmatchcase
 
+from astuner.config.accepted import what_became_of
 from astuner.config.schema import Settings
 
-_USED_BY_NONE = (
-    "astuner.rollout.mode",
-    "astuner.rollout.step_skip_action",
-    "astuner.debug.debug_vllm_port",
-    "astuner.debug.debug_vllm_seed",
-    "astuner.debug.debug_tensor_parallel_size",
-    "astuner.trainer_common.algorithm.task_norm_patch",
-    "astuner.trainer_common.save_trajectory_as_json_file",
-    "astuner.trainer_common.val_pass_n",
-    "astuner.context_tracker.fix_retokenization_drift",
-    "astuner.context_tracker.log_tool_format_*",
-    "astuner.context_tracker.context_tracker_type",
-    "astuner.context_tracker.max_env_len",
-    "astuner.context_tracker.alien_llm_*",
-    "astuner.enable_experimental_interchange_server",
-    "astuner.interchange_server.*",
-    "astuner.task_runner.*",
-    "astuner.execute_test",
-    "astuner.execute_testing_lambda",
-)
 _CLUSTER = (
     "astuner.rollout.tensor_model_parallel_size",
-    "astuner.rollout.enable_oversample",
-    "astuner.rollout.submit_oversample_multiplier",
     "astuner.rollout.multi_turn.expected_steps",
     "astuner.trainer_common.nnodes",
     "astuner.trainer_common.n_gpus_per_node",
@@ -44,8 +23,6 @@ _ONE_MACHINE = (
     "astuner.model.device",
     "astuner.model.use_liger",
     "astuner.rollout.settle_seconds",
-    "astuner.rollout.enable_oversample",
-    "astuner.rollout.submit_oversample_multiplier",
     "astuner.trainer_common.save_merged",
     "astuner.trainer_common.detectors.memory",
 )
@@ -66,9 +43,8 @@ _UNUSED_WITH_SERVER = (
 """What `debug` leaves to the server behind debug.openai_base_url."""
 
 UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
-    "local": (*_USED_BY_NONE, *_CLUSTER, _DEBUG, "verl.*", "trinity.*"),
+    "local": (*_CLUSTER, _DEBUG, "verl.*", "trinity.*"),
     "debug": (
-        *_USED_BY_NONE,
         *(pattern for pattern in _CLUSTER if not pattern.startswith("astuner.trainer_common.")),
         "astuner.trainer_common.*",
         "astuner.data.train_batch_size",
@@ -81,7 +57,6 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
         "trinity.*",
     ),
     "verl": (
-        *_USED_BY_NONE,
         _DEBUG,
         *_ONE_MACHINE,
         "astuner.rollout.multi_turn.expected_steps",
@@ -89,7 +64,6 @@ UNUSED_KEYS: Mapping[str, tuple[str, ...]] = {
         "trinity.*",
     ),
     "trinity": (
-        *_USED_BY_NONE,
         _DEBUG,
         *_ONE_MACHINE,
         "astuner.trainer_common.algorithm.dynamic_sampling_max_batches",
@@ -125,10 +99,12 @@ def unselected_keys(explicit_keys: Collection[str], settings: Settings) -> tuple
     return tuple(k for k in sorted(explicit_keys) if k.startswith(prefixes))
 
 
-def describe_unused(explicit_keys: Collection[str], settings: Settings) -> tuple[str, ...]:
+def describe_unused(explicit_keys: Set[str], settings: Settings) -> tuple[str, ...]:
     """One line for each reason why settings have no effect; empty when all have one."""
-    unused = unused_keys(explicit_keys, settings)
-    unselected = tuple(k for k in unselected_keys(explicit_keys, settings) if k not in unused)
+    accepted = {key: fate for key in sorted(explicit_keys) if (fate := what_became_of(key))}
+    keys = explicit_keys - accepted.keys()
+    unused = unused_keys(keys, settings)
+    unselected = tuple(k for k in unselected_keys(keys, settings) if k not in unused)
     lines = []
     if unused:
         lines.append(f"not used by backbone {settings.backbone}: {', '.join(unused)}")
@@ -137,6 +113,9 @@ def describe_unused(explicit_keys: Collection[str], settings: Settings) -> tuple
             f"not used with task_reader.type {settings.task_reader.type} and "
             f"task_judge.judge_type {settings.task_judge.judge_type}: {', '.join(unselected)}"
         )
+    for fate in dict.fromkeys(accepted.values()):
+        names = ", ".join(key for key in accepted if accepted[key] == fate)
+        lines.append(f"without effect: {names}: {fate}")
     return tuple(lines)
 
 

@@ -59,4 +59,3 @@ class AlgorithmSettings(Section):
     dynamic_sampling_max_batches: NonNegativeInt = Field(
         description="Further batches that may be rolled out to replace groups without spread."
     )
-    task_norm_patch: bool = Field(description="Accepted from older files.")

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from astuner.config.section import Section
 
@@ -20,13 +20,6 @@ class TimelineMergingSettings(Section):
 
 class ContextTrackerSettings(Section):
     timeline_merging_policy: TimelineMergingSettings
-    fix_retokenization_drift: bool = Field(description="Accepted from newer files.")
-    log_tool_format_check: bool = Field(description="Accepted from newer files.")
-    log_tool_format_error_detail: bool = Field(description="Accepted from newer files.")
     detect_timeline_snap: bool = Field(
         description="Log each place where a call could not continue an earlier one, and why."
     )
-    context_tracker_type: str = Field(description="Accepted from older files.")
-    max_env_len: PositiveInt = Field(description="Accepted from older files.")
-    alien_llm_model: str = Field(description="Accepted from older files.")
-    alien_llm_response_length: PositiveInt = Field(description="Accepted from older files.")

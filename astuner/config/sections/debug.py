@@ -1,6 +1,6 @@
 """`astuner.debug`: what the backbone debug runs, and against which model."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from astuner.config.section import Section
 
@@ -13,6 +13,3 @@ class DebugSettings(Section):
     )
     openai_model: str | None = Field(description="Model to ask there; null: model.path.")
     openai_api_key_env: str = Field(description="Environment variable that holds the key.")
-    debug_vllm_port: PositiveInt = Field(description="Accepted from older files.")
-    debug_vllm_seed: NonNegativeInt = Field(description="Accepted from older files.")
-    debug_tensor_parallel_size: PositiveInt = Field(description="Accepted from older files.")

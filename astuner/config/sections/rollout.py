@@ -85,8 +85,4 @@ class RolloutSettings(Section):
         description="Longest wait of a forward pass for episodes that are about to call, which "
         "makes runs repeatable; null: 2 on a CPU, none on a GPU."
     )
-    mode: Literal["sync", "async"] = Field(description="How that engine is driven.")
     tensor_model_parallel_size: PositiveInt = Field(description="GPUs of one engine.")
-    enable_oversample: bool = Field(description="Start more episodes than are needed.")
-    submit_oversample_multiplier: float = Field(ge=1, description="How many times more.")
-    step_skip_action: NonNegativeInt = Field(description="Accepted from older files.")

@@ -31,10 +31,6 @@ class RubricsAutoGraderSettings(Section):
     min_score: float
     max_score: float
     success_threshold: float = Field(description="A grade from here on is a success.")
-    sampling_mode: str = Field(description="Accepted from older files.")
-    generate_number: PositiveInt = Field(description="Accepted from older files.")
-    aggregation_mode: str = Field(description="Accepted from older files.")
-    num_reference_samples: PositiveInt = Field(description="Accepted from older files.")
     max_retries: NonNegativeInt = Field(description="Further tries of a failed request.")
     max_epochs: PositiveInt = Field(description="Rounds of revision of one rubric.")
     batch_size: PositiveInt = Field(description="Examples of one iteration.")

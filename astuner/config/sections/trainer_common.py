@@ -69,7 +69,6 @@ class TrainerSettings(Section):
         description="Stop after so many steps; null: after total_epochs."
     )
     val_before_train: bool = Field(description="Validate once before the first step.")
-    val_pass_n: PositiveInt = Field(description="Episodes of one validation task.")
     test_freq: PositiveInt = Field(description="Steps between validations.")
     save_freq: PositiveInt = Field(description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt | None = Field(
@@ -111,4 +110,3 @@ class TrainerSettings(Section):
         description="A clustered run ends when a phase, such as loading the model or an update, "
         "gives no sign of life for so long."
     )
-    save_trajectory_as_json_file: bool = Field(description="Accepted from newer files.")
