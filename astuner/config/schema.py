@@ -1,15 +1,16 @@
-"""All of `astuner:`, put together from its sections, and the names of its keys.
+"""All of `astuner:`, put together from its sections, and what can be asked of a key.
 
 Holds no values: those live in `default_config/astuner_default.yaml` and in the user's file. Rules
-that relate two settings are in `check.py`; which backbone uses which setting is in `usage.py`.
+that relate two settings are in `check.py`.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic.fields import FieldInfo
 
-from astuner.config.section import Section
+from astuner.config.section import Section, UsedBy, read_used_by, setting
 from astuner.config.sections.context_tracker import ContextTrackerSettings
 from astuner.config.sections.data import DataSettings
 from astuner.config.sections.debug import DebugSettings
@@ -27,14 +28,14 @@ BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
 class Settings(Section):
     """All of `astuner:`."""
 
-    project_name: str = Field(description="Name of the project in records and loggers.")
-    experiment_name: str = Field(
-        description="Folder of the runs; read_yaml_name: the name of the YAML file."
+    project_name: str = setting(UsedBy.ALL, "Name of the project in records and loggers.")
+    experiment_name: str = setting(
+        UsedBy.ALL, "Folder of the runs; read_yaml_name: the name of the YAML file."
     )
-    experiment_dir: str = Field(
-        description="Folder that holds the folders of runs; auto: launcher_record."
+    experiment_dir: str = setting(
+        UsedBy.ALL, "Folder that holds the folders of runs; auto: launcher_record."
     )
-    backbone: BackboneName = Field(description="What trains; the flag --backbone wins.")
+    backbone: BackboneName = setting(UsedBy.ALL, "What trains; the flag --backbone wins.")
     model: ModelSettings
     data: DataSettings
     rollout: RolloutSettings
@@ -48,20 +49,40 @@ class Settings(Section):
 
 def setting_keys() -> tuple[str, ...]:
     """Every setting as "astuner.section.key", sections left out, in the order of this file."""
-    return tuple(key for key, section in _walk(Settings, "astuner") if section is None)
+    return tuple(_users())
 
 
 def section_keys() -> tuple[str, ...]:
     """Every section as "astuner.section", from the outermost, "astuner" itself first."""
-    return ("astuner", *(key for key, section in _walk(Settings, "astuner") if section))
+    return ("astuner", *(key for key, field in _walk(Settings, "astuner") if _inner(field)))
 
 
-def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section] | None]]:
+def used_by(key: str) -> UsedBy:
+    """Who uses the setting `key`, or the one that it lies below; nobody where there is none."""
+    users = _users()
+    while key and key not in users:
+        key = key.rpartition(".")[0]
+    return users.get(key, UsedBy(0))
+
+
+@cache
+def _users() -> dict[str, UsedBy]:
+    return {
+        key: read_used_by(field)
+        for key, field in _walk(Settings, "astuner")
+        if _inner(field) is None
+    }
+
+
+def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         key = f"{prefix}.{name}"
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            yield key, inner
+        yield key, field
+        if inner := _inner(field):
             yield from _walk(inner, key)
-        else:
-            yield key, None
+
+
+def _inner(field: FieldInfo) -> type[Section] | None:
+    """The section that the field holds."""
+    inner = field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, Section) else None

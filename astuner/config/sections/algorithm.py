@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from astuner.config.section import Section
+from astuner.config.section import Section, UsedBy, setting
 
 ADVANTAGE_NAMES = (
     "grpo",
@@ -30,32 +30,43 @@ def _named_or_path(names: tuple[str, ...]) -> AfterValidator:
 
 
 class AlgorithmSettings(Section):
-    adv_estimator: Annotated[str, _named_or_path(ADVANTAGE_NAMES)] = Field(
-        description="How rewards become advantages: a name, or your own module->function."
+    adv_estimator: Annotated[str, _named_or_path(ADVANTAGE_NAMES)] = setting(
+        UsedBy.TRAINING, "How rewards become advantages: a name, or your own module->function."
     )
-    policy_loss: Annotated[str, _named_or_path(POLICY_LOSS_NAMES)] = Field(
-        description="The loss of a token: a name, or your own module->function."
+    policy_loss: Annotated[str, _named_or_path(POLICY_LOSS_NAMES)] = setting(
+        UsedBy.TRAINING, "The loss of a token: a name, or your own module->function."
     )
-    clip_ratio_low: float = Field(ge=0, lt=1, description="The ratio is clipped below 1 - this.")
-    clip_ratio_high: NonNegativeFloat = Field(description="The ratio is clipped above 1 + this.")
+    clip_ratio_low: float = setting(
+        UsedBy.TRAINING, "The ratio is clipped below 1 - this.", ge=0, lt=1
+    )
+    clip_ratio_high: NonNegativeFloat = setting(
+        UsedBy.TRAINING, "The ratio is clipped above 1 + this."
+    )
     loss_agg_mode: Literal[
         "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
-    ] = Field(description="How the losses of tokens become one number.")
-    loss_unit: Literal["episode", "sequence"] = Field(
-        description="What counts as one in a mean over sequences: a whole episode, or each of its "
-        "sequences."
+    ] = setting(UsedBy.TRAINING, "How the losses of tokens become one number.")
+    loss_unit: Literal["episode", "sequence"] = setting(
+        UsedBy.TRAINING,
+        "What counts as one in a mean over sequences: a whole episode, or each of its sequences.",
     )
-    rollout_importance_weight: Literal["truncated", "masked"] | None = Field(
-        description="Correct for the gap between sampler and trainer; null: the clipped ratio does."
+    rollout_importance_weight: Literal["truncated", "masked"] | None = setting(
+        UsedBy.LOCAL | UsedBy.VERL,
+        "Correct for the gap between sampler and trainer; null: the clipped ratio does.",
     )
-    rollout_importance_bound: float = Field(ge=1, description="Largest such weight.")
-    use_kl_in_reward: bool = Field(
-        description="Subtract kl_loss_coef times the divergence of an episode from its reward."
+    rollout_importance_bound: float = setting(
+        UsedBy.LOCAL | UsedBy.VERL, "Largest such weight.", ge=1
     )
-    overlong_buffer_length: PositiveInt | None = Field(
-        description="Last tokens of data.max_response_length in which a penalty grows; null: none."
+    use_kl_in_reward: bool = setting(
+        UsedBy.TRAINING, "Subtract kl_loss_coef times the divergence of an episode from its reward."
     )
-    overlong_penalty_factor: NonNegativeFloat = Field(description="The largest such penalty.")
-    dynamic_sampling_max_batches: NonNegativeInt = Field(
-        description="Further batches that may be rolled out to replace groups without spread."
+    overlong_buffer_length: PositiveInt | None = setting(
+        UsedBy.TRAINING,
+        "Last tokens of data.max_response_length in which a penalty grows; null: none.",
+    )
+    overlong_penalty_factor: NonNegativeFloat = setting(
+        UsedBy.TRAINING, "The largest such penalty."
+    )
+    dynamic_sampling_max_batches: NonNegativeInt = setting(
+        UsedBy.LOCAL | UsedBy.VERL,
+        "Further batches that may be rolled out to replace groups without spread.",
     )
