@@ -1,7 +1,4 @@
-"""Settings of other releases that do nothing here: they load, and the run says what became of them.
-
-Needs no more than the configuration.
-"""
+"""Settings of other releases that do nothing here: they load, and the run says why."""
 
 import re
 from pathlib import Path

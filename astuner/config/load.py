@@ -158,7 +158,7 @@ def _root_slip(name: str) -> str | None:
 
 
 def _is_known(key: str, known: Collection[str]) -> bool:
-    """Whether `key` is a setting, a section, below a setting of free keys, or accepted."""
+    """Whether `key` is a setting, a section, below a setting of free keys, or does nothing here."""
     parts = key.split(".")
     return (
         key in known

@@ -1,1 +1,1 @@
-"""The sections of `astuner:`, a file each, named like the section: type, unit, range, meaning."""
+"""The sections of `astuner:`, a file each; `trainer_common.algorithm` has one of its own."""
