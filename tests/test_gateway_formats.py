@@ -19,7 +19,7 @@ from astuner.gateway.responses import RESPONSES
 from astuner.gateway.wire import Head
 from astuner.inference.messages import normalize_messages
 from astuner.inference.request import ChatReply, SampledToken
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
 from tests.chats import ADD_TOOL
 from tests.fakes import ByteTokenizer, ScriptedEngine

@@ -27,7 +27,7 @@ from astuner.gateway.wire import (
 )
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
 
 _CHANGES_NOTHING = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from astuner.errors import RequestError
+from astuner.inference.excerpt import SHOWN_CHARACTERS
 from astuner.inference.json_schema import check_schema, first_error
-from astuner.inference.tool_calls import SHOWN_CHARACTERS
 
 FormatCheck = Literal["validated", "repaired", "invalid"]
 """How an answer came to the demanded format: at once, in a second call, or not at all."""

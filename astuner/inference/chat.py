@@ -28,7 +28,8 @@ from astuner.inference.messages import Message, normalize_messages, tool_call_me
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tool_calls import ParsedReply, check_tools
+from astuner.inference.tools.check import check_tools
+from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion

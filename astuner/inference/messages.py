@@ -11,7 +11,7 @@ from os.path import commonprefix
 from typing import Any
 
 from astuner.errors import RequestError
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 
 Message = dict[str, Any]
 _KEPT_KEYS = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from astuner.inference.answer_format import AnswerFormat, FormatCheck
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
 from astuner.trajectory.recorder import Recorder
 from astuner.types import FinishReason

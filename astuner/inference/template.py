@@ -15,13 +15,9 @@ from jinja2 import TemplateError
 from astuner.errors import ConfigError, RequestError
 from astuner.inference.messages import Message
 from astuner.inference.token_bytes import spelled_bytes
-from astuner.inference.tool_calls import (
-    FOLDED_FORMAT,
-    ParsedReply,
-    ToolFormat,
-    detect_format,
-    fold_tools,
-)
+from astuner.inference.tools.detect import detect_format
+from astuner.inference.tools.fold import FOLDED_FORMAT, fold_tools
+from astuner.inference.tools.protocol import ParsedReply, ToolFormat
 from astuner.types import Completion
 
 _MARK = "astuner-probe-reply"

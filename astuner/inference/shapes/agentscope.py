@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from astuner.errors import EngineError
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.request import Chat, ChatReply, ChatRequest
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.trajectory.recorder import Agent, Call, Recorder
 from astuner.types import Completion
 

@@ -12,7 +12,7 @@ from astuner.errors import EngineError, RequestError
 from astuner.inference.chat import tell_all
 from astuner.inference.messages import Message, normalize_messages, tool_call_message
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion
 

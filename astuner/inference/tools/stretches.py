@@ -1,0 +1,76 @@
+"""A reply as stretches: calls, fragments that look like calls, and the text around them.
+
+A format finds the stretches; what a reply is taken apart into is the same for all.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from astuner.inference.excerpt import excerpt
+from astuner.inference.tools.json_text import after_space
+from astuner.inference.tools.protocol import ParsedReply, ToolCall
+
+_TAG = re.compile(r"</?tool_call>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Calls in text[start:end], or with `problem` a fragment that looks like a call."""
+
+    start: int
+    end: int
+    calls: tuple[ToolCall, ...] = ()
+    problem: str | None = None
+
+
+def answer_start(text: str) -> int:
+    """Index at which the answer begins: after a leading `<think>` block, else 0.
+
+    A block that is never closed leaves no answer.
+    """
+    if not text.lstrip().startswith("<think>"):
+        return 0
+    close = text.find("</think>")
+    return len(text) if close < 0 else close + len("</think>")
+
+
+def parsed_reply(text: str, found: Iterable[Stretch]) -> ParsedReply:
+    pieces: list[str] = []
+    calls: list[ToolCall] = []
+    malformed: list[str] = []
+    kept_from = 0
+    for stretch in found:
+        if stretch.problem is not None:
+            fragment = excerpt(text[stretch.start : stretch.end])
+            malformed.append(f"{stretch.problem}: {fragment!r}")
+            continue
+        piece = text[kept_from : stretch.start].rstrip()
+        pieces.append(piece.lstrip() if calls else piece)
+        calls.extend(stretch.calls)
+        kept_from = stretch.end
+    rest = text[kept_from:]
+    pieces.append(rest.lstrip() if calls else rest)
+    return ParsedReply(
+        text="\n".join(piece for piece in pieces if piece),
+        tool_calls=tuple(calls),
+        malformed=tuple(malformed),
+    )
+
+
+def after_closing(text: str, at: int, tag: str) -> int:
+    """Index after `tag`, which may be missing at the end of the text."""
+    at = after_space(text, at)
+    if text.startswith(tag, at):
+        return at + len(tag)
+    if at < len(text):
+        raise ValueError(f"text where {tag} should stand")
+    return at
+
+
+def fragment_end(text: str, start: int) -> int:
+    """End of a malformed call: its closing tag, the next opening tag or the end of the text."""
+    tag = _TAG.search(text, start + 1)
+    if tag is None:
+        return len(text)
+    return tag.end() if tag[0].startswith("</") else tag.start()
