@@ -11,3 +11,4 @@ FORMATS: dict[str, ToolFormat] = {
     tool_format.name: tool_format
     for tool_format in (Hermes(), Qwen3Coder(), Llama3Json(), Mistral(), MistralArgs())
 }
+"""In the order in which `detect_format` tries them."""

@@ -1,27 +1,24 @@
-"""The format of Hermes, Qwen2.5, Qwen3 and SmolLM."""
+"""The tool-call format of Hermes, Qwen2.5, Qwen3 and SmolLM."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from astuner.inference.tools.json_text import as_call, decode, encode
 from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
-from astuner.inference.tools.stretches import (
-    Stretch,
-    after_closing,
-    answer_start,
-    fragment_end,
-    parsed_reply,
-)
+from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
+
+_TAG = re.compile(r"</?tool_call>")
 
 
 class Hermes:
-    """`<tool_call>` around {"name", "arguments"}: Hermes, Qwen2.5, Qwen3, SmolLM."""
+    """`<tool_call>` around {"name", "arguments"}."""
 
     name = "hermes"
     starts = ("<tool_call>",)
     call_end = "</tool_call>"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        return parsed_reply(text, self._find(text))
+        return take_apart(text, self._find(text))
 
     def opening(self, name: str | None) -> str:
         start = '<tool_call>\n{"name": '
@@ -46,3 +43,11 @@ class Hermes:
         except ValueError as error:
             return Stretch(start=start, end=fragment_end(text, start), problem=str(error))
         return Stretch(start=start, end=end, calls=(call,))
+
+
+def fragment_end(text: str, start: int) -> int:
+    """End of a malformed call: its closing tag, the next opening tag or the end of the text."""
+    tag = _TAG.search(text, start + 1)
+    if tag is None:
+        return len(text)
+    return tag.end() if tag[0].startswith("</") else tag.start()

@@ -9,12 +9,15 @@ from astuner.inference.tools.protocol import ToolCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
+    """What was read out of a text, and where it ended."""
+
     value: Any
     end: int
-    """Index of the first character after the JSON."""
+    """Index of the first character behind it."""
 
 
 def after_space(text: str, at: int) -> int:
+    """Index of the first character from `at` on that is no whitespace."""
     while at < len(text) and text[at].isspace():
         at += 1
     return at
@@ -37,6 +40,7 @@ def decode(text: str, at: int) -> Decoded:
 
 
 def decode_all(text: str) -> Any:
+    """The value that the whole text is. Raises ValueError if it is not one that `decode` reads."""
     decoded = decode(text, 0)
     if text[decoded.end :].strip():
         raise ValueError("text after the JSON")
@@ -44,11 +48,15 @@ def decode_all(text: str) -> Any:
 
 
 def encode(value: Any) -> str:
+    """A JSON value in one line, with characters as they are."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def as_call(value: Any, *argument_keys: str) -> ToolCall:
-    """Raises ValueError unless `value` is an object with a name and arguments."""
+    """The call that a decoded value describes, its arguments under the first key that is there.
+
+    Raises ValueError unless it is an object with a name and arguments.
+    """
     if not isinstance(value, dict):
         raise ValueError("the JSON is not an object")
     name = value.get("name")

@@ -1,13 +1,13 @@
-"""The format of Llama 3."""
+"""The tool-call format of Llama 3."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 from astuner.inference.tools.json_text import after_space, as_call, decode, encode
 from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
-from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, parsed_reply
+from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
 
-_LLAMA_START = re.compile(
+_START = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"[^"]*"\s*,\s*'
     r'"(?:parameters|arguments)"\s*:'
 )
@@ -15,7 +15,7 @@ _PYTHON_TAG = "<|python_tag|>"
 
 
 class Llama3Json:
-    """The whole reply is {"name", "parameters"}, several separated by `;`: Llama 3.
+    """The whole reply is {"name", "parameters"}, several separated by `;`.
 
     A reply that is some other JSON is text.
     """
@@ -25,7 +25,7 @@ class Llama3Json:
     call_end = "}"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        return parsed_reply(text, self._find(text))
+        return take_apart(text, self._find(text))
 
     def opening(self, name: str | None) -> str:
         return '{"name": "' if name is None else f'{{"name": {encode(name)}, "parameters":'
@@ -39,7 +39,7 @@ class Llama3Json:
         start = at = after_space(text, answer_start(text))
         if text.startswith(_PYTHON_TAG, at):
             at += len(_PYTHON_TAG)
-        elif _LLAMA_START.match(text, at) is None:
+        elif _START.match(text, at) is None:
             return
         while start < len(text):
             found = self._read(text, start, at)

@@ -1,24 +1,24 @@
-"""The format of older Mistral models."""
+"""The tool-call format of older Mistral models."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from astuner.inference.tools.json_text import as_call, decode, encode
 from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
-from astuner.inference.tools.stretches import Stretch, answer_start, parsed_reply
+from astuner.inference.tools.stretches import Stretch, answer_start, take_apart
 
 TOOL_CALLS = "[TOOL_CALLS]"
 
 
 class Mistral:
-    """`[TOOL_CALLS]` before one JSON list of {"name", "arguments"}: older Mistral."""
+    """`[TOOL_CALLS]` before one JSON list of {"name", "arguments"}."""
 
     name = "mistral"
     starts = (TOOL_CALLS,)
     call_end = None
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        return parsed_reply(text, self._find(text))
+        return take_apart(text, self._find(text))
 
     def opening(self, name: str | None) -> str:
         start = f'{TOOL_CALLS}[{{"name": '

@@ -1,4 +1,4 @@
-"""The format of newer Mistral models."""
+"""The tool-call format of newer Mistral models."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from astuner.inference.tools.json_text import after_space, as_arguments, decode, encode
 from astuner.inference.tools.mistral import TOOL_CALLS
 from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
-from astuner.inference.tools.stretches import Stretch, answer_start, parsed_reply
+from astuner.inference.tools.stretches import Stretch, answer_start, take_apart
 
-_MISTRAL_NAME = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\]([^\s\[\]{}]+))?\[ARGS\]")
+_NAME = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\]([^\s\[\]{}]+))?\[ARGS\]")
 
 
 class MistralArgs:
-    """`[TOOL_CALLS]name[ARGS]{…}` for each call, with or without `[CALL_ID]`: newer Mistral."""
+    """`[TOOL_CALLS]name[ARGS]{…}` for each call, with or without `[CALL_ID]`."""
 
     name = "mistral_args"
     starts = (TOOL_CALLS,)
     call_end = "}"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        return parsed_reply(text, self._find(text))
+        return take_apart(text, self._find(text))
 
     def opening(self, name: str | None) -> str:
         return TOOL_CALLS if name is None else f"{TOOL_CALLS}{name}[ARGS]"
@@ -40,7 +40,7 @@ class MistralArgs:
 
     def _read(self, text: str, start: int) -> Stretch:
         try:
-            name = _MISTRAL_NAME.match(text, start + len(TOOL_CALLS))
+            name = _NAME.match(text, start + len(TOOL_CALLS))
             if name is None:
                 raise ValueError("not a name followed by [ARGS]")
             decoded = decode(text, name.end())

@@ -1,25 +1,20 @@
-"""The format of Qwen3-Coder, which writes values as text: their types come from the schema."""
+"""The tool-call format of Qwen3-Coder."""
 
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from astuner.inference.tools.hermes import fragment_end
 from astuner.inference.tools.json_text import Decoded, decode_all, encode
 from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall, function_named
-from astuner.inference.tools.stretches import (
-    Stretch,
-    after_closing,
-    answer_start,
-    fragment_end,
-    parsed_reply,
-)
+from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
 
-_CODER_START = re.compile(r"<tool_call>|<function=")
-_CODER_FUNCTION = re.compile(r"<tool_call>\s*<function=([^<>\n]+)>")
-_CODER_PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
-_CODER_VALUE_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>))")
-_CODER_END = re.compile(r"\s*</function>")
+_START = re.compile(r"<tool_call>|<function=")
+_FUNCTION = re.compile(r"<tool_call>\s*<function=([^<>\n]+)>")
+_PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
+_VALUE_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>))")
+_END = re.compile(r"\s*</function>")
 _PYTHON_WORDS = {"True": True, "False": False, "None": None}
 _TYPE_NAMES: dict[type, set[str]] = {
     type(None): {"null"},
@@ -33,7 +28,7 @@ _TYPE_NAMES: dict[type, set[str]] = {
 
 
 class Qwen3Coder:
-    """`<tool_call>` around `<function=…>` and `<parameter=…>` elements: Qwen3-Coder.
+    """`<tool_call>` around `<function=…>` and `<parameter=…>` elements.
 
     The format has no escapes: a value that holds `</parameter>` followed by another of its tags
     does not survive, and a value is text unless the tool's schema says otherwise.
@@ -44,7 +39,7 @@ class Qwen3Coder:
     call_end = "</tool_call>"
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
-        return parsed_reply(text, self._find(text, tools))
+        return take_apart(text, self._find(text, tools))
 
     def opening(self, name: str | None) -> str:
         start = "<tool_call>\n<function="
@@ -62,15 +57,15 @@ class Qwen3Coder:
 
     def _find(self, text: str, tools: Sequence[Tool]) -> Iterator[Stretch]:
         at = answer_start(text)
-        value_ends = [end.start() for end in _CODER_VALUE_END.finditer(text, at)]
-        while (start := _CODER_START.search(text, at)) is not None:
+        value_ends = [end.start() for end in _VALUE_END.finditer(text, at)]
+        while (start := _START.search(text, at)) is not None:
             found = self._read(text, start.start(), value_ends, tools)
             yield found
             at = found.end
 
     def _read(self, text: str, start: int, value_ends: list[int], tools: Sequence[Tool]) -> Stretch:
         try:
-            function = _CODER_FUNCTION.match(text, start)
+            function = _FUNCTION.match(text, start)
             if function is None:
                 raise ValueError("not <tool_call> followed by <function=name>")
             values = _read_parameters(text, function.end(), value_ends)
@@ -89,8 +84,8 @@ def _read_parameters(text: str, at: int, value_ends: list[int]) -> Decoded:
     `value_ends`: ascending indices of the closing tags that can end a value.
     """
     values: dict[str, str] = {}
-    while (function_end := _CODER_END.match(text, at)) is None:
-        parameter = _CODER_PARAMETER.match(text, at)
+    while (function_end := _END.match(text, at)) is None:
+        parameter = _PARAMETER.match(text, at)
         if parameter is None:
             raise ValueError("neither <parameter=name> nor </function>")
         index = bisect_left(value_ends, parameter.end())

@@ -1,17 +1,14 @@
 """A reply as stretches: calls, fragments that look like calls, and the text around them.
 
-A format finds the stretches; what a reply is taken apart into is the same for all.
+A format finds its stretches; how the reply is taken apart along them is the same for all.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from astuner.inference.excerpt import excerpt
 from astuner.inference.tools.json_text import after_space
 from astuner.inference.tools.protocol import ParsedReply, ToolCall
-
-_TAG = re.compile(r"</?tool_call>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +32,8 @@ def answer_start(text: str) -> int:
     return len(text) if close < 0 else close + len("</think>")
 
 
-def parsed_reply(text: str, found: Iterable[Stretch]) -> ParsedReply:
+def take_apart(text: str, found: Iterable[Stretch]) -> ParsedReply:
+    """Separate the calls from the text; `found` in order and without overlap."""
     pieces: list[str] = []
     calls: list[ToolCall] = []
     malformed: list[str] = []
@@ -59,18 +57,13 @@ def parsed_reply(text: str, found: Iterable[Stretch]) -> ParsedReply:
 
 
 def after_closing(text: str, at: int, tag: str) -> int:
-    """Index after `tag`, which may be missing at the end of the text."""
+    """Index after `tag`, which may be missing at the end of the text.
+
+    Raises ValueError where something else stands there.
+    """
     at = after_space(text, at)
     if text.startswith(tag, at):
         return at + len(tag)
     if at < len(text):
         raise ValueError(f"text where {tag} should stand")
     return at
-
-
-def fragment_end(text: str, start: int) -> int:
-    """End of a malformed call: its closing tag, the next opening tag or the end of the text."""
-    tag = _TAG.search(text, start + 1)
-    if tag is None:
-        return len(text)
-    return tag.end() if tag[0].startswith("</") else tag.start()
