@@ -21,7 +21,6 @@ from astuner.gateway.wire import (
     function_tool,
 )
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.messages import Message
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
@@ -107,7 +106,7 @@ def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
     return _TOOL_CHOICES[kind]
 
 
-def _system(fields: Fields) -> Iterator[Message]:
+def _system(fields: Fields) -> Iterator[JSON]:
     system = fields.raw("system")
     if system:
         yield {"role": "system", "content": _text(system, "system")}
@@ -133,7 +132,7 @@ def _text_block(block: object, name: str) -> JSON:
     return {"type": "text", "text": text}
 
 
-def _messages(fields: Fields) -> Iterator[Message]:
+def _messages(fields: Fields) -> Iterator[JSON]:
     messages = fields.objects("messages")
     if not messages:
         raise bad_request("messages is missing; send at least one message", param="messages")
@@ -161,7 +160,7 @@ def _as_blocks(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
+def _user(blocks: Sequence[object], name: str) -> Iterator[JSON]:
     """Each tool result is a message of its own; text between them is one."""
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
@@ -184,8 +183,8 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
         yield {"role": "user", "content": texts}
 
 
-def _assistant(blocks: Sequence[object], name: str) -> Message:
-    message: Message = {"role": "assistant"}
+def _assistant(blocks: Sequence[object], name: str) -> JSON:
+    message: JSON = {"role": "assistant"}
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
         place = f"{name}[{index}]"

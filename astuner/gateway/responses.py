@@ -31,7 +31,6 @@ from astuner.gateway.wire import (
     function_tool,
 )
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.messages import Message
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
@@ -127,7 +126,7 @@ def _answer_format(fields: Fields) -> AnswerFormat | None:
     return plain_format(kind, "text.format.type")
 
 
-def _messages(fields: Fields) -> list[Message]:
+def _messages(fields: Fields) -> list[JSON]:
     instructions = fields.text("instructions")
     given = fields.raw("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
@@ -147,11 +146,11 @@ class _Turns:
     """Items become messages; those of one turn of the model become one."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self._turn: Message | None = None
+        self.messages: list[JSON] = []
+        self._turn: JSON | None = None
         """The assistant message that further items may belong to."""
 
-    def add(self, message: Message) -> None:
+    def add(self, message: JSON) -> None:
         self.messages.append(message)
         self._turn = None
 
@@ -200,7 +199,7 @@ class _Turns:
         if thought:
             turn["reasoning_content"] = thought
 
-    def _assistant(self, *, ends_before: str | None) -> Message:
+    def _assistant(self, *, ends_before: str | None) -> JSON:
         """The turn that this item belongs to: reasoning, then text, then calls."""
         order = ("reasoning_content", "content", "tool_calls")
         later = order[order.index(ends_before) :] if ends_before else ()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from astuner.errors import RequestError
 from astuner.inference.excerpt import SHOWN_CHARACTERS
 from astuner.inference.json_schema import check_schema, first_error
+from astuner.types import Message
 
 FormatCheck = Literal["validated", "repaired", "invalid"]
 """How an answer came to the demanded format: at once, in a second call, or not at all."""
@@ -60,7 +61,7 @@ def _unusable(error: ValueError) -> RequestError:
     )
 
 
-def repair_message(text: str, answer_format: AnswerFormat) -> dict[str, Any]:
+def repair_message(text: str, answer_format: AnswerFormat) -> Message:
     """What is said to the model after an answer that is not what was demanded."""
     problem = format_problem(text, answer_format) or "it is not in the demanded format"
     wanted = "one JSON object"

@@ -11,9 +11,8 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import RequestError
@@ -24,7 +23,7 @@ from astuner.inference.answer_format import (
     format_problem,
     repair_message,
 )
-from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken
 from astuner.inference.template import ChatTemplate
@@ -32,7 +31,7 @@ from astuner.inference.tools.check import check_tools
 from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Completion
+from astuner.types import Completion, Message, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ class Reply:
     """A reply as the madness checks see it."""
 
     parsed: ParsedReply
-    tools: Sequence[Mapping[str, Any]]
+    tools: Sequence[Tool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class _Prompt:
 
     request: ChatRequest
     messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
+    tools: tuple[Tool, ...]
     opening: str
     """The end of the prompt, which the reply goes on from."""
     placement: Placement
@@ -73,7 +72,7 @@ class _Prompt:
     """What a reply in the demanded format is called."""
 
     @property
-    def callable_tools(self) -> tuple[dict[str, Any], ...]:
+    def callable_tools(self) -> tuple[Tool, ...]:
         return self.tools if self.request.tool_choice != "none" else ()
 
 
@@ -151,7 +150,7 @@ class TokenChat:
 
         Without room for that the first reply stands.
         """
-        said = _message(_plain(first.text), first.reasoning)
+        said = assistant_message(first.text, reasoning=first.reasoning)
         messages = [*request.messages, said, repair_message(first.text, demanded)]
         second = await self._answer(
             replace(request, messages=messages), None, when_valid="repaired"
@@ -174,7 +173,7 @@ class TokenChat:
         when_valid: FormatCheck = "validated",
     ) -> ChatReply:
         self.recorder.check_open()
-        tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        tools = copy_tools(request.tools) if self._offers_tools else ()
         if tools and request.only_one_call and self._template.tool_format.call_end is None:
             raise RequestError(
                 f"parallel_tool_calls: this model writes all calls of a reply as one list "
@@ -187,7 +186,7 @@ class TokenChat:
         opening = self._opening(request.tool_choice, tools)
         agent = (request.agent_name, request.target_tag)
         if request.prompt is not None:
-            messages = [{"role": PLAIN_TEXT, "content": request.prompt}]
+            messages: list[Message] = [{"role": PLAIN_TEXT, "content": request.prompt}]
             placement = self._placer.place_text(agent, request.prompt)
         else:
             messages = normalize_messages(request.messages)
@@ -272,7 +271,9 @@ class TokenChat:
                 tools=prompt.tools,
                 prompt_ids=placement.prompt_ids,
                 completion=completion,
-                reply=_message(parsed, reasoning),
+                reply=assistant_message(
+                    parsed.text, reasoning=reasoning, tool_calls=parsed.tool_calls
+                ),
                 temperature=self._sampling.temperature,
                 extends=placement.extends,
                 break_reason=broken.reason if broken else None,
@@ -326,7 +327,7 @@ class TokenChat:
             if token not in self._template.stop_ids
         )
 
-    def _opening(self, tool_choice: str, tools: Sequence[Mapping[str, Any]]) -> str:
+    def _opening(self, tool_choice: str, tools: Sequence[Tool]) -> str:
         """The text that forces a tool call; it is given to the model, so it is never trained."""
         if tool_choice in ("auto", "none"):
             return ""
@@ -431,15 +432,6 @@ def _with_ids(parsed: ParsedReply, call_index: int) -> ParsedReply:
         replace(call, id=f"call_{call_index}_{i}") for i, call in enumerate(parsed.tool_calls)
     )
     return replace(parsed, tool_calls=calls)
-
-
-def _message(parsed: ParsedReply, reasoning: str) -> Message:
-    message: Message = {"role": "assistant", "content": parsed.text}
-    if reasoning:
-        message["reasoning_content"] = reasoning
-    if parsed.tool_calls:
-        message["tool_calls"] = [tool_call_message(call) for call in parsed.tool_calls]
-    return message
 
 
 def _empty_reply(request: ChatRequest, num_prompt_tokens: int) -> ChatReply:

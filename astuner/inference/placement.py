@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astuner.inference.breaks import explain_break
-from astuner.inference.messages import Message, message_key
+from astuner.inference.messages import message_key
 from astuner.inference.template import ChatTemplate, Written
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
+from astuner.types import Message, Tool
 
 logger = logging.getLogger(__name__)
 
-Tools = tuple[dict[str, Any], ...]
+Tools = tuple[Tool, ...]
 
 PLAIN_TEXT = "prompt"
 """The role of the one message of a call that sends text in place of a conversation."""
@@ -275,7 +276,7 @@ def _log_break(agent: Agent, broken: Break) -> None:
     )
 
 
-def _tools_key(tools: Sequence[dict[str, Any]]) -> str:
+def _tools_key(tools: Sequence[Tool]) -> str:
     return json.dumps(tools, sort_keys=True, default=str) if tools else ""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tools.protocol import Tool
+from astuner.types import Tool
 
 _HALF_CHARACTER = "\ufffd"
 """What bytes decode to that are not, or not yet, a character."""

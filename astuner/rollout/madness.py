@@ -13,8 +13,9 @@ from typing import Any
 
 from astuner.errors import ConfigError
 from astuner.inference.tools.check import check_call
-from astuner.inference.tools.protocol import ParsedReply, Tool
+from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.tools.stretches import answer_start
+from astuner.types import Tool
 
 Check = Callable[[ParsedReply, Sequence[Tool]], str | None]
 

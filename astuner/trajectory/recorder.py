@@ -9,14 +9,10 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from astuner.errors import EpisodeError
-from astuner.types import Completion
-
-Message = dict[str, Any]
-"""A normalised chat message, see `astuner.inference.messages`."""
-
+from astuner.types import Completion, Message, Tool
 
 Agent = tuple[str, str]
 """An agent of an episode: its name and its target tag."""
@@ -62,14 +58,14 @@ class Call:
     agent_name: str
     target_tag: str
     messages: tuple[Message, ...]
-    """What the agent sent, normalised."""
-    tools: tuple[dict[str, Any], ...]
-    """Function schemas offered to the model."""
+    """What the agent sent."""
+    tools: tuple[Tool, ...]
+    """What was offered to the model."""
     prompt_ids: tuple[int, ...]
     """Exactly what the engine was given; empty when a remote server rendered the prompt."""
     completion: Completion
     reply: Message
-    """What the agent got back, normalised."""
+    """What the agent got back."""
     temperature: float
     extends: int | None
     """Index of the earlier call whose tokens this prompt continues; None starts a new sequence."""

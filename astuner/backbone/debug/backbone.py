@@ -25,11 +25,11 @@ from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
-from astuner.inference.messages import Message, first_difference
+from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import WorkflowTask
+from astuner.types import Message, WorkflowTask
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 """In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""

@@ -8,7 +8,8 @@ from astuner.errors import RequestError
 from astuner.inference.excerpt import SHOWN_CHARACTERS, excerpt
 from astuner.inference.json_schema import check_schema, first_error
 from astuner.inference.tools.json_text import encode
-from astuner.inference.tools.protocol import Tool, ToolCall, function_named
+from astuner.inference.tools.protocol import ToolCall, function_named
+from astuner.types import FunctionSchema, Tool
 
 
 def check_tools(tools: Sequence[Tool]) -> None:
@@ -36,7 +37,7 @@ def check_call(call: ToolCall, tools: Sequence[Tool]) -> str | None:
     return None if error is None else f"call of {call.name!r}: {excerpt(_in_words(error))}"
 
 
-def _parameters(function: Mapping[str, Any]) -> Mapping[str, Any]:
+def _parameters(function: FunctionSchema) -> Mapping[str, Any]:
     return function.get("parameters") or {"type": "object"}
 
 

@@ -1,22 +1,20 @@
 """Which format a chat template speaks, found by rendering a probe call and reading it back."""
 
 from collections.abc import Callable
-from typing import Any
 
 from astuner.errors import ConfigError, EngineError
 from astuner.inference.excerpt import excerpt
 from astuner.inference.tools.formats import FORMATS
 from astuner.inference.tools.protocol import ToolFormat
+from astuner.types import Message, MessageToolCall, Tool
 
-Message = dict[str, Any]
-"""A chat message in OpenAI's format."""
-Render = Callable[[list[Message], list[dict[str, Any]] | None], str]
+Render = Callable[[list[Message], list[Tool] | None], str]
 """A chat template: messages and the tools offered in, the text of the conversation out.
 
 Raises EngineError, or any error of a failing template.
 """
 
-_PROBE_TOOL: dict[str, Any] = {
+_PROBE_TOOL: Tool = {
     "type": "function",
     "function": {
         "name": "probe_lookup",
@@ -32,7 +30,7 @@ _PROBE_TOOL: dict[str, Any] = {
     },
 }
 _PROBE_ARGUMENTS = {"topic": "rivers", "count": 3}
-_PROBE_CALL: Message = {
+_PROBE_CALL: MessageToolCall = {
     # Mistral's templates insist on ids of nine letters or digits.
     "id": "probe0001",
     "type": "function",

@@ -1,14 +1,11 @@
 """Tools in plain messages, for chat templates that know none."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from astuner.inference.tools.formats import FORMATS
 from astuner.inference.tools.json_text import encode
-from astuner.inference.tools.protocol import Tool, ToolCall
-
-Message = dict[str, Any]
-"""A chat message in OpenAI's format."""
+from astuner.inference.tools.protocol import ToolCall
+from astuner.types import Message, Tool
 
 FOLDED_FORMAT = FORMATS["hermes"]
 """In which `default_tool_prompt` asks for calls and `fold_tools` writes them."""
@@ -50,15 +47,17 @@ def _fold(message: Message) -> Message:
     content = message.get("content") or ""
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
-    if not message.get("tool_calls"):
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    if not functions:
         return message
-    functions = [entry["function"] for entry in message["tool_calls"]]
     calls = [
         ToolCall(name=function["name"], arguments=function.get("arguments") or {})
         for function in functions
     ]
-    kept = {key: value for key, value in message.items() if key != "tool_calls"}
-    return {**kept, "content": _joined("\n", content, FOLDED_FORMAT.write(calls))}
+    folded = message.copy()
+    folded["content"] = _joined("\n", content, FOLDED_FORMAT.write(calls))
+    del folded["tool_calls"]
+    return folded
 
 
 def _joined(separator: str, *parts: str | None) -> str:

@@ -47,12 +47,12 @@ def decode_all(text: str) -> Any:
     return decoded.value
 
 
-def encode(value: Any) -> str:
+def encode(value: object) -> str:
     """A JSON value in one line, with characters as they are."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def as_call(value: Any, *argument_keys: str) -> ToolCall:
+def as_call(value: object, *argument_keys: str) -> ToolCall:
     """The call that a decoded value describes, its arguments under the first key that is there.
 
     Raises ValueError unless it is an object with a name and arguments.
@@ -73,7 +73,7 @@ def as_call(value: Any, *argument_keys: str) -> ToolCall:
     )
 
 
-def as_arguments(value: Any) -> dict[str, Any]:
+def as_arguments(value: object) -> dict[str, Any]:
     """The object itself, or the one that a JSON string holds. Raises ValueError for others."""
     if isinstance(value, str):
         value = decode_all(value)

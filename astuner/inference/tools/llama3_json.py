@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from astuner.inference.tools.json_text import after_space, as_call, decode, encode
-from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
+from astuner.inference.tools.protocol import ParsedReply, ToolCall
 from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
+from astuner.types import Tool
 
 _START = re.compile(
     r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"[^"]*"\s*,\s*'

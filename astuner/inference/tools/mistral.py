@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from astuner.inference.tools.json_text import as_call, decode, encode
-from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall
+from astuner.inference.tools.protocol import ParsedReply, ToolCall
 from astuner.inference.tools.stretches import Stretch, answer_start, take_apart
+from astuner.types import Tool
 
 TOOL_CALLS = "[TOOL_CALLS]"
 

@@ -1,11 +1,10 @@
 """What a tool-call format does, and the calls that it reads and writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-Tool = Mapping[str, Any]
-"""{"type": "function", "function": {"name": ..., "description": ..., "parameters": JSON schema}}"""
+from astuner.types import FunctionSchema, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +68,7 @@ class ToolFormat(Protocol):
         ...
 
 
-def function_named(name: str, tools: Sequence[Tool]) -> Mapping[str, Any] | None:
+def function_named(name: str, tools: Sequence[Tool]) -> FunctionSchema | None:
+    """The offered function of that name; None where none was offered."""
     functions = (tool["function"] for tool in tools)
     return next((function for function in functions if function["name"] == name), None)

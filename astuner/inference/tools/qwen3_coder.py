@@ -7,8 +7,9 @@ from typing import Any
 
 from astuner.inference.tools.hermes import fragment_end
 from astuner.inference.tools.json_text import Decoded, decode_all, encode
-from astuner.inference.tools.protocol import ParsedReply, Tool, ToolCall, function_named
+from astuner.inference.tools.protocol import ParsedReply, ToolCall, function_named
 from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
+from astuner.types import Tool
 
 _START = re.compile(r"<tool_call>|<function=")
 _FUNCTION = re.compile(r"<tool_call>\s*<function=([^<>\n]+)>")
@@ -107,7 +108,7 @@ def _parameter_types(name: str, tools: Sequence[Tool]) -> dict[str, set[str]]:
     return {key: _schema_types(schema, root) for key, schema in properties.items()}
 
 
-def _schema_types(schema: Any, root: Mapping[str, Any]) -> set[str]:
+def _schema_types(schema: object, root: Mapping[str, Any]) -> set[str]:
     if not isinstance(schema, Mapping):
         return set()
     if str(schema.get("$ref", "")).startswith("#/$defs/"):
@@ -139,7 +140,7 @@ def _decode_parameter(raw: str) -> Any:
     return decode_all(raw)
 
 
-def _type_names(value: Any) -> set[str]:
+def _type_names(value: object) -> set[str]:
     """The JSON types that a decoded value belongs to."""
     if isinstance(value, float) and value.is_integer():
         return {"number", "integer"}
