@@ -77,7 +77,7 @@ class _Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sampled:
+class _Generated:
     """What the engine gave for one call."""
 
     completion: Completion
@@ -223,7 +223,7 @@ class TokenChat:
             tell=tell,
         )
 
-    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Sampled:
+    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Generated:
         """Ask the engine, and cut what it sampled where the caller wanted no more."""
         request, limits = prompt.request, self._limits
         limit = min(limits.max_response_length_in_one_turn, request.max_new_tokens or prompt.room)
@@ -249,11 +249,11 @@ class TokenChat:
         elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.overflowed.add((request.agent_name, request.target_tag))
             completion = replace(completion, finish_reason="context_overflow")
-        return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+        return _Generated(completion=completion, cut=watch.cut, started=started, seconds=seconds)
 
-    def _record(self, prompt: _Prompt, sampled: _Sampled) -> ChatReply:
+    def _record(self, prompt: _Prompt, generated: _Generated) -> ChatReply:
         """Parse the reply, note the call, and look for madness."""
-        request, completion, cut = prompt.request, sampled.completion, sampled.cut
+        request, completion, cut = prompt.request, generated.completion, generated.cut
         text = cut.text if cut else self._template.decode_reply(completion.ids)
         reasoning, answer = "", text
         if request.prompt is None:
@@ -282,8 +282,8 @@ class TokenChat:
                 is_joined_by_text=placement.is_joined_by_text,
                 num_drifted=placement.num_drifted,
                 is_trained=self._is_trained,
-                started_seconds=sampled.started - self._started,
-                seconds=sampled.seconds,
+                started_seconds=generated.started - self._started,
+                seconds=generated.seconds,
                 format_check=check,
             ),
             is_taken=request.is_taken,
@@ -299,7 +299,7 @@ class TokenChat:
             finish_reason=completion.finish_reason,
             num_prompt_tokens=len(prompt.placement.prompt_ids),
             num_sampled_tokens=len(completion.ids),
-            seconds=sampled.seconds,
+            seconds=generated.seconds,
             stop=cut.stop if cut else None,
             tokens=self._tokens(completion) if request.wants_tokens else None,
             format_check=check,

@@ -131,7 +131,7 @@ def _written_call(call: ToolCall) -> MessageToolCall:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def message_key(message: Message) -> tuple[Any, ...]:
+def message_key(message: Message) -> tuple[str | None, ...]:
     """Equal for messages between which `first_difference` finds none."""
     functions = _functions(message)
     called = json.dumps(functions, sort_keys=True, default=str) if functions else ""
