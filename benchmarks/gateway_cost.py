@@ -26,7 +26,8 @@ from pathlib import Path
 from astuner.engine.protocol import Sampling
 from astuner.gateway.gateway import Gateway, GatewaySettings
 from astuner.gateway.sampling import Distribution
-from astuner.inference.chat import TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.recorder import Recorder

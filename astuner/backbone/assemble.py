@@ -15,7 +15,8 @@ from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewaySettings
 from astuner.gateway.sampling import Distribution
 from astuner.imports import load_object
-from astuner.inference.chat import Reply, TokenChat, TokenLimits
+from astuner.inference.chat import Reply, TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import Chat
 from astuner.inference.shapes.remote import RemoteChat

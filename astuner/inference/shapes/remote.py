@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from astuner.errors import EngineError, RequestError
-from astuner.inference.chat import tell_all
+from astuner.inference.deltas import tell_all
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.tools.protocol import ToolCall
