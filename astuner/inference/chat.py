@@ -48,7 +48,7 @@ class _Prompt:
     """The end of the prompt, which the reply goes on from."""
     placement: Placement
     room: int
-    """New tokens that fit."""
+    """New tokens that fit behind it; none where it is 0 or less."""
     when_valid: FormatCheck
     """What a reply in the demanded format is called."""
 
@@ -65,7 +65,17 @@ class _Generated:
     cut: Cut | None
     """Where the caller wanted no more."""
     started: float
+    """By `time.monotonic`."""
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What the model said, taken apart."""
+
+    reasoning: str
+    parsed: ParsedReply
+    format_check: FormatCheck | None
 
 
 class TokenChat:
@@ -133,11 +143,14 @@ class TokenChat:
             return _empty_reply(prompt)
         deltas = DeltaQueue(on_delta) if on_delta else None
         watch = self._watch(prompt, tell=deltas.put if deltas else None)
-        reply = self._record(prompt, await self._sample(prompt, watch))
+        generated = await self._sample(prompt, watch)
+        said = self._read(prompt, generated)
+        index = self._record(prompt, generated, said)
+        self._check_madness(index, prompt, said)
         if deltas is not None:
-            watch.finish(reply.reasoning, reply.text)
+            watch.finish(said.reasoning, said.parsed.text)
             deltas.empty()
-        return reply
+        return self._reply(index, prompt, generated, said)
 
     def _place(self, request: ChatRequest, when_valid: FormatCheck) -> _Prompt:
         """Put the request into tokens, behind the call that it continues."""
@@ -211,58 +224,57 @@ class TokenChat:
             completion = replace(completion, finish_reason="context_overflow")
         return _Generated(completion=completion, cut=watch.cut, started=started, seconds=seconds)
 
-    def _record(self, prompt: _Prompt, generated: _Generated) -> ChatReply:
-        """Parse the reply, note the call, and look for madness."""
-        request, completion, cut = prompt.request, generated.completion, generated.cut
+    def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
+        completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
         text = cut.text if cut else self._template.decode_reply(completion.ids)
         reasoning, answer = "", text
-        if request.prompt is None:
+        if prompt.request.prompt is None:
             reasoning, answer = self._template.split_reasoning(prompt.opening + text)
-        tools = prompt.callable_tools
         parsed = self._template.parse(answer, tools) if tools else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
-        check = _format_check(prompt, parsed)
-        placement, broken = prompt.placement, prompt.placement.broken
-        index = self.recorder.add(
-            Call(
-                agent_name=request.agent_name,
-                target_tag=request.target_tag,
-                messages=prompt.messages,
-                tools=prompt.tools,
-                prompt_ids=placement.prompt_ids,
-                completion=completion,
-                reply=assistant_message(
-                    parsed.text, reasoning=reasoning, tool_calls=parsed.tool_calls
-                ),
-                temperature=self._sampling.temperature,
-                extends=placement.extends,
-                break_reason=broken.reason if broken else None,
-                break_kind=broken.kind if broken else None,
-                break_message=broken.message if broken else None,
-                is_joined_by_text=placement.is_joined_by_text,
-                num_drifted=placement.num_drifted,
-                is_trained=self._is_trained,
-                started_seconds=generated.started - self._started,
-                seconds=generated.seconds,
-                format_check=check,
+        return _Said(reasoning=reasoning, parsed=parsed, format_check=_format_check(prompt, parsed))
+
+    def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
+        """Returns the index of the call."""
+        request, placement, broken = prompt.request, prompt.placement, prompt.placement.broken
+        call = Call(
+            agent_name=request.agent_name,
+            target_tag=request.target_tag,
+            messages=prompt.messages,
+            tools=prompt.tools,
+            prompt_ids=placement.prompt_ids,
+            completion=generated.completion,
+            reply=assistant_message(
+                said.parsed.text, reasoning=said.reasoning, tool_calls=said.parsed.tool_calls
             ),
-            is_taken=request.is_taken,
+            temperature=self._sampling.temperature,
+            extends=placement.extends,
+            break_reason=broken.reason if broken else None,
+            break_kind=broken.kind if broken else None,
+            break_message=broken.message if broken else None,
+            is_joined_by_text=placement.is_joined_by_text,
+            num_drifted=placement.num_drifted,
+            is_trained=self._is_trained,
+            started_seconds=generated.started - self._started,
+            seconds=generated.seconds,
+            format_check=said.format_check,
         )
-        said = parsed
-        if reasoning:
-            said = replace(parsed, text=f"{reasoning}\n{parsed.text}")
-        self._check_madness(index, Reply(parsed=said, tools=prompt.tools))
+        return self.recorder.add(call, is_taken=request.is_taken)
+
+    def _reply(self, index: int, prompt: _Prompt, generated: _Generated, said: _Said) -> ChatReply:
+        completion, cut = generated.completion, generated.cut
+        wants_tokens = prompt.request.wants_tokens
         return ChatReply(
-            text=parsed.text,
-            reasoning=reasoning,
-            tool_calls=parsed.tool_calls,
+            text=said.parsed.text,
+            reasoning=said.reasoning,
+            tool_calls=said.parsed.tool_calls,
             finish_reason=completion.finish_reason,
             num_prompt_tokens=len(prompt.placement.prompt_ids),
             num_sampled_tokens=len(completion.ids),
             seconds=generated.seconds,
             stop=cut.stop if cut else None,
-            tokens=sampled_tokens(completion, self._template) if request.wants_tokens else None,
-            format_check=check,
+            tokens=sampled_tokens(completion, self._template) if wants_tokens else None,
+            format_check=said.format_check,
             calls=(index,),
         )
 
@@ -288,9 +300,12 @@ class TokenChat:
             )
         return self._template.tool_opening(tool_choice)
 
-    def _check_madness(self, index: int, reply: Reply) -> None:
+    def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
         """A mad reply is trained whether somebody got it or not: the verdict is about it."""
-        found = self._find_madness(reply)
+        parsed = said.parsed
+        if said.reasoning:
+            parsed = replace(parsed, text=f"{said.reasoning}\n{parsed.text}")
+        found = self._find_madness(Reply(parsed=parsed, tools=prompt.tools))
         if found is None:
             return
         self.recorder.take([index])
