@@ -36,7 +36,7 @@ class DeltaQueue:
 
 
 def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
-    """Tell a finished reply at once."""
+    """Tell a finished reply as one delta of its reasoning and one of its text."""
     if on_delta is None:
         return
     if reply.reasoning:

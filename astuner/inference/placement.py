@@ -64,12 +64,12 @@ class _Remembered:
     written: Written
     """What the template wrote for its messages."""
     text: str | None
-    """What its ids stand for; None where calls are not joined by text."""
+    """All that its ids say; None where calls are not joined by text."""
 
 
 @dataclass(slots=True)
 class _MessageNode:
-    """A message behind those above it."""
+    """One message in the tree of an agent's conversations, behind those of the nodes above it."""
 
     children: dict[tuple[str | None, ...], "_MessageNode"] = field(default_factory=dict)
     """By the `message_key` of their messages."""

@@ -118,7 +118,7 @@ class ChatTemplate:
         tools: Sequence[Tool],
         full: str,
     ) -> str:
-        """Why `extend` gave no text."""
+        """Why `extend` gave no text: where the template starts to write something else."""
         prompt = self.prompt_text(before, tools)
         answered = self.answered_text(before, reply, tools)
         for part, whole in ((prompt, answered), (answered, full)):

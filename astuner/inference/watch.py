@@ -189,7 +189,7 @@ class Teller:
         return self.rest(reasoning, self._before_call(answer))
 
     def rest(self, reasoning: str, text: str) -> list[Delta]:
-        """What was not told of these."""
+        """What of reasoning and text was not told yet; from now on it counts as told."""
         deltas = []
         if len(reasoning) > self._num_reasoning:
             deltas.append(Delta(kind="reasoning", text=reasoning[self._num_reasoning :]))

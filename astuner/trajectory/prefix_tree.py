@@ -22,7 +22,14 @@ class _RunNode(Generic[Run]):
 
 
 class PrefixTree(Generic[Run]):
-    """Runs by name. Of equal runs the first keeps its name."""
+    """Runs by name. Of equal runs the first keeps its name.
+
+    With (1, 2) named 0, (1, 2, 3, 4) named 1 and (1, 2, 5) named 2, the longest run that
+    (1, 2, 3, 4, 6) begins with is 1, and of (1, 2, 3, 9) it is 0. The tree of the three is
+
+        (1, 2) 0 ─┬─ (3, 4) 1
+                  └─ (5) 2
+    """
 
     def __init__(self, empty: Run) -> None:
         """`empty` is the run without elements."""
@@ -49,7 +56,7 @@ class PrefixTree(Generic[Run]):
         return found
 
     def add(self, run: Run, name: int, *, known: int | None = None) -> None:
-        """`known` names a run that it begins with."""
+        """Remember a run. `known` names one that it begins with, which is not read again."""
         node, place = self._start(known)
         while place < len(run):
             child = node.children.get(run[place])

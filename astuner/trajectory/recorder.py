@@ -53,7 +53,14 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One model request of an episode and its answer."""
+    """One model request of an episode and its answer.
+
+    Its tokens are prompt and completion in one run. A second call that extends the first begins
+    with all of them, and its prompt adds what the template writes for the new messages:
+
+        call 0: prompt_ids=(1, 2)           completion.ids=(3, 4)  extends=None
+        call 1: prompt_ids=(1, 2, 3, 4, 5)  completion.ids=(6,)    extends=0
+    """
 
     agent_name: str
     target_tag: str
@@ -72,7 +79,7 @@ class Call:
     break_reason: str | None
     """Why the prompt could not continue the agent's last call; None when it did or was first."""
     started_seconds: float
-    """Since the episode's start."""
+    """From the episode's start to asking the engine."""
     seconds: float
     """Wall time spent waiting for the engine."""
     is_trained: bool = True
@@ -81,7 +88,7 @@ class Call:
     is_taken: bool = True
     """False where nobody got the whole answer: its request failed later, or its reader left."""
     break_kind: BreakKind | None = None
-    """The kind of `break_reason`."""
+    """What kind of break `break_reason` tells of."""
     break_message: int | None = None
     """Index of the first message that differs; None where no message does."""
     is_joined_by_text: bool = False
@@ -97,7 +104,7 @@ class Call:
 
     @property
     def num_ids(self) -> int:
-        """Of prompt and completion."""
+        """How many ids prompt and completion have together."""
         return len(self.prompt_ids) + len(self.completion.ids)
 
     @property
@@ -148,6 +155,6 @@ class Recorder:
         return index
 
     def take(self, indices: Iterable[int]) -> None:
-        """Somebody has the answers of these calls."""
+        """Note that somebody has the answers of these calls, which makes them trained."""
         for index in self._untaken.keys() & set(indices):
             self.calls[index] = self._untaken.pop(index)

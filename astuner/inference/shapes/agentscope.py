@@ -1,7 +1,8 @@
 """The model as an AgentScope 1.x chat model: its arguments in, its ChatResponse out.
 
-Owns the translation only; every call goes through `Chat.complete`. AgentScope is imported when the
-first call is made.
+Owns the translation only: every call goes through `Chat.complete`, and where an agent brings an
+AgentScope model of its own, what was said enters the record. AgentScope is imported when the first
+call is made.
 """
 
 import time
@@ -100,7 +101,7 @@ class RecordedModel:
 
     @stream.setter
     def stream(self, value: bool) -> None:
-        """AgentScope turns it off for some calls."""
+        """Passed on, since AgentScope turns streaming off for some calls."""
         self._model.stream = value
 
     async def __call__(
