@@ -7,7 +7,7 @@ from typing import Any
 from astuner.errors import RequestError
 from astuner.inference.excerpt import SHOWN_CHARACTERS, excerpt
 from astuner.inference.json_schema import check_schema, first_error
-from astuner.inference.tools.json_text import encode
+from astuner.inference.tools.json_calls import encode
 from astuner.inference.tools.protocol import ToolCall, function_named
 from astuner.types import FunctionSchema, Tool
 

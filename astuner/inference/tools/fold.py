@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from astuner.inference.tools.formats import FORMATS
-from astuner.inference.tools.json_text import encode
+from astuner.inference.tools.json_calls import encode
 from astuner.inference.tools.protocol import ToolCall
 from astuner.types import Message, Tool
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from astuner.inference.tools.json_text import after_space, as_call, decode, encode
+from astuner.inference.tools.json_calls import after_space, as_call, decode, encode
 from astuner.inference.tools.protocol import ParsedReply, ToolCall
 from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
 from astuner.types import Tool

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from astuner.inference.tools.json_text import after_space, as_arguments, decode, encode
+from astuner.inference.tools.json_calls import after_space, as_arguments, decode, encode
 from astuner.inference.tools.mistral import TOOL_CALLS
 from astuner.inference.tools.protocol import ParsedReply, ToolCall
 from astuner.inference.tools.stretches import Stretch, answer_start, take_apart

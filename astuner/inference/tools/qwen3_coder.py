@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from astuner.inference.tools.hermes import fragment_end
-from astuner.inference.tools.json_text import Decoded, decode_all, encode
+from astuner.inference.tools.json_calls import Decoded, decode_all, encode
 from astuner.inference.tools.protocol import ParsedReply, ToolCall, function_named
 from astuner.inference.tools.stretches import Stretch, after_closing, answer_start, take_apart
 from astuner.types import Tool

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from astuner.inference.excerpt import excerpt
-from astuner.inference.tools.json_text import after_space
+from astuner.inference.tools.json_calls import after_space
 from astuner.inference.tools.protocol import ParsedReply, ToolCall
 
 
