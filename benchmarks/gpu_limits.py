@@ -14,7 +14,8 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.models.fused_layers import use_fused_layers
 from astuner.training.optimizer import OptimizerSettings

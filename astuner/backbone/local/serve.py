@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
 from astuner.config.sections.rollout import RolloutSettings
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Engine
 from astuner.errors import ConfigError
 from astuner.inference.template import ChatTemplate
