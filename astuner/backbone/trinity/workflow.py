@@ -11,13 +11,13 @@ from trinity.common.experience import Experience
 from trinity.common.workflows.workflow import Task as TrinityTask
 from trinity.common.workflows.workflow import Workflow
 
-from astuner.backbone.cluster.end_ids import end_ids
 from astuner.backbone.cluster.episodes import EpisodeRunner
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.trinity.engine import RolloutModelEngine
 from astuner.backbone.trinity.experiences import episode_metrics, filler, to_experiences
 from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
+from astuner.models.end_ids import read_end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -96,7 +96,7 @@ async def _make_runner(model: Any, num_processes: int) -> EpisodeRunner:
             model.get_openai_async_client(), model.model_name, lambda: model.model_version_async
         )
         tokenizer = AutoTokenizer.from_pretrained(model.model_path)
-        template = ChatTemplate(tokenizer, extra_stop_ids=end_ids(model.model_path))
+        template = ChatTemplate(tokenizer, extra_stop_ids=read_end_ids(model.model_path))
         runner = EpisodeRunner(
             worker_run.open(), hub, engine, template, num_processes=num_processes
         )

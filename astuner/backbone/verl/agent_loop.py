@@ -12,13 +12,13 @@ from verl.experimental.agent_loop.agent_loop import (
     AgentLoopOutput,
 )
 
-from astuner.backbone.cluster.end_ids import end_ids
 from astuner.backbone.cluster.episodes import EpisodeRunner
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.cluster.rows import Row, make_rows
 from astuner.backbone.verl.engine import ServerEngine
 from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
+from astuner.models.end_ids import read_end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -64,7 +64,8 @@ async def _make_runner(loop: EpisodeLoop) -> EpisodeRunner:
             hub,
             ServerEngine(loop.server_manager),
             ChatTemplate(
-                loop.tokenizer, extra_stop_ids=end_ids(loop.config.actor_rollout_ref.model.path)
+                loop.tokenizer,
+                extra_stop_ids=read_end_ids(loop.config.actor_rollout_ref.model.path),
             ),
             num_processes=loop.rollout_config.agent.num_workers,
         )
