@@ -21,7 +21,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.models.fused_layers import use_fused_layers
 from astuner.training import optimizer
-from astuner.training.memory import measure_footprint
+from astuner.training.footprint import measure_footprint
 from astuner.training.packing import pack
 from astuner.training.score import _score_gradient, _score_rows, backward_batch, num_logit_bytes
 from astuner.training.score_kernel import score_gradient, score_rows

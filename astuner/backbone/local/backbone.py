@@ -34,7 +34,7 @@ from astuner.backbone.assemble import (
 )
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
-from astuner.backbone.local.fit import place
+from astuner.backbone.local.fit import fit_to_device
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.run_state import RunState
 from astuner.backbone.local.serve import load_engine, make_reference_engine
@@ -163,7 +163,7 @@ class _Loop:
         # An adapter is put on the base anew; its weights come with the optimizer's state.
         is_whole = saved is not None and self._config.model.lora.rank is None
         source = str(saved.folder) if saved and is_whole else base
-        placement = place(self._config, base)
+        placement = fit_to_device(self._config, base)
         if placement.summary is not None:
             self._console.say(placement.summary)
         self._console.say(f"loading {source}")
