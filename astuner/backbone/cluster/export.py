@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from astuner.backbone.cluster.hub import Probe, SavedState
 from astuner.errors import BackboneError
-from astuner.models.checkpoint import check_room, new_folder
+from astuner.models.whole_folder import check_room, new_folder
 from astuner.run_dir import RunDir
 
 _ROUNDING = 0.2
