@@ -31,8 +31,9 @@ _SHORTEST_PADDING = 64
 class KeyValueCache:
     """Keys and values of all layers, (slots, G, D) each. A layer's are made when it is first used.
 
-    Slot `page * page_size + i` holds the i-th token of the page. One page more than the scheduler
-    gives away takes what padding writes.
+    Slot `page * page_size + i` holds the i-th token of the page: token 20 of a sequence whose pages
+    of 16 are (7, 2, 9) lies in slot 2 * 16 + 4 = 36. One page more than the scheduler gives away
+    takes what padding writes.
     """
 
     def __init__(

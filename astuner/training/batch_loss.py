@@ -38,7 +38,11 @@ class MiniBatch:
 
 
 class BatchLoss:
-    """The loss of one micro-batch, chunk by chunk; tells the record what it sees."""
+    """The `ChunkLoss` of one micro-batch; tells the record what it sees.
+
+    Before the first chunk it is given what the settings ask for: `reference_logprob_N` for a
+    divergence in the loss, and the sequences' ratios for losses in NEEDS_SEQUENCE_RATIO.
+    """
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class BatchLoss:
         self._sequence_log_ratio_N = (sums_S / num_tokens_S)[self._sample_N]
 
     def _old(self, chunk: slice, logprob_N: Tensor) -> Tensor:
-        """What ratios are taken against."""
+        """Log-probabilities that ratios are taken against, of the tokens of a chunk."""
         if self._settings.importance_weight is None:
             return self._sampled_logprob_N[chunk]
         if self._old_logprob_N is None:

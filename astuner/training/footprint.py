@@ -33,11 +33,11 @@ class Footprint:
     num_parameters: int
     num_trained: int
     kept_per_token: float
-    """For the backward pass."""
+    """What the forward pass keeps for the backward pass."""
     kept_per_token_checkpointed: float
-    """The same when layers are computed again: their inputs, and one layer's own."""
+    """What it keeps when layers are computed again: their inputs, and all of one layer."""
     cache_per_token: float
-    """Keys and values."""
+    """Keys and values of all layers."""
 
 
 def measure_footprint(
@@ -52,7 +52,7 @@ def measure_footprint(
 
 
 def suggested_footprint(config: PreTrainedConfig, dtype: torch.dtype) -> Footprint | None:
-    """The model with a small adapter."""
+    """Ask the model with a small adapter, as `measure_footprint` asks one."""
     adapter = AdapterSettings(rank=SUGGESTED_RANK, alpha=None, target_modules=None, dropout=0.0)
     return measure_footprint(config, dtype, adapter=adapter)
 

@@ -92,7 +92,7 @@ class Remedy:
     """A change of settings that lowers the need."""
 
     text: str
-    """The keys and their new values."""
+    """Keys of the YAML with their new values."""
     footprint: Footprint
     plan: MemoryPlan
 
@@ -145,7 +145,7 @@ def _changes(plan: MemoryPlan, with_adapter: Footprint | None) -> Iterator[tuple
 
 
 def _with_fewer_tokens(remedy: Remedy, available: int) -> Remedy:
-    """The same with micro-batches as large as there is room for; unchanged where there is none."""
+    """With micro-batches as large as there is room for; unchanged where there is none."""
     plan = remedy.plan
     empty = estimate_need(remedy.footprint, dataclasses.replace(plan, micro_batch_tokens=0))
     room = available - sum(empty.lasting.values()) - sum(empty.training.values())

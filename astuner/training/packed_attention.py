@@ -219,7 +219,7 @@ def _flat(x_BHQ: Tensor, bucket: Bucket) -> Tensor:
 
 
 def _without_padding(x_BHQ: Tensor, bucket: Bucket) -> Tensor:
-    """The same with zeros on padding, so that it sends no gradient to keys and values."""
+    """With zeros on padding, so that it sends no gradient to keys and values."""
     is_real = torch.zeros(bucket.source_BQ.numel(), dtype=x_BHQ.dtype, device=x_BHQ.device)
     is_real[bucket.place_T] = 1
     return x_BHQ * is_real.view(bucket.source_BQ.shape)[:, None, :, None]
