@@ -15,7 +15,7 @@ from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.config.load import load_mapping
 from astuner.rollout.judging import Judging
 from astuner.run_dir import RunDir
-from astuner.trajectory.episode import Failure
+from astuner.trajectory.attempt import Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import (
     attempt_from_record,
