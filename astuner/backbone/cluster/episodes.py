@@ -16,7 +16,7 @@ from astuner.backbone.assemble import (
     make_judging,
     make_token_chat,
 )
-from astuner.backbone.cluster.hub import TargetNote
+from astuner.backbone.cluster.messages import TargetNote
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Engine
 from astuner.errors import AstunerError, ConfigError

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM
 
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.errors import BackboneError
 from astuner.models.whole_folder import check_room, new_folder
 from astuner.run_dir import RunDir

@@ -8,7 +8,7 @@ from typing import Any
 
 from trinity.utils.monitor import Monitor
 
-from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.trinity.metrics import our_metrics, theirs
 

@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.verl.buffer import ADVANTAGE, WEIGHT
 from astuner.backbone.verl.config import TRAINER_NAME
