@@ -28,8 +28,8 @@ from astuner.backbone.cluster.engine_run import (
     go_on,
     with_num_gpus,
 )
-from astuner.backbone.cluster.hub import SavedState
 from astuner.backbone.cluster.mapping import compute_dtype
+from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
