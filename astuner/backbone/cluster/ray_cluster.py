@@ -4,7 +4,7 @@ Owns the connection of this process and what was started for it. It never touche
 somebody else started. What the nodes have is the business of `node_check`.
 """
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 import logging
@@ -172,7 +172,7 @@ def _check_answers(place: _Place, *, seconds: float = PROBE_SECONDS) -> None:
     if not any(_is_same(place.address, here) for here in _clusters_of_this_machine()):
         raise ConfigError(
             f"{place.origin}: this machine is not a node of the Ray cluster at {place.address}, "
-            "and Ray lets only its nodes start work. Type here, in this environment: ray start "
+            "and Ray lets only its nodes start work. Type here, in this virtual environment: ray start "
             f"--address={place.address}; or run astuner on one of the cluster's machines"
         )
 
@@ -246,7 +246,7 @@ def _connected(
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise BackboneError(
             f"connecting to the Ray cluster at {place.address} (from {place.origin}) failed: "
-            f"{type(error).__name__}: {error}; the cluster and this environment need the same "
+            f"{type(error).__name__}: {error}; the cluster and this virtual environment need the same "
             "versions of Ray and Python, and where its head was started with RAY_AUTH_MODE=token, "
             "set that here too and copy the head's ~/.ray/auth_token to this machine"
         ) from error
@@ -411,7 +411,7 @@ def _wait_for_nodes(num_nodes: int, address: str, *, seconds: float, say: Say) -
             shown = len(nodes)
             say(
                 f"Ray: {shown} of {num_nodes} machines are there; on each of the others type, in "
-                f"an environment of the same versions: {join_command(address)}"
+                f"a virtual environment of the same versions: {join_command(address)}"
             )
         if time.monotonic() > deadline:
             raise BackboneError(

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.backbone.cluster.messages import News, Phase, SavedState
+from astuner.backbone.cluster.hub_handle import HubHandle
+from astuner.backbone.cluster.messages import Phase, SavedState
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run
@@ -55,7 +56,7 @@ class Watch:
     def __init__(
         self,
         run: Run,
-        hub: Any,
+        hub: HubHandle,
         *,
         reporter: Reporter,
         writer: EpisodeWriter,
@@ -95,7 +96,7 @@ class Watch:
         self._is_stop_wanted = True
 
     async def _read(self) -> Phase:
-        news: News = await self._hub.news.remote()
+        news = await self._hub.news.remote()
         for name, step in news.begun:
             self._begin(name, step)
         for step, is_validation, line in news.episodes:

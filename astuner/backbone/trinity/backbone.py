@@ -1,7 +1,7 @@
 """The backbone `trinity`: starts Trinity-RFT's explorer and trainer on a Ray cluster and follows
 them to their end."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 import json

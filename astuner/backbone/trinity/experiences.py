@@ -4,7 +4,7 @@ An experience is one trained sequence, cut before its first trained token. Those
 episode carry no advantage yet; where they stand in their step is in `info`.
 """
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from collections.abc import Sequence

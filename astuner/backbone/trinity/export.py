@@ -5,7 +5,7 @@ it resumes from. The second gives the log-probabilities that the first must have
 rounded to bfloat16, and so both are compared.
 """
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from collections.abc import Sequence

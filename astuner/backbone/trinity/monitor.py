@@ -1,6 +1,6 @@
 """The monitor that brings Trinity's metrics to the hub; the command decides who shows them."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 import time

@@ -1,6 +1,6 @@
 """Which of the rows that episodes brought are trained: verl's sampler, asking the hub."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 from typing import Any

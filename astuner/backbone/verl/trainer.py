@@ -3,7 +3,7 @@
 Registered with verl by name; `runner.py` imports it where verl looks the name up.
 """
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 import math
