@@ -25,7 +25,8 @@ from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
 from astuner.backbone.cluster.mapping import compute_dtype
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
-from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
+from astuner.backbone.cluster.ray_cluster import RayCluster, ray_cluster
+from astuner.backbone.cluster.ray_own_head import HeadResources
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.worker_run import WorkerRun
