@@ -9,12 +9,8 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-from astuner.backbone.assemble import (
-    make_episode_settings,
-    make_gateway,
-    make_judging,
-    make_token_chat,
-)
+from astuner.backbone.assemble import make_episode_settings, make_gateway, make_judging
+from astuner.backbone.chats import make_token_chat
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.messages import TargetNote
 from astuner.backbone.run import Run

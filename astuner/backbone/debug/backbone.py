@@ -11,16 +11,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
-from astuner.backbone.assemble import (
-    MakeChat,
-    find_model,
-    make_gateway,
-    make_pool,
-    make_remote_chat,
-    make_token_chat,
-    open_client,
-    read_tasks,
-)
+from astuner.backbone.assemble import find_model, make_gateway, make_pool, read_tasks
+from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat, open_client
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from astuner.algorithm.batch import count_missing
-from astuner.backbone.assemble import make_pool, make_token_chat
+from astuner.backbone.assemble import make_pool
+from astuner.backbone.chats import make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.local.tuned_model import TunedModel
 from astuner.backbone.run import Run
