@@ -10,6 +10,7 @@ import pytest
 from astuner.algorithm.advantage import dr_grpo
 from astuner.algorithm.batch import make_batch
 from astuner.backbone.cluster.hub import Hub
+from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.backbone.cluster.worker_run import WorkerRun
@@ -304,3 +305,8 @@ def test_groups_of_one_name_are_told_apart_by_step_and_by_validation():
         return json.loads(answer)
 
     assert asyncio.run(bring())["is_validation"]
+
+
+def test_a_handle_offers_all_that_the_hub_does_and_nothing_else():
+    offered = {name for name, value in vars(HubHandle).items() if isinstance(value, property)}
+    assert offered == {name for name in vars(Hub) if not name.startswith("_")}

@@ -43,7 +43,7 @@ class EpisodeLoop(AgentLoopBase):
 
 
 def _engine(loop: EpisodeLoop) -> EngineHere:
-    """That of verl's objects is the same in all loops of the process."""
+    """From whichever loop comes first: what all loops of a process share."""
     stop_ids = end_ids(loop.config.actor_rollout_ref.model.path)
     return EngineHere(
         engine=ServerEngine(loop.server_manager),
