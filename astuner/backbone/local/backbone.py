@@ -102,7 +102,7 @@ class _Tuning:
         self._keeper = CheckpointKeeper(run, tuned.policy, tuned.trainer, training)
         self._reporter = Reporter(run, log, num_steps=self._num_steps)
         self._interrupt = Interrupt()
-        self._state = saved.state if saved else self._state_after(0, {}, is_logged=True)
+        self._state = saved.state if saved else self._state_after(0, {}, best=None, is_logged=True)
         if saved:
             go_on_from(saved, run, self._trainer)
             self._keeper.take_over(saved)
@@ -136,7 +136,7 @@ class _Tuning:
         groups = choose_groups(rolled_out.groups, size=size)
         metrics = self._train(name, rolled_out, groups)
         metrics = {"step": step, **metrics, "step/seconds": time.monotonic() - started}
-        self._state = self._state_after(step, metrics, is_logged=False)
+        self._state = self._state_after(step, metrics, best=self._state.best, is_logged=False)
         episodes = [episode for group in groups for episode in group.episodes]
         self._reporter.show_step(metrics, commonest_failure=commonest_failure(episodes))
 
@@ -178,7 +178,12 @@ class _Tuning:
         self._console.advance(done, total, "tokens")
 
     def _state_after(
-        self, step: int, metrics: dict[str, float | None], *, is_logged: bool
+        self,
+        step: int,
+        metrics: dict[str, float | None],
+        *,
+        best: dict[str, float] | None,
+        is_logged: bool,
     ) -> RunState:
         return RunState(
             step=step,
@@ -189,7 +194,7 @@ class _Tuning:
             is_logged=is_logged,
             validations=self._reporter.validations,
             health=self._reporter.health,
-            best=self._state.best if step else None,
+            best=best,
         )
 
     def _check_health(self) -> None:
