@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astuner.backbone.cluster.rows import RowKey, make_rows
-from astuner.trajectory.episode import Failure
+from astuner.trajectory.attempt import Failure
 from astuner.trajectory.merge import merge_calls
 from tests.chats import make_call
 from tests.test_roles import make_episode

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from astuner.backbone.run import Run
-from astuner.config.schema import RolloutSettings
+from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import ConfigError
 from astuner.gateway.sampling import Distribution
-from astuner.inference.chat import Reply, TokenChat, TokenLimits
+from astuner.inference.chat import Reply, TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import Chat
 from astuner.inference.shapes.remote import RemoteChat

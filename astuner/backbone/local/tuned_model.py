@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from astuner.backbone.assemble import find_model, load_own_function
 from astuner.backbone.local.fit import fit_to_device
 from astuner.backbone.local.keeper import Saved
-from astuner.backbone.local.serve import LocalEngine, load_engine, make_reference_engine
+from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.starting_weights import keep_starting_weights, load_reference
 from astuner.backbone.run import Run
+from astuner.engine.protocol import TrainedEngine
 from astuner.engine.reference import PolicyCallers, ReferenceEngine
 from astuner.inference.template import ChatTemplate
 from astuner.models.load import LoadedModel
@@ -27,7 +28,7 @@ class TunedModel:
 
     policy: LoadedModel
     template: ChatTemplate
-    engine: LocalEngine
+    engine: TrainedEngine
     """Samples from it."""
     trainer: PolicyTrainer
     """Changes it."""

@@ -12,12 +12,11 @@ from trinity.common.experience import Experience
 from trinity.common.workflows.workflow import Task as TrinityTask
 from trinity.common.workflows.workflow import Workflow
 
-from astuner.backbone.cluster.end_ids import end_ids
 from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.trinity.engine import RolloutModelEngine
 from astuner.backbone.trinity.experiences import episode_metrics, filler, to_experiences
 from astuner.inference.template import ChatTemplate
-from astuner.models.end_ids import read_end_ids
+from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 

@@ -12,12 +12,11 @@ from verl.experimental.agent_loop.agent_loop import (
     AgentLoopOutput,
 )
 
-from astuner.backbone.cluster.end_ids import end_ids
 from astuner.backbone.cluster.rows import Row, make_rows
 from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.verl.engine import ServerEngine
 from astuner.inference.template import ChatTemplate
-from astuner.models.end_ids import read_end_ids
+from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
