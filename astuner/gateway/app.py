@@ -15,10 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from astuner.gateway.anthropic_messages import MESSAGES
 from astuner.gateway.bounds import WaitingRoom, read_body
-from astuner.gateway.chat_completions import CHAT_COMPLETIONS
-from astuner.gateway.completions import COMPLETIONS
 from astuner.gateway.connection import CONNECTION, Connection
 from astuner.gateway.door import Agent, Overdue
 from astuner.gateway.flights import Flight, Ticket
@@ -31,8 +28,11 @@ from astuner.gateway.refusal import (
     openai_error,
     refusal_of,
 )
-from astuner.gateway.responses import RESPONSES
-from astuner.gateway.wire import Ask, EventWriter, WireFormat, to_json
+from astuner.gateway.wires.anthropic_messages import MESSAGES
+from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
+from astuner.gateway.wires.completions import COMPLETIONS
+from astuner.gateway.wires.responses import RESPONSES
+from astuner.gateway.wires.wire_format import Ask, EventWriter, WireFormat, to_json
 from astuner.inference.request import ChatReply
 from astuner.inference.watch import Delta
 

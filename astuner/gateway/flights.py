@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from astuner.gateway.refusal import Refusal, over
-from astuner.gateway.wire import Head
+from astuner.gateway.wires.wire_format import Head
 from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
 

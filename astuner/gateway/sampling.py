@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astuner.gateway.refusal import Refusal
-from astuner.gateway.wire import Ask
+from astuner.gateway.wires.wire_format import Ask
 
 logger = logging.getLogger(__name__)
 

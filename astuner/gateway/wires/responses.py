@@ -6,14 +6,6 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 
 from collections.abc import Iterator, Sequence
 
-from astuner.gateway.chat_completions import (
-    plain_format,
-    refuse_unsupported,
-    schema_format,
-    token_logprobs,
-    tool_choice,
-    top_logprobs,
-)
 from astuner.gateway.refusal import (
     JSON,
     Refusal,
@@ -21,7 +13,15 @@ from astuner.gateway.refusal import (
     openai_error,
     unsupported,
 )
-from astuner.gateway.wire import (
+from astuner.gateway.wires.chat_completions import (
+    plain_format,
+    refuse_unsupported,
+    schema_format,
+    token_logprobs,
+    tool_choice,
+    top_logprobs,
+)
+from astuner.gateway.wires.wire_format import (
     Ask,
     Fields,
     Head,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.chat_completions import (
+from astuner.gateway.refusal import JSON, Refusal, bad_request, openai_error
+from astuner.gateway.wires.chat_completions import (
     FINISH_REASONS,
     choices,
     finite,
@@ -12,8 +13,7 @@ from astuner.gateway.chat_completions import (
     stream_options,
     usage,
 )
-from astuner.gateway.refusal import JSON, Refusal, bad_request, openai_error
-from astuner.gateway.wire import (
+from astuner.gateway.wires.wire_format import (
     MAX_CHOICES,
     MAX_TOP_LOGPROBS,
     Ask,

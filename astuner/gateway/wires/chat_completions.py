@@ -14,7 +14,7 @@ from astuner.gateway.refusal import (
     openai_error,
     unsupported,
 )
-from astuner.gateway.wire import (
+from astuner.gateway.wires.wire_format import (
     MAX_CHOICES,
     MAX_TOP_LOGPROBS,
     Ask,

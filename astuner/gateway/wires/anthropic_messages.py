@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from astuner.gateway.chat_completions import named_tool
 from astuner.gateway.refusal import (
     JSON,
     Refusal,
@@ -11,7 +10,8 @@ from astuner.gateway.refusal import (
     bad_request,
     unsupported,
 )
-from astuner.gateway.wire import (
+from astuner.gateway.wires.chat_completions import named_tool
+from astuner.gateway.wires.wire_format import (
     Ask,
     Fields,
     Head,
