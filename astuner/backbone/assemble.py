@@ -11,7 +11,8 @@ from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_a
 from astuner.backbone.chats import MakeChat, distributions, make_untrained_chats
 from astuner.backbone.run import Run
 from astuner.errors import ConfigError
-from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.gateway import Gateway, GatewayOptions
+from astuner.gateway.sampling import Distribution
 from astuner.imports import load_object
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.judging import Judging
@@ -134,7 +135,7 @@ def make_gateway(run: Run) -> Gateway:
     settings = run.settings
     training, validation = distributions(settings.rollout)
     return Gateway(
-        GatewaySettings(
+        GatewayOptions(
             **settings.gateway.model_dump(),
             model_name=settings.model.path or settings.debug.openai_model or "astuner",
             training=training,

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from astuner.gateway.bounds import WaitingRoom, read_body
 from astuner.gateway.connection import CONNECTION, Connection
-from astuner.gateway.door import Agent, Overdue
+from astuner.gateway.door import Caller, Overdue
 from astuner.gateway.flights import Flight, Ticket
 from astuner.gateway.keys import Keys
 from astuner.gateway.refusal import (
@@ -44,7 +44,7 @@ _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cac
 
 
 def make_app(
-    keys: Keys[Agent], *, model_name: str, max_body_bytes: int, waiting: WaitingRoom
+    keys: Keys[Caller], *, model_name: str, max_body_bytes: int, waiting: WaitingRoom
 ) -> Starlette:
     """All that the gateway serves."""
     routes = [
@@ -93,7 +93,7 @@ class _Endpoint:
     """One wire format as an ASGI application."""
 
     def __init__(
-        self, wire: WireFormat, keys: Keys[Agent], max_body_bytes: int, waiting: WaitingRoom
+        self, wire: WireFormat, keys: Keys[Caller], max_body_bytes: int, waiting: WaitingRoom
     ) -> None:
         self._wire = wire
         self._keys = keys
@@ -110,20 +110,20 @@ class _Endpoint:
             await _refused(refusal, self._wire.error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        agent = self._keys.owner(_api_key(dict(scope["headers"])))
+        caller = self._keys.owner(_api_key(dict(scope["headers"])))
         try:
-            with agent.serving():
-                await self._call(agent, scope, receive, send)
+            with caller.serving():
+                await self._call(caller, scope, receive, send)
         except Overdue:
             await _connection(scope).hang_up()
 
-    async def _call(self, agent: Agent, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
         ask = self._wire.read(_parse(body))
-        told = _sampling_headers(agent.rule.replaced(ask))
-        choices = [agent.fly(one, is_stream=ask.is_stream) for one in ask.requests]
-        flight = agent.flights.board(_ticket(headers, self._wire.path, body), choices)
+        told = _sampling_headers(caller.rule.replaced(ask))
+        choices = [caller.fly(one, is_stream=ask.is_stream) for one in ask.requests]
+        flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
         reader = _Reader(_connection(scope), send, flight)
         try:
             if ask.is_stream:
@@ -131,7 +131,7 @@ class _Endpoint:
             else:
                 await self._answer(reader, ask, told)
         finally:
-            agent.leave(flight, has_read=reader.has_read)
+            caller.leave(flight, has_read=reader.has_read)
             reader.close()
 
     async def _answer(self, reader: "_Reader", ask: Ask, headers: dict[str, str]) -> None:

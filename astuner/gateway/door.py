@@ -53,8 +53,8 @@ class Overdue(Exception):
     """The episode is over, and the client neither sends nor reads."""
 
 
-class Agent:
-    """What a key stands for."""
+class Caller:
+    """The agent that a key stands for."""
 
     def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
         self.rule = rule
@@ -117,7 +117,7 @@ class Door:
     def __init__(
         self,
         chat: Chat,
-        keys: Keys[Agent],
+        keys: Keys[Caller],
         rule: SamplingRule,
         *,
         find_base_url: Callable[[], str],
@@ -129,8 +129,8 @@ class Door:
         self._find_base_url = find_base_url
         self._seconds = seconds
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_agents)
-        self._agents: dict[tuple[str, str], tuple[Agent, Address]] = {}
+        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_callers)
+        self._callers: dict[tuple[str, str], tuple[Caller, Address]] = {}
         self._async_clients: list[AsyncOpenAI] = []
         self._sync_clients: list[OpenAI] = []
         self._is_closed = False
@@ -143,12 +143,12 @@ class Door:
         name = (agent_name, target_tag)
         if self._is_closed:
             raise WorkflowError("the episode has ended: its model has no address any more")
-        if name not in self._agents:
+        if name not in self._callers:
             base_url = self._find_base_url()
-            agent = Agent(self._chat, self._rule, name=agent_name, target_tag=target_tag)
-            address = Address(base_url=base_url, api_key=self._keys.issue(agent))
-            self._agents[name] = agent, address
-        return self._agents[name][1]
+            caller = Caller(self._chat, self._rule, name=agent_name, target_tag=target_tag)
+            address = Address(base_url=base_url, api_key=self._keys.issue(caller))
+            self._callers[name] = caller, address
+        return self._callers[name][1]
 
     def async_client(self, address: Address) -> "AsyncOpenAI":
         """Closed with the door."""
@@ -179,8 +179,8 @@ class Door:
     async def close(self) -> None:
         """The keys are worth nothing any more; what is under way is cancelled."""
         self._deadline.cancel()
-        self._close_agents()
-        for _, address in self._agents.values():
+        self._close_callers()
+        for _, address in self._callers.values():
             self._keys.revoke(address.api_key)
         for client in self._sync_clients:
             client.close()
@@ -189,7 +189,7 @@ class Door:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*(client.close() for client in self._async_clients))
 
-    def _close_agents(self) -> None:
+    def _close_callers(self) -> None:
         self._is_closed = True
-        for agent, _ in self._agents.values():
-            agent.close()
+        for caller, _ in self._callers.values():
+            caller.close()

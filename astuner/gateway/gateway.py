@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from astuner.errors import ConfigError, WorkflowError
 from astuner.gateway.connection import CONNECTION, Connection
-from astuner.gateway.door import Agent, Door
+from astuner.gateway.door import Caller, Door
 from astuner.gateway.keys import Keys
 from astuner.gateway.sampling import Distribution, SamplingRule
 from astuner.inference.request import Chat
@@ -30,7 +30,7 @@ _LEAVE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewaySettings:
+class GatewayOptions:
     """How the gateway serves."""
 
     host: str
@@ -50,12 +50,12 @@ class GatewaySettings:
 class Gateway:
     """`async with` it for as long as episodes run."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._settings = settings
-        self._keys: Keys[Agent] = Keys()
-        on_other = settings.client_sampling
-        self._training = SamplingRule(settings.training, on_other=on_other)
-        self._validation = SamplingRule(settings.validation, settings.training, on_other=on_other)
+    def __init__(self, options: GatewayOptions) -> None:
+        self._options = options
+        self._keys: Keys[Caller] = Keys()
+        on_other = options.client_sampling
+        self._training = SamplingRule(options.training, on_other=on_other)
+        self._validation = SamplingRule(options.validation, options.training, on_other=on_other)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
         self._server: _Server | None = None
@@ -93,7 +93,7 @@ class Gateway:
             if self._loop is None:
                 raise WorkflowError("the run has ended: the model has no address any more")
             if self._server is None:
-                self._server = _Server(self._settings, self._keys, self._loop)
+                self._server = _Server(self._options, self._keys, self._loop)
             return self._server.base_url
 
 
@@ -101,12 +101,12 @@ class _Server:
     """uvicorn on a socket that listens at once, so that the address is known at once."""
 
     def __init__(
-        self, settings: GatewaySettings, keys: Keys[Agent], loop: asyncio.AbstractEventLoop
+        self, options: GatewayOptions, keys: Keys[Caller], loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._socket = _listen(settings.host, settings.port)
-        self._uvicorn = _make_uvicorn(settings, keys)
+        self._socket = _listen(options.host, options.port)
+        self._uvicorn = _make_uvicorn(options, keys)
         port = self._socket.getsockname()[1]
-        host = settings.advertised_host or _reachable(settings.host)
+        host = options.advertised_host or _reachable(options.host)
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"http://{shown}:{port}/v1"
         self._serving: asyncio.Task[None] | None = None
@@ -159,7 +159,7 @@ def _reachable(host: str) -> str:
         return asking.getsockname()[0]
 
 
-def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
+def _make_uvicorn(options: GatewayOptions, keys: Keys[Caller]) -> Any:
     import contextlib
 
     import uvicorn
@@ -186,9 +186,9 @@ def _make_uvicorn(settings: GatewaySettings, keys: Keys[Agent]) -> Any:
 
     app = make_app(
         keys,
-        model_name=settings.model_name,
-        max_body_bytes=settings.max_body_bytes,
-        waiting=WaitingRoom(settings.max_waiting_calls),
+        model_name=options.model_name,
+        max_body_bytes=options.max_body_bytes,
+        waiting=WaitingRoom(options.max_waiting_calls),
     )
     return Server(
         uvicorn.Config(

@@ -258,7 +258,7 @@ def _usage(reply: ChatReply) -> JSON:
     return {"input_tokens": reply.num_prompt_tokens, "output_tokens": reply.num_sampled_tokens}
 
 
-class _Events:
+class _MessageEvents:
     """message_*, content_block_* events; one block is open at a time."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -326,5 +326,5 @@ def _event(kind: str, **fields: object) -> bytes:
 
 
 MESSAGES = WireFormat(
-    path="/v1/messages", read=read, write=write, events=_Events, error=anthropic_error
+    path="/v1/messages", read=read, write=write, events=_MessageEvents, error=anthropic_error
 )

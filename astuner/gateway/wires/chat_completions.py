@@ -290,7 +290,7 @@ def usage(replies: Sequence[ChatReply]) -> JSON:
     }
 
 
-class _Events:
+class _ChatCompletionEvents:
     """chat.completion.chunk events."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -353,5 +353,9 @@ class _Events:
 
 
 CHAT_COMPLETIONS = WireFormat(
-    path="/v1/chat/completions", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/chat/completions",
+    read=read,
+    write=write,
+    events=_ChatCompletionEvents,
+    error=openai_error,
 )

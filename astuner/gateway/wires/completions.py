@@ -138,7 +138,7 @@ def _shown(token: SampledToken) -> str:
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.utf8)
 
 
-class _Events:
+class _CompletionEvents:
     """text_completion events."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -169,5 +169,5 @@ class _Events:
 
 
 COMPLETIONS = WireFormat(
-    path="/v1/completions", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/completions", read=read, write=write, events=_CompletionEvents, error=openai_error
 )

@@ -325,7 +325,7 @@ def _call_items(head: Head, reply: ChatReply) -> Iterator[JSON]:
         }
 
 
-class _Events:
+class _ResponseEvents:
     """response.* events, numbered; one item is open at a time."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -434,5 +434,5 @@ class _Events:
 
 
 RESPONSES = WireFormat(
-    path="/v1/responses", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/responses", read=read, write=write, events=_ResponseEvents, error=openai_error
 )
