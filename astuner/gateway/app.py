@@ -16,8 +16,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from astuner.gateway.bounds import WaitingRoom, read_body
+from astuner.gateway.caller import Caller, Overdue
 from astuner.gateway.connection import CONNECTION, Connection
-from astuner.gateway.door import Caller, Overdue
 from astuner.gateway.flights import Flight, Ticket
 from astuner.gateway.keys import Keys
 from astuner.gateway.refusal import (

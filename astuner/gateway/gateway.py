@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from astuner.errors import ConfigError, WorkflowError
+from astuner.gateway.caller import Caller
 from astuner.gateway.connection import CONNECTION, Connection
-from astuner.gateway.door import Caller, Door
+from astuner.gateway.door import Door
 from astuner.gateway.keys import Keys
 from astuner.gateway.sampling import Distribution, SamplingRule
 from astuner.inference.request import Chat
