@@ -5,8 +5,6 @@ Owns the routes. Every refusal leaves here in the error shape of its wire format
 
 import hashlib
 import itertools
-import json
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from starlette.applications import Starlette
@@ -20,25 +18,20 @@ from astuner.gateway.caller import Caller, Overdue
 from astuner.gateway.connection import CONNECTION, Connection
 from astuner.gateway.flights import Flight, Ticket
 from astuner.gateway.keys import Keys
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    anthropic_error,
-    bad_request,
-    openai_error,
-    refusal_of,
-)
+from astuner.gateway.refusal import Refusal, refusal_of
 from astuner.gateway.wires.anthropic_messages import MESSAGES
+from astuner.gateway.wires.body import parse_body
 from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
 from astuner.gateway.wires.completions import COMPLETIONS
+from astuner.gateway.wires.json_text import JSON, to_json
 from astuner.gateway.wires.responses import RESPONSES
-from astuner.gateway.wires.wire_format import Ask, EventWriter, WireFormat, to_json
+from astuner.gateway.wires.shared import openai_error
+from astuner.gateway.wires.wire_format import Ask, EventWriter, WireFormat
 from astuner.inference.request import ChatReply
 from astuner.inference.watch import Delta
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
-_MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON_HEADERS = {"content-type": "application/json"}
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
@@ -51,6 +44,7 @@ def make_app(
         Route(wire.path, _Endpoint(wire, keys, max_body_bytes, waiting), methods=["POST"])
         for wire in WIRE_FORMATS
     ]
+    shapes = {wire.path: wire.error for wire in WIRE_FORMATS}
 
     def models(request: Request) -> Response:
         try:
@@ -66,7 +60,7 @@ def make_app(
     def missing(request: Request, error: Exception) -> Response:
         what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
         status = getattr(error, "status_code", 404)
-        shape = anthropic_error if request.url.path == MESSAGES.path else openai_error
+        shape = shapes.get(request.url.path, openai_error)
         return _refused(Refusal(status, what, code="not_found"), shape)
 
     def broken(request: Request, error: Exception) -> Response:
@@ -120,7 +114,7 @@ class _Endpoint:
     async def _call(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, max_bytes=self._max_body_bytes)
-        ask = self._wire.read(_parse(body))
+        ask = self._wire.read(parse_body(body))
         told = _sampling_headers(caller.rule.replaced(ask))
         choices = [caller.fly(one, is_stream=ask.is_stream) for one in ask.requests]
         flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
@@ -242,31 +236,6 @@ def _api_key(headers: Mapping[bytes, bytes]) -> str:
     if scheme.lower() != b"bearer":
         key = headers.get(b"x-api-key", b"")
     return key.decode("latin-1")
-
-
-def _parse(body: bytes) -> JSON:
-    try:
-        # Not the bytes, in which json would take half of a surrogate pair and other encodings.
-        value = json.loads(body.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise bad_request(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise bad_request(f"the body is {type(value).__name__}; expected a JSON object")
-    if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
-        raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
-    return value
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _is_text(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:

@@ -2,11 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from astuner.errors import EngineError, EpisodeError, RequestError
-
-JSON = dict[str, Any]
 
 
 class Refusal(Exception):
@@ -60,34 +57,3 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, EpisodeError):
         return Refusal(410, str(error), code="episode_finished")
     raise error
-
-
-_OPENAI_TYPES = {401: "authentication_error", 413: "request_too_large", 503: "server_error"}
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    404: "not_found_error",
-    405: "not_found_error",
-    413: "request_too_large",
-    503: "overloaded_error",
-}
-
-
-def _kind(status: int, types: Mapping[int, str], *, own_fault: str) -> str:
-    return types.get(status, "invalid_request_error" if status < 500 else own_fault)
-
-
-def openai_error(refusal: Refusal) -> JSON:
-    kind = _kind(refusal.status, _OPENAI_TYPES, own_fault="server_error")
-    return {
-        "error": {
-            "message": refusal.message,
-            "type": kind,
-            "param": refusal.param,
-            "code": refusal.code,
-        }
-    }
-
-
-def anthropic_error(refusal: Refusal) -> JSON:
-    kind = _kind(refusal.status, _ANTHROPIC_TYPES, own_fault="api_error")
-    return {"type": "error", "error": {"type": kind, "message": refusal.message}}

@@ -3,29 +3,24 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    anthropic_error,
-    bad_request,
-    unsupported,
-)
-from astuner.gateway.wires.chat_completions import named_tool
-from astuner.gateway.wires.wire_format import (
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    arguments_text,
-    data_event,
-    function_tool,
-)
+from astuner.gateway.refusal import Refusal, bad_request, unsupported
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.json_text import JSON, data_event
+from astuner.gateway.wires.shared import arguments_text, error_type, function_tool, named_tool
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
 
-_ERROR = {"type": "text", "text": "Error:"}
+_FAILED_TOOL = {"type": "text", "text": "Error:"}
 """Begins the result of a tool that failed: templates have no other place to say so."""
+_ERRORS = {
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -175,7 +170,7 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[JSON]:
         call_id = result.text("tool_use_id")
         content = _text(result.raw("content", ""), f"{place}.content")
         if result.flag("is_error"):
-            content = [_ERROR, *_as_blocks(content)]
+            content = [_FAILED_TOOL, *_as_blocks(content)]
         result.ignore("type", "cache_control")
         result.close()
         yield {"role": "tool", "tool_call_id": call_id, "content": content}
@@ -211,6 +206,11 @@ def _tool_use(fields: Fields) -> JSON:
     fields.ignore("type", "cache_control", "caller")
     fields.close()
     return call
+
+
+def anthropic_error(refusal: Refusal) -> JSON:
+    kind = error_type(refusal, _ERRORS, own_fault="api_error")
+    return {"type": "error", "error": {"type": kind, "message": refusal.message}}
 
 
 def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:

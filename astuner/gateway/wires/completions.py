@@ -4,24 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.refusal import JSON, Refusal, bad_request, openai_error
-from astuner.gateway.wires.chat_completions import (
+from astuner.gateway.refusal import Refusal, bad_request
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.json_text import JSON, data_event
+from astuner.gateway.wires.shared import (
     FINISH_REASONS,
+    MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
     choices,
     finite,
+    openai_error,
     refuse_unsupported,
     stream_options,
     usage,
 )
-from astuner.gateway.wires.wire_format import (
-    MAX_CHOICES,
-    MAX_TOP_LOGPROBS,
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    data_event,
-)
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.watch import Delta
 

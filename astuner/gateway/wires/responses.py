@@ -6,14 +6,13 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 
 from collections.abc import Iterator, Sequence
 
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    bad_request,
+from astuner.gateway.refusal import Refusal, bad_request, unsupported
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.json_text import JSON, data_event
+from astuner.gateway.wires.shared import (
+    arguments_text,
+    function_tool,
     openai_error,
-    unsupported,
-)
-from astuner.gateway.wires.chat_completions import (
     plain_format,
     refuse_unsupported,
     schema_format,
@@ -21,15 +20,7 @@ from astuner.gateway.wires.chat_completions import (
     tool_choice,
     top_logprobs,
 )
-from astuner.gateway.wires.wire_format import (
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    arguments_text,
-    data_event,
-    function_tool,
-)
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
