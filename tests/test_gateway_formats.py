@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import RequestError
-from astuner.gateway.refusal import Refusal
 from astuner.gateway.wires.anthropic_messages import MESSAGES
 from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
 from astuner.gateway.wires.completions import COMPLETIONS
@@ -21,6 +20,7 @@ from astuner.inference.messages import normalize_messages
 from astuner.inference.request import ChatReply, SampledToken
 from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
+from astuner.serving.refusal import Refusal
 from tests.chats import ADD_TOOL
 from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.gateways import QUESTION, serving

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
     ("errors", "types", "imports", "log", "pins"),
-    ("config", "console", "run_dir"),
+    ("serving", "config", "console", "run_dir"),
     ("trajectory",),
     ("algorithm", "models"),
     ("engine",),

@@ -1,6 +1,6 @@
 """The door of one episode: the keys of its agents, their flights and the clients made for them.
 
-Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`.
+Closing it is the end of all of them. Owns no HTTP; the calls come from `endpoint.py`.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from astuner.errors import WorkflowError
 from astuner.gateway.caller import Caller
-from astuner.gateway.keys import Keys
 from astuner.gateway.sampling import SamplingRule
 from astuner.inference.request import Chat
+from astuner.serving.keys import Keys
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from astuner.gateway.refusal import Refusal, bad_request, unsupported
+from astuner.gateway.refusals import bad_request, unsupported
 from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.json_text import JSON, data_event
 from astuner.gateway.wires.shared import arguments_text, error_type, function_tool, named_tool
 from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _FAILED_TOOL = {"type": "text", "text": "Error:"}
 """Begins the result of a tool that failed: templates have no other place to say so."""

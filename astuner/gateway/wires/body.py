@@ -7,8 +7,9 @@ import json
 import re
 from typing import Any
 
-from astuner.gateway.refusal import Refusal, bad_request, unsupported
-from astuner.gateway.wires.json_text import JSON
+from astuner.gateway.refusals import bad_request, unsupported
+from astuner.serving.json_text import JSON
+from astuner.serving.refusal import Refusal
 
 _MAX_STOPS = 16
 _LARGEST = 2**31 - 1

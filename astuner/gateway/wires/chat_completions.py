@@ -6,9 +6,8 @@ Reasoning stands in `reasoning_content`, as other open servers write it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astuner.gateway.refusal import Refusal, bad_request
+from astuner.gateway.refusals import bad_request
 from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.json_text import JSON, data_event
 from astuner.gateway.wires.shared import (
     FINISH_REASONS,
     MAX_CHOICES,
@@ -30,6 +29,8 @@ from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.tool_calls import ToolCall
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _NOTED_BY_CLIENTS = ("annotations", "provider_specific_fields")
 """About an answer that is sent back: OpenAI's SDK and LiteLLM keep them in its message."""

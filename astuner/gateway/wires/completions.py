@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.refusal import Refusal, bad_request
+from astuner.gateway.refusals import bad_request
 from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.json_text import JSON, data_event
 from astuner.gateway.wires.shared import (
     FINISH_REASONS,
     MAX_CHOICES,
@@ -21,6 +20,8 @@ from astuner.gateway.wires.shared import (
 from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _DEFAULT_MAX_TOKENS = 16
 """As OpenAI documents it."""

@@ -6,9 +6,8 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 
 from collections.abc import Iterator, Sequence
 
-from astuner.gateway.refusal import Refusal, bad_request, unsupported
+from astuner.gateway.refusals import bad_request, unsupported
 from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.json_text import JSON, data_event
 from astuner.gateway.wires.shared import (
     arguments_text,
     function_tool,
@@ -24,6 +23,8 @@ from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _LOGPROBS = "message.output_text.logprobs"
 _TEXT_PARTS = ("input_text", "output_text", "text")

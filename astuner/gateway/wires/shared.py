@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.refusal import Refusal, bad_request, unsupported
+from astuner.gateway.refusals import bad_request, unsupported
 from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.json_text import JSON
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
+from astuner.serving.json_text import JSON
+from astuner.serving.refusal import Refusal
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20

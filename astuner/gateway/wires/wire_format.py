@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from astuner.gateway.refusal import Refusal
-from astuner.gateway.wires.json_text import JSON
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON
+from astuner.serving.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

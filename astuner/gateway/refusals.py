@@ -1,31 +1,9 @@
-"""Why a call gets no answer, as a status and the fields that both error shapes are made of."""
+"""Why the gateway does not answer a call. Owns no error shape: each wire format has its own."""
 
 import asyncio
-from collections.abc import Mapping
 
 from astuner.errors import EngineError, EpisodeError, RequestError
-
-
-class Refusal(Exception):
-    """A call that is not answered."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.code = code
-        """One word for programs, for example invalid_api_key."""
-        self.param = param
-        """The field of the body that is at fault."""
-        self.headers = dict(headers or {})
+from astuner.serving.refusal import Refusal
 
 
 def bad_request(message: str, *, param: str | None = None) -> Refusal:
@@ -34,6 +12,15 @@ def bad_request(message: str, *, param: str | None = None) -> Refusal:
 
 def unsupported(param: str, what: str) -> Refusal:
     return Refusal(400, f"{param}: {what}", code="unsupported_parameter", param=param)
+
+
+def unknown_key() -> Refusal:
+    return Refusal(
+        401,
+        "this API key is not one of this run; use the one that "
+        "model_tuner.as_oai_baseurl_apikey() gave to the episode",
+        code="invalid_api_key",
+    )
 
 
 def over() -> Refusal:

@@ -1,10 +1,10 @@
-"""JSON as the gateway writes it, alone or in an event of a stream."""
+"""JSON as our servers write it, alone or in an event of a stream."""
 
 import json
 from typing import Any
 
 JSON = dict[str, Any]
-"""An object, as a wire format reads or writes it."""
+"""An object."""
 
 
 def to_json(value: object) -> bytes:
