@@ -226,7 +226,7 @@ async def roll_out(workflow_class: type[Workflow], engine: ScriptedEngine) -> tu
         return chat
 
     async with Gateway(gateway_options()) as gateway:
-        settings = EpisodeSettings(
+        rules = make_rules(
             make_workflow=workflow_class,
             make_chat=chat_of,
             judge=MathAnswerAsJudge(None),

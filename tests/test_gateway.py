@@ -689,7 +689,7 @@ def run_in_episode(body, *, engine=None, timeout_seconds=10.0, afterwards=lambda
 
     async def run():
         async with Gateway(gateway_options()) as gateway:
-            settings = EpisodeSettings(
+            settings = make_rules(
                 make_workflow=Custom,
                 make_chat=chat_of,
                 judge=None,

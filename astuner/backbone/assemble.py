@@ -12,7 +12,6 @@ from astuner.backbone.chats import MakeChat, distributions, make_untrained_chats
 from astuner.backbone.run import Run
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
-from astuner.gateway.sampling import Distribution
 from astuner.imports import load_object
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.judging import Judging

@@ -27,7 +27,7 @@ from astuner.gateway.wires.shared import (
 from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
 from astuner.serving.json_text import JSON, data_event
 from astuner.serving.refusal import Refusal
