@@ -6,8 +6,6 @@
 import os
 from collections.abc import Mapping, Sequence
 
-import ray
-
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.worker_run import WorkerRun
@@ -28,6 +26,8 @@ def start_hub(
     name: str, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]], *, namespace: str | None
 ) -> HubHandle:
     """The actor, ready. It ends with the command, or when its handle is killed."""
+    import ray
+
     actor = ray.remote(num_cpus=0, max_restarts=0)(Hub)
     hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
     ray.get(hub.is_stop_requested.remote())
@@ -36,6 +36,8 @@ def start_hub(
 
 def find_hub() -> HubHandle:
     """The hub of this process's run. Raises BackboneError outside of a run."""
+    import ray
+
     name = os.environ.get(HUB_VARIABLE)
     if not name:
         raise BackboneError(
