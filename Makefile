@@ -55,7 +55,7 @@ test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in
 	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray
 
 .PHONY: test-trinity
-test-trinity: $(TRINITY_VENV)/made.stamp ## Likewise with the real Trinity-RFT
+test-trinity: $(TRINITY_VENV)/made.stamp ## Train with the real Trinity-RFT on Ray, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(TRINITY_VENV)/bin/python -m pytest -q -m trinity tests/ray
 
 .PHONY: environments

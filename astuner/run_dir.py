@@ -10,7 +10,7 @@
           metrics.jsonl              one object per step
           episodes/
             step_000003.jsonl        one object per episode of that step
-            validation_000020.jsonl  likewise, of the validation at that step
+            validation_000020.jsonl  one object per episode of the validation at that step
           checkpoints/
             step_20/                 complete as soon as it has this name
             best                     -> the one that did best in validation
