@@ -431,6 +431,39 @@ class GatewaySettings(Section):
     )
 
 
+class LlmSettings(Section):
+    base_url: str | None = Field(
+        min_length=1,
+        description="OpenAI-compatible server that judges and other helpers ask; null: DashScope "
+        "where DASHSCOPE_API_KEY is set in the environment.",
+    )
+    model: str | None = Field(
+        min_length=1,
+        description="Model to ask there, by every use that the file names no model of its own for; "
+        "null: each use asks its own.",
+    )
+    api_key_env: str = Field(
+        min_length=1, description="Environment variable that holds the key of base_url."
+    )
+    max_parallel: PositiveInt = Field(
+        description="Requests at the same time; fewer for a while after the server refused some."
+    )
+    timeout_seconds: PositiveFloat = Field(
+        description="A question without an answer by then has failed, further tries included."
+    )
+    max_calls: PositiveInt | None = Field(
+        description="Requests after which the run ends, further tries included; null: no limit."
+    )
+    max_tokens: PositiveInt | None = Field(
+        description="Tokens, of questions and answers together, after which the run ends; null: no "
+        "limit."
+    )
+    cache_dir: str | None = Field(
+        min_length=1,
+        description="Folder of answers, which an equal question gets again; null: none is kept.",
+    )
+
+
 class FsdpSettings(Section):
     param_offload: bool | None = Field(
         description="Keep idle weights in host memory, on local the float32 ones of the optimizer; "
@@ -550,6 +583,7 @@ class Settings(Section):
     task_reader: TaskReaderSettings
     task_judge: TaskJudgeSettings
     gateway: GatewaySettings
+    llm: LlmSettings
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings
