@@ -3,7 +3,6 @@
 The only place where settings of the rollout are read; everything below gets plain values.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from astuner.inference.request import Chat
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.inference.template import ChatTemplate
+from astuner.llm.server import LlmServer
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.madness import check_names, find_madness
 from astuner.rollout.pool import PoolSettings, RolloutPool
@@ -148,7 +148,8 @@ def _untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedCh
                 "rollout.untrained_model.base_url, or use 'reference'"
             )
         if not clients:
-            clients.append(open_client(untrained.base_url, untrained.api_key_env))
+            server = LlmServer.read(untrained.base_url, untrained.api_key_env)
+            clients.append(server.open_client())
         return make_remote_chat(
             run,
             clients[0],
@@ -159,17 +160,6 @@ def _untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedCh
         )
 
     return make
-
-
-def open_client(base_url: str, api_key_env: str) -> Any:
-    """An `openai.AsyncOpenAI` for a server. Raises ConfigError where the package is missing."""
-    try:
-        from openai import AsyncOpenAI
-    except ImportError as error:
-        raise ConfigError(
-            f"{base_url}: asking a server needs the package openai; pip install 'astuner[openai]'"
-        ) from error
-    return AsyncOpenAI(base_url=base_url, api_key=os.environ.get(api_key_env, "not-needed"))
 
 
 def make_remote_chat(

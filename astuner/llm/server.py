@@ -6,6 +6,7 @@ nowhere else.
 
 import itertools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -36,10 +37,16 @@ class LlmServer:
         """The server with the keys that the environment has for it.
 
         A variable may hold several, joined by "|", which no bearer token contains (RFC 6750,
-        section 2.1); requests use them in turn.
+        section 2.1); requests use them in turn. Raises ConfigError for what cannot be sent.
         """
-        keys = (key.strip() for key in environ.get(api_key_env, "").split("|"))
-        return cls(base_url=base_url, api_key_env=api_key_env, keys=tuple(filter(None, keys)))
+        written = [key.strip() for key in environ.get(api_key_env, "").split("|")]
+        keys = tuple(key for key in written if key)
+        if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
+            raise ConfigError(
+                f"the environment variable {api_key_env} holds characters that no key has, such "
+                "as spaces; set it to the key alone"
+            )
+        return cls(base_url=base_url, api_key_env=api_key_env, keys=keys)
 
     def open_client(self, *, max_retries: int = 2) -> "AsyncOpenAI":
         """A client that repeats a failed request by itself so often; 2 as the package has it.

@@ -18,7 +18,6 @@ from astuner.backbone.assemble import (
     make_pool,
     make_remote_chat,
     make_token_chat,
-    open_client,
     read_tasks,
 )
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
@@ -26,6 +25,7 @@ from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
 from astuner.inference.messages import Message, first_difference
 from astuner.inference.shapes.remote import RemoteChat
+from astuner.llm.server import LlmServer
 from astuner.run_dir import append_json_line
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import episode_to_record
@@ -118,7 +118,7 @@ def _remote_chats(run: Run) -> _Chats:
     if model_name is None:
         raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
     assert debug.openai_base_url is not None
-    client = open_client(debug.openai_base_url, debug.openai_api_key_env)
+    client = LlmServer.read(debug.openai_base_url, debug.openai_api_key_env).open_client()
 
     def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
         return make_remote_chat(
