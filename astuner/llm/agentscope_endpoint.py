@@ -63,7 +63,7 @@ def _sdk_errors() -> tuple[type[Exception], ...]:
 def _setback(error: Exception) -> Setback | None:
     """None where asking again would not help."""
     found = f"{type(error).__name__}: {short(error)}"
-    status = getattr(error, "status_code", None)
-    if status is None:
+    response = getattr(error, "response", None)  # what the SDKs' errors of a status have
+    if response is None:
         return Setback(reason="connection", found=found)
-    return status_setback(status, error.response.headers, found)  # type: ignore[attr-defined]
+    return status_setback(response.status_code, response.headers, found)

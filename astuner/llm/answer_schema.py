@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 Form = TypeVar("Form", bound=BaseModel)
 Messages = Sequence[Mapping[str, Any]]
+"""A conversation in OpenAI's format."""
 
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 _END_OF_REASONING = "</think>"

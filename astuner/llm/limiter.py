@@ -26,6 +26,7 @@ class CallLimiter:
         self._num_running = 0
         self._num_reductions = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        """Turns of callers in order; those who left are cancelled."""
 
     @property
     def bound(self) -> int:
@@ -70,9 +71,7 @@ class CallLimiter:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:  # the slot came together with the cancellation
+            if not turn.cancelled():  # the slot came together with the cancellation
                 self._leave()
             raise
 
@@ -81,10 +80,8 @@ class CallLimiter:
         self._admit()
 
     def _admit(self) -> None:
-        for turn in list(self._waiting):
-            if self._num_running >= self.bound:
-                return
-            if not turn.done():
-                self._waiting.remove(turn)
+        while self._waiting and self._num_running < self.bound:
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
                 self._num_running += 1
                 turn.set_result(None)

@@ -8,15 +8,22 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
 
 from pydantic import BaseModel
 
 from astuner.errors import AstunerError, LlmAnswerError, LlmError
 from astuner.llm.answer_cache import AnswerCache, cache_key
-from astuner.llm.answer_schema import ask_again, ask_for, find_problem, read_form
+from astuner.llm.answer_schema import (
+    Form,
+    Messages,
+    ask_again,
+    ask_for,
+    find_problem,
+    read_form,
+)
 from astuner.llm.budget import LlmUsage
 from astuner.llm.endpoint import Answer, Question
 from astuner.llm.patience import PatientEndpoint, Progress
@@ -25,8 +32,6 @@ from astuner.llm.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
-Form = TypeVar("Form", bound=BaseModel)
-Messages = Sequence[Mapping[str, Any]]
 Schema = type[BaseModel] | None
 
 

@@ -68,7 +68,7 @@ class OpenAIEndpoint:
         except APITimeoutError:
             return Setback(reason="timeout", found="the server did not answer in time")
         except APIConnectionError as error:
-            cause = error.__cause__ or error
+            cause = error.__cause__ or error  # the error itself says no more than its class
             return Setback(reason="connection", found=f"{type(cause).__name__}: {short(cause)}")
         return self._read(response.text)
 
