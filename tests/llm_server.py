@@ -162,7 +162,7 @@ def make_model(
     *,
     keys: tuple[str, ...] = (KEY,),
     naps: Naps | None = None,
-    max_parallel: int = 8,
+    limiter: CallLimiter | None = None,
     budget: Budget | None = None,
     cache: AnswerCache | None = None,
     timeout_seconds: float = LONG_SECONDS,
@@ -173,7 +173,7 @@ def make_model(
     server = LlmServer(base_url=base_url, api_key_env="LLM_KEY", keys=keys)
     endpoint = PatientEndpoint(
         OpenAIEndpoint(server, "m"),
-        limiter=CallLimiter(max_parallel),
+        limiter=limiter or CallLimiter(8),
         budget=budget or Budget(),
         backoff=Backoff(random=Random(1), max_tries=max_tries),
         sleep=naps or Naps(),

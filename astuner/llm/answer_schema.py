@@ -25,7 +25,7 @@ _MAX_PROBLEMS = 5
 def ask_for(schema: type[BaseModel], messages: Messages) -> list[Mapping[str, Any]]:
     """The messages, of which the last also says in which form to answer."""
     wanted = (
-        "Answer with one JSON object and nothing else. It has to fit this JSON schema:\n"
+        "Answer with JSON that fits the following schema, and with nothing else:\n"
         f"{json.dumps(schema.model_json_schema(), ensure_ascii=False)}"
     )
     *before, last = messages
@@ -61,9 +61,12 @@ def read_form(text: str, schema: type[Form]) -> Form:
 
     Raises pydantic's ValidationError where it does not fit.
     """
-    said = text.rpartition(_END_OF_REASONING)[2].strip()
-    fenced = _FENCED.findall(said)
-    return schema.model_validate_json(fenced[-1] if fenced and not said.startswith("{") else said)
+    said = text.strip()
+    if not said.startswith("{"):
+        said = said.rpartition(_END_OF_REASONING)[2].strip()
+    if not said.startswith("{") and (fenced := _FENCED.findall(said)):
+        said = fenced[-1]
+    return schema.model_validate_json(said)
 
 
 def _extended(content: Any, wanted: str) -> Any:

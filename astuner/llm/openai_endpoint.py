@@ -98,8 +98,9 @@ class OpenAIEndpoint:
         is_for_good = error.code == "insufficient_quota"
         setback = status_setback(status, error.response.headers, f"{status}: {said}")
         if setback is None or is_for_good:
-            advice = "; check astuner.llm.base_url and the name of the model" * (status == 404)
-            raise LlmError(f"{self.name}: refused with {status}: {said}{advice}") from error
+            advice = "; check astuner.llm.base_url and the name of the model"
+            message = f"{self.name}: refused with {status}: {said}"
+            raise LlmError(message + advice if status == 404 else message) from error
         return setback
 
     def _refused_key(self) -> ConfigError:

@@ -85,11 +85,11 @@ class PatientEndpoint:
             self.budget.take_call()
             progress.num_tries += 1
             outcome = await self._endpoint.answer(question, seconds=progress.seconds_left())
-        if isinstance(outcome, Answer):
-            self._limiter.grow()
-            self.budget.take_tokens(outcome, of=self.name)
-        elif outcome.is_overload:
-            self._limiter.reduce(began_at)
+            if isinstance(outcome, Answer):
+                self._limiter.grow()
+                self.budget.take_tokens(outcome, of=self.name)
+            elif outcome.is_overload:
+                self._limiter.reduce(began_at)  # before the slot lets in the next
         return outcome
 
     async def _wait(self, setback: Setback, num_tries: int, progress: Progress) -> None:
