@@ -21,7 +21,7 @@ class AgentScopeEndpoint:
         self._model = model
 
     async def answer(self, question: Question, *, seconds: float) -> Answer | Setback:
-        """Ask once; see `Endpoint`. `seconds` is kept by whoever asks."""
+        """Ask once; see `ModelEndpoint`. `seconds` is kept by whoever asks."""
         with boundary(LlmError, f"{self.name} raised"):
             try:
                 response = await self._ask(question)

@@ -50,7 +50,7 @@ class Setback:
     """Whether fewer calls at once would have helped."""
 
 
-class Endpoint(Protocol):
+class ModelEndpoint(Protocol):
     """A model that can be asked. Belongs to the event loop that asks it first."""
 
     @property

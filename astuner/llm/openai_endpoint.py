@@ -19,16 +19,16 @@ _CONNECT_SECONDS = 10.0
 model that thinks cannot be told from one that hangs, and asking anew would pay for it twice."""
 
 
-class _Message(BaseModel):
+class _CompletionMessage(BaseModel):
     content: str | None = None
 
 
-class _Choice(BaseModel):
-    message: _Message
+class _CompletionChoice(BaseModel):
+    message: _CompletionMessage
     finish_reason: str | None = None
 
 
-class _Tokens(BaseModel):
+class _CompletionTokens(BaseModel):
     prompt_tokens: int
     completion_tokens: int
 
@@ -36,8 +36,8 @@ class _Tokens(BaseModel):
 class _ChatCompletion(BaseModel):
     """What is read of a completion; servers add much to it and leave much out."""
 
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Tokens | None = None
+    choices: list[_CompletionChoice] = Field(min_length=1)
+    usage: _CompletionTokens | None = None
 
 
 class OpenAIEndpoint:
@@ -52,7 +52,7 @@ class OpenAIEndpoint:
         self._client = server.open_client(max_retries=0)
 
     async def answer(self, question: Question, *, seconds: float) -> Answer | Setback:
-        """Ask once; see `Endpoint`."""
+        """Ask once; see `ModelEndpoint`."""
         from openai import APIConnectionError, APIStatusError, APITimeoutError, Timeout
 
         requests = self._client.chat.completions.with_raw_response

@@ -15,7 +15,7 @@ from astuner.errors import ConfigError
 from astuner.llm.agentscope_endpoint import AgentScopeEndpoint
 from astuner.llm.answer_cache import AnswerCache
 from astuner.llm.budget import Budget
-from astuner.llm.endpoint import Endpoint
+from astuner.llm.endpoint import ModelEndpoint
 from astuner.llm.limiter import CallLimiter
 from astuner.llm.model import LanguageModel
 from astuner.llm.openai_endpoint import OpenAIEndpoint
@@ -101,7 +101,7 @@ def _check_address(base_url: str) -> None:
 
 
 def _assemble(
-    endpoint: Endpoint, llm: Any, *, cache: AnswerCache | None, max_new_tokens: int | None
+    endpoint: ModelEndpoint, llm: Any, *, cache: AnswerCache | None, max_new_tokens: int | None
 ) -> LanguageModel:
     return LanguageModel(
         PatientEndpoint(

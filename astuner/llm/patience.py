@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from astuner.errors import LlmError
 from astuner.llm.budget import Budget
-from astuner.llm.endpoint import Answer, Endpoint, Question, Setback
+from astuner.llm.endpoint import Answer, ModelEndpoint, Question, Setback
 from astuner.llm.limiter import CallLimiter
 from astuner.llm.retries import Backoff
 
@@ -38,7 +38,7 @@ class PatientEndpoint:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: ModelEndpoint,
         *,
         limiter: CallLimiter,
         budget: Budget,
