@@ -8,6 +8,7 @@ AstunerError
 │   ├── EngineError        the model could not answer
 │   │   └── RequestError   the call asks for what cannot be answered
 │   ├── JudgeError         the judge raised, hung or gave no number
+│   ├── SurroundingError   what an episode runs in could not be had
 │   ├── EnvServiceError    the environment service failed
 │   └── LlmError           a model that is asked for help gave no answer
 │       └── LlmAnswerError it did, and twice not in the form that was asked for
@@ -54,6 +55,10 @@ class RequestError(EngineError):
 
 class JudgeError(EpisodeError):
     """The judge raised, hung, or gave something other than a finite number."""
+
+
+class SurroundingError(EpisodeError):
+    """What an episode needs around it, such as an environment, could not be had."""
 
 
 class EnvServiceError(EpisodeError):

@@ -183,14 +183,17 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Append each object as one line and wait until the disk has them.
+    """Append each object as one line; see `json_line` and `append_lines`."""
+    append_lines(path, [json_line(record, where=str(path)) for record in records])
 
-    A kill leaves at most the last line torn; what a kill tore earlier is cut off first. NaN and
-    infinities, which JSON does not know, are written as null and named in a warning. Raises
-    TypeError for values that are no JSON, AstunerError where the file system refuses. One process
-    at a time may write a file.
+
+def append_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Append whole lines and wait until the disk has them.
+
+    A kill leaves at most the last line torn; what a kill tore earlier is cut off first. Raises
+    AstunerError where the file system refuses. One process at a time may write a file.
     """
-    data = b"".join(_encode(record, path) for record in records)
+    data = b"".join(lines)
     with naming_the_file(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -198,6 +201,22 @@ def append_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+
+
+def json_line(record: Mapping[str, Any], *, where: str) -> bytes:
+    """The object as one line of UTF-8, its end included.
+
+    NaN and infinities, which JSON does not know, become null and are named in a warning, as what
+    stands `where`. Raises TypeError for values that are no JSON.
+    """
+    try:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        lost: list[str] = []
+        text = json.dumps(_without_non_finite(record, "", lost), ensure_ascii=False)
+        logger.warning("not a finite number, written as null: file=%s keys=%s", where, lost[:10])
+    # A lone surrogate has no UTF-8 form; its escape \udcXX is the same text in JSON.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 @contextmanager
@@ -264,17 +283,6 @@ def _step_in(episodes_file: Path) -> int:
 def _step_of(folder: Path) -> int | None:
     match = re.fullmatch(r"step_(\d+)", folder.name)
     return int(match[1]) if match and folder.is_dir() else None
-
-
-def _encode(record: Mapping[str, Any], path: Path) -> bytes:
-    try:
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        lost: list[str] = []
-        text = json.dumps(_without_non_finite(record, "", lost), ensure_ascii=False)
-        logger.warning("not a finite number, written as null: file=%s keys=%s", path, lost[:10])
-    # A lone surrogate has no UTF-8 form; its escape \udcXX is the same text in JSON.
-    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _without_non_finite(value: Any, key: str, lost: list[str]) -> Any:

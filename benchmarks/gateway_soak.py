@@ -25,7 +25,9 @@ from typing import Any
 
 from astuner.gateway.gateway import Gateway
 from astuner.inference.chat import TokenChat
-from astuner.rollout.episode import EpisodeSettings, run_episode
+from astuner.rollout.episode import EpisodeSettings, run_attempt
+from astuner.rollout.judging import Judging
+from astuner.rollout.surroundings import GatewayDoor
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Recorder
 from astuner.tuner import ModelTuner
@@ -176,20 +178,18 @@ class Soak:
         self._settings = EpisodeSettings(
             make_workflow=Misbehaving,
             make_chat=self._make_chat,
-            judge=None,
             config=SimpleNamespace(),
             timeout_seconds=DEADLINE_SECONDS,
-            judge_timeout_seconds=DEADLINE_SECONDS,
-            madness_reward=0.0,
-            gateway=gateway,
+            surroundings=(GatewayDoor(gateway),),
         )
+        self._judging = Judging(None, timeout_seconds=DEADLINE_SECONDS, madness_reward=0.0)
 
     def _make_chat(self, recorder: Recorder, task: WorkflowTask) -> TokenChat:
         return make_chat(task.episode_id, engine=self._engine, recorder=recorder)
 
     async def run(self, number: int) -> None:
         async with self._slots:
-            episode = await run_episode(
+            attempt = await run_attempt(
                 WorkflowTask(
                     task=Task(main_query="?", task_id=str(number)),
                     episode_id=str(number),
@@ -199,6 +199,7 @@ class Soak:
                 ),
                 self._settings,
             )
+        (episode,) = await self._judging.judge([attempt])
         self._count(episode)
 
     def _count(self, episode: Episode) -> None:

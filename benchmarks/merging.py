@@ -47,7 +47,7 @@ from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.trajectory.samples import make_samples
 from astuner.tuner import ModelTuner, as_chat_model
-from astuner.types import Completion, Task, Verdict
+from astuner.types import Completion, Task, Verdict, WorkflowOutput
 
 PLAYERS = tuple(f"player_{number}" for number in range(1, 10))
 Script = Callable[[str], str]
@@ -212,7 +212,8 @@ def _episode(calls: Sequence[Call], sequences: Sequence[TokenSequence]) -> Episo
         sequences=tuple(sequences),
         verdict=Verdict(reward=1.0, is_success=True, source="workflow"),
         failure=None,
-        metadata={},
+        agents={},
+        output=WorkflowOutput(),
         overflowed=frozenset(),
         madness=None,
         seconds=0.0,

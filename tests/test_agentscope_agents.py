@@ -7,10 +7,10 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
-from astuner.rollout.episode import run_episode
 from astuner.trajectory.recorder import BreakKind
 from astuner.types import WorkflowOutput
 from astuner.workflow import Workflow
+from tests.episodes import run_episode
 from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.test_multi_agent import attempt, settings
 

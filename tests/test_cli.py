@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from astuner.backbone.run import RunResult
 from astuner.cli import main
+from astuner.cli.command import command_names, load_command
 from astuner.launch import run_to_end
 
 pytest.importorskip("openai")
@@ -137,6 +139,51 @@ def test_an_unexpected_error_is_shown_once_and_ends_with_1(project, capfd):
     assert main(["--conf", "a\0b"]) == 1
     shown = capfd.readouterr().err
     assert shown.count("Traceback") == 1 and "unexpected ValueError" in shown.splitlines()[-1]
+
+
+# --- Commands
+
+
+def test_help_names_every_command_with_a_line_and_an_example(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert command_names()[0] == "tune" and "setup" in command_names()
+    for name in command_names()[1:]:
+        command = load_command(name)
+        assert command.SUMMARY in shown and command.EXAMPLE in shown
+    assert "--conf FILE" in shown
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_teaches_and_its_example_is_one(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0 and "examples:" in capsys.readouterr().out
+    command = load_command(name)
+    words = shlex.split(command.EXAMPLE)
+    assert words[0] == "astuner" and words[1] in (name, "--conf")
+    command.make_parser().parse_intermixed_args(words[1:] if name == "tune" else words[2:])
+
+
+def test_a_command_may_be_named_where_none_needs_to_be(project):
+    assert main(["tune", "--conf", "job.yaml"]) == 0
+
+
+def test_a_mistyped_command_is_told_its_name(capsys):
+    assert main(["setpu", "verl"]) == 2
+    shown = capsys.readouterr().err
+    assert "there is no command 'setpu'" in shown and "did you mean setup?" in shown
+
+
+def test_overrides_may_stand_before_the_flags(project):
+    assert main(["astuner.rollout.num_repeat=1", "--conf", "job.yaml"]) == 0
+
+
+def test_bad_usage_of_a_command_shows_how_it_is_used(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["setup", "verk"])
+    assert ended.value.code == 2
+    assert "usage: astuner setup" in capsys.readouterr().err
 
 
 # --- Runs end

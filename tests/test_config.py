@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
 
 from astuner.algorithm.advantage import ADVANTAGES
 from astuner.algorithm.kl import KL_ESTIMATORS
@@ -19,19 +20,13 @@ from astuner.algorithm.loss import AGGREGATIONS, IMPORTANCE_WEIGHTS, LOSSES
 from astuner.config import LoadedConfig, Settings, describe_unused, load_config, save_resolved
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER
-from astuner.config.schema import (
-    ADVANTAGE_NAMES,
-    BACKBONE_NAMES,
-    POLICY_LOSS_NAMES,
-    AlgorithmSettings,
-    RolloutSettings,
-    Section,
-    TrainerSettings,
-    section_keys,
-    setting_keys,
-)
+from astuner.config.schema import BACKBONE_NAMES, section_keys, setting_keys, used_by
+from astuner.config.section import Section, UsedBy, read_used_by
+from astuner.config.sections.algorithm import ADVANTAGE_NAMES, POLICY_LOSS_NAMES, AlgorithmSettings
+from astuner.config.sections.rollout import RolloutSettings
+from astuner.config.sections.trainer_common import TrainerSettings
 from astuner.config.source import RENAMED_KEYS, RENAMED_VALUES, flatten
-from astuner.config.usage import UNUSED_KEYS
+from astuner.config.usage import unused_keys
 from astuner.errors import ConfigError
 from astuner.rollout.madness import CHECKS
 
@@ -680,11 +675,32 @@ def test_how_timelines_are_joined_has_an_effect(project: Path) -> None:
     assert describe_unused(loaded.explicit_keys, loaded.settings) == ()
 
 
-@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
-def test_every_pattern_of_unused_keys_matches_a_setting(backbone: str) -> None:
-    for pattern in UNUSED_KEYS[backbone]:
-        stem = pattern.removesuffix("*")
-        assert stem in ("verl.", "trinity.") or any(k.startswith(stem) for k in setting_keys())
+def test_a_model_that_debug_loads_samples_by_settings_that_a_server_does_not_know(
+    project: Path,
+) -> None:
+    seed, device = "astuner.rollout.seed=1", "astuner.model.device=cpu"
+    loaded = _load(SHORT, seed, device, backbone="debug")
+    assert describe_unused(loaded.explicit_keys, loaded.settings) == ()
+    url = "astuner.debug.openai_base_url='http://127.0.0.1:1/v1'"
+    loaded = _load(SHORT, seed, device, url, backbone="debug")
+    assert unused_keys(loaded.explicit_keys, loaded.settings) == ("astuner.rollout.seed",)
+
+
+def test_every_setting_says_who_uses_it() -> None:
+    assert [key for key in setting_keys() if not used_by(key)] == []
+
+
+def test_a_setting_that_does_not_say_who_uses_it_is_used_by_nobody() -> None:
+    class Forgetful(Section):
+        field: int
+        meaning: int = Field(description="A number.")
+
+    assert not any(map(read_used_by, Forgetful.model_fields.values()))
+
+
+def test_a_key_below_a_setting_of_free_keys_is_used_as_that_is() -> None:
+    setting = "astuner.task_judge.rubrics_auto_grader.custom_evaluation_prompt"
+    assert used_by(f"{setting}.en") == used_by(setting) == UsedBy.ALL
 
 
 # Schema, defaults and the saved copy

@@ -29,8 +29,6 @@ from safetensors.torch import load_file
 from astuner.cli import main
 from astuner.gateway.gateway import Gateway
 from astuner.imports import load_class
-from astuner.rollout.episode import EpisodeSettings
-from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.run_dir import read_json_lines
 from astuner.task_judge.math_answer_as_judge import MathAnswerAsJudge
 from astuner.trajectory.episode import Episode
@@ -38,6 +36,7 @@ from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.types import Task
 from astuner.workflow import Workflow
 from tests.chats import make_chat
+from tests.episodes import make_rules
 from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.gateways import gateway_settings
 from tests.snippets import PAGE, Snippet, read_snippets
@@ -227,7 +226,7 @@ async def roll_out(workflow_class: type[Workflow], engine: ScriptedEngine) -> tu
         return chat
 
     async with Gateway(gateway_settings()) as gateway:
-        settings = EpisodeSettings(
+        rules = make_rules(
             make_workflow=workflow_class,
             make_chat=chat_of,
             judge=MathAnswerAsJudge(None),
@@ -237,7 +236,7 @@ async def roll_out(workflow_class: type[Workflow], engine: ScriptedEngine) -> tu
             madness_reward=-1.0,
             gateway=gateway,
         )
-        pool = RolloutPool(settings, PoolSettings(max_parallel=2, max_failed_fraction=1.0))
+        pool = rules.pool(max_parallel=2, max_failed_fraction=1.0)
         task = Task(main_query=QUESTION, task_id="sum", metadata={"answer": "42"})
         (group,) = await pool.run(
             [task], num_repeat=2, step=1, is_validation=False, on_episode=lambda _: None

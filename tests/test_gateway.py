@@ -13,11 +13,11 @@ import pytest
 from astuner.errors import ConfigError, WorkflowError
 from astuner.gateway.gateway import Gateway
 from astuner.inference.shapes.routed import RoutedChat
-from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.tuner import ModelTuner
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import ADD_TOOL, make_chat
+from tests.episodes import make_rules, run_episode
 from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
 from tests.gateways import QUESTION, gateway_settings, serving
 
@@ -689,7 +689,7 @@ def run_in_episode(body, *, engine=None, timeout_seconds=10.0, afterwards=lambda
 
     async def run():
         async with Gateway(gateway_settings()) as gateway:
-            settings = EpisodeSettings(
+            settings = make_rules(
                 make_workflow=Custom,
                 make_chat=chat_of,
                 judge=None,

@@ -1,5 +1,6 @@
 """Where the processes of a clustered run meet: what a step trains on, and what ends a run."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,16 @@ from astuner.backbone.cluster.hub import Hub, Probe, SavedState
 from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.config.load import load_mapping
+from astuner.rollout.judging import Judging
 from astuner.run_dir import RunDir
 from astuner.trajectory.episode import Failure
 from astuner.trajectory.merge import merge_calls
-from astuner.trajectory.record import episode_to_record
+from astuner.trajectory.record import (
+    attempt_from_record,
+    attempt_to_record,
+    episode_to_record,
+)
+from astuner.types import WorkflowOutput
 from tests.chats import make_call
 from tests.runs import make_run
 from tests.test_roles import SEER, TASK, WOLF, call_of, make_episode, make_group
@@ -44,7 +51,17 @@ def make_hub(**changed):
 
 def add(hub, group, *episodes, targets=()):
     for episode in episodes:
-        hub.add_episode(json.dumps(episode_to_record(episode)), group=group, targets=targets)
+        line = json.dumps(episode_to_record(episode)).encode() + b"\n"
+        at_once(hub.add_episode(line, group=group, targets=targets))
+
+
+def at_once(work):
+    """What a coroutine returns that has nothing to wait for, also inside of a running loop."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
 
 
 def failed(episode):
@@ -235,3 +252,54 @@ def test_calls_stay_what_they_were_on_their_way():
     add(hub, "a", make_episode(0, 1.0, [call]))
     (_, _, record) = hub.news().episodes[0]
     assert json.loads(record)["calls"][0]["completion_ids"] == [3, 4]
+
+
+class Ranking:
+    """Compares by what the workflows said, the longest first."""
+
+    def compute_rewards(self, workflow_tasks, workflow_outputs):
+        said = [len(output.metadata["said"]) for output in workflow_outputs]
+        return [(sorted(said).index(one) / len(said), one == max(said)) for one in said]
+
+
+def unjudged(task, attempt, said):
+    """As a worker brings what its own judge could not decide."""
+    output = WorkflowOutput(metadata={"said": said})
+    made = attempt_from_record(episode_to_record(make_episode(attempt, 0.0, task=task)))
+    return json.dumps(attempt_to_record(replace(made, output=output))).encode()
+
+
+def test_what_is_compared_waits_for_the_last_attempt_of_its_group_wherever_it_ran():
+    hub = make_hub()
+    hub._judging = Judging(Ranking(), timeout_seconds=5, madness_reward=-1.0)
+
+    async def bring():
+        first = asyncio.ensure_future(hub.compare(unjudged("a", 0, "much more"), group="a"))
+        second = asyncio.ensure_future(hub.compare(unjudged("a", 1, "more"), group="a"))
+        await asyncio.sleep(0)
+        assert not first.done() and hub.news().episodes == []
+        last = failed(make_episode(2, 0.0, task="a"))
+        await hub.add_episode(json.dumps(episode_to_record(last)).encode(), group="a")
+        return [json.loads(await one) for one in (first, second)]
+
+    judged = asyncio.run(bring())
+    assert [one["verdict"]["reward"] for one in judged] == [0.5, 0.0]
+    assert [json.loads(line)["attempt"] for _, _, line in hub.news().episodes] == [2, 0, 1]
+    plan = hub.plan_of_what_is_there(1)
+    assert {attempt: a for (_, attempt, _), a in planned(plan).items()} == {0: 0.25, 1: -0.25}
+
+
+def test_groups_of_one_name_are_told_apart_by_step_and_by_validation():
+    hub = make_hub(rollout__val_kwargs__num_repeat=1)
+    hub._judging = Judging(Ranking(), timeout_seconds=5, madness_reward=-1.0)
+    attempt = json.loads(unjudged("a", 0, "more"))
+
+    async def bring():
+        waiting = asyncio.ensure_future(hub.compare(json.dumps(attempt).encode(), group="a"))
+        validated = {**attempt, "is_validation": True}
+        answer = await hub.compare(json.dumps(validated).encode(), group="a")
+        assert not waiting.done()
+        waiting.cancel()
+        return json.loads(answer)
+
+    assert asyncio.run(bring())["is_validation"]

@@ -13,7 +13,7 @@ from astuner.backbone.loggers import (
     logging_to,
     without_secrets,
 )
-from astuner.config.schema import LOGGER_NAMES
+from astuner.config.sections.trainer_common import LOGGER_NAMES
 from astuner.errors import ConfigError
 
 

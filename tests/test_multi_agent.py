@@ -7,13 +7,12 @@ import pytest
 from astuner.errors import ConfigError, EngineError, WorkflowError
 from astuner.inference.request import ChatRequest
 from astuner.inference.shapes.routed import RoutedChat
-from astuner.rollout.episode import EpisodeSettings, run_episode
-from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.trajectory.merge import merge_calls
 from astuner.tuner import ModelTuner
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
+from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
 
 TASK = Task(main_query="Play.", task_id="t")
@@ -56,7 +55,7 @@ def settings(workflow, *, policy=None, reference=None, judge=None, **changes):
             raise WorkflowError(f"no model {name}")
         return over(reference, recorder, is_trained=False)
 
-    return EpisodeSettings(
+    return make_rules(
         make_workflow=workflow,
         make_chat=lambda recorder, _task: over(policy, recorder),
         judge=judge,
@@ -140,8 +139,7 @@ def test_an_empty_list_of_targets_stops_the_run_and_names_the_tags_there_are():
 
 
 def roll_out(workflow, num_repeat=4, **options):
-    limits = PoolSettings(max_parallel=1, max_failed_fraction=0.5)
-    pool = RolloutPool(settings(workflow, **options), limits)
+    pool = settings(workflow, **options).pool(max_parallel=1, max_failed_fraction=0.5)
     seen = []
 
     async def go():

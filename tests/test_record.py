@@ -2,8 +2,12 @@
 
 import json
 
-from astuner.trajectory.record import episode_from_record, episode_to_record
-from tests.test_rollout import _raises, run, workflow_that
+import pytest
+
+from astuner.errors import AstunerError
+from astuner.trajectory.record import RECORD_FORMAT, episode_from_record, episode_to_record
+from astuner.types import WorkflowOutput
+from tests.test_rollout import Judge, _raises, run, workflow_that
 
 
 def round_trip(episode):
@@ -31,3 +35,62 @@ def test_what_json_cannot_hold_becomes_text():
 
     record = episode_to_record(run(workflow_that(body)))
     assert record["metadata"] == {"odd": "{1, 2}", "nan": "nan"}
+
+
+def of_format_1(episode):
+    """As versions without a number wrote it."""
+    record = json.loads(json.dumps(episode_to_record(episode)))
+    for key in ("format", "output", "agents"):
+        del record[key]
+    return record
+
+
+def rewarded(reward):
+    async def body(task, tuner):
+        tuner.as_agentscope_model("ann", "seer")
+        return WorkflowOutput(reward=reward, is_success=False, metadata={"answer": 5})
+
+    return run(workflow_that(body))
+
+
+def test_a_record_without_a_number_is_read_as_before():
+    episode = run()
+    again = episode_from_record(of_format_1(episode))
+    assert again.sequences == episode.sequences and again.verdict == episode.verdict
+    assert again.output == episode.output
+    assert again.agents == episode.agents
+
+
+@pytest.mark.parametrize("reward", [0.25, {"seer": 0.5}])
+def test_a_record_without_a_number_tells_what_the_workflow_returned(reward):
+    again = episode_from_record(of_format_1(rewarded(reward)))
+    assert again.output.model_dump() == {
+        "reward": reward,
+        "is_success": False,
+        "metadata": {"answer": 5},
+    }
+
+
+def test_of_a_failed_episode_a_record_without_a_number_tells_whether_its_judge_failed():
+    by_judge = run(judge=Judge(lambda: 1 / 0))
+    assert episode_from_record(of_format_1(by_judge)).output == by_judge.output
+    assert episode_from_record(of_format_1(run(workflow_that(_raises)))).output is None
+
+
+def test_a_record_of_a_newer_format_is_refused_by_name():
+    record = episode_to_record(run()) | {"format": RECORD_FORMAT + 1}
+    with pytest.raises(AstunerError, match=f"'e' is recorded in format {RECORD_FORMAT + 1}"):
+        episode_from_record(record)
+
+
+@pytest.mark.parametrize("reward", [0.25, {"seer": 0.5}, None])
+def test_what_the_workflow_returned_reads_back_whole(reward):
+    episode = rewarded(reward)
+    again = round_trip(episode)
+    assert (again.output, again.agents) == (episode.output, episode.agents)
+
+
+def test_a_reward_that_is_no_finite_number_stays_none():
+    for odd in (float("nan"), float("-inf")):
+        again = round_trip(rewarded(odd))
+        assert repr(again.output.reward) == repr(odd) and again.verdict is None

@@ -15,7 +15,7 @@ from astuner.algorithm.batch import (
 from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.samples import make_samples
-from astuner.types import Task, Verdict
+from astuner.types import Task, Verdict, WorkflowOutput
 from tests.chats import make_call
 
 TASK = Task(main_query="Play.", task_id="t")
@@ -37,7 +37,8 @@ def make_episode(attempt, rewards, calls=None, *, task="t", source="workflow", o
         sequences=tuple(merge_calls(calls)),
         verdict=Verdict(reward=mean, is_success=mean > 0, source=source, rewards=by_role),
         failure=None,
-        metadata={},
+        agents={},
+        output=WorkflowOutput(),
         overflowed=frozenset(overflowed),
         madness=None,
         seconds=1.0,

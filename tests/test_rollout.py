@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from astuner.errors import BackboneError
-from astuner.rollout.episode import EpisodeSettings, run_episode
-from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
+from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
 
 TASK = Task(main_query="What is 2 + 3?", task_id="t1", metadata={"answer": "5"})
@@ -47,7 +46,7 @@ def settings(workflow=AskOnce, judge=None, engine=None, **changes):
         chat.recorder = recorder
         return chat
 
-    return EpisodeSettings(
+    return make_rules(
         make_workflow=workflow,
         make_chat=chat_of,
         judge=judge or ExactJudge(),
@@ -227,8 +226,9 @@ def test_a_workflow_that_outlives_its_deadline_gets_no_further_answers():
 
 
 def pool(max_parallel=4, max_failed_fraction=0.5, **changes):
-    limits = PoolSettings(max_parallel=max_parallel, max_failed_fraction=max_failed_fraction)
-    return RolloutPool(settings(**changes), limits)
+    return settings(**changes).pool(
+        max_parallel=max_parallel, max_failed_fraction=max_failed_fraction
+    )
 
 
 def roll_out(pool, num_tasks=3, num_repeat=4):

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from astuner.inference.messages import normalize_messages
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import ChatRequest
-from astuner.rollout.episode import EpisodeSettings, run_episode
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.trajectory.samples import make_samples
 from astuner.types import Completion, Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import ADD_TOOL, make_chat
+from tests.episodes import make_rules, run_episode
 from tests.fakes import CHATML, FORGETFUL, ByteTokenizer
 
 TASK = Task(main_query="Talk.", task_id="t")
@@ -154,7 +154,7 @@ def episodes(draw):
     episode = asyncio.run(
         run_episode(
             WorkflowTask(task=TASK, episode_id="e", step=1, attempt=0, is_validation=False),
-            EpisodeSettings(
+            make_rules(
                 make_workflow=Talk,
                 make_chat=lambda recorder, _: chat(policy, recorder, is_trained=True),
                 make_untrained=lambda recorder, _task, _name: chat(
@@ -284,7 +284,7 @@ def test_rule_7_a_reward_that_is_no_number_is_never_replaced_by_one(reward):
 
     made = run_episode(
         WorkflowTask(task=TASK, episode_id="e", step=1, attempt=0, is_validation=False),
-        EpisodeSettings(
+        make_rules(
             make_workflow=Unjudged,
             make_chat=lambda recorder, _: make_chat([], recorder=recorder),
             judge=None,

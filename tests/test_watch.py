@@ -11,6 +11,7 @@ import pytest
 from astuner.backbone.cluster import watch as watch_module
 from astuner.backbone.cluster.hub import Phase, SavedState
 from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir, read_json_lines
@@ -52,6 +53,7 @@ class Following:
             make_run(loaded, self.run_dir, screen=self.screen),
             HubHere(self.hub),
             log=self.logged.append,
+            writer=EpisodeWriter(self.run_dir),
             num_steps=5,
             export=lambda saved: f"exported {saved.step}",
             describe_silence=lambda: "actor 7 has not answered",

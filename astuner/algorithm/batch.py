@@ -11,7 +11,7 @@ from functools import partial
 from astuner.algorithm.advantage import AdvantageFunction, has_spread
 from astuner.algorithm.metrics import mean
 from astuner.algorithm.penalty import overlong_penalty
-from astuner.config.schema import AlgorithmSettings
+from astuner.config.sections.algorithm import AlgorithmSettings
 from astuner.trajectory import merge as trajectory
 from astuner.trajectory.episode import Contest, Episode, Group
 from astuner.trajectory.recorder import Agent, BreakKind

@@ -8,7 +8,7 @@ from typing import Any
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.backbone.run import Run
-from astuner.config.schema import RolloutSettings
+from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewaySettings
@@ -22,8 +22,10 @@ from astuner.inference.shapes.routed import REFERENCE
 from astuner.inference.template import ChatTemplate
 from astuner.llm.server import LlmServer
 from astuner.rollout.episode import EpisodeSettings
+from astuner.rollout.judging import Judging
 from astuner.rollout.madness import check_names, find_madness
 from astuner.rollout.pool import PoolSettings, RolloutPool
+from astuner.rollout.surroundings import GatewayDoor
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
 from astuner.trajectory.recorder import Recorder
@@ -105,7 +107,16 @@ def make_pool(
         max_parallel=max_parallel,
         max_failed_fraction=run.settings.rollout.max_failed_fraction,
     )
-    return RolloutPool(episode, limits, expect_callers=expect_callers)
+    return RolloutPool(episode, make_judging(run), limits, expect_callers=expect_callers)
+
+
+def make_judging(run: Run) -> Judging:
+    """What judges the attempts of the run."""
+    return Judging(
+        run.judge,
+        timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
+        madness_reward=run.settings.rollout.agent_madness_reward,
+    )
 
 
 def make_episode_settings(
@@ -116,21 +127,18 @@ def make_episode_settings(
     timeout_seconds: float,
     make_reference_chat: MakeChat,
 ) -> EpisodeSettings:
-    """What each episode of the run needs; see `make_pool`."""
+    """What each attempt of the run needs; see `make_pool`."""
     rollout = run.settings.rollout
     targets = rollout.trainable_targets
     return EpisodeSettings(
         make_workflow=run.workflow_class,
         make_chat=make_chat,
-        judge=run.judge,
         config=run.config,
         timeout_seconds=timeout_seconds,
-        judge_timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
-        madness_reward=rollout.agent_madness_reward,
+        surroundings=(GatewayDoor(gateway),),
         trainable_targets=None if targets is None else tuple(targets),
         make_untrained=_untrained_chats(run, make_reference_chat),
         untrained_model=rollout.untrained_model.model,
-        gateway=gateway,
     )
 
 

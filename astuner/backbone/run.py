@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from astuner.backbone.user_code import AnyJudge
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
-from astuner.rollout.episode import Judge
 from astuner.run_dir import RunDir
 from astuner.workflow import Workflow
 
@@ -24,7 +24,7 @@ class Run:
     search_dirs: tuple[Path, ...]
     """Where files that the configuration names are looked for."""
     workflow_class: type[Workflow]
-    judge: Judge | None
+    judge: AnyJudge | None
     """None when every workflow returns its reward."""
     console: RunConsole
     explicit_keys: frozenset[str] = frozenset()

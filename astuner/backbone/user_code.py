@@ -9,9 +9,11 @@ from astuner.config.schema import Settings
 from astuner.errors import ConfigError
 from astuner.function_workflow import judge_class_of, workflow_class_of
 from astuner.imports import load_class, load_object, make_object
-from astuner.rollout.episode import Judge
-from astuner.task_judge.base_judge import BaseJudge
+from astuner.task_judge.base_judge import BaseJudge, GroupJudge
 from astuner.workflow import Workflow
+
+AnyJudge = BaseJudge | GroupJudge
+"""What `task_judge.judge_protocol` may name."""
 
 
 def load_workflow(
@@ -37,9 +39,9 @@ def make_judge(
     settings: Settings,
     config: Any,
     search_dirs: tuple[Path, ...],
-    judge_class: type[BaseJudge] | None = None,
-) -> Judge | None:
-    """Make the configured judge; None when no judge is named.
+    judge_class: type[AnyJudge] | None = None,
+) -> AnyJudge | None:
+    """Make the configured judge, of either kind; None when none is named.
 
     `judge_class` stands in for the path of the settings, `config` is what a judge reads. Raises
     ConfigError for a class or function that cannot be imported or made.
@@ -51,8 +53,9 @@ def make_judge(
     return make_object(path, partial(made, config), search_dirs=search_dirs)
 
 
-def _load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[BaseJudge]:
+def _load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[AnyJudge]:
     found = load_object(path, search_dirs=search_dirs)
     if inspect.isfunction(found):
         return judge_class_of(found, where=repr(path))
-    return load_class(path, base=BaseJudge, search_dirs=search_dirs)
+    compares = inspect.isclass(found) and issubclass(found, GroupJudge)
+    return load_class(path, base=GroupJudge if compares else BaseJudge, search_dirs=search_dirs)

@@ -1,4 +1,4 @@
-"""Rules that relate two settings, or a setting and the backbone. Single settings: `schema.py`."""
+"""Rules that relate two settings, or a setting and the backbone. Single settings: `sections/`."""
 
 from collections.abc import Callable, Iterator
 

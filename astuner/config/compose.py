@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from astuner.config.accepted import ACCEPTED_SECTIONS
 from astuner.config.schema import section_keys
 from astuner.config.source import RENAMED_DEFAULTS, ConfFile, UserInput
 from astuner.errors import ConfigError
@@ -104,7 +105,7 @@ def _searchpath_entry(file: ConfFile, index: int, entry: str) -> str:
 
 def _without_empty_sections(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """A section whose every key is commented out reads as null; it means the defaults."""
-    sections = {*section_keys(), *PASS_THROUGH}
+    sections = {*section_keys(), *ACCEPTED_SECTIONS, *PASS_THROUGH}
 
     def clean(value: Any, prefix: str) -> Any:
         if not isinstance(value, dict):

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from astuner.config.accepted import what_became_of, without_accepted
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
 from astuner.config.llm_models import name_models
@@ -160,9 +161,13 @@ def _root_slip(name: str) -> str | None:
 
 
 def _is_known(key: str, known: Collection[str]) -> bool:
-    """Whether `key` is a setting, a section, or lies below a setting that holds free keys."""
+    """Whether `key` is a setting, a section, below a setting of free keys, or does nothing here."""
     parts = key.split(".")
-    return key in known or any(".".join(parts[:n]) in _FREE_FORM for n in range(1, len(parts)))
+    return (
+        key in known
+        or any(".".join(parts[:n]) in _FREE_FORM for n in range(1, len(parts)))
+        or what_became_of(key) is not None
+    )
 
 
 def _unknown(key: str) -> str:
@@ -206,6 +211,7 @@ def _typed(section: Any, user: UserInput) -> Settings:
     if isinstance(section, dict):
         _rename_values(section)
         _follow_links(section)
+        section = without_accepted(section, "astuner")
     try:
         return Settings.model_validate(section)
     except ValidationError as error:

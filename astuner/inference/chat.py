@@ -373,7 +373,7 @@ class TokenChat:
         self.recorder.take([index])
         self.recorder.madness = self.recorder.madness or found
         if self._ends_on_madness:
-            self.recorder.ended = self.recorder.ended or f"madness: {found}"
+            self.recorder.end(f"madness: {found}")
 
 
 class _DeltaQueue:

@@ -1,57 +1,43 @@
-"""One attempt at a task, from a fresh workflow to a verdict or a recorded failure.
+"""One attempt at a task, from a fresh workflow to its output or a recorded failure.
 
-Owns the episode's deadline and the boundary around user code. Nothing that a workflow or a judge
-does leaves this file as an exception, except cancellation of the whole run.
+Owns the deadline of the attempt and the boundary around the workflow. Nothing that a workflow does
+leaves this file as an exception, except cancellation of the whole run. What the attempt is worth is
+found in `judging.py`.
 """
 
-import asyncio
 import contextlib
 import inspect
 import time
-import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
-from astuner.gateway.door import Door
-from astuner.gateway.gateway import Gateway
+from astuner.errors import EpisodeError, WorkflowError, boundary
 from astuner.inference.request import Chat
 from astuner.inference.shapes.routed import RoutedChat
+from astuner.rollout.bounded import bounded
+from astuner.rollout.surroundings import Stage, Surrounding, surrounded
 from astuner.rollout.targets import TargetWatch
-from astuner.rollout.verdict import make_verdict
-from astuner.trajectory.episode import Episode, Failure
+from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Recorder
 from astuner.tuner import ModelTuner, as_chat_model
-from astuner.types import Verdict, WorkflowOutput, WorkflowTask
+from astuner.types import WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
-
-_CANCEL_GRACE_SECONDS = 5.0
-
-
-class Judge(Protocol):
-    """What `task_judge.judge_protocol` names."""
-
-    def compute_reward(self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput) -> Any:
-        """Return `(reward, is_success)`, or an awaitable of it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeSettings:
-    """What an episode needs beside its task."""
+    """What an attempt needs beside its task."""
 
     make_workflow: Callable[[], Workflow]
     make_chat: Callable[[Recorder, WorkflowTask], Chat]
-    judge: Judge | None
-    """None when every workflow returns its reward."""
     config: Any
     """The resolved configuration as workflows read it."""
     timeout_seconds: float
-    judge_timeout_seconds: float
-    madness_reward: float
+    surroundings: tuple[Surrounding, ...] = ()
+    """Entered in this order; none where workflows need nothing but the model."""
     trainable_targets: tuple[str, ...] | None = None
     """In place of the workflow's own; None leaves these."""
     make_untrained: Callable[[Recorder, WorkflowTask, str], Chat] | None = None
@@ -59,29 +45,18 @@ class EpisodeSettings:
     untrained_model: str | None = None
     """Answers untrained agents that name no model."""
     target_watch: TargetWatch = field(default_factory=TargetWatch)
-    gateway: Gateway | None = None
-    """None where workflows have no need for an address of the model."""
 
 
-async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Episode:
-    """Run one attempt to its end; failures become data."""
+async def run_attempt(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Attempt:
+    """Run the workflow to its end; failures become data."""
     recorder = Recorder()
     started = time.monotonic()
-    output, verdict, failure = WorkflowOutput(), None, None
+    output, failure = None, None
     try:
         output = await _run_workflow(workflow_task, settings, recorder)
-        if recorder.madness is None:
-            verdict = await _judge(workflow_task, output, settings, recorder)
     except EpisodeError as error:
-        if recorder.madness is None:
-            failure = Failure(
-                kind=type(error).__name__,
-                message=str(error),
-                traceback="".join(traceback.format_exception(error)),
-            )
-    if recorder.madness is not None:
-        verdict = Verdict(reward=settings.madness_reward, is_success=False, source="madness")
-    return Episode(
+        failure = Failure.of(error)
+    return Attempt(
         episode_id=workflow_task.episode_id,
         task=workflow_task.task,
         step=workflow_task.step,
@@ -89,9 +64,9 @@ async def run_episode(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
         is_validation=workflow_task.is_validation,
         calls=tuple(recorder.calls),
         sequences=tuple(merge_calls(recorder.calls)),
-        verdict=verdict,
-        failure=failure,
-        metadata=output.metadata,
+        agents=dict(recorder.agents),
+        output=output,
+        failure=failure if recorder.madness is None else None,
         overflowed=frozenset(recorder.overflowed),
         madness=recorder.madness,
         seconds=time.monotonic() - started,
@@ -103,51 +78,57 @@ async def _run_workflow(
 ) -> WorkflowOutput:
     with boundary(WorkflowError, "the workflow could not be made"):
         workflow = settings.make_workflow()
-    name = f"workflow {workflow.name!r}"
     targets = settings.trainable_targets or workflow.trainable_targets
-    make = settings.make_untrained
-    chat = RoutedChat(
-        settings.make_chat(recorder, workflow_task),
-        trainable_targets=targets,
-        make_untrained=partial(make, recorder, workflow_task) if make else None,
-        untrained_model=settings.untrained_model,
+    chat = _routed_chat(workflow_task, settings, recorder, targets)
+    stage = Stage(
+        workflow_task=workflow_task,
+        chat=chat,
+        seconds=settings.timeout_seconds,
+        deadline=time.monotonic() + settings.timeout_seconds,
     )
-    async with _door(workflow_task, settings, chat) as door:
-        tuner = ModelTuner(chat, config=settings.config, door=door)
-        with boundary(WorkflowError, f"{name} raised"):
-            output = await _bounded(
-                _execute(workflow, workflow_task, as_chat_model(tuner)),
-                seconds=settings.timeout_seconds,
-                error=WorkflowError(
-                    f"{name} did not finish in {settings.timeout_seconds:g} s "
-                    "(rollout.episode_timeout_seconds)"
-                ),
-                recorder=recorder,
-            )
+    with contextlib.closing(chat):
+        async with surrounded(stage, settings.surroundings) as whole:
+            output = await _execute_in_time(workflow, whole, settings.config, recorder)
     if not isinstance(output, WorkflowOutput):
         raise WorkflowError(
-            f"{name} returned {type(output).__name__}; execute must return a WorkflowOutput"
+            f"workflow {workflow.name!r} returned {type(output).__name__}; execute must return a "
+            "WorkflowOutput"
         )
     settings.target_watch.note(targets, recorder.agents)
     return output
 
 
-@contextlib.asynccontextmanager
-async def _door(
-    workflow_task: WorkflowTask, settings: EpisodeSettings, chat: RoutedChat
-) -> AsyncIterator[Door | None]:
-    """The episode's door in the gateway; with it end its keys and whatever is under way."""
-    with contextlib.closing(chat):
-        if settings.gateway is None:
-            yield None
-            return
-        door = settings.gateway.open(
-            chat, seconds=settings.timeout_seconds, is_validation=workflow_task.is_validation
+def _routed_chat(
+    workflow_task: WorkflowTask,
+    settings: EpisodeSettings,
+    recorder: Recorder,
+    targets: Collection[str] | None,
+) -> RoutedChat:
+    make = settings.make_untrained
+    return RoutedChat(
+        settings.make_chat(recorder, workflow_task),
+        trainable_targets=targets,
+        make_untrained=partial(make, recorder, workflow_task) if make else None,
+        untrained_model=settings.untrained_model,
+    )
+
+
+async def _execute_in_time(
+    workflow: Workflow, stage: Stage, config: Any, recorder: Recorder
+) -> Any:
+    """Afterwards the closed recorder refuses the model calls of whatever still runs: no judge would
+    see them."""
+    tuner = ModelTuner(stage.chat, config=config, door=stage.door)
+    name = f"workflow {workflow.name!r}"
+    with boundary(WorkflowError, f"{name} raised"):
+        return await bounded(
+            _execute(workflow, stage.workflow_task, as_chat_model(tuner)),
+            seconds=stage.seconds_left,
+            error=WorkflowError(
+                f"{name} did not finish in {stage.seconds:g} s (rollout.episode_timeout_seconds)"
+            ),
+            on_end=recorder.end,
         )
-        try:
-            yield door
-        finally:
-            await door.close()
 
 
 async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:
@@ -162,82 +143,3 @@ async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) ->
         return await work
     except SystemExit as error:
         raise WorkflowError(f"called sys.exit({error.code!r}); raise an error instead") from error
-
-
-async def _bounded(
-    work: Any, *, seconds: float, error: EpisodeError, recorder: Recorder | None = None
-) -> Any:
-    """Await `work` for at most `seconds`, then cancel it and raise `error`.
-
-    Agent frameworks may swallow a cancellation, so the wait for it is bounded too. In the end the
-    closed recorder refuses the model calls of whatever still runs: no judge would see them.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-        if done:
-            return _result(task)
-        if recorder is not None:
-            recorder.ended = recorder.ended or "its time is over"
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_GRACE_SECONDS)
-        raise error
-    finally:
-        task.cancel()
-        if recorder is not None:
-            recorder.ended = recorder.ended or "finished"
-
-
-def _result(task: asyncio.Future[Any]) -> Any:
-    try:
-        return task.result()
-    except asyncio.CancelledError as error:
-        raise EpisodeError("user code raised asyncio.CancelledError; catch it there") from error
-
-
-async def _judge(
-    workflow_task: WorkflowTask,
-    output: WorkflowOutput,
-    settings: EpisodeSettings,
-    recorder: Recorder,
-) -> Verdict:
-    if output.reward is not None:
-        return make_verdict(
-            output.reward,
-            output.is_success,
-            recorder,
-            source="workflow",
-            refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
-        )
-    if settings.judge is None:
-        raise JudgeError(
-            "the workflow returned no reward and no judge is configured: return "
-            "WorkflowOutput(reward=...), or set task_judge.judge_protocol"
-        )
-    name = f"judge {type(settings.judge).__name__}"
-    with boundary(JudgeError, f"{name} raised"):
-        result = await _bounded(
-            _ask(settings.judge, workflow_task, output),
-            seconds=settings.judge_timeout_seconds,
-            error=JudgeError(
-                f"{name} did not answer in {settings.judge_timeout_seconds:g} s "
-                "(task_judge.judge_timeout_seconds)"
-            ),
-        )
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise JudgeError(f"{name} returned {result!r}; expected (reward, is_success)")
-    return make_verdict(
-        result[0],
-        bool(result[1]),
-        recorder,
-        source="judge",
-        refuse=lambda found: JudgeError(f"{name}: the reward {found}"),
-    )
-
-
-async def _ask(judge: Judge, workflow_task: WorkflowTask, output: WorkflowOutput) -> Any:
-    """Ask a judge, sync or async; a sync one runs in a thread and cannot stall the rest."""
-    if inspect.iscoroutinefunction(judge.compute_reward):
-        return await judge.compute_reward(workflow_task, output)
-    result = await asyncio.to_thread(judge.compute_reward, workflow_task, output)
-    return await result if inspect.isawaitable(result) else result

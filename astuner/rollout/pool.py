@@ -1,17 +1,20 @@
 """Runs the groups of many tasks at once, with a bound on the episodes in flight.
 
-Owns the bound and the limit on failures. A group's episodes start together, groups in order, and
-the next group starts while earlier ones still run, so the engine stays full.
+Owns the bound, the limit on failures, and when a group is complete. A group's attempts start
+together, groups in order, and the next group starts while earlier ones still run, so the engine
+stays full. An attempt is judged beside those that still run.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from astuner.errors import BackboneError
-from astuner.rollout.episode import EpisodeSettings, run_episode
+from astuner.rollout.episode import EpisodeSettings, run_attempt
+from astuner.rollout.judging import Judging
 from astuner.rollout.watchdog import loop_watchdog
+from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode, Group
 from astuner.types import Task, WorkflowTask
 
@@ -23,8 +26,21 @@ class PoolSettings:
     """How many episodes run at once and how many may fail."""
 
     max_parallel: int
+    """Attempts that run at a time, and so many more that are judged meanwhile."""
     max_failed_fraction: float
     """Of a batch's episodes, in [0, 1]."""
+
+
+@dataclass(slots=True)
+class _OpenGroup:
+    """A group on its way: who has ended, and who still waits to be compared."""
+
+    num_running: int
+    episodes: list[Episode] = field(default_factory=list)
+    to_compare: list[Attempt] = field(default_factory=list)
+
+    def closed(self, task: Task) -> Group:
+        return Group(task=task, episodes=tuple(sorted(self.episodes, key=lambda e: e.attempt)))
 
 
 class RolloutPool:
@@ -33,12 +49,14 @@ class RolloutPool:
     def __init__(
         self,
         episode: EpisodeSettings,
+        judging: Judging,
         settings: PoolSettings,
         *,
         expect_callers: Callable[[int], None] | None = None,
     ) -> None:
-        """`expect_callers` is told how many episodes are in flight, whenever that changes."""
+        """`expect_callers` is told how many attempts are in flight, whenever that changes."""
         self._episode = episode
+        self._judging = judging
         self._settings = settings
         self._expect_callers = expect_callers or (lambda _: None)
 
@@ -55,46 +73,59 @@ class RolloutPool:
         """Roll out `num_repeat` episodes of each task; one group per task, in order.
 
         `first_index` counts the tasks of the step before these, for the names of the episodes.
-        `on_episode` is called as each one ends. Raises BackboneError as soon as more episodes than
-        allowed have failed, naming the commonest reason, and ConfigError for a target to train that
-        no agent has.
+        `on_episode` is called as each one is judged. Raises BackboneError as soon as more episodes
+        than allowed have failed, naming the commonest reason, and ConfigError for a target to train
+        that no agent has.
         """
+        groups = [_OpenGroup(num_repeat) for _ in tasks]
         plans = [
-            _plan(
-                task, first_index + index, step=step, attempt=attempt, is_validation=is_validation
+            (
+                group,
+                _plan(task, first_index + index, step, attempt, is_validation=is_validation),
             )
-            for index, task in enumerate(tasks)
+            for index, (task, group) in enumerate(zip(tasks, groups, strict=True))
             for attempt in range(num_repeat)
         ]
-        slots = asyncio.Semaphore(self._settings.max_parallel)
+        running, judging = (asyncio.Semaphore(self._settings.max_parallel) for _ in range(2))
         failures = FailureLimit(len(plans), self._settings.max_failed_fraction)
         num_unfinished = len(plans)
 
-        async def run_one(plan: WorkflowTask) -> Episode:
+        async def run_one(group: _OpenGroup, plan: WorkflowTask) -> None:
             nonlocal num_unfinished
-            async with slots:
-                episode = await run_episode(plan, self._episode)
+            async with running:
+                attempt = await run_attempt(plan, self._episode)
             num_unfinished -= 1
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
-            on_episode(episode)
-            failures.count(episode)
-            return episode
+            async with judging:
+                for episode in await self._judge(group, attempt):
+                    on_episode(episode)
+                    failures.count(episode)
 
         # A part of the deadline, so that the others that it held up still have time.
         with loop_watchdog(self._episode.timeout_seconds / 4):
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             try:
-                episodes = await _gather([run_one(plan) for plan in plans])
+                await _gather([run_one(*plan) for plan in plans])
             finally:
                 self._expect_callers(0)
         self._episode.target_watch.finish_batch()
-        return [
-            Group(task=task, episodes=tuple(episodes[i * num_repeat : (i + 1) * num_repeat]))
-            for i, task in enumerate(tasks)
-        ]
+        return [group.closed(task) for task, group in zip(tasks, groups, strict=True)]
+
+    async def _judge(self, group: _OpenGroup, attempt: Attempt) -> list[Episode]:
+        """The episodes that have their verdict now: this one, or with the last of a group those
+        that are compared."""
+        alone = await self._judging.judge_alone(attempt)
+        if alone is None:
+            group.to_compare.append(attempt)
+        group.num_running -= 1
+        judged = [] if alone is None else [alone]
+        if group.num_running == 0:
+            judged += await self._judging.compare(group.to_compare)
+        group.episodes += judged
+        return judged
 
 
-def _plan(task: Task, index: int, *, step: int, attempt: int, is_validation: bool) -> WorkflowTask:
+def _plan(task: Task, index: int, step: int, attempt: int, *, is_validation: bool) -> WorkflowTask:
     kind = "validation" if is_validation else "step"
     return WorkflowTask(
         task=task,
@@ -105,11 +136,11 @@ def _plan(task: Task, index: int, *, step: int, attempt: int, is_validation: boo
     )
 
 
-async def _gather(work: Sequence) -> list[Episode]:
+async def _gather(work: Sequence) -> None:
     """Await all; the first error cancels the others and is raised as itself."""
     running = [asyncio.ensure_future(one) for one in work]
     try:
-        return await asyncio.gather(*running)
+        await asyncio.gather(*running)
     except BaseException:
         for one in running:
             one.cancel()

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from astuner.errors import EpisodeError
+from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import role_of
-from astuner.trajectory.recorder import Agent, Recorder
+from astuner.trajectory.recorder import Agent
 from astuner.types import Verdict
 
 Refuse = Callable[[str], EpisodeError]
@@ -22,7 +23,7 @@ _METRIC_NAMES = ("mean", "success_rate")
 def make_verdict(
     reward: Any,
     is_success: bool | None,
-    recorder: Recorder,
+    attempt: Attempt,
     *,
     source: Literal["workflow", "judge"],
     refuse: Refuse,
@@ -35,8 +36,8 @@ def make_verdict(
     rewards: dict[str, float] = {}
     if isinstance(reward, Mapping):
         rewards = {str(key): _finite(v, refuse, f"of {key!r} ") for key, v in reward.items()}
-        _check_roles(rewards, recorder, refuse)
-        whole = _mean_of_trained(rewards, recorder.agents)
+        _check_roles(rewards, attempt, refuse)
+        whole = _mean_of_trained(rewards, attempt.agents)
     else:
         whole = _finite(reward, refuse, "")
     return Verdict(
@@ -53,8 +54,8 @@ def _finite(value: Any, refuse: Refuse, whose: str) -> float:
     raise refuse(f"{whose}is {value!r}; expected a finite number")
 
 
-def _check_roles(rewards: Mapping[str, float], recorder: Recorder, refuse: Refuse) -> None:
-    agents = recorder.agents
+def _check_roles(rewards: Mapping[str, float], attempt: Attempt, refuse: Refuse) -> None:
+    agents = attempt.agents
     known = {key for agent in agents for key in agent}
     unknown = sorted(set(rewards) - known)
     if unknown or not rewards:
@@ -65,7 +66,7 @@ def _check_roles(rewards: Mapping[str, float], recorder: Recorder, refuse: Refus
     taken = [key for key in rewards if key in _METRIC_NAMES]
     if taken:
         raise refuse(f"has the key {taken[0]!r}, which metrics use already; rename that agent")
-    asked = {call.agent for call in recorder.calls if call.is_trained}
+    asked = {call.agent for call in attempt.calls if call.is_trained}
     missing = [agent for agent in asked if role_of(agent, rewards) is None]
     if missing:
         raise refuse(

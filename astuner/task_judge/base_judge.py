@@ -1,10 +1,10 @@
-"""What every judge looks like: the class that `task_judge.judge_protocol` names.
+"""What every judge looks like: the classes that `task_judge.judge_protocol` names.
 
 Owns no judging. The rollout code makes the judge, calls it, and checks the number it gives.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from astuner.types import WorkflowOutput, WorkflowTask
@@ -30,4 +30,27 @@ class BaseJudge(ABC):
 
         Raises JudgeError when no verdict is possible: the episode then counts as failed, which
         is not the same as a reward of 0.
+        """
+
+
+class GroupJudge(ABC):
+    """Gives the episodes of one task their rewards by comparing them, once all of them have ended.
+
+    Asked about those whose workflow left `WorkflowOutput.reward` at None; what failed is not among
+    them, so that there may be fewer than `rollout.num_repeat`, and even one. For tasks of which
+    nobody has a reference answer. As with `BaseJudge`, keep no state of a group on `self`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """`config` is the whole resolved configuration: `config.astuner.task_judge…`."""
+        self.config = config
+
+    @abstractmethod
+    def compute_rewards(
+        self, workflow_tasks: Sequence[WorkflowTask], workflow_outputs: Sequence[WorkflowOutput]
+    ) -> Sequence[tuple[float, bool]] | Awaitable[Sequence[tuple[float, bool]]]:
+        """Return one `(raw_reward, is_success)` for each output, in order, or an awaitable of them.
+
+        The two arguments belong together item by item. Raises JudgeError when no verdict is
+        possible: all of these episodes then count as failed.
         """

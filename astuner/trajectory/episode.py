@@ -1,11 +1,11 @@
-"""An episode as data: what was asked, what happened, what it was worth, or why it failed."""
+"""An episode as data: an attempt with what it was worth, or why it failed; and groups of them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Self
 
-from astuner.trajectory.merge import Sequence
-from astuner.trajectory.recorder import Agent, Call
+from astuner.trajectory.attempt import Attempt, Failure
+from astuner.trajectory.recorder import Agent
 from astuner.types import Task, Verdict
 
 EVERYONE = ""
@@ -21,53 +21,29 @@ def role_of(agent: Agent, roles: Collection[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why an episode has no reward."""
+class Episode(Attempt):
+    """An attempt with its verdict, or with the failure that left it without one; never both."""
 
-    kind: str
-    """Name of the error class, for example WorkflowError."""
-    message: str
-    traceback: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
-    """One attempt at a task. Either `verdict` or `failure` is set, never both."""
-
-    episode_id: str
-    task: Task
-    step: int
-    attempt: int
-    is_validation: bool
-    calls: tuple[Call, ...]
-    sequences: tuple[Sequence, ...]
     verdict: Verdict | None
-    failure: Failure | None
-    metadata: dict[str, Any]
-    """What the workflow returned as metadata; empty when it failed before."""
-    overflowed: frozenset[Agent]
-    """Agents that ran out of room."""
-    madness: str | None
-    seconds: float
-    """Wall time from start to verdict."""
 
     def __post_init__(self) -> None:
         if (self.verdict is None) == (self.failure is None):
             raise ValueError("an episode has either a verdict or a failure")
 
-    @property
-    def context_overflow(self) -> bool:
-        return bool(self.overflowed)
-
-    @property
-    def num_sampled_tokens(self) -> int:
-        """By the agents that are trained."""
-        return sum(len(call.completion.ids) for call in self.calls if call.is_trained)
-
-    @property
-    def engine_seconds(self) -> float:
-        """Wall time spent in model calls, summed over calls."""
-        return sum(call.seconds for call in self.calls)
+    @classmethod
+    def of(
+        cls,
+        attempt: Attempt,
+        *,
+        verdict: Verdict | None = None,
+        failure: Failure | None = None,
+        judging_seconds: float = 0.0,
+    ) -> Self:
+        """The attempt, judged. One that failed before it could be judged keeps its failure."""
+        known = {field.name: getattr(attempt, field.name) for field in fields(Attempt)}
+        known["seconds"] += judging_seconds
+        known["failure"] = failure or (attempt.failure if verdict is None else None)
+        return cls(**known, verdict=verdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,62 +1,147 @@
-"""An episode as one JSON line, and back.
+"""Attempts and episodes as one JSON line each, and back.
 
 A call stores only what it adds: the messages and prompt tokens behind the call that it extends.
 `episode_from_record` rebuilds everything, so a record proves what the engine saw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from astuner.trajectory.episode import Episode, Failure
+from astuner.errors import AstunerError, JudgeError
+from astuner.trajectory.attempt import Attempt, Failure
+from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence, merge_calls
-from astuner.trajectory.recorder import BreakKind, Call
-from astuner.types import Completion, Task, Verdict
+from astuner.trajectory.recorder import Agent, BreakKind, Call
+from astuner.types import Completion, Task, Verdict, WorkflowOutput
+
+RECORD_FORMAT = 2
+"""Stands in each line. 1, which names no format, had neither the output's reward nor the agents."""
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
     """Everything about an episode as JSON-able data; metadata values that are not become text."""
+    return attempt_to_record(episode) | {
+        "verdict": asdict(episode.verdict) if episode.verdict else None
+    }
+
+
+def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
+    """The same of an attempt that is not judged yet: without a verdict."""
     return {
-        "episode_id": episode.episode_id,
-        "step": episode.step,
-        "attempt": episode.attempt,
-        "is_validation": episode.is_validation,
-        "task": episode.task.model_dump(mode="json"),
-        "verdict": asdict(episode.verdict) if episode.verdict else None,
-        "failure": asdict(episode.failure) if episode.failure else None,
-        "metadata": _jsonable(episode.metadata),
-        "overflowed": sorted(map(list, episode.overflowed)),
-        "madness": episode.madness,
-        "seconds": round(episode.seconds, 4),
-        "calls": [_call_to_record(episode, call) for call in episode.calls],
-        "sequences": [_sequence_to_record(sequence) for sequence in episode.sequences],
+        "format": RECORD_FORMAT,
+        "episode_id": attempt.episode_id,
+        "step": attempt.step,
+        "attempt": attempt.attempt,
+        "is_validation": attempt.is_validation,
+        "task": attempt.task.model_dump(mode="json"),
+        "verdict": None,
+        "failure": asdict(attempt.failure) if attempt.failure else None,
+        "output": _output_to_record(attempt.output),
+        "metadata": _jsonable(attempt.metadata),
+        "agents": [[*agent, is_trained] for agent, is_trained in attempt.agents.items()],
+        "overflowed": sorted(map(list, attempt.overflowed)),
+        "madness": attempt.madness,
+        "seconds": round(attempt.seconds, 4),
+        "calls": [_call_to_record(attempt, call) for call in attempt.calls],
+        "sequences": [_sequence_to_record(sequence) for sequence in attempt.sequences],
     }
 
 
 def episode_from_record(record: Mapping[str, Any]) -> Episode:
-    """Rebuild an episode. Raises KeyError or ValueError for a record that is not whole."""
-    calls: list[Call] = []
-    for entry in record["calls"]:
-        calls.append(_call_from_record(entry, calls))
+    """Rebuild an episode, of this format or an earlier one.
+
+    Raises AstunerError for a format that is newer than this version of astuner, KeyError or
+    ValueError for a record that is not whole.
+    """
     return Episode(
-        episode_id=record["episode_id"],
-        task=Task(**record["task"]),
-        step=record["step"],
-        attempt=record["attempt"],
-        is_validation=record["is_validation"],
-        calls=tuple(calls),
-        sequences=tuple(merge_calls(calls)),
-        verdict=Verdict(**record["verdict"]) if record["verdict"] else None,
+        **_shared_fields(record),
         failure=Failure(**record["failure"]) if record["failure"] else None,
-        metadata=record["metadata"],
-        overflowed=frozenset((name, target_tag) for name, target_tag in record["overflowed"]),
-        madness=record["madness"],
-        seconds=record["seconds"],
+        verdict=Verdict(**record["verdict"]) if record["verdict"] else None,
     )
 
 
-def _call_to_record(episode: Episode, call: Call) -> dict[str, Any]:
-    earlier = episode.calls[call.extends] if call.extends is not None else None
+def attempt_from_record(record: Mapping[str, Any]) -> Attempt:
+    """What is recorded of an attempt or an episode, as it was before it was judged.
+
+    Raises as `episode_from_record` does.
+    """
+    known = _shared_fields(record)
+    is_judges = known["output"] is not None or not record["failure"]
+    return Attempt(**known, failure=None if is_judges else Failure(**record["failure"]))
+
+
+def _shared_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields that attempts and episodes take from a record alike."""
+    record_format = record.get("format", 1)
+    if record_format > RECORD_FORMAT:
+        raise AstunerError(
+            f"episode {record.get('episode_id')!r} is recorded in format {record_format}; this "
+            f"version of astuner reads up to {RECORD_FORMAT}: read it with the version that wrote "
+            "it, or a newer one"
+        )
+    calls: list[Call] = []
+    for entry in record["calls"]:
+        calls.append(_call_from_record(entry, calls))
+    is_first = record_format == 1
+    return {
+        "episode_id": record["episode_id"],
+        "task": Task(**record["task"]),
+        "step": record["step"],
+        "attempt": record["attempt"],
+        "is_validation": record["is_validation"],
+        "calls": tuple(calls),
+        "sequences": tuple(merge_calls(calls)),
+        "agents": _agents_of_calls(calls) if is_first else _agents_from_record(record["agents"]),
+        "output": _output_before(record) if is_first else _output_from_record(record),
+        "overflowed": frozenset((name, target_tag) for name, target_tag in record["overflowed"]),
+        "madness": record["madness"],
+        "seconds": record["seconds"],
+    }
+
+
+def _output_to_record(output: WorkflowOutput | None) -> dict[str, Any] | None:
+    """Without its metadata, which has a place of its own."""
+    if output is None:
+        return None
+    return {"reward": _jsonable(output.reward), "is_success": output.is_success}
+
+
+def _output_from_record(record: Mapping[str, Any]) -> WorkflowOutput | None:
+    """A reward that was no finite number is a text in the record, and a number again here."""
+    if record["output"] is None:
+        return None
+    return WorkflowOutput(**record["output"], metadata=record["metadata"])
+
+
+def _output_before(record: Mapping[str, Any]) -> WorkflowOutput | None:
+    """What format 1 tells of it: the verdict has the reward that a workflow gave."""
+    failure, verdict = record["failure"], record["verdict"]
+    if failure and failure["kind"] != JudgeError.__name__:
+        return None
+    if not verdict or verdict["source"] != "workflow":
+        return WorkflowOutput(metadata=record["metadata"])
+    return WorkflowOutput(
+        reward=verdict["rewards"] or verdict["reward"],
+        is_success=verdict["is_success"],
+        metadata=record["metadata"],
+    )
+
+
+def _agents_from_record(entries: Iterable[tuple[str, str, bool]]) -> dict[Agent, bool]:
+    return {(name, target_tag): is_trained for name, target_tag, is_trained in entries}
+
+
+def _agents_of_calls(calls: Iterable[Call]) -> dict[Agent, bool]:
+    """A call that nobody took is no sign that its agent is not trained."""
+    agents: dict[Agent, bool] = {}
+    for call in calls:
+        agents[call.agent] = agents.get(call.agent, False) or call.is_trained or not call.is_taken
+    return agents
+
+
+def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
+    earlier = attempt.calls[call.extends] if call.extends is not None else None
     num_messages = len(earlier.messages) + 1 if earlier and not call.is_joined_by_text else 0
     num_ids = earlier.num_ids if earlier else 0
     return {

@@ -136,6 +136,10 @@ class Recorder:
         if self.ended is not None:
             raise EpisodeError(f"model call refused: the episode has ended ({self.ended})")
 
+    def end(self, reason: str) -> None:
+        """Refuse further calls; the first reason counts."""
+        self.ended = self.ended or reason
+
     def add(self, call: Call, *, is_taken: bool = True) -> int:
         """Returns the index of the call. One that is not taken is trained after `take` only."""
         self.check_open()

@@ -10,17 +10,28 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from astuner.backbone.assemble import make_episode_settings, make_gateway, make_token_chat
+from astuner.backbone.assemble import (
+    make_episode_settings,
+    make_gateway,
+    make_judging,
+    make_token_chat,
+)
 from astuner.backbone.cluster.hub import TargetNote
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Engine
 from astuner.errors import AstunerError, ConfigError
 from astuner.inference.request import Chat
 from astuner.inference.template import ChatTemplate
-from astuner.rollout.episode import run_episode
+from astuner.rollout.episode import run_attempt
 from astuner.rollout.targets import TargetWatch
+from astuner.run_dir import json_line
+from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.record import episode_to_record
+from astuner.trajectory.record import (
+    attempt_to_record,
+    episode_from_record,
+    episode_to_record,
+)
 from astuner.trajectory.recorder import Agent, Recorder
 from astuner.types import Task, WorkflowTask
 
@@ -44,7 +55,9 @@ class EpisodeRunner:
             make_reference_chat=_no_reference,
         )
         self._settings = replace(settings, target_watch=self._targets)
-        self._slots = asyncio.Semaphore(math.ceil(rollout.max_env_worker / num_processes))
+        self._judging = make_judging(run)
+        max_parallel = math.ceil(rollout.max_env_worker / num_processes)
+        self._running, self._judged = (asyncio.Semaphore(max_parallel) for _ in range(2))
 
     async def start(self) -> None:
         """Once, in the event loop of the episodes; the gateway lives as long as the process."""
@@ -66,14 +79,27 @@ class EpisodeRunner:
             is_validation=is_validation,
         )
         try:
-            async with self._slots:
-                episode = await run_episode(plan, self._settings)
+            async with self._running:
+                ended = await run_attempt(plan, self._settings)
         except AstunerError as error:
             await self._hub.fail.remote(error)
             raise
-        record = json.dumps(episode_to_record(episode))
-        await self._hub.add_episode.remote(record, group=group, targets=self._targets.take())
+        targets = self._targets.take()
+        async with self._judged:
+            episode = await self._judging.judge_alone(ended)
+        if episode is None:
+            return await self._compared(ended, group=group, targets=targets)
+        line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
+        await self._hub.add_episode.remote(line, group=group, targets=targets)
         return episode
+
+    async def _compared(
+        self, attempt: Attempt, *, group: str, targets: list[TargetNote]
+    ) -> Episode:
+        """The hub has the attempts of all processes, so it asks the judge that compares them."""
+        line = json_line(attempt_to_record(attempt), where=f"episode {attempt.episode_id}")
+        judged = await self._hub.compare.remote(line, group=group, targets=targets)
+        return episode_from_record(json.loads(judged))
 
 
 class _TargetNotes(TargetWatch):

@@ -5,6 +5,7 @@ advantages, and says what it does; the command reads the news and writes the run
 Ray and no engine: `remote.py` makes an actor of it.
 """
 
+import asyncio
 import json
 import time
 from collections import defaultdict
@@ -13,14 +14,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from astuner.algorithm.batch import Batch, is_useful, length_penalty, make_batch, rollout_metrics
-from astuner.backbone.assemble import load_advantage
+from astuner.backbone.assemble import load_advantage, make_judging
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
 from astuner.rollout.pool import FailureLimit
 from astuner.rollout.targets import TargetWatch
+from astuner.run_dir import json_line
+from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode, Group
-from astuner.trajectory.record import episode_from_record
+from astuner.trajectory.record import (
+    attempt_from_record,
+    episode_from_record,
+    episode_to_record,
+)
 from astuner.trajectory.recorder import Agent
 from astuner.types import Task
 
@@ -102,7 +109,7 @@ class News:
     phase: Phase
     begun: list[tuple[str, int | None]] = field(default_factory=list)
     """Names and steps of the phases that began."""
-    episodes: list[tuple[int, bool, str]] = field(default_factory=list)
+    episodes: list[tuple[int, bool, bytes]] = field(default_factory=list)
     """Step, whether of a validation, and the record as a JSON line."""
     steps: list[dict[str, float | None]] = field(default_factory=list)
     """Metrics of finished steps."""
@@ -111,8 +118,26 @@ class News:
     failure: Failure | None = None
 
 
+GroupKey = tuple[int, bool, str]
+"""The step of a group, whether it is of a validation, and its name."""
+
+
+@dataclass(slots=True)
+class _OpenGroup:
+    """A group of which attempts still run."""
+
+    num_ended: int = 0
+    to_compare: list[tuple[Attempt, asyncio.Future[bytes]]] = field(default_factory=list)
+    """With where the episode of each is awaited."""
+
+
+def _key(attempt: Attempt, name: str) -> GroupKey:
+    return (attempt.step, attempt.is_validation, name)
+
+
 class Hub:
-    """The state of one clustered run. Its methods are called one at a time."""
+    """The state of one clustered run. One thread runs its methods, which give way to each other
+    only where they await a judge."""
 
     def __init__(self, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]]) -> None:
         """`tasks` are those of "train" and "validation"."""
@@ -127,6 +152,8 @@ class Hub:
         self._validation: defaultdict[int, list[Episode]] = defaultdict(list)
         self._failed: dict[int, FailureLimit] = {}
         self._targets = TargetWatch()
+        self._open: defaultdict[GroupKey, _OpenGroup] = defaultdict(_OpenGroup)
+        self._judging = make_judging(self._run)
         self._refills: defaultdict[int, int] = defaultdict(int)
         self._batches: dict[int, dict[str, float | None]] = {}
         self._is_stop_requested = False
@@ -142,14 +169,56 @@ class Hub:
     def tasks(self, split: str) -> Sequence[Task]:
         return self._tasks[split]
 
-    def add_episode(self, record: str, *, group: str, targets: Sequence[TargetNote] = ()) -> None:
+    async def add_episode(
+        self, line: bytes, *, group: str, targets: Sequence[TargetNote] = ()
+    ) -> None:
         """Take a finished episode, as one JSON line; `group` names its task in its step.
 
         `targets` are the notes of its worker since the last episode.
         """
         self._note_targets(targets)
-        episode = episode_from_record(json.loads(record))
-        self._news.episodes.append((episode.step, episode.is_validation, record))
+        episode = episode_from_record(json.loads(line))
+        self._add(episode, line, group)
+        await self._end_attempt(episode, group)
+
+    async def compare(
+        self, line: bytes, *, group: str, targets: Sequence[TargetNote] = ()
+    ) -> bytes:
+        """Take an attempt that is to be compared with the others of its group.
+
+        Returns its episode, as one JSON line, once the group's last attempt has ended and the judge
+        has compared them.
+        """
+        self._note_targets(targets)
+        attempt = attempt_from_record(json.loads(line))
+        self._sign()
+        judged = asyncio.get_running_loop().create_future()
+        self._open[_key(attempt, group)].to_compare.append((attempt, judged))
+        await self._end_attempt(attempt, group)
+        return await judged
+
+    async def _end_attempt(self, attempt: Attempt, name: str) -> None:
+        """With the last one of a group, have those compared that wait for it."""
+        key = _key(attempt, name)
+        group = self._open[key]
+        group.num_ended += 1
+        rollout = self._worker_run.settings.rollout
+        size = rollout.val_kwargs.num_repeat if attempt.is_validation else rollout.num_repeat
+        if group.num_ended < size:
+            return
+        del self._open[key]
+        try:
+            episodes = await self._judging.compare([waiting for waiting, _ in group.to_compare])
+            for episode, (_, judged) in zip(episodes, group.to_compare, strict=True):
+                line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
+                self._add(episode, line, name)
+                judged.set_result(line)
+        finally:
+            for _, judged in group.to_compare:
+                judged.cancel()  # where it is not known: nobody is to wait for ever
+
+    def _add(self, episode: Episode, line: bytes, group: str) -> None:
+        self._news.episodes.append((episode.step, episode.is_validation, line))
         self._sign(done=1)
         if episode.is_validation:
             self._validation[episode.step].append(episode)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.config.schema import ModelSettings
+from astuner.config.sections.model import ModelSettings
 from astuner.config.source import flatten
 from astuner.errors import ConfigError
 

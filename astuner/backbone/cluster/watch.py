@@ -2,19 +2,19 @@
 and ends a run that is silent for too long or has stopped to learn."""
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from astuner.algorithm.health import Health, HealthSettings
 from astuner.backbone.cluster.hub import News, Phase, SavedState
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.run import Run
 from astuner.console import duration, number, step_line
 from astuner.errors import BackboneError
-from astuner.run_dir import append_json_line, append_json_lines
+from astuner.run_dir import append_json_line
 
 LogMetrics = Callable[[Mapping[str, float | None]], None]
 
@@ -60,6 +60,7 @@ class Watch:
         hub: Any,
         *,
         log: LogMetrics,
+        writer: EpisodeWriter,
         num_steps: int | None,
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
@@ -70,6 +71,7 @@ class Watch:
         `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
         an actor whose end nobody would notice."""
         self._run, self._hub, self._log, self._num_steps = run, hub, log, num_steps
+        self._writer = writer
         self._export, self._describe_silence = export, describe_silence
         self._find_dead, self._looked = find_dead, time.monotonic()
         self._deadlines = Deadlines.of(run)
@@ -104,7 +106,9 @@ class Watch:
         news: News = await self._hub.news.remote()
         for name, step in news.begun:
             self._begin(name, step)
-        self._write_episodes(news.episodes)
+        for step, is_validation, line in news.episodes:
+            self._writer.write_line(line, step=step, is_validation=is_validation)
+        await self._writer.flush()
         for validation in news.validations:
             self._run.console.say(validation.line())
             self._take_validation(validation.step, validation.metrics())
@@ -153,14 +157,6 @@ class Watch:
     def _show(self, phase: Phase) -> None:
         if phase.total is not None:
             self._run.console.advance(phase.done, phase.total, "episodes")
-
-    def _write_episodes(self, episodes: Sequence[tuple[int, bool, str]]) -> None:
-        files: dict[Any, list[dict[str, Any]]] = {}
-        for step, is_validation, record in episodes:
-            path = self._run.run_dir.episodes_file(step, "validation" if is_validation else "train")
-            files.setdefault(path, []).append(json.loads(record))
-        for path, records in files.items():
-            append_json_lines(path, records)
 
     def _take_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """It joins the line of its step, or has one of its own where that is written already."""

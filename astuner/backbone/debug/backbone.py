@@ -20,15 +20,14 @@ from astuner.backbone.assemble import (
     make_token_chat,
     read_tasks,
 )
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
 from astuner.inference.messages import Message, first_difference
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.llm.server import LlmServer
-from astuner.run_dir import append_json_line
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import WorkflowTask
 
@@ -43,16 +42,18 @@ class DebugBackbone:
         debug, num_repeat = run.settings.debug, run.settings.rollout.num_repeat
         training, _ = read_tasks(run)
         tasks = training[: debug.debug_first_n_tasks]
-        path = run.run_dir.episodes_file(1, "train")
         episodes: list[Episode] = []
         printer = _EpisodePrinter(run.console.say)
 
         def show(episode: Episode) -> None:
             episodes.append(episode)
-            append_json_line(path, episode_to_record(episode))
+            writer.write(episode)
             printer.show(episode)
 
-        with interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt:
+        with (
+            EpisodeWriter(run.run_dir) as writer,
+            interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt,
+        ):
             try:
                 async with make_gateway(run) as gateway, _chats(run) as chats:
                     pool = make_pool(

@@ -32,6 +32,7 @@ from astuner.backbone.assemble import (
     make_token_chat,
     read_tasks,
 )
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
 from astuner.backbone.local.fit import place
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
@@ -48,11 +49,10 @@ from astuner.gateway.gateway import Gateway
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.load import load_policy
 from astuner.rollout.pool import commonest_failure
-from astuner.run_dir import EpisodeKind, append_json_line
+from astuner.run_dir import append_json_line
 from astuner.task_reader.order import TaskOrder
 from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.episode import Episode, Group
-from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.samples import make_samples
 from astuner.types import Task
 
@@ -63,14 +63,16 @@ class LocalBackbone:
     """Tunes a model on this machine."""
 
     async def run(self, run: Run) -> RunResult:
-        with metrics_log(run) as log:
+        with metrics_log(run) as log, EpisodeWriter(run.run_dir) as writer:
             async with make_gateway(run) as gateway:
-                return await self._run(run, log, gateway)
+                return await self._run(run, log, writer, gateway)
 
-    async def _run(self, run: Run, log: LogMetrics, gateway: Gateway) -> RunResult:
+    async def _run(
+        self, run: Run, log: LogMetrics, writer: EpisodeWriter, gateway: Gateway
+    ) -> RunResult:
         training, validation = read_tasks(run)
         saved = find_saved(run, training) if run.is_resumed else None
-        loop = _Loop(run, training, validation, saved, log, gateway)
+        loop = _Loop(run, training, validation, saved, log, writer, gateway)
         notice = "the weights are saved first"
         with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
             try:
@@ -109,10 +111,12 @@ class _Loop:
         validation: Sequence[Task],
         saved: Saved | None,
         log: LogMetrics,
+        writer: EpisodeWriter,
         gateway: Gateway,
     ) -> None:
         config = run.settings
         self._gateway = gateway
+        self._writer = writer
         self._log = log
         self._run, self._config, self._console = run, config, run.console
         self._training = training
@@ -348,6 +352,7 @@ class _Loop:
                     break
                 groups += await self._roll_out(num_missing, first_index=len(groups))
                 num_refills += 1
+        await self._writer.flush()
         metrics: dict[str, float | None] = {
             **rollout_metrics(groups, seconds=time.monotonic() - started),
             "rollout/unsettled_passes": self._engine.unsettled_passes - unsettled,
@@ -364,7 +369,7 @@ class _Loop:
             num_repeat=num_repeat,
             step=step,
             is_validation=False,
-            on_episode=self._episode_writer("train", step, len(tasks) * num_repeat),
+            on_episode=self._episode_writer(len(tasks) * num_repeat),
             first_index=first_index,
         )
 
@@ -404,25 +409,21 @@ class _Loop:
                 self._validation,
                 num_repeat=num_repeat,
                 step=self._state.step,
-                on_episode=self._episode_writer(
-                    "validation", self._state.step, len(self._validation) * num_repeat
-                ),
+                on_episode=self._episode_writer(len(self._validation) * num_repeat),
             )
+        await self._writer.flush()
         self._validations.append(result)
         self.metrics |= result.metrics()
         self._console.say(result.line())
 
-    def _episode_writer(
-        self, kind: EpisodeKind, step: int, total: int
-    ) -> Callable[[Episode], None]:
+    def _episode_writer(self, total: int) -> Callable[[Episode], None]:
         """Writes each finished episode and moves the progress bar."""
-        path = self._run.run_dir.episodes_file(step, kind)
         started, tokens_before, done = time.monotonic(), self._engine.tokens_sampled, 0
 
         def write(episode: Episode) -> None:
             nonlocal done
             done += 1
-            append_json_line(path, episode_to_record(episode))
+            self._writer.write(episode)
             speed = (self._engine.tokens_sampled - tokens_before) / (time.monotonic() - started)
             self._console.advance(done, total, f"episodes, {speed:.0f} tokens/s")
 

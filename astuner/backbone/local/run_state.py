@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from astuner.config.accepted import without_accepted
 from astuner.config.schema import Settings
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
@@ -99,7 +100,8 @@ def check_can_go_on(
     Returns a line for each difference that may matter. Raises ConfigError for those that make it
     another run.
     """
-    before = flatten(record["settings"])
+    # Releases that still had settings without effect wrote them too.
+    before = flatten(without_accepted(record["settings"], "astuner"))
     now = flatten(settings.model_dump(mode="json"))
     differing = [key for key in sorted(before.keys() | now) if before.get(key) != now.get(key)]
     lines = {key: f"{key}: {before.get(key)!r} → {now.get(key)!r}" for key in differing}

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
-from astuner.config.schema import RolloutSettings
+from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
 from astuner.engine.protocol import Engine
 from astuner.errors import ConfigError

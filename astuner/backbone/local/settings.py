@@ -1,7 +1,8 @@
 """From astuner's settings to the local trainer's: one line each."""
 
 from astuner.algorithm.loss import PolicyLoss
-from astuner.config.schema import LoraSettings, Settings
+from astuner.config.schema import Settings
+from astuner.config.sections.model import LoraSettings
 from astuner.models.adapter import AdapterSettings
 from astuner.training.optimizer import OptimizerSettings
 from astuner.training.trainer import TrainerSettings

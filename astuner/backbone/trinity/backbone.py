@@ -37,6 +37,7 @@ from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
@@ -73,13 +74,18 @@ class TrinityBackbone:
         config = make_config(run, place)
         name = hub_name(worker_run := WorkerRun.of(run))
         variables = {HUB_VARIABLE: f"{name}@{place.namespace}", **_variables(place)}
-        with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
+        with (
+            metrics_log(run) as log,
+            EpisodeWriter(run.run_dir) as writer,
+            cluster_of(run, config, variables) as cluster,
+        ):
             _check_cluster(config, worker_run, place)
             hub = start_hub(name, worker_run, tasks, namespace=place.namespace)
             watch = Watch(
                 run,
                 hub,
                 log=log,
+                writer=writer,
                 num_steps=place.num_steps,
                 export=partial(_export, run),
                 describe_silence=partial(describe_silence, cluster.logs),

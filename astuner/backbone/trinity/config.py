@@ -268,7 +268,7 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
         common.ulysses_sequence_parallel_size,
         "trainer_common.ulysses_sequence_parallel_size",
     )
-    # Null means yes on a cluster (schema.py).
+    # Null means yes on a cluster (sections/trainer_common.py).
     for name in ("param_offload", "optimizer_offload"):
         value = getattr(common.fsdp_config, name) is not False
         yield line(f"trainer.{name}", value, f"trainer_common.fsdp_config.{name}")

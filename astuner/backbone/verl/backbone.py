@@ -37,6 +37,7 @@ from astuner.backbone.cluster.silence import describe_lost, describe_silence, fi
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
@@ -65,7 +66,11 @@ class VerlBackbone:
         worker_run = WorkerRun.of(run)
         name = hub_name(worker_run)
         variables = {HUB_VARIABLE: f"{name}@{_NAMESPACE}", **_passed_on()}
-        with metrics_log(run) as log, cluster_of(run, config, variables) as cluster:
+        with (
+            metrics_log(run) as log,
+            EpisodeWriter(run.run_dir) as writer,
+            cluster_of(run, config, variables) as cluster,
+        ):
             # verl makes the validation's loader also where nothing is validated.
             tasks = {"train": training, "validation": validation or training[:1]}
             check_nodes(
@@ -80,6 +85,7 @@ class VerlBackbone:
                 run,
                 hub,
                 log=log,
+                writer=writer,
                 num_steps=_num_steps(config, len(training)),
                 export=partial(
                     export_checkpoint,

@@ -97,7 +97,7 @@ def _actor(s: Settings) -> Iterator[Line]:
     yield line("actor_rollout_ref.ref.fsdp_config.mixed_precision", mixed_precision(s.model))
     yield line(f"{actor}.fsdp_config.use_torch_compile", False)  # costs minutes before step 1
     yield line(f"{actor}.use_torch_compile", False)
-    # Null means yes on a cluster (schema.py).
+    # Null means yes on a cluster (sections/trainer_common.py).
     is_offloaded = common.fsdp_config.param_offload is not False
     moments_offloaded = common.fsdp_config.optimizer_offload is not False
     yield line(

@@ -1,17 +1,14 @@
-"""The command `astuner`: flags, exit codes, and the one place that prints errors.
-
-Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrupted after saving.
-"""
+"""`astuner --conf FILE`: tune the model behind an agent, or try the agent without training."""
 
 import argparse
-import sys
-import traceback
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from astuner import __version__
 from astuner.config.schema import BACKBONE_NAMES
-from astuner.errors import AstunerError, ConfigError, TaskReadError
+from astuner.errors import ConfigError
+
+SUMMARY = "tune the model behind your agent by reinforcement learning; needs no name"
+EXAMPLE = "astuner --conf math_agent/math_agent.yaml"
 
 _EPILOG = """\
 examples:
@@ -23,11 +20,14 @@ examples:
   astuner --conf math_agent/math_agent.yaml --backbone=verl --with-ray
                                                                  the same on all GPUs of this
                                                                  machine, by verl
-  astuner setup verl                                             make the environment for that
 
 Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
 Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on.
 """
+
+_NOT_YET = {
+    "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -76,38 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_NOT_YET = {
-    "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["setup"]:
-        return _guarded(lambda: _setup(arguments[1:]))
-    parsed = make_parser().parse_intermixed_args(arguments)
-    return _guarded(lambda: _run(parsed))
-
-
-def _guarded(work: Callable[[], int]) -> int:
-    """The outermost boundary: every error becomes a message and an exit code."""
-    try:
-        return work()
-    except (ConfigError, TaskReadError) as error:
-        return _fail(error, 2)
-    except AstunerError as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        print("astuner: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:  # noqa: BLE001  # the outermost boundary
-        traceback.print_exc()
-        print(f"astuner: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-
-
-def _run(parsed: argparse.Namespace) -> int:
+def run(parsed: argparse.Namespace) -> int:
     from astuner.config.load import load_config
     from astuner.config.source import text_override
     from astuner.launch import launch
@@ -126,32 +95,3 @@ def _run(parsed: argparse.Namespace) -> int:
         ray_address=parsed.ray_address,
     )
     return 130 if result.is_interrupted else 0
-
-
-def _setup(arguments: Sequence[str]) -> int:
-    from astuner.pins.install import PINS, make_venv
-
-    parser = argparse.ArgumentParser(
-        prog="astuner setup",
-        description="Make the environment of a clustered backbone: a folder with all packages in "
-        "the versions that were tried together. Takes minutes and some gigabytes.",
-    )
-    parser.add_argument("backbone", choices=tuple(PINS))
-    parser.add_argument(
-        "--cpu", action="store_true", help="without CUDA, for trying things out on small models"
-    )
-    parser.add_argument(
-        "--path", type=Path, help="folder to make (default: .venv-verl or .venv-trinity here)"
-    )
-    parsed = parser.parse_args(arguments)
-    make_venv(parsed.backbone, path=parsed.path, is_cpu=parsed.cpu, say=print)
-    return 0
-
-
-def _fail(error: AstunerError, code: int) -> int:
-    print(f"astuner: {type(error).__name__}: {error}", file=sys.stderr)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Writes episodes into the run directory, in order, from a thread of its own: waiting for the disk
+would hold up all episodes that still run."""
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from astuner.run_dir import RunDir, append_lines, json_line
+from astuner.trajectory.episode import Episode
+from astuner.trajectory.record import episode_to_record
+
+
+class EpisodeWriter:
+    """`with` it for as long as episodes come. A line is on the disk once `flush` has returned.
+
+    What the file system refuses is raised, as AstunerError, by the next call or at the end.
+    """
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="astuner-episodes")
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if error is None:
+            self._raise_failures()
+
+    def write(self, episode: Episode) -> None:
+        """Encode the episode now, and write it soon."""
+        line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
+        self.write_line(line, step=episode.step, is_validation=episode.is_validation)
+
+    def write_line(self, line: bytes, *, step: int, is_validation: bool) -> None:
+        """The same of one that is encoded already."""
+        self._raise_failures()
+        path = self._run_dir.episodes_file(step, "validation" if is_validation else "train")
+        self._pending.append(self._thread.submit(append_lines, path, [line]))
+
+    async def flush(self) -> None:
+        """Wait until the disk has all of them."""
+        if self._pending:
+            await asyncio.wait({asyncio.wrap_future(one) for one in self._pending})
+        self._raise_failures()
+
+    def _raise_failures(self) -> None:
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()

@@ -1,0 +1,85 @@
+"""Finds the command, and is the one place where errors become messages and exit codes.
+
+Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrupted after saving.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from astuner import __version__
+from astuner.cli.command import TUNE, command_names, load_command
+from astuner.errors import AstunerError, ConfigError, TaskReadError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    return _guarded(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in ("-h", "--help"):
+        print(_help())
+        return 0
+    if first == "--version":
+        print(f"astuner {__version__}")
+        return 0
+    name = TUNE
+    if re.fullmatch(r"[a-z_]+", first):  # an override has a sign, such as "="
+        name, arguments = _checked(first), arguments[1:]
+    command = load_command(name)
+    return command.run(_parse(command.make_parser(), arguments))
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Flags may stand before, between and behind what has no flag."""
+    return parser.parse_intermixed_args(arguments)
+
+
+def _checked(name: str) -> str:
+    names = command_names()
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        f"there is no command {name!r}; {hint}The commands are {', '.join(names)}; "
+        "`astuner --help` tells about them"
+    )
+
+
+def _help() -> str:
+    """That of tuning, which needs no name, and of every other command a line with an example."""
+    lines = ["", "further commands; astuner COMMAND --help tells more:"]
+    for name in command_names():
+        if name != TUNE:
+            command = load_command(name)
+            lines += [f"  {name:10} {command.SUMMARY}", f"  {'':10} {command.EXAMPLE}"]
+    return load_command(TUNE).make_parser().format_help() + "\n".join(lines)
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """The outermost boundary: every error becomes a message and an exit code."""
+    try:
+        return work()
+    except (ConfigError, TaskReadError) as error:
+        return _fail(error, 2)
+    except AstunerError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("astuner: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001  # the outermost boundary
+        traceback.print_exc()
+        print(f"astuner: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _fail(error: AstunerError, code: int) -> int:
+    print(f"astuner: {type(error).__name__}: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""The sections of `astuner:`, a file each; `trainer_common.algorithm` has one of its own."""

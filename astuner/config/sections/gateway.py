@@ -1,0 +1,29 @@
+"""`astuner.gateway`: the model over HTTP."""
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from astuner.config.section import Section, UsedBy, setting
+
+
+class GatewaySettings(Section):
+    host: str = setting(
+        UsedBy.ALL,
+        "Address that the gateway listens on; 0.0.0.0: all of the machine.",
+        min_length=1,
+    )
+    advertised_host: str | None = setting(
+        UsedBy.ALL,
+        "Host by which agents reach it; null: host, or where that is 0.0.0.0 the "
+        "machine's own address.",
+        min_length=1,
+    )
+    port: int = setting(UsedBy.ALL, "0: any that is free.", ge=0, le=65535)
+    max_body_bytes: PositiveInt = setting(UsedBy.ALL, "Longest body of one call.")
+    max_waiting_calls: PositiveInt = setting(UsedBy.ALL, "Calls that may wait at the same time.")
+    client_sampling: Literal["refuse", "replace"] = setting(
+        UsedBy.ALL,
+        "What becomes of a call that asks for another temperature, top_p or top_k than "
+        "the run's: an error, or an answer with the run's own.",
+    )

@@ -1,0 +1,126 @@
+"""`astuner.trainer_common`: steps, updates, checkpoints and the machines that train."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from astuner.config.section import Section, UsedBy, setting
+from astuner.config.sections.algorithm import AlgorithmSettings
+
+
+class OptimSettings(Section):
+    lr: PositiveFloat = setting(UsedBy.TRAINING, "Learning rate.")
+    weight_decay: NonNegativeFloat = setting(UsedBy.TRAINING)
+    warmup_steps: NonNegativeInt = setting(UsedBy.TRAINING, "Updates with a rising learning rate.")
+    grad_clip: PositiveFloat = setting(UsedBy.TRAINING, "Largest norm of the gradient.")
+
+
+class DetectorSettings(Section):
+    not_finite: Literal["stop", "warn", "off"] = setting(
+        UsedBy.TRAINING, "A loss, gradient or weight is not a finite number."
+    )
+    logprob_gap: Literal["stop", "warn", "off"] = setting(
+        UsedBy.LOCAL | UsedBy.VERL, "Sampler and trainer disagree by more than max_logprob_gap."
+    )
+    no_spread: Literal["stop", "warn", "off"] = setting(
+        UsedBy.TRAINING, "No group had two different rewards for no_spread_steps steps."
+    )
+    all_failed: Literal["stop", "warn", "off"] = setting(
+        UsedBy.TRAINING, "All episodes of two steps in a row failed."
+    )
+    entropy: Literal["stop", "warn", "off"] = setting(
+        UsedBy.TRAINING, "Answers hardly vary any more; never stops."
+    )
+    memory: Literal["stop", "warn", "off"] = setting(
+        UsedBy.LOCAL, "Before the model is loaded: the run is estimated to need more than is free."
+    )
+    no_spread_steps: PositiveInt = setting(UsedBy.TRAINING, "See no_spread.")
+    max_logprob_gap: PositiveFloat = setting(
+        UsedBy.LOCAL | UsedBy.VERL, "Nats a token, mean of a step."
+    )
+
+
+LOGGER_NAMES = ("console", "tensorboard", "wandb", "swanlab", "mlflow", "trackio")
+
+
+def _known_loggers(value: str | list[str]) -> str | list[str]:
+    for name in [value] if isinstance(value, str) else value:
+        if name not in LOGGER_NAMES:
+            raise ValueError(f"{name} is not one of {', '.join(LOGGER_NAMES)}")
+    return value
+
+
+class FsdpSettings(Section):
+    param_offload: bool | None = setting(
+        UsedBy.TRAINING,
+        "Keep idle weights in host memory, on local the float32 ones of the optimizer; "
+        "null: on local where the run does not fit otherwise, on a cluster yes.",
+    )
+    optimizer_offload: bool | None = setting(
+        UsedBy.TRAINING, "The same for the optimizer's moments."
+    )
+
+
+class TrainerSettings(Section):
+    total_epochs: PositiveInt = setting(UsedBy.TRAINING, "Passes over the training tasks.")
+    total_training_steps: PositiveInt | None = setting(
+        UsedBy.TRAINING, "Stop after so many steps; null: after total_epochs."
+    )
+    val_before_train: bool = setting(UsedBy.TRAINING, "Validate once before the first step.")
+    test_freq: PositiveInt = setting(UsedBy.TRAINING, "Steps between validations.")
+    save_freq: PositiveInt = setting(UsedBy.TRAINING, "Steps between checkpoints.")
+    keep_checkpoints: PositiveInt | None = setting(
+        UsedBy.TRAINING, "Newest checkpoints to keep, beside the best by validation; null: all."
+    )
+    save_merged: bool = setting(
+        UsedBy.LOCAL, "With LoRA, write the merged model into each checkpoint too."
+    )
+    seed: NonNegativeInt = setting(
+        UsedBy.TRAINING, "Seed of the order of tasks and of new weights."
+    )
+    mini_batch_num: PositiveInt = setting(UsedBy.TRAINING, "Updates of one step.")
+    max_token_len_per_gpu: PositiveInt | None = setting(
+        UsedBy.TRAINING, "Most tokens of one training pass; null: rollout.max_model_len."
+    )
+    enable_gradient_checkpointing: bool = setting(
+        UsedBy.TRAINING,
+        "Compute layers again in the backward pass: less memory, about 1.3 times the time.",
+    )
+    algorithm: AlgorithmSettings
+    optim: OptimSettings
+    use_kl_loss: bool = setting(
+        UsedBy.TRAINING, "Add the divergence from the initial model to the loss."
+    )
+    kl_loss_coef: NonNegativeFloat = setting(UsedBy.TRAINING)
+    kl_loss_type: Literal["k1", "k2", "k3", "low_var_kl"] = setting(
+        UsedBy.TRAINING, "Estimator of the divergence; low_var_kl is verl's name of k3."
+    )
+    detectors: DetectorSettings
+    logger: Annotated[str | list[str], AfterValidator(_known_loggers)] = setting(
+        UsedBy.TRAINING,
+        "Where metrics are shown beside the run folder: one or several of console, "
+        "tensorboard, wandb, swanlab, mlflow, trackio.",
+    )
+    nnodes: PositiveInt = setting(UsedBy.CLUSTER, "Machines of the cluster.")
+    n_gpus_per_node: PositiveInt | None = setting(
+        UsedBy.CLUSTER, "GPUs of each machine; null: as many as the one of the command has."
+    )
+    trinity_only__n_vllm_engine: PositiveInt = setting(UsedBy.TRINITY, "Engines of Trinity-RFT.")
+    ulysses_sequence_parallel_size: PositiveInt = setting(
+        UsedBy.CLUSTER, "GPUs that share a sequence."
+    )
+    fsdp_config: FsdpSettings
+    checkpoint_base_dir: str = setting(
+        UsedBy.CLUSTER, "Folder of a clustered backbone's checkpoints."
+    )
+    phase_timeout_seconds: PositiveFloat = setting(
+        UsedBy.CLUSTER,
+        "A clustered run ends when a phase, such as loading the model or an update, "
+        "gives no sign of life for so long.",
+    )

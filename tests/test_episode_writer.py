@@ -1,0 +1,86 @@
+"""Episodes on their way to the disk, in a thread of their own."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import astuner.backbone.episode_writer as module
+from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.errors import AstunerError
+from astuner.run_dir import RunDir, append_lines, read_json_lines
+from astuner.trajectory.record import episode_from_record
+from tests.test_roles import make_episode
+
+
+def names_in(path):
+    return [record["episode_id"] for record in read_json_lines(path)]
+
+
+def test_what_is_flushed_is_on_the_disk_in_the_order_in_which_it_came(tmp_path):
+    run_dir = RunDir(root=tmp_path)
+    with EpisodeWriter(run_dir) as writer:
+        for attempt in range(5):
+            writer.write(make_episode(attempt, 1.0))
+        writer.write(replace(make_episode(9, 1.0), is_validation=True, step=3))
+        asyncio.run(writer.flush())
+        assert names_in(run_dir.episodes_file(1, "train")) == [f"t-{i}" for i in range(5)]
+        assert names_in(run_dir.episodes_file(3, "validation")) == ["t-9"]
+
+
+def test_what_is_not_flushed_is_written_before_the_end(tmp_path):
+    run_dir = RunDir(root=tmp_path)
+    with pytest.raises(KeyboardInterrupt), EpisodeWriter(run_dir) as writer:
+        writer.write(make_episode(0, 1.0))
+        raise KeyboardInterrupt
+    assert names_in(run_dir.episodes_file(1, "train")) == ["t-0"]
+
+
+def test_an_episode_is_recorded_as_it_was_when_it_was_handed_over(tmp_path):
+    run_dir = RunDir(root=tmp_path)
+    episode = make_episode(0, 1.0)
+    with EpisodeWriter(run_dir) as writer:
+        writer.write(episode)
+        episode.metadata["late"] = True
+    (record,) = read_json_lines(run_dir.episodes_file(1, "train"))
+    assert episode_from_record(record).metadata == {}
+
+
+def test_no_disk_holds_up_the_event_loop(tmp_path, monkeypatch):
+    """The loop goes on while a line waits for its disk."""
+    disk = threading.Event()
+
+    def slow(path, lines):
+        assert disk.wait(timeout=60)
+        append_lines(path, lines)
+
+    monkeypatch.setattr(module, "append_lines", slow)
+
+    async def go(writer):
+        writer.write(make_episode(0, 1.0))
+        await asyncio.sleep(0)
+        disk.set()
+        await writer.flush()
+
+    run_dir = RunDir(root=tmp_path)
+    with EpisodeWriter(run_dir) as writer:
+        asyncio.run(go(writer))
+    assert names_in(run_dir.episodes_file(1, "train")) == ["t-0"]
+
+
+@pytest.mark.parametrize("way", ["flush", "next", "end"])
+def test_what_the_file_system_refuses_is_told(tmp_path, way):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    run_dir = RunDir(root=tmp_path)
+    run_dir.episodes_dir.mkdir()
+    run_dir.episodes_file(1, "train").symlink_to("/dev/full")
+    with pytest.raises(AstunerError, match="No space left"), EpisodeWriter(run_dir) as writer:
+        writer.write(make_episode(0, 1.0))
+        if way == "flush":
+            asyncio.run(writer.flush())
+        if way == "next":
+            writer._pending[0].exception()  # once it is known
+            writer.write(make_episode(1, 1.0))

@@ -1,0 +1,286 @@
+"""From attempts to judged episodes: alone, compared, and once more from a run directory."""
+
+import ast
+import asyncio
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import astuner.rollout.judging as judging_module
+from astuner.errors import ConfigError, JudgeError
+from astuner.rollout.episode import run_attempt
+from astuner.rollout.judging import Judging
+from astuner.task_judge.base_judge import BaseJudge, GroupJudge
+from astuner.trajectory.record import attempt_from_record, episode_to_record
+from astuner.types import WorkflowOutput
+from tests.test_rollout import TASK, attempt, pool, roll_out, run, settings, workflow_that
+
+
+class ByLength:
+    """Ranks by the length of the answers; remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def compute_rewards(self, workflow_tasks, workflow_outputs):
+        answers = [output.metadata["answer"] for output in workflow_outputs]
+        self.asked.append([task.attempt for task in workflow_tasks])
+        return [(float(len(answer)), len(answer) > 2) for answer in answers]
+
+
+async def answer_by_attempt(task, tuner):
+    return WorkflowOutput(metadata={"answer": "x" * (task.attempt + 1)})
+
+
+def test_a_judge_that_compares_is_asked_once_for_a_group_when_its_last_attempt_has_ended():
+    judge = ByLength()
+    groups, seen = roll_out(pool(workflow=workflow_that(answer_by_attempt), judge=judge))
+    assert [sorted(asked) for asked in judge.asked] == [[0, 1, 2, 3]] * 3
+    for group in groups:
+        assert [e.verdict.reward for e in group.episodes] == [1.0, 2.0, 3.0, 4.0]
+        assert [e.verdict.is_success for e in group.episodes] == [False, False, True, True]
+        assert {e.verdict.source for e in group.episodes} == {"judge"}
+    assert len(seen) == 12
+
+
+def test_a_judge_that_compares_may_be_asynchronous():
+    class Async(ByLength):
+        async def compute_rewards(self, workflow_tasks, workflow_outputs):
+            await asyncio.sleep(0)
+            return super().compute_rewards(workflow_tasks, workflow_outputs)
+
+    groups, _ = roll_out(pool(workflow=workflow_that(answer_by_attempt), judge=Async()))
+    assert groups[0].episodes[3].verdict.reward == 4.0
+
+
+def test_only_what_ended_without_a_reward_is_compared():
+    judge = ByLength()
+
+    async def body(task, tuner):
+        if task.attempt == 0:
+            raise RuntimeError("breaks")
+        output = await answer_by_attempt(task, tuner)
+        return output if task.attempt > 1 else output.model_copy(update={"reward": 9.0})
+
+    groups, _ = roll_out(pool(workflow=workflow_that(body), judge=judge), num_tasks=1)
+    assert sorted(judge.asked[0]) == [2, 3]
+    found = [e.verdict.reward if e.verdict else e.failure.kind for e in groups[0].episodes]
+    assert found == ["WorkflowError", 9.0, 3.0, 4.0]
+    assert [e.verdict.source for e in groups[0].judged] == ["workflow", "judge", "judge"]
+
+
+def test_a_group_of_which_nothing_is_left_asks_no_judge():
+    judge = ByLength()
+
+    async def body(task, tuner):
+        raise RuntimeError("breaks")
+
+    roll_out(pool(workflow=workflow_that(body), judge=judge, max_failed_fraction=1.0))
+    assert judge.asked == []
+
+
+def _slow(*_):
+    time.sleep(0.5)
+    return [(1.0, True)] * 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda *_: 1 / 0, "judge Broken raised: ZeroDivisionError"),
+        (lambda *_: [(1.0, True)], "was asked about 4 attempts and returned 1 of them"),
+        (lambda *_: None, "returned NoneType; expected a list"),
+        (lambda *_: "abcd", "returned str; expected a list"),
+        (_slow, "did not answer in 0.1 s"),
+    ],
+)
+def test_a_broken_comparison_fails_every_episode_that_it_was_about(answer, message):
+    class Broken:
+        def compute_rewards(self, workflow_tasks, workflow_outputs):
+            return answer(workflow_tasks, workflow_outputs)
+
+    groups, seen = roll_out(
+        pool(
+            workflow=workflow_that(answer_by_attempt),
+            judge=Broken(),
+            judge_timeout_seconds=0.1,
+            max_failed_fraction=1.0,
+        ),
+        num_tasks=1,
+    )
+    assert [e.verdict for e in groups[0].episodes] == [None] * 4
+    assert all(e.failure.kind == "JudgeError" for e in seen)
+    assert all(message in e.failure.message for e in seen)
+
+
+def test_one_result_that_is_no_number_fails_its_own_episode_only():
+    class Odd:
+        def compute_rewards(self, workflow_tasks, workflow_outputs):
+            odd = {0: (float("nan"), True), 1: 0.5}
+            return [odd.get(task.attempt, (1.0, True)) for task in workflow_tasks]
+
+    groups, _ = roll_out(pool(workflow=workflow_that(answer_by_attempt), judge=Odd()), num_tasks=1)
+    failures = [e.failure.message if e.failure else None for e in groups[0].episodes]
+    assert "the reward is nan" in failures[0] and "returned 0.5" in failures[1]
+    assert failures[2:] == [None, None]
+
+
+def test_madness_decides_before_any_comparison():
+    judge = ByLength()
+    groups, _ = roll_out(
+        pool(judge=judge, find_madness=lambda reply: "nonsense: repeats"), num_tasks=1
+    )
+    assert judge.asked == []
+    assert {e.verdict.reward for e in groups[0].episodes} == {-1.0}
+
+
+def test_a_slow_judge_overlaps_the_attempts_that_still_run():
+    """The second attempt has its turn while the first one is judged, though one runs at a time."""
+    second_ran = asyncio.Event()
+
+    class Waiting:
+        async def compute_reward(self, workflow_task, workflow_output):
+            if workflow_task.attempt == 0:
+                await asyncio.wait_for(second_ran.wait(), timeout=30)
+            return 1.0, True
+
+    async def body(task, tuner):
+        if task.attempt == 1:
+            second_ran.set()
+        return WorkflowOutput()
+
+    groups, _ = roll_out(
+        pool(
+            workflow=workflow_that(body), judge=Waiting(), max_parallel=1, judge_timeout_seconds=60
+        ),
+        num_tasks=1,
+        num_repeat=2,
+    )
+    assert [e.verdict.reward for e in groups[0].episodes] == [1.0, 1.0]
+
+
+def test_attempts_that_were_read_back_are_judged_as_when_they_ended():
+    async def body(task, tuner):
+        return WorkflowOutput(metadata={"answer": "xyz", "parts": [1, {"deep": None}]})
+
+    judge = ByLength()
+    rules = settings(workflow_that(body), judge=judge)
+    first = asyncio.run(run_and_judge(rules, 2))
+    lines = [json.dumps(episode_to_record(episode)) for episode in first]
+    attempts = [attempt_from_record(json.loads(line)) for line in lines]
+    again = asyncio.run(rules.judging.judge(attempts))
+    assert [e.verdict for e in again] == [e.verdict for e in first]
+    assert [e.metadata for e in again] == [e.metadata for e in first]
+    assert judge.asked == [[0, 1], [0, 1]]
+
+
+async def run_and_judge(rules, num_attempts):
+    plans = [attempt(attempt=index, episode_id=f"e{index}") for index in range(num_attempts)]
+    return await rules.judging.judge([await run_attempt(plan, rules.episode) for plan in plans])
+
+
+def test_an_episode_that_its_judge_failed_can_be_judged_again():
+    class Breaks:
+        def compute_reward(self, workflow_task, workflow_output):
+            raise JudgeError("the service is away")
+
+    class Works:
+        def compute_reward(self, workflow_task, workflow_output):
+            return 0.5, True
+
+    failed = run(judge=Breaks())
+    assert failed.failure.message == "the service is away"
+    unjudged = attempt_from_record(json.loads(json.dumps(episode_to_record(failed))))
+    assert unjudged.failure is None and unjudged.sequences == failed.sequences
+    judging = Judging(Works(), timeout_seconds=5, madness_reward=-1.0)
+    (episode,) = asyncio.run(judging.judge([unjudged]))
+    assert episode.verdict.reward == 0.5 and episode.failure is None
+
+
+def test_a_workflow_that_failed_stays_failed_whatever_the_judge():
+    async def body(task, tuner):
+        raise KeyError("missing")
+
+    failed = run(workflow_that(body))
+    unjudged = attempt_from_record(episode_to_record(failed))
+    judging = Judging(ByLength(), timeout_seconds=5, madness_reward=-1.0)
+    assert asyncio.run(judging.judge([unjudged]))[0].failure == failed.failure
+
+
+def test_rewards_by_role_are_held_against_the_agents_of_the_record():
+    async def body(task, tuner):
+        tuner.as_agentscope_model("ann", "seer")
+        return WorkflowOutput()
+
+    class ByRole:
+        def compute_reward(self, workflow_task, workflow_output):
+            return {"seer": 1.0}, True
+
+    first = run(workflow_that(body), judge=ByRole())
+    assert first.verdict.rewards == {"seer": 1.0}
+    unjudged = attempt_from_record(json.loads(json.dumps(episode_to_record(first))))
+    judging = Judging(ByRole(), timeout_seconds=5, madness_reward=-1.0)
+    assert asyncio.run(judging.judge([unjudged]))[0].verdict == first.verdict
+    stranger = replace(unjudged, agents={})
+    (refused,) = asyncio.run(judging.judge([stranger]))
+    assert "no agent's name" in refused.failure.message
+
+
+def test_judging_knows_no_engine_gateway_or_workflow():
+    """Also not by way of what it imports of the rollout."""
+    allowed = ("astuner.errors", "astuner.types", "astuner.trajectory", "astuner.rollout")
+    seen, to_read = set(), [Path(judging_module.__file__)]
+    while to_read:
+        tree = ast.parse(to_read.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.ImportFrom) and node.module.startswith("astuner")):
+                continue
+            assert node.module.startswith(allowed), node.module
+            if node.module.startswith("astuner.rollout") and node.module not in seen:
+                seen.add(node.module)
+                to_read.append(Path(judging_module.__file__).with_name(f"{node.module[16:]}.py"))
+    assert seen == {"astuner.rollout.bounded", "astuner.rollout.verdict"}
+
+
+class Comparing(GroupJudge):
+    def compute_rewards(self, workflow_tasks, workflow_outputs):
+        return [(self.config.bonus, True)] * len(workflow_outputs)
+
+
+class Alone(BaseJudge):
+    def compute_reward(self, workflow_task, workflow_output):
+        return 1.0, True
+
+
+class Unfinished(GroupJudge):
+    pass
+
+
+def test_the_settings_may_name_a_judge_of_either_kind(tmp_path):
+    from astuner.backbone.user_code import make_judge
+
+    def named(name):
+        judge = type("J", (), {"judge_protocol": f"{__file__}->{name}"})
+        return make_judge(type("S", (), {"task_judge": judge}), None, (tmp_path,))
+
+    assert type(named("Comparing")).__name__ == "Comparing"
+    assert type(named("Alone")).__name__ == "Alone"
+    with pytest.raises(ConfigError, match="lacks compute_rewards"):
+        named("Unfinished")
+    with pytest.raises(ConfigError, match="not a subclass of"):
+        named("ByLength")
+
+
+def test_the_task_that_a_judge_gets_is_the_one_that_was_run():
+    got = []
+
+    class Noting:
+        def compute_reward(self, workflow_task, workflow_output):
+            got.append(workflow_task)
+            return 1.0, True
+
+    run(workflow_that(answer_by_attempt), judge=Noting())
+    assert (got[0].task, got[0].episode_id, got[0].attempt) == (TASK, "e", 0)
