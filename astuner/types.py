@@ -1,17 +1,71 @@
 """Plain data that crosses module boundaries: tasks in, workflow results and verdicts out.
 
-Owns no behaviour beyond validation. Token data lives in `astuner.trajectory`.
+Messages and tools stand here because rooms that do not know each other hold them: the record of
+what was said, the path of a model call, and whoever asks other models. Owns no behaviour beyond
+validation. Token data lives in `astuner.trajectory`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 FinishReason = Literal["stop", "length", "context_overflow", "cut"]
 """Why the model stopped: its own end token, a limit on new tokens, a full context, or because the
 caller wanted no more, for instance behind a stop string."""
+
+
+class FunctionCall(TypedDict):
+    """Which function is called, and with what."""
+
+    name: str
+    arguments: Any
+    """A JSON value: an object, unless an agent sends another."""
+
+
+class MessageToolCall(TypedDict):
+    """A tool call as it stands in an assistant message."""
+
+    id: str | None
+    """None where the model that called gives none."""
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class Message(TypedDict):
+    """A chat message in canonical form, whatever framework sent it.
+
+    Made by `astuner.inference.messages`, where other forms are read.
+    """
+
+    role: str
+    """system, user, assistant or tool; `prompt` where plain text stands for a conversation."""
+    content: str
+    reasoning_content: NotRequired[str]
+    """What an assistant thought before `content`; not empty."""
+    tool_calls: NotRequired[list[MessageToolCall]]
+    """Of an assistant; not empty."""
+    tool_call_id: NotRequired[str]
+    """The call that a tool's message answers."""
+    name: NotRequired[str]
+    """Of the tool, or of who speaks."""
+
+
+class FunctionSchema(TypedDict):
+    """A function that a model may call."""
+
+    name: str
+    description: NotRequired[str]
+    parameters: NotRequired[Mapping[str, Any]]
+    """JSON schema of the arguments, an object; without it, any object will do."""
+
+
+class Tool(TypedDict):
+    """A tool in OpenAI's format. Agents may add keys, which chat templates can read."""
+
+    type: Literal["function"]
+    function: FunctionSchema
 
 
 class Task(BaseModel):

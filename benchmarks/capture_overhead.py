@@ -25,7 +25,8 @@ from agentscope.tool import Toolkit, ToolResponse
 from transformers import AutoTokenizer
 
 from astuner.engine.protocol import Observe, Sampling
-from astuner.inference.chat import TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.madness import find_madness
 from astuner.trajectory.merge import merge_calls

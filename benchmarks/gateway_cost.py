@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astuner.engine.protocol import Sampling
-from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.gateway.sampling import Distribution
-from astuner.inference.chat import TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.recorder import Recorder
@@ -67,9 +68,9 @@ def make_chat(
     )
 
 
-def gateway_settings() -> GatewaySettings:
+def gateway_options() -> GatewayOptions:
     distribution = Distribution(temperature=1.0, top_p=1.0, top_k=-1)
-    return GatewaySettings(
+    return GatewayOptions(
         host="127.0.0.1",
         advertised_host=None,
         port=0,
@@ -86,7 +87,7 @@ def gateway_settings() -> GatewaySettings:
 
 
 async def serve_gateway(num_episodes: int) -> None:
-    async with Gateway(gateway_settings()) as gateway:
+    async with Gateway(gateway_options()) as gateway:
         doors = [
             gateway.open(make_chat(number), seconds=3600, is_validation=False)
             for number in range(num_episodes)

@@ -35,7 +35,7 @@ from astuner.types import Completion, Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.gateway_cost import gateway_settings, make_chat
+from benchmarks.gateway_cost import gateway_options, make_chat
 from tests.fakes import ScriptedEngine
 
 DEADLINE_SECONDS = 60.0
@@ -218,7 +218,7 @@ def resident_mib() -> float:
 async def soak(num_episodes: int, num_parallel: int) -> None:
     engine = Counting()
     started = time.monotonic()
-    async with Gateway(gateway_settings()) as gateway:
+    async with Gateway(gateway_options()) as gateway:
         runs = Soak(gateway, engine, num_parallel=num_parallel)
         step = max(1, num_episodes // 10)
         for first in range(0, num_episodes, step):

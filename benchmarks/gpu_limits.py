@@ -14,11 +14,13 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.models.fused_layers import use_fused_layers
 from astuner.training.optimizer import OptimizerSettings
-from astuner.training.trainer import PolicyTrainer, TrainerSettings
+from astuner.training.settings import PolicyTrainerSettings
+from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 
 DESCRIPTION = """\
@@ -141,7 +143,7 @@ def measure_training(arguments: argparse.Namespace) -> dict[str, Any]:
     model = make_model(arguments.shape, fused=arguments.fused)
     trainer = PolicyTrainer(
         model,
-        TrainerSettings(
+        PolicyTrainerSettings(
             optimizer=OptimizerSettings(
                 learning_rate=1e-6, warmup_updates=0, weight_decay=0.0, max_grad_norm=1.0
             ),

@@ -37,7 +37,8 @@ from transformers import AutoTokenizer
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.scheduler import Draft, Scheduler
-from astuner.inference.chat import TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.training.packing import pack

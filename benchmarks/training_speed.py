@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 from astuner.algorithm.loss import LossInputs, ppo_clip
 from astuner.models.load import LoadedModel, load_policy
 from astuner.training.optimizer import MasterAdamW, OptimizerSettings
-from astuner.training.trainer import PolicyTrainer, TrainerSettings
+from astuner.training.settings import PolicyTrainerSettings
+from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 
 OPTIMIZER = OptimizerSettings(
@@ -108,7 +109,7 @@ def make_samples(options: argparse.Namespace) -> list[TrainSample]:
 def make_ways(
     options: argparse.Namespace, policy: LoadedModel, samples: list[TrainSample]
 ) -> dict[str, Callable[[], object]]:
-    settings = TrainerSettings(
+    settings = PolicyTrainerSettings(
         optimizer=OPTIMIZER,
         mini_batch_num=1,
         max_token_len_per_gpu=options.max_tokens,

@@ -1,7 +1,8 @@
 """Builders that several tests share: a chat over a scripted engine, calls, tools."""
 
 from astuner.engine.protocol import Sampling
-from astuner.inference.chat import TokenChat, TokenLimits
+from astuner.inference.chat import TokenChat
+from astuner.inference.limits import TokenLimits
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion

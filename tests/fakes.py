@@ -2,18 +2,21 @@
 
 The engine stands where a model would sample, so that rollouts run in milliseconds and say what the
 test decides. The tokenizer stands for a Hugging Face tokenizer; its templates are rendered by
-jinja2 as the real ones are.
+jinja2 as the real ones are. The stepper stands for what an engine's thread does, pass by pass.
 """
 
 import asyncio
 import itertools
 import math
+import queue
 import re
+import threading
 from collections.abc import Callable, Sequence
 
 import jinja2
 
 from astuner.engine.protocol import Observe, Sampling
+from astuner.engine.sampled import SampledTokens
 from astuner.types import Completion
 
 CHATML = (
@@ -152,3 +155,77 @@ class ScriptedEngine:
             finish_reason="stop" if ids[-1] in sampling.stop_ids else "length",
             weight_version=self.weight_version,
         )
+
+
+class ScriptedStepper:
+    """Finishes requests, which are names, in the passes that the test lets happen.
+
+    The tokens of a request are the codes of its characters.
+    """
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.cancelled: list[str] = []
+        self.is_in_pass = threading.Event()
+        self._passes: queue.SimpleQueue[Sequence[str] | BaseException | None] = queue.SimpleQueue()
+
+    def let_pass(self, *finished: str) -> None:
+        """One pass finishes these."""
+        self._passes.put(finished)
+
+    def let_all_pass(self) -> None:
+        """All further passes finish nothing, and wait for nothing."""
+        self._passes.put(None)
+
+    def let_fail(self, error: BaseException) -> None:
+        """One pass raises this."""
+        self._passes.put(error)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    def add(self, requests: Sequence[str]) -> None:
+        self.running += requests
+
+    def cancel(self, requests: Sequence[str]) -> None:
+        self.cancelled += requests
+        self.running = [name for name in self.running if name not in requests]
+
+    def step(self) -> list[tuple[str, SampledTokens]]:
+        if not self.running:
+            return []
+        self.is_in_pass.set()
+        outcome = self._passes.get(timeout=30)
+        self.is_in_pass.clear()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if outcome is None:
+            self.let_all_pass()
+            return []
+        self.running = [name for name in self.running if name not in outcome]
+        return [(name, tokens_of(name)) for name in outcome]
+
+    def explain(self, error: BaseException) -> str:
+        return f"the pass failed with {error!r}"
+
+
+def tokens_of(name: str) -> SampledTokens:
+    ids = tuple(map(ord, name))
+    return SampledTokens(ids, (-1.0,) * len(ids), ((),) * len(ids), is_cut=False)
+
+
+class LoopThatHoldsAThread(asyncio.SelectorEventLoop):
+    """Keeps the thread of that name, once it calls back here, until `go` is set."""
+
+    def __init__(self, thread_name: str) -> None:
+        super().__init__()
+        self._thread_name = thread_name
+        self.is_holding = threading.Event()
+        self.go = threading.Event()
+
+    def call_soon_threadsafe(self, callback, *args, **options) -> asyncio.Handle:
+        if threading.current_thread().name == self._thread_name:
+            self.is_holding.set()
+            self.go.wait(timeout=30)
+        return super().call_soon_threadsafe(callback, *args, **options)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from astuner.gateway.door import Address, Door
-from astuner.gateway.gateway import Gateway, GatewaySettings
+from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.gateway.sampling import Distribution
 from astuner.inference.chat import TokenChat
 from astuner.tuner import ModelTuner
@@ -20,7 +20,7 @@ GREEDY = Distribution(temperature=0.0, top_p=1.0, top_k=-1)
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
 
 
-def gateway_settings(**changes) -> GatewaySettings:
+def gateway_options(**changes) -> GatewayOptions:
     fields = {
         "host": "127.0.0.1",
         "advertised_host": None,
@@ -32,7 +32,7 @@ def gateway_settings(**changes) -> GatewaySettings:
         "training": TRAINING,
         "validation": GREEDY,
     }
-    return GatewaySettings(**{**fields, **changes})
+    return GatewayOptions(**{**fields, **changes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ async def serving(
         else ScriptedEngine(script, tokenizer=tokenizer)
     )
     chat = make_chat(engine, tokenizer=tokenizer, find_madness=find_madness or (lambda reply: None))
-    async with Gateway(gateway_settings(**changes)) as gateway, client() as http:
+    async with Gateway(gateway_options(**changes)) as gateway, client() as http:
         door = gateway.open(chat, seconds=seconds, is_validation=is_validation)
         tuner = ModelTuner(chat, door=door)
         try:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from astuner.errors import EngineError, EpisodeError
-from astuner.inference.chat import TokenLimits
+from astuner.inference.limits import TokenLimits
 from astuner.inference.request import ChatRequest
 from astuner.trajectory.merge import merge_calls
 from tests.chats import ADD_TOOL, WIDE, make_chat

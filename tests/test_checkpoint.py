@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from astuner.errors import BackboneError
-from astuner.models.checkpoint import RECORD_NAME, new_folder, save_checkpoint
+from astuner.models.checkpoint import RECORD_NAME, save_checkpoint
+from astuner.models.whole_folder import new_folder
 from astuner.training.packed_attention import packed_attention_enabled
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 

@@ -17,7 +17,7 @@ from astuner.backbone.cluster.export import (
     logprobs_from,
     policy_gap,
 )
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir
 from tests.tiny_model import make_tiny_model

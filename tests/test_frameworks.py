@@ -38,7 +38,7 @@ from astuner.workflow import Workflow
 from tests.chats import make_chat
 from tests.episodes import make_rules
 from tests.fakes import ByteTokenizer, ScriptedEngine
-from tests.gateways import gateway_settings
+from tests.gateways import gateway_options
 from tests.snippets import PAGE, Snippet, read_snippets
 from tests.taught_model import make_rehearsed_model
 
@@ -225,7 +225,7 @@ async def roll_out(workflow_class: type[Workflow], engine: ScriptedEngine) -> tu
         chat.recorder = recorder
         return chat
 
-    async with Gateway(gateway_settings()) as gateway:
+    async with Gateway(gateway_options()) as gateway:
         rules = make_rules(
             make_workflow=workflow_class,
             make_chat=chat_of,

@@ -19,7 +19,7 @@ from astuner.workflow import Workflow
 from tests.chats import ADD_TOOL, make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
-from tests.gateways import QUESTION, gateway_settings, serving
+from tests.gateways import QUESTION, gateway_options, serving
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
 
@@ -601,7 +601,7 @@ def test_the_tuned_model_is_listed_and_health_needs_no_key():
 
 def test_nothing_listens_before_somebody_asks_and_nothing_after_the_run():
     async def run():
-        async with Gateway(gateway_settings()) as gateway:
+        async with Gateway(gateway_options()) as gateway:
             door = gateway.open(make_chat([]), seconds=5, is_validation=False)
             assert gateway._server is None
             address = door.address(agent_name="a", target_tag="t")
@@ -632,7 +632,7 @@ def test_the_address_is_one_that_can_be_reached_or_the_one_to_be_told(host):
 
 def test_a_run_that_ends_at_once_stops_the_server_that_was_just_asked_for():
     async def run():
-        async with Gateway(gateway_settings()) as gateway:
+        async with Gateway(gateway_options()) as gateway:
             door = gateway.open(make_chat([]), seconds=5, is_validation=False)
             return door.address(agent_name="a", target_tag="t")
 
@@ -641,7 +641,7 @@ def test_a_run_that_ends_at_once_stops_the_server_that_was_just_asked_for():
 
 def test_a_taken_port_is_a_configuration_error_that_says_so():
     async def run(port):
-        async with Gateway(gateway_settings(port=port)) as gateway:
+        async with Gateway(gateway_options(port=port)) as gateway:
             door = gateway.open(make_chat([]), seconds=5, is_validation=False)
             door.address(agent_name="a", target_tag="t")
 
@@ -688,7 +688,7 @@ def run_in_episode(body, *, engine=None, timeout_seconds=10.0, afterwards=lambda
         return chat
 
     async def run():
-        async with Gateway(gateway_settings()) as gateway:
+        async with Gateway(gateway_options()) as gateway:
             settings = make_rules(
                 make_workflow=Custom,
                 make_chat=chat_of,

@@ -10,8 +10,8 @@ import pytest
 
 from astuner.errors import EngineError
 from astuner.gateway.flights import Flights, Ticket
-from astuner.gateway.refusal import Refusal
 from astuner.inference.request import ChatRequest
+from astuner.serving.refusal import Refusal
 from tests.fakes import ScriptedEngine
 from tests.gateways import QUESTION, serving
 

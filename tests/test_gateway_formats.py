@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import RequestError
-from astuner.gateway.anthropic_messages import MESSAGES
-from astuner.gateway.chat_completions import CHAT_COMPLETIONS
-from astuner.gateway.completions import COMPLETIONS
-from astuner.gateway.refusal import Refusal
-from astuner.gateway.responses import RESPONSES
-from astuner.gateway.wire import Head
+from astuner.gateway.wires.anthropic_messages import MESSAGES
+from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
+from astuner.gateway.wires.completions import COMPLETIONS
+from astuner.gateway.wires.responses import RESPONSES
+from astuner.gateway.wires.wire_format import Head
 from astuner.inference.messages import normalize_messages
 from astuner.inference.request import ChatReply, SampledToken
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
+from astuner.serving.refusal import Refusal
 from tests.chats import ADD_TOOL
 from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.gateways import QUESTION, serving

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from astuner.inference.request import ChatRequest
-from astuner.inference.tool_calls import FORMATS
+from astuner.inference.tools.formats import FORMATS
 from astuner.inference.watch import GrowingText
 from tests.chats import ADD_TOOL, make_chat
 from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
@@ -150,7 +150,7 @@ def test_growing_text_is_the_beginning_of_the_whole_text_and_never_half_a_charac
 
 @pytest.mark.parametrize("name", ["hermes", "qwen3_coder", "llama3_json", "mistral_args"])
 def test_only_one_call_ends_behind_the_first_whole_call_in_every_format(name):
-    from astuner.inference.tool_calls import ToolCall
+    from astuner.inference.tools.protocol import ToolCall
 
     written = FORMATS[name].write([ToolCall(name="add", arguments={"a": 2})])
     tokenizer = template_of(name, thinks=False)

@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.models.fused_layers import use_fused_layers
-from astuner.models.load import _score_gradient
 from astuner.training import optimizer
-from astuner.training.memory import measure_footprint
+from astuner.training.footprint import measure_footprint
 from astuner.training.packing import pack
-from astuner.training.score import _score_rows, backward_batch, num_logit_bytes
+from astuner.training.score import _score_gradient, _score_rows, backward_batch, num_logit_bytes
 from astuner.training.score_kernel import score_gradient, score_rows
 from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample

@@ -9,13 +9,15 @@ import pytest
 
 from astuner.algorithm.advantage import dr_grpo
 from astuner.algorithm.batch import make_batch
-from astuner.backbone.cluster.hub import Hub, Probe, SavedState
+from astuner.backbone.cluster.hub import Hub
+from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.mapping import nested
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.config.load import load_mapping
 from astuner.rollout.judging import Judging
 from astuner.run_dir import RunDir
-from astuner.trajectory.episode import Failure
+from astuner.trajectory.attempt import Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import (
     attempt_from_record,
@@ -74,7 +76,7 @@ def three(task, rewards):
 
 
 def planned(plan):
-    return {(s.group, s.attempt, s.sequence): s.advantage for s in plan.samples}
+    return {s.key: s.advantage for s in plan.samples}
 
 
 def test_a_step_trains_on_what_the_local_backbone_would_make_of_the_same_episodes():
@@ -116,7 +118,7 @@ def test_sequences_are_counted_among_the_trained_ones():
         calls = [opponent, call_of(SEER, 20)]
         add(hub, group, *[make_episode(i, float(i), calls, task=group) for i in range(3)])
     assert merge_calls([opponent, call_of(SEER, 20)])[1].num_trained == 2
-    assert {s.sequence for s in hub.plan(1).samples} == {0}
+    assert {s.key.sequence for s in hub.plan(1).samples} == {0}
 
 
 def test_groups_come_in_any_order_and_attempts_too():
@@ -145,7 +147,7 @@ def test_flat_groups_are_replaced_while_the_settings_allow_it():
     add(hub, "c", *three("c", [1.0, 0.0, 0.0]))
     plan = hub.plan(1)
     assert plan.num_missing == 0
-    assert {s.group for s in plan.samples} == {"b", "c"}
+    assert {s.key.group for s in plan.samples} == {"b", "c"}
 
 
 def test_a_step_that_teaches_nothing_is_rolled_out_again_and_at_last_ends_the_run():
@@ -157,7 +159,7 @@ def test_a_step_that_teaches_nothing_is_rolled_out_again_and_at_last_ends_the_ru
         plan = hub.plan(1)
         assert plan.samples == ()
     assert plan.num_missing == 0
-    assert "nothing to learn from" in str(hub.news().failure.error)
+    assert "nothing to learn from" in str(hub.news().failure)
 
 
 def test_too_many_failed_episodes_end_the_run_with_the_commonest_reason():
@@ -165,7 +167,7 @@ def test_too_many_failed_episodes_end_the_run_with_the_commonest_reason():
     add(hub, "a", failed(three("a", [0.0, 0.0, 0.0])[0]))
     assert hub.news().failure is None
     add(hub, "a", *map(failed, three("a", [0.0, 0.0, 0.0])[1:]))
-    text = str(hub.news().failure.error)
+    text = str(hub.news().failure)
     assert "of 6 episodes failed" in text and "it broke" in text
 
 
@@ -175,14 +177,14 @@ def test_a_target_that_no_agent_has_ends_the_run():
     add(hub, "a", *three("a", [0.0, 1.0, 1.0]), targets=notes)
     add(hub, "b", *three("b", [0.0, 1.0, 1.0]), targets=notes)
     hub.plan(1)
-    assert "'wulf'" in str(hub.news().failure.error)
+    assert "'wulf'" in str(hub.news().failure)
 
 
 def test_the_first_reason_to_end_counts():
     hub = make_hub()
     hub.fail(ValueError("first"))
     hub.fail(ValueError("second"))
-    assert str(hub.news().failure.error) == "first"
+    assert str(hub.news().failure) == "first"
 
 
 def test_news_are_told_once_and_in_order():
@@ -303,3 +305,8 @@ def test_groups_of_one_name_are_told_apart_by_step_and_by_validation():
         return json.loads(answer)
 
     assert asyncio.run(bring())["is_validation"]
+
+
+def test_a_handle_offers_all_that_the_hub_does_and_nothing_else():
+    offered = {name for name, value in vars(HubHandle).items() if isinstance(value, property)}
+    assert offered == {name for name in vars(Hub) if not name.startswith("_")}

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
     ("errors", "types", "imports", "log", "pins"),
-    ("config", "console", "run_dir"),
+    ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),
     ("engine",),
@@ -38,10 +38,34 @@ LAYERS = (
 """
 ORDER = [unit for layer in LAYERS for unit in layer]
 
+INSIDE = {
+    "inference": (
+        ("excerpt", "json_schema", "limits", "token_bytes"),
+        ("answer_format", "tools"),
+        ("messages", "template"),
+        ("breaks", "watch"),
+        ("placement", "request"),
+        ("deltas", "repair", "sampled_tokens"),
+        ("chat", "shapes"),
+    ),
+    "backbone": (
+        ("user_code",),
+        ("run",),
+        ("interrupt", "loggers", "validation", "episode_writer", "chats"),
+        ("assemble", "reporter"),
+        ("local",),
+        ("debug", "cluster"),
+        ("verl", "trinity"),
+    ),
+}
+"""What is inside of the largest rooms, lowest first; in a row, nobody imports another."""
+
 HEAVY = {"ray", "vllm", "verl", "trinity", "agentscope", "datasets", "transformers"}
-"""Imported at module level under backbone/ only; elsewhere inside a function."""
-TORCH_UNITS = {"algorithm", "models", "engine", "training", "backbone"}
-HEAVY_UNITS = {"models", "engine", "training", "backbone"}
+"""Imported at module level in HEAVY_PLACES only; elsewhere inside a function."""
+TORCH_PLACES = ("algorithm", "models", "engine", "training", "backbone/local")
+ENGINE_PLACES = ("backbone/verl", "backbone/trinity")
+"""Their files are imported by the engine of that name, which has loaded torch and Ray by then."""
+HEAVY_PLACES = ("models", "engine", "training", "backbone/local", *ENGINE_PLACES)
 EMPTY_NAMES = {"utils", "helpers", "common", "manager"}
 
 
@@ -62,6 +86,10 @@ class Import:
         """The module or folder, directly under the package, that the file belongs to."""
         unit = self.file.parts[0].removesuffix(".py")
         return "astuner" if unit == "__init__" else unit
+
+    def is_in(self, *places: str) -> bool:
+        """Whether the file stands in one of these folders of the package."""
+        return self.file.as_posix().startswith(tuple(f"{place}/" for place in places))
 
     @property
     def top(self) -> str:
@@ -139,27 +167,94 @@ def test_imports_point_down_the_layers_only() -> None:
     assert upward == []
 
 
-def test_torch_is_imported_with_the_arithmetic_and_the_backbones_only() -> None:
+@pytest.mark.parametrize("room", INSIDE)
+def test_every_part_of_a_large_room_has_a_place(room: str) -> None:
+    folder = PACKAGE / room
+    folders = {path.parent.name for path in folder.glob("*/__init__.py")}
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert folders | modules == {part for row in INSIDE[room] for part in row}
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_imports_point_down_inside_of_a_large_room_too(room: str) -> None:
+    rank = {part: index for index, row in enumerate(INSIDE[room]) for part in row}
+    upward = [
+        str(found)
+        for found in IMPORTS
+        if found.is_in(room)
+        and found.module.startswith(f"astuner.{room}.")
+        and (importer := found.file.parts[1].removesuffix(".py")) in rank
+        and (imported := found.module.split(".")[2]) != importer
+        and rank[imported] >= rank[importer]
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PACKAGE.rglob("*.py")}))
+def test_the_files_of_a_folder_import_each_other_in_one_direction(folder: Path) -> None:
+    """Whatever remains after taking away, again and again, those that import none of the rest."""
+    prefix = ".".join(("astuner", *folder.relative_to(PACKAGE).parts, ""))
+    needs: dict[str, set[str]] = {path.stem: set() for path in folder.glob("*.py")}
+    for found in IMPORTS:
+        if PACKAGE / found.file.parent == folder and found.module.startswith(prefix):
+            needed = found.module.removeprefix(prefix).partition(".")[0]
+            needs[found.file.stem] |= {needed} & needs.keys() - {found.file.stem}
+    left = needs.keys() - {"__init__"}
+    while free := {name for name in left if not needs[name] & left}:
+        left -= free
+    assert left == set()
+
+
+def test_torch_is_imported_with_the_arithmetic_and_where_it_runs_only() -> None:
     early = [
         str(found)
         for found in IMPORTS
-        if found.top == "torch" and not found.is_lazy and found.importer not in TORCH_UNITS
+        if found.top == "torch"
+        and not found.is_lazy
+        and not found.is_in(*TORCH_PLACES, *ENGINE_PLACES)
     ]
     assert early == []
 
 
-@pytest.mark.parametrize("unit", ["trajectory", "inference", "tuner", "workflow", "rollout"])
+@pytest.mark.parametrize(
+    "unit",
+    ["trajectory", "inference", "gateway", "serving", "llm", "tuner", "workflow", "rollout"],
+)
 def test_the_rollout_path_never_touches_torch(unit: str) -> None:
     assert [str(i) for i in IMPORTS if i.importer == unit and i.top == "torch"] == []
+
+
+def test_the_seam_to_a_backbone_is_free_of_torch() -> None:
+    """The rollout imports this one file of the engine's room."""
+    seam = Path("engine/protocol.py")
+    assert [str(i) for i in IMPORTS if i.file == seam and i.top in {"torch", *HEAVY}] == []
+    outside = {"inference", "gateway", "tuner", "workflow", "rollout"}
+    used = {i.module for i in IMPORTS if i.importer in outside and i.imported == "engine"}
+    assert used == {"astuner.engine.protocol"}
 
 
 def test_heavy_packages_are_imported_when_used() -> None:
     early = [
         str(found)
         for found in IMPORTS
-        if found.top in HEAVY and not found.is_lazy and found.importer not in HEAVY_UNITS
+        if found.top in HEAVY and not found.is_lazy and not found.is_in(*HEAVY_PLACES)
     ]
     assert early == []
+
+
+def test_neither_engines_nor_models_know_the_training() -> None:
+    known = [i for i in IMPORTS if i.is_in("engine", "models") and i.imported == "training"]
+    assert [str(found) for found in known] == []
+
+
+def test_a_class_name_stands_once_in_the_package() -> None:
+    """A reader who looks for it finds one; an underscore makes no other name."""
+    homes: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
 def test_math_verify_stays_in_its_worker_process() -> None:

@@ -22,7 +22,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Sampling
 from astuner.engine.token_chooser import TokenChooser

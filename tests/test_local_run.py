@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from astuner.trajectory.record import episode_from_record
 from tests.agents.adder import SYSTEM_PROMPT, AdderWorkflow, make_toolkit
 from tests.taught_model import make_taught_model
 
-AGENTS = Path(__file__).parent / "agents"
+ROOT = Path(__file__).parent.parent
+AGENTS = ROOT / "tests" / "agents"
 QUESTION = "What is 2 plus 3?"
 
 
@@ -125,6 +127,22 @@ def test_a_react_agent_with_a_tool_is_trained_for_two_steps(finished_run):
     assert second["train/updates"] == 1 and second["train/grad_norm"] > 0
     assert 0 <= second["train/logprob_gap_max"] < 1e-3
     assert second["validation/success_rate"] <= 1
+
+
+def explained_metrics():
+    """Patterns of the names in the table, where `…_max` is the name before it with another end."""
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    table = page.partition("## Metrics")[2].partition("## Episodes")[0]
+    for cell in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE):
+        first, *others = re.findall("`([^`]+)`", cell)
+        yield re.sub("<.*>", r"\\w+", first)
+        yield from (other.replace("…", first.rpartition("_")[0]) for other in others)
+
+
+def test_every_metric_of_a_run_is_explained(finished_run):
+    written = {name for line in lines(finished_run / "metrics.jsonl") for name in line} - {"step"}
+    patterns = "|".join(explained_metrics())
+    assert [name for name in sorted(written) if not re.fullmatch(patterns, name)] == []
 
 
 def test_the_records_prove_that_each_episode_was_one_sequence_with_a_tool_result(finished_run):

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from astuner.errors import ConfigError, RequestError
-from astuner.inference.tool_calls import ParsedReply, ToolCall
+from astuner.inference.tools.protocol import ParsedReply, ToolCall
 from astuner.rollout.madness import CHECKS, check_names, find_madness
 
 SEARCH = {

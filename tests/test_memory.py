@@ -15,7 +15,8 @@ from astuner.errors import BackboneError
 from astuner.models.adapter import AdapterSettings, attach_adapter
 from astuner.models.device import available_bytes
 from astuner.training import optimizer
-from astuner.training.memory import GIB, Footprint, Plan, measure_footprint, need, remedies
+from astuner.training.footprint import Footprint, measure_footprint
+from astuner.training.memory import GIB, MemoryPlan, estimate_need, remedies
 from astuner.training.packed_attention import packed_attention_enabled
 from astuner.training.packing import pack
 from astuner.training.score import _predicting_states
@@ -40,7 +41,7 @@ LARGE = Footprint(
     cache_per_token=10**4,
 )
 ADAPTED = dataclasses.replace(LARGE, num_trained=10**7)
-PLAN = Plan(
+PLAN = MemoryPlan(
     itemsize=2,
     has_reference=True,
     micro_batch_tokens=10_000,
@@ -97,7 +98,7 @@ def test_asking_for_an_estimate_changes_no_configuration() -> None:
 
 
 def test_each_part_is_counted_where_it_lies() -> None:
-    found = need(LARGE, PLAN)
+    found = estimate_need(LARGE, PLAN)
     assert found.lasting == {
         "weights": 2 * 10**9,
         "reference": 2 * 10**9,
@@ -106,10 +107,10 @@ def test_each_part_is_counted_where_it_lies() -> None:
     }
     assert found.peak == (2 + 2 + 4 + 8 + 4 + 10) * 10**9
     in_host = dataclasses.replace(PLAN, masters_in_host_memory=True, moments_in_host_memory=True)
-    assert need(LARGE, in_host).peak == found.peak - 12 * 10**9
+    assert estimate_need(LARGE, in_host).peak == found.peak - 12 * 10**9
     in_float32 = dataclasses.replace(PLAN, itemsize=4, has_reference=False)
-    assert need(LARGE, in_float32).lasting["float32 weights"] == 0
-    assert need(ADAPTED, PLAN).lasting["moments"] == 8 * 10**7
+    assert estimate_need(LARGE, in_float32).lasting["float32 weights"] == 0
+    assert estimate_need(ADAPTED, PLAN).lasting["moments"] == 8 * 10**7
 
 
 @pytest.mark.parametrize("available", [29, 25, 20, 14, 8, 5])
@@ -119,7 +120,7 @@ def test_what_is_advised_fits_and_is_as_little_as_possible(available) -> None:
     assert found
     for remedy in found:
         assert remedy.text
-        assert need(remedy.footprint, remedy.plan).peak <= available
+        assert estimate_need(remedy.footprint, remedy.plan).peak <= available
     assert len({remedy.text for remedy in found}) == len(found)
 
 

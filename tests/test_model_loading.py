@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from astuner.errors import AstunerError, BackboneError, ConfigError
+from astuner.models.end_ids import end_ids, read_end_ids
 from astuner.models.load import choose_padding_token, load_policy
 from tests.tiny_model import make_tiny_model
 
@@ -170,3 +171,16 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path, tmp_path
     message = rf"has {len(tokenizer)} tokens, but the model's embedding only {len(tokenizer) - 7}"
     with pytest.raises(ConfigError, match=message):
         load_policy(str(tmp_path / "model"), dtype="float32")
+
+
+@pytest.mark.parametrize("named", [[2, 7], 7, None])
+def test_end_ids_are_those_of_the_loaded_model_without_loading_it(
+    folder: Path, named: list[int] | int | None
+) -> None:
+    edit_json(folder / "generation_config.json", eos_token_id=named)
+    expected = tuple([named] if isinstance(named, int) else named or ())
+    policy = load_policy(str(folder), dtype="float32", device="cpu")
+    assert end_ids(policy.model.generation_config) == expected
+    assert read_end_ids(str(folder)) == expected
+    (folder / "generation_config.json").unlink()
+    assert read_end_ids(str(folder)) == (policy.tokenizer.eos_token_id,)

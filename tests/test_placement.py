@@ -224,7 +224,7 @@ def test_joining_by_text_continues_the_sampled_tokens_and_counts_the_drift():
 def test_joining_by_text_does_not_go_on_within_a_reply_that_was_cut():
     tokenizer = ByteTokenizer(TRIMMING)
     engine = ScriptedEngine(["abba", "done"], tokenizer=tokenizer)
-    from astuner.inference.chat import TokenLimits
+    from astuner.inference.limits import TokenLimits
 
     limits = TokenLimits(
         max_model_len=9999,

@@ -12,7 +12,8 @@ pytest.importorskip("torch")
 
 from astuner.cli import main
 from astuner.errors import BackboneError, ConfigError
-from astuner.models.checkpoint import check_room, read_record
+from astuner.models.checkpoint import read_record
+from astuner.models.whole_folder import check_room
 from astuner.run_dir import RunDir, read_json_lines
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 

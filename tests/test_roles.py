@@ -10,8 +10,8 @@ from astuner.algorithm.batch import (
     is_useful,
     length_penalty,
     make_batch,
-    rollout_metrics,
 )
+from astuner.algorithm.step_metrics import rollout_metrics
 from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.samples import make_samples

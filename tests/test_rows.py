@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astuner.backbone.cluster.rows import make_rows
-from astuner.trajectory.episode import Failure
+from astuner.backbone.cluster.rows import RowKey, make_rows
+from astuner.trajectory.attempt import Failure
 from astuner.trajectory.merge import merge_calls
 from tests.chats import make_call
 from tests.test_roles import make_episode
@@ -69,3 +69,7 @@ def test_a_failed_episode_has_no_row():
     episode = replace(make_episode(0, 1.0, [call]), verdict=None, failure=failure)
     assert merge_calls([call])[0].num_trained == 1
     assert make_rows(episode) == []
+
+
+def test_a_row_is_named_as_verl_names_it():
+    assert RowKey("b7e1", 2, 0).text == "b7e1_2_0"

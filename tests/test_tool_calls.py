@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 from jinja2 import Environment, TemplateError
 
 from astuner.errors import ConfigError, EngineError, RequestError
-from astuner.inference.tool_calls import (
-    FORMATS,
-    ToolCall,
-    check_call,
-    default_tool_prompt,
-    detect_format,
-    fold_tools,
-)
+from astuner.inference.tools.check import check_call
+from astuner.inference.tools.detect import detect_format
+from astuner.inference.tools.fold import default_tool_prompt, fold_tools
+from astuner.inference.tools.formats import FORMATS
+from astuner.inference.tools.protocol import ToolCall
 
 WEATHER = {
     "type": "function",

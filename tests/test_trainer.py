@@ -14,13 +14,14 @@ from astuner.errors import BackboneError
 from astuner.training.optimizer import MasterAdamW, OptimizerSettings
 from astuner.training.packing import pack
 from astuner.training.score import score_batch
-from astuner.training.trainer import PolicyTrainer, TrainerSettings
+from astuner.training.settings import PolicyTrainerSettings
+from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 
 OPTIMIZER = OptimizerSettings(
     learning_rate=1e-2, warmup_updates=0, weight_decay=0.0, max_grad_norm=1.0
 )
-SETTINGS = TrainerSettings(
+SETTINGS = PolicyTrainerSettings(
     optimizer=OPTIMIZER,
     mini_batch_num=1,
     max_token_len_per_gpu=10_000,
@@ -52,7 +53,7 @@ def tiny_model(*, dtype: torch.dtype = torch.float32, is_tied: bool = False) -> 
 
 
 def trainer(
-    model: PreTrainedModel, settings: TrainerSettings = SETTINGS, seed: int = 0
+    model: PreTrainedModel, settings: PolicyTrainerSettings = SETTINGS, seed: int = 0
 ) -> PolicyTrainer:
     return PolicyTrainer(model, settings, seed=seed)
 
@@ -130,7 +131,7 @@ def test_what_was_better_than_its_group_gets_likelier_and_what_was_worse_does_no
     assert mean_logprob(model, samples, -1.0) < worse - 0.5
 
 
-def last_gradients(settings: TrainerSettings) -> dict[str, Tensor]:
+def last_gradients(settings: PolicyTrainerSettings) -> dict[str, Tensor]:
     """The whole gradient of a step, as it stands when the last micro-batch is done."""
     model = tiny_model()
     found: dict[str, Tensor] = {}

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from astuner.backbone.cluster.mapping import nested
-from astuner.backbone.trinity.config import Place, num_runners, trinity_settings, update_size
+from astuner.backbone.trinity.config import TrinityFacts, num_runners, trinity_settings, update_size
 from astuner.config.load import load_mapping
 from astuner.config.source import flatten
 from astuner.config.usage import unused_keys
 from astuner.errors import ConfigError
 
-PLACE = Place(
+PLACE = TrinityFacts(
     model="some/model",
     checkpoint_dir=Path("/shared/sums/start"),
     namespace="astuner-sums-start",

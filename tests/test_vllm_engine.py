@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from astuner.engine.continuous import EngineLimits
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.errors import BackboneError, EngineError
 from astuner.types import Completion

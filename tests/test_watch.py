@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from astuner.backbone.cluster import watch as watch_module
-from astuner.backbone.cluster.hub import Phase, SavedState
+from astuner.backbone.cluster.messages import Phase, SavedState
 from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.reporter import Reporter
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir, read_json_lines
@@ -49,12 +50,12 @@ class Following:
         loaded = load_mapping(make_settings(**changed), name="test")
         self.logged = []
         self.engine = Future()
+        run = make_run(loaded, self.run_dir, screen=self.screen)
         self.watch = Watch(
-            make_run(loaded, self.run_dir, screen=self.screen),
+            run,
             HubHere(self.hub),
-            log=self.logged.append,
+            reporter=Reporter(run, self.logged.append, num_steps=5),
             writer=EpisodeWriter(self.run_dir),
-            num_steps=5,
             export=lambda saved: f"exported {saved.step}",
             describe_silence=lambda: "actor 7 has not answered",
             find_dead=find_dead,

@@ -1,22 +1,17 @@
-"""From judged groups to samples, and what a step's rollout looked like in numbers.
+"""From judged groups to the samples of a step. Pure: no model, no files."""
 
-Pure: no model, no files.
-"""
-
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from astuner.algorithm.advantage import AdvantageFunction, has_spread
-from astuner.algorithm.metrics import mean
 from astuner.algorithm.penalty import overlong_penalty
 from astuner.config.sections.algorithm import AlgorithmSettings
 from astuner.trajectory import merge as trajectory
 from astuner.trajectory.episode import Contest, Episode, Group
-from astuner.trajectory.recorder import Agent, BreakKind
+from astuner.trajectory.recorder import Agent
 from astuner.trajectory.samples import TrainSample, make_samples
-from astuner.types import Verdict
 
 PenaltyOf = Callable[[Episode, Collection[Agent]], float]
 """What is taken off the reward that agents of an episode, those of one role, are trained on."""
@@ -84,6 +79,16 @@ def _most_sampled(episode: Episode, agents: Collection[Agent]) -> int:
 def is_useful(group: Group) -> bool:
     """Whether in some role one of its episodes did better than another."""
     return any(has_spread(list(contest.rewards.values())) for contest in group.contests())
+
+
+def count_missing(groups: Sequence[Group], *, size: int) -> int:
+    """How many of the `size` groups of a batch are still to be replaced by useful ones."""
+    return max(0, size - sum(map(is_useful, groups)))
+
+
+def choose_groups(groups: Sequence[Group], *, size: int) -> list[Group]:
+    """At most `size` of them, useful ones first, else in their order."""
+    return sorted(groups, key=is_useful, reverse=True)[:size]
 
 
 def make_batch(
@@ -155,48 +160,3 @@ def _advantage_of(
 ) -> float | None:
     role = group.role_in(episode, sequence.agent)
     return None if role is None else advantages.get((role, episode.episode_id)) or None
-
-
-def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, float | None]:
-    """Rewards, counts and lengths of one step's episodes; failed ones count only as failed.
-
-    What is not known, such as the mean reward of no verdict, is None.
-    """
-    episodes = [episode for group in groups for episode in group.episodes]
-    verdicts = [episode.verdict for episode in episodes if episode.verdict]
-    calls = [call for episode in episodes for call in episode.calls if call.is_trained]
-    breaks = [call.break_kind for call in calls if call.break_reason]
-    drifted = [call.num_drifted for call in calls if call.num_drifted]
-    return {
-        **_role_rewards(verdicts),
-        "reward/mean": _mean([verdict.reward for verdict in verdicts]),
-        "reward/success_rate": _mean([float(verdict.is_success) for verdict in verdicts]),
-        "rollout/episodes": len(episodes),
-        "rollout/failed_episodes": len(episodes) - len(verdicts),
-        "rollout/madness_episodes": sum(episode.madness is not None for episode in episodes),
-        "rollout/context_overflows": sum(episode.context_overflow for episode in episodes),
-        "rollout/calls": sum(len(episode.calls) for episode in episodes),
-        "rollout/untrained_calls": sum(len(e.calls) for e in episodes) - len(calls),
-        "rollout/untaken_calls": sum(not call.is_taken for e in episodes for call in e.calls),
-        "rollout/tokens": sum(episode.num_sampled_tokens for episode in episodes),
-        "rollout/episode_tokens_mean": _mean([e.num_sampled_tokens for e in episodes]),
-        "rollout/seconds": seconds,
-        "trajectory/sequences_per_episode": _mean([len(e.sequences) for e in episodes if e.calls]),
-        "trajectory/breaks": len(breaks),
-        **{f"trajectory/breaks_{kind}": breaks.count(kind) for kind in BreakKind},
-        "trajectory/drifted_calls": len(drifted),
-        "trajectory/drifted_tokens": sum(drifted),
-    }
-
-
-def _role_rewards(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
-    """Mean reward of each role that has rewards of its own."""
-    rewards: defaultdict[str, list[float]] = defaultdict(list)
-    for verdict in verdicts:
-        for role, reward in verdict.rewards.items():
-            rewards[role].append(reward)
-    return {f"reward/{role}": mean(values) for role, values in sorted(rewards.items())}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return mean(values) if values else None

@@ -22,6 +22,9 @@ from astuner.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+LogMetrics = Callable[[Mapping[str, float | None]], None]
+"""Takes the metrics of a step."""
+
 _LONGEST_QUEUE = 10_000
 _SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 
@@ -40,7 +43,7 @@ class LoggedRun:
 
 
 @contextmanager
-def metrics_log(run: Run) -> Iterator[Callable[[Mapping[str, float | None]], None]]:
+def metrics_log(run: Run) -> Iterator[LogMetrics]:
     """What takes the metrics of a step and shows them where trainer_common.logger says.
 
     Raises ConfigError where a library that it needs is missing.
@@ -186,12 +189,12 @@ def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def logging_to(
     loggers: Mapping[str, MakeLogger], run: LoggedRun, *, close_seconds: float = 20.0
-) -> Iterator[Callable[[Mapping[str, float | None]], None]]:
+) -> Iterator[LogMetrics]:
     """Give a function that hands a step's metrics to all; it returns at once.
 
     On leaving, what is queued is written for at most `close_seconds`.
     """
-    workers = [_Worker(name, make, run) for name, make in loggers.items()]
+    workers = [_LoggerThread(name, make, run) for name, make in loggers.items()]
 
     def log(metrics: Mapping[str, float | None]) -> None:
         for worker in workers:
@@ -205,7 +208,7 @@ def logging_to(
             worker.close(deadline)
 
 
-class _Worker:
+class _LoggerThread:
     """A logger in its thread."""
 
     def __init__(self, name: str, make: MakeLogger, run: LoggedRun) -> None:

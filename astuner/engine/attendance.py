@@ -18,7 +18,8 @@ handed on, or a second call that an agent makes at the same time, takes fewer.""
 
 class Attendance:
     """Counts callers. `expect`, `arrive` and `check` belong to the event loop, `wait` to the
-    engine's thread, `leave` to either. `changed` guards everything here.
+    engine's thread, `leave` to either. `changed` guards everything here, and the requests that a
+    session passes between the two.
     """
 
     def __init__(self, *, wait_seconds: float) -> None:

@@ -43,10 +43,10 @@ _SIZES = (
     1024,
 )
 
-_Row = tuple[Draft | None, int, int]
+_ChunkView = tuple[Draft | None, int, int]
 """A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
 
-_PADDING: _Row = (None, 0, 0)
+_PADDING: _ChunkView = (None, 0, 0)
 """Stands for a row that no completion uses."""
 
 Mode = Literal["plain", "sample", "greedy", "logits"]
@@ -132,7 +132,7 @@ class DecodeGraphs:
         # Rows of padding read and write a page that no completion has.
         self._tables.array[:] = cache.spare_page
         self._tables.upload()
-        self._rows: list[_Row] = [_PADDING] * max_num_seqs
+        self._rows: list[_ChunkView] = [_PADDING] * max_num_seqs
         self._row_indices = numpy.arange(max_num_seqs)
         self._chosen = torch.zeros(2, max_num_seqs, device=device)
         """Ids and log-probabilities."""
@@ -181,7 +181,7 @@ class DecodeGraphs:
     def _fill_tables(self, batch: Sequence[Chunk], size: int) -> None:
         """Bring the rows up to date whose pages changed."""
         drafts = (chunk.draft for chunk in batch)
-        rows: list[_Row] = [(d, d.num_displaced, len(d.pages)) for d in drafts]
+        rows: list[_ChunkView] = [(d, d.num_displaced, len(d.pages)) for d in drafts]
         rows += [_PADDING] * (size - len(rows))
         before = self._rows
         changed = [index for index, row in enumerate(rows) if row != before[index]]

@@ -31,8 +31,9 @@ _SHORTEST_PADDING = 64
 class KeyValueCache:
     """Keys and values of all layers, (slots, G, D) each. A layer's are made when it is first used.
 
-    Slot `page * page_size + i` holds the i-th token of the page. One page more than the scheduler
-    gives away takes what padding writes.
+    Slot `page * page_size + i` holds the i-th token of the page: token 20 of a sequence whose pages
+    of 16 are (7, 2, 9) lies in slot 2 * 16 + 4 = 36. One page more than the scheduler gives away
+    takes what padding writes.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class KeyValueCache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Group:
+class _PaddedDrafts:
     """Drafts of similar length, attended to as one padded batch."""
 
     num_drafts: int
@@ -83,7 +84,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ragged:
+class _RaggedDrafts:
     """All drafts one after the other, for a kernel that takes rows of any lengths."""
 
     key_slots: Tensor
@@ -95,7 +96,7 @@ class _Ragged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _ChunkView:
     """A chunk as the attention sees it."""
 
     first_query: int
@@ -131,15 +132,15 @@ class PagedPass:
         self.cache = cache
         self._page_size = page_size = cache.page_size
         self._device = device = cache.addresses.device
-        self._rows: list[_Row] = []
-        self._groups: dict[int | None, list[_Group]] = {}
-        self._ragged: _Ragged | None = None
+        self._rows: list[_ChunkView] = []
+        self._groups: dict[int | None, list[_PaddedDrafts]] = {}
+        self._ragged: _RaggedDrafts | None = None
         slots: list[Any] = []
         num_queries = 0
         for chunk in chunks:
             size = chunk.end - chunk.start
             pages = chunk.draft.pages
-            self._rows.append(_Row(num_queries, size, chunk.end, pages))
+            self._rows.append(_ChunkView(num_queries, size, chunk.end, pages))
             num_queries += size
             slots.append(
                 _slots(numpy.asarray(pages), numpy.arange(chunk.start, chunk.end), page_size)
@@ -194,14 +195,14 @@ class PagedPass:
         )
         return out
 
-    def _make_ragged(self) -> _Ragged:
+    def _make_ragged(self) -> _RaggedDrafts:
         num_queries = [row.num_queries for row in self._rows]
         num_keys = [row.num_keys for row in self._rows]
         slots = [
             _slots(numpy.asarray(row.pages), numpy.arange(row.num_keys), self._page_size)
             for row in self._rows
         ]
-        return _Ragged(
+        return _RaggedDrafts(
             key_slots=self._tensor(numpy.concatenate(slots)),
             query_ends=self._tensor(numpy.cumsum([0, *num_queries], dtype=numpy.int32)),
             key_ends=self._tensor(numpy.cumsum([0, *num_keys], dtype=numpy.int32)),
@@ -211,10 +212,10 @@ class PagedPass:
 
     def _groups_within(
         self, window: int | None, *, heads_per_key_head: int, dtype: torch.dtype
-    ) -> list[_Group]:
+    ) -> list[_PaddedDrafts]:
         """For the layers whose queries attend to at most `window` keys."""
         if window not in self._groups:
-            members: dict[tuple[int, int], list[_Row]] = {}
+            members: dict[tuple[int, int], list[_ChunkView]] = {}
             for row in self._rows:
                 num_keys = max(row.num_keys, _SHORTEST_PADDING)
                 size = _next_power_of_2(row.num_queries), _next_power_of_2(num_keys)
@@ -225,8 +226,12 @@ class PagedPass:
         return self._groups[window]
 
     def _group(
-        self, rows: Sequence[_Row], window: int | None, heads_per_key_head: int, dtype: torch.dtype
-    ) -> _Group:
+        self,
+        rows: Sequence[_ChunkView],
+        window: int | None,
+        heads_per_key_head: int,
+        dtype: torch.dtype,
+    ) -> _PaddedDrafts:
         first_N1 = numpy.array([[row.first_query] for row in rows])
         num_queries_N1 = numpy.array([[row.num_queries] for row in rows])
         num_keys_N1 = numpy.array([[row.num_keys] for row in rows])
@@ -238,7 +243,7 @@ class PagedPass:
         is_allowed_NQK = offset_K <= own_key_NQ1
         if window is not None:
             is_allowed_NQK &= offset_K > own_key_NQ1 - window
-        return _Group(
+        return _PaddedDrafts(
             num_drafts=len(rows),
             num_queries=len(offset_Q),
             query_index=self._query_index(first_N1 + offset_Q.clip(max=num_queries_N1 - 1)),
@@ -255,7 +260,7 @@ class PagedPass:
             return None
         return self._tensor(index)
 
-    def _key_slots(self, rows: Sequence[_Row], offset_NK: Any) -> Any:
+    def _key_slots(self, rows: Sequence[_ChunkView], offset_NK: Any) -> Any:
         longest = max(len(row.pages) for row in rows)
         table = numpy.zeros((len(rows), longest), dtype=numpy.int64)
         for index, row in enumerate(rows):
@@ -334,7 +339,7 @@ def _refuse_unsupported(module: Any, attention_mask: Tensor | None, extras: dict
 
 
 def _attend(
-    groups: Sequence[_Group], query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
+    groups: Sequence[_PaddedDrafts], query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
 ) -> Tensor:
     """query (T, H, D); keys and values (slots, G, D). Returns (T, H, D)."""
     if len(groups) == 1 and groups[0].query_index is None:
@@ -355,7 +360,7 @@ def _attend(
 
 
 def _attend_group(
-    group: _Group, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
+    group: _PaddedDrafts, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
 ) -> Tensor:
     """query (N * Q, H, D). Returns (N * Q, H, D).
 

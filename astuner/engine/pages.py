@@ -4,6 +4,17 @@ Pure bookkeeping: no tensors, no model. A page holds `page_size` consecutive tok
 Whole pages are known by their tokens and all tokens before them, so that a prompt finds what
 earlier prompts and completions left behind: the common prompt of a group, the earlier turns of an
 episode. Pages that nobody holds stay known until their room is needed, the longest unused first.
+
+A sequence of 40 tokens in pages of 16, which got the pages 7, 2 and 9 of the cache:
+
+    tokens        0 … 15      16 … 31     32 … 39
+    page          7           2           9, with room for 8 more
+    cache slots   112 … 127   32 … 47     144 … 151
+    name          1           2           none: it is not whole yet
+
+Another sequence that begins with the same 32 tokens finds page 7 under its first 16 tokens behind
+NOTHING, and page 2 under the next 16 behind the name 1; it holds both too, and goes on in a page of
+its own.
 """
 
 from collections import OrderedDict
@@ -11,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOTHING = 0
-"""Names the content of no tokens."""
+"""The name of an empty beginning: what stands before a sequence's first page."""
 
 
 @dataclass(slots=True)
@@ -19,9 +30,9 @@ class _Known:
     """A page whose content others can use."""
 
     key: tuple[int, tuple[int, ...]]
-    """What names the tokens before it, and its own tokens."""
+    """The name of all tokens before it, and its own tokens."""
     name: int
-    """Names this content; never used again."""
+    """Of its tokens together with all before them; given once, in the order of publishing."""
 
 
 class Pages:
@@ -43,14 +54,14 @@ class Pages:
         return len(self._empty) + len(self._unused)
 
     def find(self, ids: Sequence[int], *, before: int) -> int | None:
-        """The known page that holds these tokens behind the content named `before`.
+        """The known page that holds these tokens behind those that are named `before`.
 
-        It is not taken yet.
+        It is not held by that: `hold` it before anything else is taken.
         """
         return self._by_key.get((before, tuple(ids)))
 
     def name_of(self, page: int) -> int:
-        """Names the content of a known page together with all that is before it."""
+        """The name of a known page's tokens together with all tokens before them."""
         return self._known[page].name
 
     def hold(self, page: int) -> None:
@@ -80,9 +91,10 @@ class Pages:
                 self._empty.append(page)
 
     def publish(self, page: int, ids: Sequence[int], *, before: int) -> int:
-        """Make a full page known by its tokens, behind the content named `before`.
+        """Make a full page known by its tokens, behind those that are named `before`.
 
-        Returns the name of the content. Where another page holds the same, that one stays known.
+        Returns the name of both together. Where another page is known for the same tokens, that one
+        stays known, and its name is returned.
         """
         key = (before, tuple(ids))
         same = self._by_key.get(key)

@@ -3,6 +3,7 @@
 Owns the protocol and the sampling settings, no implementation.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,4 +62,30 @@ class Engine(Protocol):
         can be repeated draw the same random numbers for the same names.
         Raises EngineError when the engine stopped or the prompt cannot be served.
         """
+        ...
+
+
+class TrainedEngine(Engine, Protocol):
+    """An engine whose weights are trained in the same process."""
+
+    @property
+    def tokens_sampled(self) -> int:
+        """Since the engine was made."""
+        ...
+
+    @property
+    def unsettled_passes(self) -> int:
+        """Forward passes, since the engine was made, that did not wait for an expected caller."""
+        ...
+
+    def serving(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Answer `generate` inside of the block; outside, the model belongs to the trainer."""
+        ...
+
+    def expect_callers(self, num_callers: int) -> None:
+        """So many callers are at work; each will call again or be taken off this number."""
+        ...
+
+    def weights_updated(self) -> None:
+        """The weights were changed in place; from the next `serving` on, the new ones sample."""
         ...

@@ -23,20 +23,22 @@ class Draft:
     ids: list[int]
     """Prompt and sampled tokens."""
     num_prompt: int
+    """Leading tokens of `ids` that were given."""
     max_tokens: int
-    """Of `ids`."""
+    """Most tokens of `ids`, prompt and completion together."""
     stop_ids: frozenset[int]
     logprobs: list[float] = field(default_factory=list)
     """Of the sampled tokens."""
     top_logprobs: list[TopLogprobs] = field(default_factory=list)
-    """Likewise; empty ones where none are asked for."""
+    """One per sampled token; an empty tuple where none are asked for."""
     pages: list[int] = field(default_factory=list)
+    """Of the cache, in the order of its tokens: token i lies in pages[i // page_size]."""
     num_cached: int = 0
     """Leading tokens whose keys and values are in the pages."""
     num_published: int = 0
     """Leading pages that others can use."""
     published: int = NOTHING
-    """Names their content."""
+    """What `Pages` calls the tokens of those pages."""
     is_cut: bool = False
     """Whether the one who asked wants no more tokens."""
     num_displaced: int = 0
@@ -56,7 +58,17 @@ class Draft:
 
 
 class Chunk(NamedTuple):
-    """Tokens of one draft in a forward pass."""
+    """Tokens of one draft in a forward pass: draft.ids[start:end].
+
+    A prompt of 40 tokens with two to sample, and at most 24 tokens in a pass, goes through as
+
+        start  end
+            0   24   read
+           24   40   read to its end, so that the pass samples token 40
+           40   41   token 40 is read, and the pass samples token 41
+
+    and is finished: the last sampled token is never read.
+    """
 
     draft: Draft
     start: int

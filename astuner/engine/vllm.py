@@ -2,8 +2,8 @@
 
 vLLM keeps weights of its own. They are handed over from the module that is trained whenever they
 have changed, through vLLM's own reload, and on a GPU its memory is given back between rollouts.
-Owns the thread that drives vLLM and the routing of its results to asyncio. Not exactly repeatable:
-vLLM draws its random numbers by batch.
+Owns what is known of vLLM's interface; the thread that drives it is that of `session.py`. Not
+exactly repeatable: vLLM draws its random numbers by batch.
 """
 
 import asyncio
@@ -11,21 +11,22 @@ import contextlib
 import itertools
 import logging
 import os
-import queue
-import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from astuner.engine.continuous import EngineLimits, finish_reason, num_tokens_to_sample
+from astuner.engine.attendance import Attendance
+from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Observe, Sampling
+from astuner.engine.sampled import SampledTokens, to_completion
+from astuner.engine.session import Session
 from astuner.errors import BackboneError, ConfigError, EngineError
 from astuner.models.adapter import merged_weights
-from astuner.types import Completion, TopLogprobs
+from astuner.types import Completion
 
 # Without GPU it warns of a dozen things at every start.
 logging.getLogger("vllm").setLevel(logging.ERROR)
@@ -55,8 +56,9 @@ class VLLMEngine:
         self._limits = limits
         self._weight_version = weight_version
         self._num_sampled = 0
-        self._session: _Session | None = None
+        self._session: Session[_VLLMRequest] | None = None
         self._vllm = _VLLM(model, folder, limits, seed=seed)
+        self._attendance = Attendance(wait_seconds=0)
 
     @property
     def weight_version(self) -> int:
@@ -83,13 +85,13 @@ class VLLMEngine:
         if self._session is not None:
             raise BackboneError("the engine serves already")
         await asyncio.to_thread(self._vllm.wake_up)
-        self._session = _Session(self._vllm)
+        self._session = Session(self._vllm, self._attendance, name="astuner-vllm")
         try:
             yield
         finally:
             await asyncio.shield(asyncio.to_thread(self._stop_serving, self._session))
 
-    def _stop_serving(self, session: "_Session") -> None:
+    def _stop_serving(self, session: "Session[_VLLMRequest]") -> None:
         session.close()
         self._session = None
         self._vllm.sleep()
@@ -120,19 +122,27 @@ class VLLMEngine:
         """
         if self._session is None:
             raise EngineError("the engine does not serve; call `generate` inside `serving`")
-        num_new_tokens = num_tokens_to_sample(prompt_ids, sampling, self._limits)
-        ids, logprobs, ranked = await self._session.sample(
-            prompt_ids, _sampling_params(sampling, num_new_tokens)
+        num_new_tokens = self._limits.num_new_tokens(prompt_ids, sampling)
+        request = _VLLMRequest(
+            prompt_ids=prompt_ids, params=_sampling_params(sampling, num_new_tokens)
         )
-        num_top = sampling.num_top_logprobs
-        self._num_sampled += len(ids)
-        return Completion(
-            ids=ids,
-            logprobs=logprobs,
-            top_logprobs=tuple(one[:num_top] for one in ranked) if num_top else None,
-            finish_reason=finish_reason(ids[-1], sampling, num_new_tokens),
+        tokens = await self._session.answer(request, caller=caller)
+        self._num_sampled += len(tokens.ids)
+        return to_completion(
+            tokens,
+            sampling,
+            num_new_tokens=num_new_tokens,
             weight_version=self._weight_version,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _VLLMRequest:
+    """What a call asks of vLLM."""
+
+    prompt_ids: Sequence[int]
+    params: Any
+    """vLLM's SamplingParams."""
 
 
 def _sampling_params(sampling: Sampling, num_new_tokens: int) -> Any:
@@ -152,16 +162,8 @@ def _sampling_params(sampling: Sampling, num_new_tokens: int) -> Any:
     )
 
 
-class _Tokens(NamedTuple):
-    """What was sampled for one request."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    ranked: tuple[TopLogprobs, ...]
-    """All that vLLM told of each place, the most probable first."""
-
-
-def _tokens(output: Any) -> _Tokens:
+def _sampled(output: Any) -> SampledTokens:
+    """With all that vLLM told of each place, the most probable first."""
     completion = output.outputs[0]
     ids = tuple(completion.token_ids)
     pairs = list(zip(ids, completion.logprobs, strict=True))
@@ -169,11 +171,12 @@ def _tokens(output: Any) -> _Tokens:
         tuple(sorted(((i, one.logprob) for i, one in found.items()), key=lambda pair: -pair[1]))
         for _, found in pairs
     )
-    return _Tokens(ids, tuple(found[token].logprob for token, found in pairs), ranked)
+    logprobs = tuple(found[token].logprob for token, found in pairs)
+    return SampledTokens(ids, logprobs, ranked, is_cut=False)
 
 
 class _VLLM:
-    """The one place that knows vLLM's interface (0.24 on CUDA, 0.32 on CPU). One thread at a time.
+    """The one place that knows vLLM's interface (0.24 on CUDA, 0.32 on CPU): a session's stepper.
 
     vLLM runs in this process, so that weights are handed over as tensors.
     """
@@ -185,28 +188,44 @@ class _VLLM:
         self._model = model
         self._can_sleep = model.device.type == "cuda"
         self._is_asleep = False
-        self._ids = itertools.count()
+        self._names = map(str, itertools.count())
+        self._running: dict[str, _VLLMRequest] = {}
+        """By the name that vLLM knows it by."""
         self._engine = _start(model, folder, limits, seed=seed, can_sleep=self._can_sleep)
         self._hand_over_weights()
         self._verify()
         self.sleep()
 
     @property
-    def is_busy(self) -> bool:
+    def has_work(self) -> bool:
         return self._engine.has_unfinished_requests()
 
-    def add(self, prompt_ids: Sequence[int], params: Any) -> str:
-        """Returns the name of the request."""
-        name = str(next(self._ids))
-        self._engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params)
-        return name
+    def add(self, requests: Sequence[_VLLMRequest]) -> None:
+        for request in requests:
+            name = next(self._names)
+            prompt = {"prompt_token_ids": list(request.prompt_ids)}
+            self._engine.add_request(name, prompt, request.params)
+            self._running[name] = request
 
-    def cancel(self, names: list[str]) -> None:
+    def cancel(self, requests: Sequence[_VLLMRequest]) -> None:
+        gone = set(requests)
+        names = [name for name, request in self._running.items() if request in gone]
         self._engine.abort_request(names)
+        for name in names:
+            del self._running[name]
 
-    def step(self) -> list[Any]:
-        """One forward pass; the requests that ended with it."""
-        return [output for output in self._engine.step() if output.finished]
+    def step(self) -> list[tuple[_VLLMRequest, SampledTokens]]:
+        if not self.has_work:
+            return []
+        finished = (output for output in self._engine.step() if output.finished)
+        return [
+            (self._running.pop(output.request_id), _sampled(output))
+            for output in finished
+            if output.request_id in self._running
+        ]
+
+    def explain(self, error: BaseException) -> str:
+        return f"vLLM failed with {error!r}; leave `serving` first"
 
     def sleep(self) -> None:
         """Give the device's memory back, weights included. The CPU build cannot."""
@@ -235,11 +254,13 @@ class _VLLM:
         sampling = Sampling(
             temperature=1, top_p=1, top_k=-1, max_new_tokens=1, stop_ids=frozenset()
         )
-        self.add(_PROBE_IDS, _sampling_params(sampling, 1))
-        finished: list[Any] = []
+        probe = _VLLMRequest(prompt_ids=_PROBE_IDS, params=_sampling_params(sampling, 1))
+        self.add([probe])
+        finished: list[tuple[_VLLMRequest, SampledTokens]] = []
         while not finished:
             finished = self.step()
-        (token,), (logprob,), _ = _tokens(finished[0])
+        ((_, sampled),) = finished
+        (token,), (logprob,) = sampled.ids, sampled.logprobs
         ids = torch.tensor([_PROBE_IDS], device=self._model.device)
         logits: Tensor = self._model(input_ids=ids, use_cache=False).logits[0, -1]
         gap = abs(logprob - logits.float().log_softmax(-1)[token].item())
@@ -294,118 +315,3 @@ def _start(
             f"vLLM does not start for {folder}: {error}; set rollout.name: transformers, or see "
             "run.log for what vLLM says"
         ) from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Request:
-    """A call that waits for its tokens."""
-
-    prompt_ids: Sequence[int]
-    params: Any
-    answer: asyncio.Future[_Tokens]
-    loop: asyncio.AbstractEventLoop
-
-    def settle(self, outcome: _Tokens | EngineError) -> None:
-        """Answer from any thread. Where the event loop is gone, nobody waits."""
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(_settle, self.answer, outcome)
-
-
-def _settle(answer: asyncio.Future[_Tokens], outcome: _Tokens | EngineError) -> None:
-    if answer.done():
-        return
-    if isinstance(outcome, EngineError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
-
-
-class _Session:
-    """One period of serving: a thread that steps vLLM, fed through a queue.
-
-    All of vLLM, and the table of running requests, belongs to that thread.
-    """
-
-    def __init__(self, vllm: _VLLM) -> None:
-        self._vllm = vllm
-        self._inbox: queue.SimpleQueue[_Request | _Cancel | None] = queue.SimpleQueue()
-        self._running: dict[str, _Request] = {}
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="astuner-vllm", daemon=True)
-        self._thread.start()
-
-    async def sample(self, prompt_ids: Sequence[int], params: Any) -> _Tokens:
-        loop = asyncio.get_running_loop()
-        request = _Request(
-            prompt_ids=prompt_ids, params=params, answer=loop.create_future(), loop=loop
-        )
-        if not self._thread.is_alive():
-            raise self._error()
-        self._inbox.put(request)
-        try:
-            return await request.answer
-        except asyncio.CancelledError:
-            self._inbox.put(_Cancel(request))
-            raise
-
-    def close(self) -> None:
-        """End the thread after its forward pass and fail what still waits."""
-        self._inbox.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while self._take_messages():
-                for output in self._vllm.step() if self._vllm.is_busy else ():
-                    request = self._running.pop(output.request_id, None)
-                    if request is not None:
-                        request.settle(_tokens(output))
-        except BaseException as error:  # noqa: BLE001  # told to those who wait
-            self._failure = error
-        self._fail_all()
-
-    def _take_messages(self) -> bool:
-        """Handle what came in, waiting while there is nothing else to do; False at the end."""
-        while True:
-            try:
-                message = self._inbox.get(block=not self._vllm.is_busy)
-            except queue.Empty:
-                return True
-            if message is None:
-                return False
-            if isinstance(message, _Request):
-                self._running[self._vllm.add(message.prompt_ids, message.params)] = message
-            else:
-                self._cancel(message.request)
-
-    def _cancel(self, request: _Request) -> None:
-        names = [name for name, running in self._running.items() if running is request]
-        self._vllm.cancel(names)
-        for name in names:
-            del self._running[name]
-
-    def _fail_all(self) -> None:
-        if self._running and self._failure is None:
-            self._vllm.cancel(list(self._running))
-        waiting = list(self._running.values())
-        with contextlib.suppress(queue.Empty):
-            while True:
-                message = self._inbox.get_nowait()
-                if isinstance(message, _Request):
-                    waiting.append(message)
-        for request in waiting:
-            request.settle(self._error())
-
-    def _error(self) -> EngineError:
-        if self._failure is None:
-            return EngineError("the engine stopped serving")
-        error = EngineError(f"vLLM failed with {self._failure!r}; leave `serving` first")
-        error.__cause__ = self._failure
-        return error
-
-
-@dataclass(frozen=True, slots=True, kw_only=False)
-class _Cancel:
-    """A call that nobody waits for any more."""
-
-    request: _Request

@@ -1,20 +1,20 @@
 """The door of one episode: the keys of its agents, their flights and the clients made for them.
 
-Closing it is the end of all of them. Owns no HTTP; the calls come from `app.py`.
+Closing it is the end of all of them. Owns no HTTP; the calls come from `endpoint.py`.
 """
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from astuner.errors import WorkflowError
-from astuner.gateway.flights import Flight, Flights, Fly
-from astuner.gateway.keys import Keys
+from astuner.gateway.caller import Caller
 from astuner.gateway.sampling import SamplingRule
-from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
+from astuner.inference.request import Chat
+from astuner.serving.keys import Keys
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -24,8 +24,6 @@ _CLOSE_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
 """Calls wait so much longer than the episode may last, so that its own deadline is the one that is
 told."""
-_LAST_WORDS_SECONDS = 1.0
-"""What a reader may take for the end of its answer once its call or its episode is over."""
 # The gateway speaks plain HTTP: loading certificates would take 60 ms a client, and a proxy of the
 # environment would not find it.
 _HTTP_OPTIONS: dict[str, Any] = {
@@ -49,75 +47,13 @@ class Address:
         return self.base_url.removesuffix("/v1")
 
 
-class Overdue(Exception):
-    """The episode is over, and the client neither sends nor reads."""
-
-
-class Agent:
-    """What a key stands for."""
-
-    def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
-        self.rule = rule
-        self.flights = Flights()
-        self._chat = chat
-        self._name = name
-        self._target_tag = target_tag
-        self._served: set[asyncio.Task[Any]] = set()
-        self._overdue: set[asyncio.Task[Any]] = set()
-
-    def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
-        """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
-        named = replace(request, agent_name=self._name, target_tag=self._target_tag, is_taken=False)
-
-        async def fly(on_delta: OnDelta) -> ChatReply:
-            return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
-
-        return fly
-
-    def leave(self, flight: Flight, *, has_read: bool) -> None:
-        """A reader goes; `has_read`: with the whole answer, whose calls may be trained then."""
-        if has_read:
-            self._chat.recorder.take(call for reply in flight.replies() for call in reply.calls)
-        self.flights.leave(flight, has_read=has_read)
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        """Around all that the current task does for one client.
-
-        Raises Overdue for a client that has not taken its answer soon after `close`.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        self._served.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task not in self._overdue:
-                raise
-            task.uncancel()
-            raise Overdue from None
-        finally:
-            self._served.discard(task)
-            self._overdue.discard(task)
-
-    def close(self) -> None:
-        """What is under way is cancelled; clients have a little time to send or read the rest."""
-        self.flights.close()
-        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._hang_up)
-
-    def _hang_up(self) -> None:
-        self._overdue |= self._served
-        for task in self._overdue:
-            task.cancel()
-
-
 class Door:
     """Made by `Gateway.open`; to be closed when the episode ends."""
 
     def __init__(
         self,
         chat: Chat,
-        keys: Keys[Agent],
+        keys: Keys[Caller],
         rule: SamplingRule,
         *,
         find_base_url: Callable[[], str],
@@ -129,8 +65,8 @@ class Door:
         self._find_base_url = find_base_url
         self._seconds = seconds
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_agents)
-        self._agents: dict[tuple[str, str], tuple[Agent, Address]] = {}
+        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_callers)
+        self._callers: dict[tuple[str, str], tuple[Caller, Address]] = {}
         self._async_clients: list[AsyncOpenAI] = []
         self._sync_clients: list[OpenAI] = []
         self._is_closed = False
@@ -143,12 +79,12 @@ class Door:
         name = (agent_name, target_tag)
         if self._is_closed:
             raise WorkflowError("the episode has ended: its model has no address any more")
-        if name not in self._agents:
+        if name not in self._callers:
             base_url = self._find_base_url()
-            agent = Agent(self._chat, self._rule, name=agent_name, target_tag=target_tag)
-            address = Address(base_url=base_url, api_key=self._keys.issue(agent))
-            self._agents[name] = agent, address
-        return self._agents[name][1]
+            caller = Caller(self._chat, self._rule, name=agent_name, target_tag=target_tag)
+            address = Address(base_url=base_url, api_key=self._keys.issue(caller))
+            self._callers[name] = caller, address
+        return self._callers[name][1]
 
     def async_client(self, address: Address) -> "AsyncOpenAI":
         """Closed with the door."""
@@ -179,8 +115,8 @@ class Door:
     async def close(self) -> None:
         """The keys are worth nothing any more; what is under way is cancelled."""
         self._deadline.cancel()
-        self._close_agents()
-        for _, address in self._agents.values():
+        self._close_callers()
+        for _, address in self._callers.values():
             self._keys.revoke(address.api_key)
         for client in self._sync_clients:
             client.close()
@@ -189,7 +125,7 @@ class Door:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*(client.close() for client in self._async_clients))
 
-    def _close_agents(self) -> None:
+    def _close_callers(self) -> None:
         self._is_closed = True
-        for agent, _ in self._agents.values():
-            agent.close()
+        for caller, _ in self._callers.values():
+            caller.close()

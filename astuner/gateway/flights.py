@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from astuner.gateway.refusal import Refusal, over
-from astuner.gateway.wire import Head
+from astuner.gateway.refusals import over
+from astuner.gateway.wires.wire_format import Head
 from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
+from astuner.serving.refusal import Refusal
 
 _MAX_LANDED = 32
 """Answers that nobody took, newest first, kept for one agent; each may hold a whole reply.

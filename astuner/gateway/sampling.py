@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from astuner.gateway.refusal import Refusal
-from astuner.gateway.wire import Ask
+from astuner.gateway.wires.wire_format import Ask
+from astuner.serving.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""JSON that a caller demands of an answer: whether it is there, and how to ask for it once more.
+"""JSON that a caller demands of an answer, and whether it is there.
 
 Sampling is never constrained: the trainer recomputes log-probabilities without a constraint, so the
 tokens have to come from the model's own distribution. Owns no call.
@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from astuner.errors import RequestError
 from astuner.inference.json_schema import check_schema, first_error
-from astuner.inference.tool_calls import SHOWN_CHARACTERS
 
 FormatCheck = Literal["validated", "repaired", "invalid"]
 """How an answer came to the demanded format: at once, in a second call, or not at all."""
@@ -58,14 +57,3 @@ def _unusable(error: ValueError) -> RequestError:
         f"the demanded format is not a valid JSON schema: {error}; correct it",
         param="response_format",
     )
-
-
-def repair_message(text: str, answer_format: AnswerFormat) -> dict[str, Any]:
-    """What is said to the model after an answer that is not what was demanded."""
-    problem = format_problem(text, answer_format) or "it is not in the demanded format"
-    wanted = "one JSON object"
-    if answer_format.schema is not None:
-        schema = json.dumps(answer_format.schema, ensure_ascii=False)
-        wanted = f"JSON that fits this schema: {schema}"
-    content = f"This answer cannot be used: {problem[:SHOWN_CHARACTERS]}. Answer with {wanted}"
-    return {"role": "user", "content": content}

@@ -5,8 +5,9 @@ Compares messages only; owns no tokens and no template.
 
 from collections.abc import Sequence
 
-from astuner.inference.messages import Message, first_difference, message_key
+from astuner.inference.messages import first_difference, message_key
 from astuner.trajectory.recorder import Break, BreakKind, Call
+from astuner.types import Message
 
 
 def explain_break(earlier: Call, messages: Sequence[Message], *, num_same: int) -> Break:

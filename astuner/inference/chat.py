@@ -1,51 +1,32 @@
 """The one path of a model call: request, prompt ids, engine, reply, record.
 
 `TokenChat` serves one episode. Every shape in which a workflow gets its model (AgentScope model,
-OpenAI client, HTTP) ends here. Owns the token limits and what is asked of the engine; where a
-prompt stands among earlier calls is decided in `placement.py`. Owns no template text, no weights
-and no reward.
+OpenAI client, HTTP) ends here. Owns what is asked of the engine and what is recorded. Where a
+prompt stands among earlier calls is decided in `placement.py`, how much room it has in `limits.py`,
+and whether a demanded format is asked for again in `repair.py`.
 """
 
-import asyncio
-import contextlib
 import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import RequestError
-from astuner.inference.answer_format import (
-    AnswerFormat,
-    FormatCheck,
-    check_format,
-    format_problem,
-    repair_message,
-)
-from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.answer_format import FormatCheck, format_problem
+from astuner.inference.deltas import DeltaQueue, tell_all
+from astuner.inference.limits import TokenLimits, TokenRoom
+from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
-from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta, SampledToken
+from astuner.inference.repair import answer_in_format
+from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
+from astuner.inference.sampled_tokens import sampled_tokens
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tool_calls import ParsedReply, check_tools
+from astuner.inference.tools.check import check_tools
+from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Completion
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLimits:
-    """How long prompts and replies may be, in tokens."""
-
-    max_model_len: int
-    """Prompt and reply of one call together."""
-    max_prompt_length: int
-    """First prompt of each agent."""
-    max_response_length: int
-    """Everything behind the first prompt of an agent."""
-    max_response_length_in_one_turn: int
-    """New tokens of one call."""
+from astuner.types import Completion, Message, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +34,7 @@ class Reply:
     """A reply as the madness checks see it."""
 
     parsed: ParsedReply
-    tools: Sequence[Mapping[str, Any]]
+    tools: Sequence[Tool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,29 +43,39 @@ class _Prompt:
 
     request: ChatRequest
     messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...]
+    tools: tuple[Tool, ...]
     opening: str
     """The end of the prompt, which the reply goes on from."""
     placement: Placement
     room: int
-    """New tokens that fit."""
+    """New tokens that fit behind it; none where it is 0 or less."""
     when_valid: FormatCheck
     """What a reply in the demanded format is called."""
 
     @property
-    def callable_tools(self) -> tuple[dict[str, Any], ...]:
+    def callable_tools(self) -> tuple[Tool, ...]:
         return self.tools if self.request.tool_choice != "none" else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sampled:
+class _Generated:
     """What the engine gave for one call."""
 
     completion: Completion
     cut: Cut | None
     """Where the caller wanted no more."""
     started: float
+    """By `time.monotonic`."""
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What the model said, taken apart."""
+
+    reasoning: str
+    parsed: ParsedReply
+    format_check: FormatCheck | None
 
 
 class TokenChat:
@@ -119,61 +110,70 @@ class TokenChat:
         self._template = template
         self._sampling = sampling
         self._limits = limits
+        self._room = TokenRoom(limits)
         self._offers_tools = offers_tools
         self._find_madness = find_madness
         self._ends_on_madness = ends_on_madness
         self._checks_tools = checks_tools
-        self._first_prompt_lengths: dict[tuple[str, str], int] = {}
         self._episode_id = episode_id
         self._call_indices = itertools.count()
         self._started = time.monotonic()
 
     async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
-        demanded = request.answer_format
-        if demanded is None:
-            return await self._answer(request, on_delta)
-        check_format(demanded)
-        # What can still be replaced is not told. Should the repair fail, nobody gets any of it.
-        untaken = replace(request, is_taken=False)
-        reply = await self._answer(untaken, None)
-        if reply.format_check == "invalid" and reply.num_sampled_tokens:
-            reply = await self._repair(untaken, reply, demanded)
+        if request.answer_format is None:
+            return await self._answer(request, on_delta=on_delta)
+        # What can still be replaced is not told.
+        reply = await answer_in_format(request, request.answer_format, self._answer)
         if request.is_taken:
             self.recorder.take(reply.calls)
         tell_all(reply, on_delta)
         return reply
 
-    async def _repair(
-        self, request: ChatRequest, first: ChatReply, demanded: AnswerFormat
-    ) -> ChatReply:
-        """Ask once more in the same conversation; the counts are those of both calls.
-
-        Without room for that the first reply stands.
-        """
-        said = _message(_plain(first.text), first.reasoning)
-        messages = [*request.messages, said, repair_message(first.text, demanded)]
-        second = await self._answer(
-            replace(request, messages=messages), None, when_valid="repaired"
-        )
-        if not second.num_sampled_tokens:
-            return first
-        return replace(
-            second,
-            calls=first.calls + second.calls,
-            num_prompt_tokens=first.num_prompt_tokens + second.num_prompt_tokens,
-            num_sampled_tokens=first.num_sampled_tokens + second.num_sampled_tokens,
-            seconds=first.seconds + second.seconds,
-        )
-
     async def _answer(
         self,
         request: ChatRequest,
-        on_delta: OnDelta | None,
-        *,
         when_valid: FormatCheck = "validated",
+        *,
+        on_delta: OnDelta | None = None,
     ) -> ChatReply:
         self.recorder.check_open()
-        tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        prompt = self._place(request, when_valid)
+        if prompt.room <= 0:
+            self.recorder.overflowed.add(request.agent)
+            return _empty_reply(prompt)
+        deltas = DeltaQueue(on_delta) if on_delta else None
+        watch = self._watch(prompt, tell=deltas.put if deltas else None)
+        generated = await self._sample(prompt, watch)
+        said = self._read(prompt, generated)
+        index = self._record(prompt, generated, said)
+        self._check_madness(index, prompt, said)
+        if deltas is not None:
+            watch.finish(said.reasoning, said.parsed.text)
+            deltas.empty()
+        return self._reply(index, prompt, generated, said)
+
+    def _place(self, request: ChatRequest, when_valid: FormatCheck) -> _Prompt:
+        """Put the request into tokens, behind the call that it continues."""
+        tools = self._offered(request)
+        opening = self._opening(request.tool_choice, tools)
+        if request.prompt is not None:
+            messages: list[Message] = [{"role": PLAIN_TEXT, "content": request.prompt}]
+            placement = self._placer.place_text(request.agent, request.prompt)
+        else:
+            messages = normalize_messages(request.messages)
+            placement = self._placer.place(request.agent, messages, tools, opening=opening)
+        return _Prompt(
+            request=request,
+            messages=tuple(messages),
+            tools=tools,
+            opening=opening,
+            placement=placement,
+            room=self._room.left(request.agent, len(placement.prompt_ids)),
+            when_valid=when_valid,
+        )
+
+    def _offered(self, request: ChatRequest) -> tuple[Tool, ...]:
+        tools = copy_tools(request.tools) if self._offers_tools else ()
         if tools and request.only_one_call and self._template.tool_format.call_end is None:
             raise RequestError(
                 f"parallel_tool_calls: this model writes all calls of a reply as one list "
@@ -183,34 +183,7 @@ class TokenChat:
             )
         if self._checks_tools:
             check_tools(tools)
-        opening = self._opening(request.tool_choice, tools)
-        agent = (request.agent_name, request.target_tag)
-        if request.prompt is not None:
-            messages = [{"role": PLAIN_TEXT, "content": request.prompt}]
-            placement = self._placer.place_text(agent, request.prompt)
-        else:
-            messages = normalize_messages(request.messages)
-            placement = self._placer.place(agent, messages, tools, opening=opening)
-        room = self._room(request, len(placement.prompt_ids))
-        if room <= 0:
-            self.recorder.overflowed.add(agent)
-            return _empty_reply(request, len(placement.prompt_ids))
-        prompt = _Prompt(
-            request=request,
-            messages=tuple(messages),
-            tools=tools,
-            opening=opening,
-            placement=placement,
-            room=room,
-            when_valid=when_valid,
-        )
-        deltas = _DeltaQueue(on_delta) if on_delta else None
-        watch = self._watch(prompt, tell=deltas.put if deltas else None)
-        reply = self._record(prompt, await self._sample(prompt, watch))
-        if deltas is not None:
-            watch.finish(reply.reasoning, reply.text)
-            deltas.empty()
-        return reply
+        return tools
 
     def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
@@ -223,7 +196,7 @@ class TokenChat:
             tell=tell,
         )
 
-    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Sampled:
+    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Generated:
         """Ask the engine, and cut what it sampled where the caller wanted no more."""
         request, limits = prompt.request, self._limits
         limit = min(limits.max_response_length_in_one_turn, request.max_new_tokens or prompt.room)
@@ -247,85 +220,65 @@ class TokenChat:
         if watch.cut is not None:
             completion = completion.until(watch.cut.num_ids, "cut")
         elif completion.finish_reason == "length" and prompt.room <= limit:
-            self.recorder.overflowed.add((request.agent_name, request.target_tag))
+            self.recorder.overflowed.add(request.agent)
             completion = replace(completion, finish_reason="context_overflow")
-        return _Sampled(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+        return _Generated(completion=completion, cut=watch.cut, started=started, seconds=seconds)
 
-    def _record(self, prompt: _Prompt, sampled: _Sampled) -> ChatReply:
-        """Parse the reply, note the call, and look for madness."""
-        request, completion, cut = prompt.request, sampled.completion, sampled.cut
+    def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
+        completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
         text = cut.text if cut else self._template.decode_reply(completion.ids)
         reasoning, answer = "", text
-        if request.prompt is None:
+        if prompt.request.prompt is None:
             reasoning, answer = self._template.split_reasoning(prompt.opening + text)
-        tools = prompt.callable_tools
         parsed = self._template.parse(answer, tools) if tools else _plain(answer)
         parsed = _with_ids(parsed, len(self.recorder.calls))
-        check = _format_check(prompt, parsed)
-        placement, broken = prompt.placement, prompt.placement.broken
-        index = self.recorder.add(
-            Call(
-                agent_name=request.agent_name,
-                target_tag=request.target_tag,
-                messages=prompt.messages,
-                tools=prompt.tools,
-                prompt_ids=placement.prompt_ids,
-                completion=completion,
-                reply=_message(parsed, reasoning),
-                temperature=self._sampling.temperature,
-                extends=placement.extends,
-                break_reason=broken.reason if broken else None,
-                break_kind=broken.kind if broken else None,
-                break_message=broken.message if broken else None,
-                is_joined_by_text=placement.is_joined_by_text,
-                num_drifted=placement.num_drifted,
-                is_trained=self._is_trained,
-                started_seconds=sampled.started - self._started,
-                seconds=sampled.seconds,
-                format_check=check,
+        return _Said(reasoning=reasoning, parsed=parsed, format_check=_format_check(prompt, parsed))
+
+    def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
+        """Returns the index of the call."""
+        request, placement, broken = prompt.request, prompt.placement, prompt.placement.broken
+        call = Call(
+            agent_name=request.agent_name,
+            target_tag=request.target_tag,
+            messages=prompt.messages,
+            tools=prompt.tools,
+            prompt_ids=placement.prompt_ids,
+            completion=generated.completion,
+            reply=assistant_message(
+                said.parsed.text, reasoning=said.reasoning, tool_calls=said.parsed.tool_calls
             ),
-            is_taken=request.is_taken,
+            temperature=self._sampling.temperature,
+            extends=placement.extends,
+            break_reason=broken.reason if broken else None,
+            break_kind=broken.kind if broken else None,
+            break_message=broken.message if broken else None,
+            is_joined_by_text=placement.is_joined_by_text,
+            num_drifted=placement.num_drifted,
+            is_trained=self._is_trained,
+            started_seconds=generated.started - self._started,
+            seconds=generated.seconds,
+            format_check=said.format_check,
         )
-        said = parsed
-        if reasoning:
-            said = replace(parsed, text=f"{reasoning}\n{parsed.text}")
-        self._check_madness(index, Reply(parsed=said, tools=prompt.tools))
+        return self.recorder.add(call, is_taken=request.is_taken)
+
+    def _reply(self, index: int, prompt: _Prompt, generated: _Generated, said: _Said) -> ChatReply:
+        completion, cut = generated.completion, generated.cut
+        wants_tokens = prompt.request.wants_tokens
         return ChatReply(
-            text=parsed.text,
-            reasoning=reasoning,
-            tool_calls=parsed.tool_calls,
+            text=said.parsed.text,
+            reasoning=said.reasoning,
+            tool_calls=said.parsed.tool_calls,
             finish_reason=completion.finish_reason,
             num_prompt_tokens=len(prompt.placement.prompt_ids),
             num_sampled_tokens=len(completion.ids),
-            seconds=sampled.seconds,
+            seconds=generated.seconds,
             stop=cut.stop if cut else None,
-            tokens=self._tokens(completion) if request.wants_tokens else None,
-            format_check=check,
+            tokens=sampled_tokens(completion, self._template) if wants_tokens else None,
+            format_check=said.format_check,
             calls=(index,),
         )
 
-    def _tokens(self, completion: Completion) -> tuple[SampledToken, ...]:
-        tops = completion.top_logprobs or ((),) * len(completion.ids)
-        sampled = zip(completion.ids, completion.logprobs, tops, strict=True)
-        return tuple(
-            SampledToken(
-                text=self._template.decode([token]),
-                utf8=self._template.token_bytes(token),
-                logprob=logprob,
-                top=tuple(
-                    SampledToken(
-                        text=self._template.decode([other]),
-                        utf8=self._template.token_bytes(other),
-                        logprob=value,
-                    )
-                    for other, value in top
-                ),
-            )
-            for token, logprob, top in sampled
-            if token not in self._template.stop_ids
-        )
-
-    def _opening(self, tool_choice: str, tools: Sequence[Mapping[str, Any]]) -> str:
+    def _opening(self, tool_choice: str, tools: Sequence[Tool]) -> str:
         """The text that forces a tool call; it is given to the model, so it is never trained."""
         if tool_choice in ("auto", "none"):
             return ""
@@ -347,68 +300,18 @@ class TokenChat:
             )
         return self._template.tool_opening(tool_choice)
 
-    def _room(self, request: ChatRequest, num_prompt_tokens: int) -> int:
-        """New tokens that fit into the context and into the agent's response budget.
-
-        Raises RequestError when the agent's first prompt is too long.
-        """
-        agent = (request.agent_name, request.target_tag)
-        first = self._first_prompt_lengths.get(agent, num_prompt_tokens)
-        if first > self._limits.max_prompt_length:
-            raise RequestError(
-                f"the first prompt of agent {request.agent_name!r} has {first} tokens; "
-                f"data.max_prompt_length allows {self._limits.max_prompt_length}: raise it, or "
-                "shorten the system prompt, the tools or the task",
-                param="messages",
-            )
-        self._first_prompt_lengths[agent] = first
-        budget = first + self._limits.max_response_length
-        return min(self._limits.max_model_len, budget) - num_prompt_tokens
-
-    def _check_madness(self, index: int, reply: Reply) -> None:
+    def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
         """A mad reply is trained whether somebody got it or not: the verdict is about it."""
-        found = self._find_madness(reply)
+        parsed = said.parsed
+        if said.reasoning:
+            parsed = replace(parsed, text=f"{said.reasoning}\n{parsed.text}")
+        found = self._find_madness(Reply(parsed=parsed, tools=prompt.tools))
         if found is None:
             return
         self.recorder.take([index])
         self.recorder.madness = self.recorder.madness or found
         if self._ends_on_madness:
             self.recorder.end(f"madness: {found}")
-
-
-class _DeltaQueue:
-    """Carries deltas from the engine's thread to the event loop, in order."""
-
-    def __init__(self, on_delta: OnDelta) -> None:
-        self._on_delta = on_delta
-        self._loop = asyncio.get_running_loop()
-        self._deltas: deque[Delta] = deque()
-        self._is_due = False
-        """Whether the event loop is going to empty this."""
-
-    def put(self, delta: Delta) -> None:
-        self._deltas.append(delta)
-        if self._is_due:
-            return
-        self._is_due = True
-        # Where the event loop is gone, nobody listens.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.empty)
-
-    def empty(self) -> None:
-        self._is_due = False
-        while self._deltas:
-            self._on_delta(self._deltas.popleft())
-
-
-def tell_all(reply: ChatReply, on_delta: OnDelta | None) -> None:
-    """Tell a finished reply at once."""
-    if on_delta is None:
-        return
-    if reply.reasoning:
-        on_delta(Delta(kind="reasoning", text=reply.reasoning))
-    if reply.text:
-        on_delta(Delta(kind="text", text=reply.text))
 
 
 def _format_check(prompt: _Prompt, parsed: ParsedReply) -> FormatCheck | None:
@@ -432,23 +335,14 @@ def _with_ids(parsed: ParsedReply, call_index: int) -> ParsedReply:
     return replace(parsed, tool_calls=calls)
 
 
-def _message(parsed: ParsedReply, reasoning: str) -> Message:
-    message: Message = {"role": "assistant", "content": parsed.text}
-    if reasoning:
-        message["reasoning_content"] = reasoning
-    if parsed.tool_calls:
-        message["tool_calls"] = [tool_call_message(call) for call in parsed.tool_calls]
-    return message
-
-
-def _empty_reply(request: ChatRequest, num_prompt_tokens: int) -> ChatReply:
+def _empty_reply(prompt: _Prompt) -> ChatReply:
     return ChatReply(
         text="",
         reasoning="",
         tool_calls=(),
         finish_reason="context_overflow",
-        num_prompt_tokens=num_prompt_tokens,
+        num_prompt_tokens=len(prompt.placement.prompt_ids),
         num_sampled_tokens=0,
         seconds=0.0,
-        format_check="invalid" if request.answer_format else None,
+        format_check="invalid" if prompt.request.answer_format else None,
     )

@@ -1,20 +1,19 @@
-"""One canonical form for chat messages, whatever framework sent them, and their comparison.
+"""Chat messages in their canonical form: read from what frameworks send, written, and compared.
 
-Canonical: role, content as one string, and where present reasoning_content, tool_calls
-(`{"id", "type": "function", "function": {"name", "arguments": dict}}`), tool_call_id, name.
-Owns no template and no tokens.
+The border where untyped input becomes `astuner.types.Message` and `Tool`. Owns no template and no
+tokens.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from os.path import commonprefix
-from typing import Any
+from typing import Any, Literal, cast
 
 from astuner.errors import RequestError
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
+from astuner.types import FunctionCall, Message, MessageToolCall, Tool
 
-Message = dict[str, Any]
-_KEPT_KEYS = {
+_KEPT_KEYS: Mapping[str, tuple[Literal["reasoning_content", "tool_call_id", "name"], ...]] = {
     "system": ("name",),
     "developer": ("name",),
     "user": ("name",),
@@ -49,7 +48,7 @@ def _normalize(message: Mapping[str, Any], index: int) -> Message:
     return result
 
 
-def _text(content: Any, index: int) -> str:
+def _text(content: object, index: int) -> str:
     """Join text blocks by newlines, as OpenAI-compatible servers do."""
     if content is None:
         return ""
@@ -60,7 +59,7 @@ def _text(content: Any, index: int) -> str:
     return "\n".join(_block_text(block, index) for block in content)
 
 
-def _block_text(block: Any, index: int) -> str:
+def _block_text(block: object, index: int) -> str:
     if isinstance(block, str):
         return block
     if isinstance(block, Mapping) and "text" in block and block.get("type", "text") == "text":
@@ -70,19 +69,19 @@ def _block_text(block: Any, index: int) -> str:
     raise _wrong(index, f"content block {found!r} is not supported; send text")
 
 
-def _kept_text(value: Any, key: str, index: int) -> str:
+def _kept_text(value: object, key: str, index: int) -> str:
     if not isinstance(value, str):
         raise _wrong(index, f"{key} is {type(value).__name__}; expected text")
     return value
 
 
-def _tool_calls(calls: Any, index: int) -> list[Message]:
+def _tool_calls(calls: object, index: int) -> list[MessageToolCall]:
     if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
         raise _wrong(index, f"tool_calls is {calls!r}; expected a list of objects")
     return [_tool_call(call, index) for call in calls]
 
 
-def _tool_call(call: Mapping[str, Any], index: int) -> Message:
+def _tool_call(call: Mapping[str, Any], index: int) -> MessageToolCall:
     function = call.get("function") or {}
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise _wrong(index, f"a tool call has no function name; found {dict(call)}")
@@ -107,13 +106,32 @@ def _wrong(index: int, what: str) -> RequestError:
     return RequestError(f"message {index}: {what}", param="messages")
 
 
-def tool_call_message(call: ToolCall) -> Message:
-    """A tool call as it stands in an assistant message."""
-    function = {"name": call.name, "arguments": call.arguments}
+def copy_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
+    """Copies with all their keys, since chat templates render whatever they find.
+
+    Checked are they where they come from: by the wire formats, and by AgentScope.
+    """
+    return tuple(cast(Tool, dict(tool)) for tool in tools)
+
+
+def assistant_message(
+    text: str, *, reasoning: str = "", tool_calls: Sequence[ToolCall] = ()
+) -> Message:
+    """What a model said, as the message that an agent sends back."""
+    message: Message = {"role": "assistant", "content": text}
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if tool_calls:
+        message["tool_calls"] = [_written_call(call) for call in tool_calls]
+    return message
+
+
+def _written_call(call: ToolCall) -> MessageToolCall:
+    function: FunctionCall = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def message_key(message: Message) -> tuple[Any, ...]:
+def message_key(message: Message) -> tuple[str | None, ...]:
     """Equal for messages between which `first_difference` finds none."""
     functions = _functions(message)
     called = json.dumps(functions, sort_keys=True, default=str) if functions else ""
@@ -149,11 +167,11 @@ def _differing_part(one: Message, other: Message) -> str | None:
     return None
 
 
-def _functions(message: Message) -> list[Any]:
+def _functions(message: Message) -> list[FunctionCall]:
     return [call["function"] for call in message.get("tool_calls", ())]
 
 
-def _describe(key: str, one: Any, other: Any) -> str:
+def _describe(key: str, one: object, other: object) -> str:
     if key == "reasoning_content" and other is None:
         return "the agent dropped the reasoning"
     if not (isinstance(one, str) and isinstance(other, str)):

@@ -10,17 +10,17 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from astuner.inference.breaks import explain_break
-from astuner.inference.messages import Message, message_key
+from astuner.inference.messages import message_key
 from astuner.inference.template import ChatTemplate, Written
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
+from astuner.types import Message, Tool
 
 logger = logging.getLogger(__name__)
 
-Tools = tuple[dict[str, Any], ...]
+Tools = tuple[Tool, ...]
 
 PLAIN_TEXT = "prompt"
 """The role of the one message of a call that sends text in place of a conversation."""
@@ -58,20 +58,21 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Placed:
+class _Remembered:
     """What is remembered of a prompt."""
 
     written: Written
     """What the template wrote for its messages."""
     text: str | None
-    """What its ids stand for; None where calls are not joined by text."""
+    """All that its ids say; None where calls are not joined by text."""
 
 
 @dataclass(slots=True)
-class _Node:
-    """A message behind those above it."""
+class _MessageNode:
+    """One message in the tree of an agent's conversations, behind those of the nodes above it."""
 
-    children: dict[Any, "_Node"] = field(default_factory=dict)
+    children: dict[tuple[str | None, ...], "_MessageNode"] = field(default_factory=dict)
+    """By the `message_key` of their messages."""
     calls: dict[str, int] = field(default_factory=dict)
     """The calls whose conversation, with the reply, ends here: tools -> the newest call."""
     newest: int | None = None
@@ -85,9 +86,9 @@ class Placer:
         self._template = template
         self._recorder = recorder
         self._policy = policy
-        self._placed: dict[tuple[int, ...], _Placed] = {}
+        self._remembered: dict[tuple[int, ...], _Remembered] = {}
         self._num_noticed = 0
-        self._conversations: dict[Agent, _Node] = {}
+        self._conversations: dict[Agent, _MessageNode] = {}
         self._texts: dict[Agent, PrefixTree[str]] = {}
         self._plain_texts: dict[Agent, PrefixTree[str]] = {}
 
@@ -138,9 +139,9 @@ class Placer:
         self, index: int, messages: list[Message], tools: Tools, text: str, opening: str
     ) -> Placement | Break:
         earlier = self._recorder.calls[index]
-        placed = self._placed[earlier.prompt_ids]
+        remembered = self._remembered[earlier.prompt_ids]
         extension = self._template.extend(
-            placed.written,
+            remembered.written,
             self._template.answered_text(earlier.messages, messages[len(earlier.messages)], tools),
             text,
             ended_by_stop=earlier.completion.finish_reason == "stop",
@@ -149,7 +150,7 @@ class Placer:
             return self._template_break(earlier, tools, text)
         added = extension.text + opening
         ids = earlier.ids + self._template.encode(extension.text) + self._template.encode(opening)
-        self._remember(ids, text, self._text_of(earlier) + added if placed.text else None)
+        self._remember(ids, text, self._text_of(earlier) + added if remembered.text else None)
         return Placement(prompt_ids=ids, extends=index, broken=None)
 
     def _template_break(self, earlier: Call, tools: Tools, text: str) -> Break:
@@ -174,7 +175,7 @@ class Placer:
             if num_tries == _MAX_TRIES:
                 return
 
-    def _path(self, agent: Agent, messages: list[Message]) -> list[_Node]:
+    def _path(self, agent: Agent, messages: list[Message]) -> list[_MessageNode]:
         """The nodes of the messages, as far as an earlier conversation has them."""
         node, path = self._conversations.get(agent), []
         for message in messages:
@@ -220,13 +221,13 @@ class Placer:
         )
 
     def _text_of(self, call: Call) -> str:
-        return (self._placed[call.prompt_ids].text or "") + self._template.decode(
+        return (self._remembered[call.prompt_ids].text or "") + self._template.decode(
             call.completion.ids
         )
 
     def _remember(self, ids: tuple[int, ...], written: str, text: str | None) -> None:
         kept = text if self._policy.joins_by_text else None
-        self._placed[ids] = _Placed(written=Written.of(written), text=kept)
+        self._remembered[ids] = _Remembered(written=Written.of(written), text=kept)
 
     def _notice_calls(self) -> None:
         """Learn the calls that were answered since; others than own ones cannot be continued."""
@@ -235,15 +236,15 @@ class Placer:
             if calls[index].messages[0]["role"] == PLAIN_TEXT:
                 texts = self._plain_texts.setdefault(calls[index].agent, PrefixTree(""))
                 texts.add(_plain_text(calls[index]), index)
-            elif calls[index].prompt_ids in self._placed:
+            elif calls[index].prompt_ids in self._remembered:
                 self._notice(index, calls[index])
         self._num_noticed = len(calls)
 
     def _notice(self, index: int, call: Call) -> None:
-        node = self._conversations.setdefault(call.agent, _Node())
+        node = self._conversations.setdefault(call.agent, _MessageNode())
         node.newest = index
         for message in (*call.messages, call.reply):
-            node = node.children.setdefault(message_key(message), _Node())
+            node = node.children.setdefault(message_key(message), _MessageNode())
             node.newest = index
         node.calls[_tools_key(call.tools)] = index
         if self._policy.joins_by_text:
@@ -275,7 +276,7 @@ def _log_break(agent: Agent, broken: Break) -> None:
     )
 
 
-def _tools_key(tools: Sequence[dict[str, Any]]) -> str:
+def _tools_key(tools: Sequence[Tool]) -> str:
     return json.dumps(tools, sort_keys=True, default=str) if tools else ""
 
 

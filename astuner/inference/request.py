@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from astuner.inference.answer_format import AnswerFormat, FormatCheck
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
-from astuner.trajectory.recorder import Recorder
+from astuner.trajectory.recorder import Agent, Recorder
 from astuner.types import FinishReason
 
 TOOL_CHOICES = ("auto", "none", "required")
@@ -49,6 +49,10 @@ class ChatRequest:
     is_taken: bool = True
     """False where the answer may get lost on its way: its calls are trained once `Recorder.take` is
     told of them."""
+
+    @property
+    def agent(self) -> Agent:
+        return (self.agent_name, self.target_tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

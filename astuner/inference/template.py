@@ -4,7 +4,7 @@ Owns the tokenizer, the end-of-turn tokens and the model's tool-call format. Kno
 episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothing is imported here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
@@ -13,16 +13,11 @@ from typing import Any, NamedTuple, Self
 from jinja2 import TemplateError
 
 from astuner.errors import ConfigError, RequestError
-from astuner.inference.messages import Message
 from astuner.inference.token_bytes import spelled_bytes
-from astuner.inference.tool_calls import (
-    FOLDED_FORMAT,
-    ParsedReply,
-    ToolFormat,
-    detect_format,
-    fold_tools,
-)
-from astuner.types import Completion
+from astuner.inference.tools.detect import detect_format
+from astuner.inference.tools.fold import FOLDED_FORMAT, fold_tools
+from astuner.inference.tools.protocol import ParsedReply, ToolFormat
+from astuner.types import Completion, Message, Tool
 
 _MARK = "astuner-probe-reply"
 
@@ -87,18 +82,16 @@ class ChatTemplate:
         opening = self.tool_format.opening(name)
         return f"\n</think>\n\n{opening}" if self._opens_reasoning else opening
 
-    def prompt_ids(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[int, ...]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """Token ids of a whole conversation, ready for the model's next reply."""
         return self.encode(self.prompt_text(messages, tools))
 
-    def prompt_text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         """The conversation as the template writes it, ready for the model's next reply."""
         return self._render(messages, tools, add_generation_prompt=True)
 
     def answered_text(
-        self, before: Sequence[Message], reply: Message, tools: Sequence[Mapping[str, Any]]
+        self, before: Sequence[Message], reply: Message, tools: Sequence[Tool]
     ) -> str:
         """The conversation up to the end of a reply."""
         return self._render([*before, reply], tools, add_generation_prompt=False)
@@ -122,10 +115,10 @@ class ChatTemplate:
         self,
         before: Sequence[Message],
         reply: Message,
-        tools: Sequence[Mapping[str, Any]],
+        tools: Sequence[Tool],
         full: str,
     ) -> str:
-        """Why `extend` gave no text."""
+        """Why `extend` gave no text: where the template starts to write something else."""
         prompt = self.prompt_text(before, tools)
         answered = self.answered_text(before, reply, tools)
         for part, whole in ((prompt, answered), (answered, full)):
@@ -172,14 +165,14 @@ class ChatTemplate:
         start = text.lstrip()
         return self._opens_reasoning or start.startswith("<think>") or "<think>".startswith(start)
 
-    def parse(self, text: str, tools: Sequence[Mapping[str, Any]]) -> ParsedReply:
+    def parse(self, text: str, tools: Sequence[Tool]) -> ParsedReply:
         """Find the tool calls in a reply, in the model's own format."""
         return self.tool_format.parse(text, tools)
 
     def _render(
         self,
         messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]],
+        tools: Sequence[Tool],
         *,
         add_generation_prompt: bool,
     ) -> str:
@@ -189,11 +182,11 @@ class ChatTemplate:
             listed, offered = fold_tools(listed, list(tools)), None
         return self._apply(listed, offered, add_generation_prompt=add_generation_prompt)
 
-    def _render_raw(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+    def _render_raw(self, messages: list[Message], tools: list[Tool] | None) -> str:
         return self._apply(messages, tools, add_generation_prompt=False)
 
     def _apply(
-        self, messages: list[Message], tools: list[Any] | None, *, add_generation_prompt: bool
+        self, messages: list[Message], tools: list[Tool] | None, *, add_generation_prompt: bool
     ) -> str:
         try:
             return self._tokenizer.apply_chat_template(
@@ -207,11 +200,14 @@ class ChatTemplate:
             ) from error
 
     def _generation_prompt_opens_reasoning(self) -> bool:
-        probe = [{"role": "user", "content": "probe"}]
+        probe: list[Message] = [{"role": "user", "content": "probe"}]
         return self._apply(probe, None, add_generation_prompt=True).rstrip().endswith("<think>")
 
     def _find_turn_end(self) -> str:
-        probe = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": _MARK}]
+        probe: list[Message] = [
+            {"role": "user", "content": "probe"},
+            {"role": "assistant", "content": _MARK},
+        ]
         text = self._apply(probe, None, add_generation_prompt=False)
         if _MARK not in text:
             raise ConfigError("model.path: the chat template drops the assistant's text")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astuner.inference.template import ChatTemplate
-from astuner.inference.tool_calls import Tool
+from astuner.types import Tool
 
 _HALF_CHARACTER = "\ufffd"
 """What bytes decode to that are not, or not yet, a character."""
@@ -189,7 +189,7 @@ class Teller:
         return self.rest(reasoning, self._before_call(answer))
 
     def rest(self, reasoning: str, text: str) -> list[Delta]:
-        """What was not told of these."""
+        """What of reasoning and text was not told yet; from now on it counts as told."""
         deltas = []
         if len(reasoning) > self._num_reasoning:
             deltas.append(Delta(kind="reasoning", text=reasoning[self._num_reasoning :]))

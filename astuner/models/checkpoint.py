@@ -6,25 +6,21 @@
       astuner.json                              where the run stood, and with which settings
       manifest.json                             size and SHA-256 of every file; written last
 
-A checkpoint grows under a temporary name beside its place and is renamed when every byte is on the
-disk. A kill leaves at most a folder that starts with a dot and ends in `.partial`.
+How such a folder appears whole is in `whole_folder.py`.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from astuner.models.adapter import MERGED_NAME, has_adapter, save_merged
+from astuner.models.whole_folder import new_folder
 from astuner.errors import BackboneError
 
 RECORD_NAME = "astuner.json"
@@ -90,55 +86,6 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / STATE_NAME)
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint of astuner; a kill meanwhile leaves a folder that starts with a dot."""
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what kills left of checkpoints in this folder. Nobody else may be saving there."""
-    for partial in folder.glob(".step_*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
-    """Give a folder to write in that becomes `folder` when the body ends, and vanishes if it fails.
-
-    `num_bytes` is about what the body writes, for the message. Raises BackboneError for whatever
-    the file system refuses.
-    """
-    if folder.exists():
-        raise BackboneError(
-            f"saving a checkpoint failed: {folder} exists already and is not overwritten; "
-            "move it away or start a new run"
-        )
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        _sync_tree(partial)
-        partial.rename(folder)
-        _sync(folder.parent)
-    except (OSError, SafetensorError) as error:
-        raise BackboneError(_failure(folder, num_bytes, error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_room(folder: Path, num_bytes: int) -> None:
-    """Raise BackboneError unless the disk of `folder` has room for a checkpoint of that size."""
-    free = shutil.disk_usage(_existing(folder)).free
-    if free < num_bytes:
-        raise BackboneError(
-            f"no checkpoint will fit into {folder}: one needs about {_megabytes(num_bytes)}, and "
-            f"{_megabytes(free)} are free on that disk. Free some space, or give another folder by "
-            "--exp-dir or astuner.experiment_dir"
-        )
-
-
 def _manifest(folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _entry(path) for path in files}
@@ -152,34 +99,3 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _failure(folder: Path, num_bytes: int, error: Exception) -> str:
-    free = shutil.disk_usage(_existing(folder)).free
-    return (
-        f"saving a checkpoint failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
-        f"and {_megabytes(free)} are free on that disk. Checkpoints saved before are untouched. "
-        "Free some space or give another folder, then continue from the last one"
-    )
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"

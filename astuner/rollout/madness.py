@@ -12,7 +12,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from astuner.errors import ConfigError
-from astuner.inference.tool_calls import ParsedReply, Tool, answer_start, check_call
+from astuner.inference.tools.check import check_call
+from astuner.inference.tools.protocol import ParsedReply
+from astuner.inference.tools.stretches import answer_start
+from astuner.types import Tool
 
 Check = Callable[[ParsedReply, Sequence[Tool]], str | None]
 
@@ -87,7 +90,7 @@ CONTROL_TOKENS = (
 """Of the chat templates of Qwen, Llama, Phi, Gemma, DeepSeek and Mistral. `<s>` is also HTML."""
 
 TOOL_TAGS = ("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>")
-"""Begin or end a call in the formats of `astuner.inference.tool_calls`."""
+"""Begin or end a call in the formats of `astuner.inference.tools`."""
 
 # Escape stays out: it begins the colours of a terminal. So do format characters such as joiners.
 _UNREADABLE = re.compile(

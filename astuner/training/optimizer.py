@@ -51,6 +51,16 @@ class Update:
     learning_rate: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Numbers that change with the weights as the sampler uses them, down to single bits."""
+
+    norm: float
+    """Global norm."""
+    checksum: int
+    """Sum of the weights' bits, read as integers, modulo 2**32."""
+
+
 class MasterAdamW:
     """Owns the masters, their gradients and moments of a model's parameters.
 
@@ -115,14 +125,14 @@ class MasterAdamW:
             parameter.grad = None
 
     @torch.no_grad()
-    def fingerprint(self) -> dict[str, float | None]:
-        """Numbers that change with the weights as the sampler uses them, down to single bits."""
+    def fingerprint(self) -> Fingerprint:
+        """Of the weights as they are."""
         weights = list(self._parameters.values())
         norm = torch.nn.utils.get_total_norm(weights).item()
         integers = {2: torch.int16, 4: torch.int32}
         sums = [p.view(integers[p.element_size()]).sum(dtype=torch.int64) for p in weights]
         checksum = int(torch.stack([s.cpu() for s in sums]).sum()) % 2**32
-        return {"train/weights_norm": norm, "train/weights_checksum": float(checksum)}
+        return Fingerprint(norm=norm, checksum=checksum)
 
     def tensors(self) -> dict[str, Tensor]:
         """Masters and moments by name, not copied; with `num_updates` all that goes on exactly.

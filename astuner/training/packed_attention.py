@@ -197,9 +197,9 @@ def _inputs_of_later(given: _Inputs, segment: Segment) -> _Inputs:
     )
 
 
-def _span_of_later(layout: Layout, segment: Segment) -> "_Span":
+def _span_of_later(layout: Layout, segment: Segment) -> "_KernelSpan":
     own, later = _own_and_later(segment)
-    return _Span(layout.position_T[later], layout.position_T[own], is_causal=False)
+    return _KernelSpan(layout.position_T[later], layout.position_T[own], is_causal=False)
 
 
 def _one_row(x_TH: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ def _flat(x_BHQ: Tensor, bucket: Bucket) -> Tensor:
 
 
 def _without_padding(x_BHQ: Tensor, bucket: Bucket) -> Tensor:
-    """The same with zeros on padding, so that it sends no gradient to keys and values."""
+    """With zeros on padding, so that it sends no gradient to keys and values."""
     is_real = torch.zeros(bucket.source_BQ.numel(), dtype=x_BHQ.dtype, device=x_BHQ.device)
     is_real[bucket.place_T] = 1
     return x_BHQ * is_real.view(bucket.source_BQ.shape)[:, None, :, None]
@@ -234,7 +234,7 @@ def _merge(out_THD: Tensor, lse_TH: Tensor, part: _Attended) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
+class _KernelSpan:
     """Positions of queries and keys of one kernel call."""
 
     query_Q: Tensor
@@ -243,9 +243,9 @@ class _Span:
     """Whether some keys lie behind queries; then both count the same tokens."""
 
 
-def _causal_span(bucket: Bucket) -> _Span:
+def _causal_span(bucket: Bucket) -> _KernelSpan:
     places_Q = torch.arange(bucket.source_BQ.shape[1], device=bucket.source_BQ.device)
-    return _Span(places_Q, places_Q, is_causal=True)
+    return _KernelSpan(places_Q, places_Q, is_causal=True)
 
 
 class _Kernel(Protocol):
@@ -254,10 +254,10 @@ class _Kernel(Protocol):
     dtype: torch.dtype
     """Of queries, keys, values, outputs and their gradients."""
 
-    def forward(self, inputs: _Inputs, span: _Span) -> _Attended: ...
+    def forward(self, inputs: _Inputs, span: _KernelSpan) -> _Attended: ...
 
     def backward(
-        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _Span
+        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _KernelSpan
     ) -> _Inputs:
         """Gradients of the inputs.
 
@@ -279,7 +279,7 @@ class _FlashOnCPU:
     def __init__(self, *, scale: float) -> None:
         self._scale = scale
 
-    def forward(self, inputs: _Inputs, span: _Span) -> _Attended:
+    def forward(self, inputs: _Inputs, span: _KernelSpan) -> _Attended:
         return _Attended._make(
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 *inputs, 0.0, span.is_causal, scale=self._scale
@@ -287,7 +287,7 @@ class _FlashOnCPU:
         )
 
     def backward(
-        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _Span
+        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _KernelSpan
     ) -> _Inputs:
         return _Inputs._make(
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -309,7 +309,7 @@ class _Matmul:
         self._window = window
         self._softcap = softcap
 
-    def forward(self, inputs: _Inputs, span: _Span) -> _Attended:
+    def forward(self, inputs: _Inputs, span: _KernelSpan) -> _Attended:
         score_BJGQK = self._scores(inputs, span)
         lse_BJGQ = score_BJGQK.logsumexp(-1)
         # A query that sees no key has lse -inf; any finite number in its place gives it zeros.
@@ -318,7 +318,7 @@ class _Matmul:
         return _Attended(out_BJGQD.flatten(1, 2), lse_BJGQ.flatten(1, 2))
 
     def backward(
-        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _Span
+        self, grad_BHQD: Tensor, inputs: _Inputs, attended: _Attended, span: _KernelSpan
     ) -> _Inputs:
         query_BJGQD, grad_BJGQD = (_grouped(x, inputs.key) for x in (inputs.query, grad_BHQD))
         score_BJGQK = self._scores(inputs, span)
@@ -336,7 +336,7 @@ class _Matmul:
             grad_query_BJGQD.flatten(1, 2), grad_key_BJGKD.sum(2), grad_value_BJGKD.sum(2)
         )
 
-    def _scores(self, inputs: _Inputs, span: _Span) -> Tensor:
+    def _scores(self, inputs: _Inputs, span: _KernelSpan) -> Tensor:
         """(B, J, G, Q, K), -inf where the query does not see the key."""
         score_BJGQK = _grouped(inputs.query, inputs.key) @ inputs.key[:, :, None].mT * self._scale
         if self._softcap:

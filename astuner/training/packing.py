@@ -6,6 +6,23 @@ causally and to the segments that it continues. Only leading tokens that nobody 
 Owns the layout; the attention over it is in `packed_attention.py`, log-probabilities and losses are
 elsewhere.
 
+Three samples that begin with the same system prompt s, two of them with the same question q behind
+it, as a forest and as the flat row:
+
+    s ─┬─ q ─┬─ a          row         s s s s q q q a a b c c c
+       │     └─ b          index       0       4     7   9 10     13
+       └─ c                position    0 1 2 3 4 5 6 7 8 7 4 5 6
+
+    segment   start   end   subtree_end
+    s         0       4     13            continued by all behind it, up to 13
+    q         4       7     10            continued by a and b
+    a         7       9     9
+    b         9       10    10
+    c         10      13    13
+
+A token of b attends to b up to itself, to all of q and to all of s; one of c to c and s. Of 24
+tokens that need a hidden state in the three samples, the row has 13.
+
 Shapes: T flat tokens, N trained tokens; B segments of one bucket, Q tokens of the longest.
 """
 

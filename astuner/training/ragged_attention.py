@@ -26,7 +26,7 @@ def ragged_attention(
     return _RaggedAttention.apply(query_THD, key_TJD, value_TJD, layout, scale)
 
 
-class _Attended(NamedTuple):
+class _RaggedOutput(NamedTuple):
     """Values averaged by attention, and the log-sum-exp of the scores of each query."""
 
     out_THD: Tensor
@@ -62,7 +62,7 @@ class _RaggedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *saved = ctx.saved_tensors
-        grad, whole = grads[0].contiguous(), _Attended(*saved)
+        grad, whole = grads[0].contiguous(), _RaggedOutput(*saved)
         layout: Layout = ctx.layout
         rows = layout.rows
         totals = _backward(grad, query, key, value, whole, rows, rows, ctx.scale, is_causal=True)
@@ -72,7 +72,7 @@ class _RaggedAttention(torch.autograd.Function):
                 query.index_select(0, level.query_flat),
                 key.index_select(0, level.key_flat),
                 value.index_select(0, level.key_flat),
-                _Attended(
+                _RaggedOutput(
                     whole.out_THD.index_select(0, level.query_flat),
                     whole.lse_HT.index_select(1, level.query_flat),
                 ),
@@ -88,7 +88,7 @@ class _RaggedAttention(torch.autograd.Function):
         return (*totals, None, None)
 
 
-def _join(whole: _Attended, part: _Attended, place_Q: Tensor) -> None:
+def _join(whole: _RaggedOutput, part: _RaggedOutput, place_Q: Tensor) -> None:
     """Add, in place, attention of some queries over further keys."""
     lse_HQ = whole.lse_HT.index_select(1, place_Q)
     weight_QH1 = torch.sigmoid(part.lse_HT - lse_HQ).T[..., None]
@@ -107,7 +107,7 @@ def _forward(
     scale: float,
     *,
     is_causal: bool,
-) -> _Attended:
+) -> _RaggedOutput:
     out, lse, *_ = torch.ops.aten._flash_attention_forward(
         query,
         key,
@@ -121,7 +121,7 @@ def _forward(
         False,
         scale=scale,
     )
-    return _Attended(out, lse)
+    return _RaggedOutput(out, lse)
 
 
 def _backward(
@@ -129,7 +129,7 @@ def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attended: _Attended,
+    attended: _RaggedOutput,
     query_rows: Ragged,
     key_rows: Ragged,
     scale: float,

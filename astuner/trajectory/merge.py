@@ -40,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequence:
-    """Tokens of one or more calls that extend each other."""
+    """Tokens of one or more calls that extend each other, as `merge_calls` shows by example."""
 
     agent_name: str
     target_tag: str
@@ -61,7 +61,7 @@ class Sequence:
 
     @property
     def logprobs(self) -> tuple[float, ...]:
-        """0.0 where the mask is false."""
+        """One value per id, 0.0 where the mask is false."""
         return tuple(
             value
             for span in self.spans
@@ -85,6 +85,21 @@ def merge_calls(calls: Seq[Call]) -> list[Sequence]:
 
     Calls without token ids (answered by a remote server) give none. Takes time linear in the tokens
     of the calls and of the sequences.
+
+    Call 0 answers (1, 2) with (3, 4), and call 1 the prompt (1, 2, 3, 4, 5) with (6). Prompts that
+    begin with all tokens of an earlier call continue it, so these are one sequence of four spans:
+
+        ids      1 2    3 4      5      6
+        origin   given  sampled  given  sampled
+        call     0      0        1      1
+        mask     F F    T T      F      T
+
+    A call 2 that answers (1, 2, 3, 4, 7) with (8) branches off behind call 0. Its sequence holds
+    call 0 too, and trains the 8 alone, since the first one trains 3 and 4:
+
+        ids      1 2    3 4      7      8
+        call     0      0        2      2
+        mask     F F    F F      F      T
     """
     parents = _find_parents(calls)
     inner = set(parents)

@@ -12,22 +12,29 @@ Run = TypeVar("Run", tuple[int, ...], str)
 
 
 @dataclass(slots=True)
-class _Node(Generic[Run]):
+class _RunNode(Generic[Run]):
     run: Run
     """What stands between the node above and this one."""
     name: int | None
     """Of the run that ends here; None where none does."""
-    children: dict[Hashable, "_Node[Run]"] = field(default_factory=dict)
+    children: dict[Hashable, "_RunNode[Run]"] = field(default_factory=dict)
     """By the first element of their runs."""
 
 
 class PrefixTree(Generic[Run]):
-    """Runs by name. Of equal runs the first keeps its name."""
+    """Runs by name. Of equal runs the first keeps its name.
+
+    With (1, 2) named 0, (1, 2, 3, 4) named 1 and (1, 2, 5) named 2, the longest run that
+    (1, 2, 3, 4, 6) begins with is 1, and of (1, 2, 3, 9) it is 0. The tree of the three is
+
+        (1, 2) 0 ─┬─ (3, 4) 1
+                  └─ (5) 2
+    """
 
     def __init__(self, empty: Run) -> None:
         """`empty` is the run without elements."""
-        self._root: _Node[Run] = _Node(empty, None)
-        self._ends: dict[int, tuple[_Node[Run], int]] = {}
+        self._root: _RunNode[Run] = _RunNode(empty, None)
+        self._ends: dict[int, tuple[_RunNode[Run], int]] = {}
         """Name of a run -> where it ends, and its length."""
 
     def longest(self, run: Run, *, known: int | None = None) -> int | None:
@@ -49,12 +56,12 @@ class PrefixTree(Generic[Run]):
         return found
 
     def add(self, run: Run, name: int, *, known: int | None = None) -> None:
-        """`known` names a run that it begins with."""
+        """Remember a run. `known` names one that it begins with, which is not read again."""
         node, place = self._start(known)
         while place < len(run):
             child = node.children.get(run[place])
             if child is None:
-                child = node.children[run[place]] = _Node(run[place:], None)
+                child = node.children[run[place]] = _RunNode(run[place:], None)
             shared = _num_shared(child.run, run[place : place + len(child.run)])
             if shared < len(child.run):
                 child = self._split(node, child, shared)
@@ -63,15 +70,15 @@ class PrefixTree(Generic[Run]):
             node.name = name
         self._ends[name] = (node, place)
 
-    def _start(self, known: int | None) -> tuple[_Node[Run], int]:
+    def _start(self, known: int | None) -> tuple[_RunNode[Run], int]:
         return (self._root, 0) if known is None else self._ends[known]
 
-    def _split(self, above: _Node[Run], node: _Node[Run], place: int) -> _Node[Run]:
+    def _split(self, above: _RunNode[Run], node: _RunNode[Run], place: int) -> _RunNode[Run]:
         """Put a node between two others, behind the first `place` elements of the lower one.
 
         The lower one stays the end of the runs that end there.
         """
-        upper = _Node(node.run[:place], None)
+        upper = _RunNode(node.run[:place], None)
         above.children[node.run[0]] = upper
         node.run = node.run[place:]
         upper.children[node.run[0]] = node

@@ -9,14 +9,10 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from astuner.errors import EpisodeError
-from astuner.types import Completion
-
-Message = dict[str, Any]
-"""A normalised chat message, see `astuner.inference.messages`."""
-
+from astuner.types import Completion, Message, Tool
 
 Agent = tuple[str, str]
 """An agent of an episode: its name and its target tag."""
@@ -57,26 +53,33 @@ class Break:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One model request of an episode and its answer."""
+    """One model request of an episode and its answer.
+
+    Its tokens are prompt and completion in one run. A second call that extends the first begins
+    with all of them, and its prompt adds what the template writes for the new messages:
+
+        call 0: prompt_ids=(1, 2)           completion.ids=(3, 4)  extends=None
+        call 1: prompt_ids=(1, 2, 3, 4, 5)  completion.ids=(6,)    extends=0
+    """
 
     agent_name: str
     target_tag: str
     messages: tuple[Message, ...]
-    """What the agent sent, normalised."""
-    tools: tuple[dict[str, Any], ...]
-    """Function schemas offered to the model."""
+    """What the agent sent."""
+    tools: tuple[Tool, ...]
+    """What was offered to the model."""
     prompt_ids: tuple[int, ...]
     """Exactly what the engine was given; empty when a remote server rendered the prompt."""
     completion: Completion
     reply: Message
-    """What the agent got back, normalised."""
+    """What the agent got back."""
     temperature: float
     extends: int | None
     """Index of the earlier call whose tokens this prompt continues; None starts a new sequence."""
     break_reason: str | None
     """Why the prompt could not continue the agent's last call; None when it did or was first."""
     started_seconds: float
-    """Since the episode's start."""
+    """From the episode's start to asking the engine."""
     seconds: float
     """Wall time spent waiting for the engine."""
     is_trained: bool = True
@@ -85,7 +88,7 @@ class Call:
     is_taken: bool = True
     """False where nobody got the whole answer: its request failed later, or its reader left."""
     break_kind: BreakKind | None = None
-    """The kind of `break_reason`."""
+    """What kind of break `break_reason` tells of."""
     break_message: int | None = None
     """Index of the first message that differs; None where no message does."""
     is_joined_by_text: bool = False
@@ -101,7 +104,7 @@ class Call:
 
     @property
     def num_ids(self) -> int:
-        """Of prompt and completion."""
+        """How many ids prompt and completion have together."""
         return len(self.prompt_ids) + len(self.completion.ids)
 
     @property
@@ -152,6 +155,6 @@ class Recorder:
         return index
 
     def take(self, indices: Iterable[int]) -> None:
-        """Somebody has the answers of these calls."""
+        """Note that somebody has the answers of these calls, which makes them trained."""
         for index in self._untaken.keys() & set(indices):
             self.calls[index] = self._untaken.pop(index)

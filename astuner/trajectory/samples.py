@@ -1,4 +1,7 @@
-"""What a backbone trains on: a sequence with its mask, log-probabilities and advantage."""
+"""What a backbone trains on: a sequence with its mask, log-probabilities and advantage.
+
+Owns which sequences become samples where there are too many. Knows no rewards and no tensors.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -59,6 +62,9 @@ def make_samples(
     with the most trained tokens, then of each its second, and so on; the longer ones where the
     places end within a turn, the earlier ones on a tie. Returns the samples in the order of the
     sequences and how many were dropped.
+
+    Agent a has sequences of 9, 7 and 5 trained tokens, agent b one of 2: the turns are 9 and 2,
+    then 7, then 5, so that `max_sequences=3` drops the one of 5.
     """
     values = [advantage_of(s) if s.num_trained else None for s in episode.sequences]
     trained = [index for index, value in enumerate(values) if value is not None]

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from astuner.backbone.run import Run
 from astuner.config.schema import Settings
 from astuner.errors import BackboneError, ConfigError
@@ -30,6 +28,8 @@ def with_num_gpus(settings: Settings) -> Settings:
     common = settings.trainer_common
     if common.n_gpus_per_node is not None:
         return settings
+    import torch
+
     num_gpus = torch.cuda.device_count()
     if not num_gpus:
         raise ConfigError(

@@ -8,15 +8,11 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
-from astuner.backbone.assemble import (
-    make_episode_settings,
-    make_gateway,
-    make_judging,
-    make_token_chat,
-)
-from astuner.backbone.cluster.hub import TargetNote
+from astuner.backbone.assemble import make_episode_settings, make_gateway, make_judging
+from astuner.backbone.chats import make_token_chat
+from astuner.backbone.cluster.hub_handle import HubHandle
+from astuner.backbone.cluster.messages import TargetNote
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Engine
 from astuner.errors import AstunerError, ConfigError
@@ -40,7 +36,13 @@ class EpisodeRunner:
     """Runs the episodes that an engine's own loop asks for, and brings them to the hub."""
 
     def __init__(
-        self, run: Run, hub: Any, engine: Engine, template: ChatTemplate, *, num_processes: int
+        self,
+        run: Run,
+        hub: HubHandle,
+        engine: Engine,
+        template: ChatTemplate,
+        *,
+        num_processes: int,
     ) -> None:
         """`num_processes` run episodes at the same time and share rollout.max_env_worker."""
         rollout = run.settings.rollout

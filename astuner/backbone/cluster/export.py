@@ -10,16 +10,15 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save
-from transformers import AutoModelForCausalLM
-
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.errors import BackboneError
-from astuner.models.checkpoint import check_room, new_folder
+from astuner.models.whole_folder import check_room, new_folder
 from astuner.run_dir import RunDir
+
+if TYPE_CHECKING:
+    import torch
 
 _ROUNDING = 0.2
 """Nats a token in the mean of many: passes in bfloat16 are about 0.04 apart by rounding, weights of
@@ -69,6 +68,9 @@ def export_checkpoint(
 
 def _copy_rounded(source: Path, folder: Path, dtype: str) -> None:
     """The same files with weights of that type."""
+    import torch
+    from safetensors.torch import load_file, save
+
     num_bytes = 0
     for path in source.rglob("*"):
         target = folder / path.relative_to(source)
@@ -102,6 +104,9 @@ def policy_gap(folder: Path, probes: Sequence[Probe], *, dtype: str) -> float:
 
     Raises BackboneError for a folder that transformers cannot load.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     except (OSError, ValueError) as error:
@@ -110,17 +115,21 @@ def policy_gap(folder: Path, probes: Sequence[Probe], *, dtype: str) -> float:
     return float(torch.cat(gaps).mean()) if gaps else 0.0
 
 
-def _gap(model: torch.nn.Module, probe: Probe) -> torch.Tensor:
+def _gap(model: "torch.nn.Module", probe: Probe) -> "torch.Tensor":
+    import torch
+
     found_T = logprobs_from(model, probe.ids, first=probe.first, temperature=probe.temperature)
     return (found_T - torch.tensor(probe.logprobs)).abs()
 
 
-@torch.no_grad()
 def logprobs_from(
-    model: torch.nn.Module, ids: Sequence[int], *, first: int, temperature: float
-) -> torch.Tensor:
+    model: "torch.nn.Module", ids: Sequence[int], *, first: int, temperature: float
+) -> "torch.Tensor":
     """The model's log-probabilities of the tokens from `first` on, [T] in nats."""
+    import torch
+
     ids_1T = torch.tensor([ids])
-    logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1].float()
+    with torch.no_grad():
+        logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1].float()
     logprobs_TV = torch.log_softmax(logits_TV / temperature, -1)
     return logprobs_TV.gather(-1, ids_1T[0, first:, None])[:, 0]

@@ -9,12 +9,28 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from astuner.algorithm.batch import Batch, is_useful, length_penalty, make_batch, rollout_metrics
+from astuner.algorithm.batch import (
+    Batch,
+    choose_groups,
+    count_missing,
+    length_penalty,
+    make_batch,
+)
+from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, make_judging
+from astuner.backbone.cluster.messages import (
+    Metrics,
+    News,
+    Phase,
+    PlannedSample,
+    SavedState,
+    StepPlan,
+    TargetNote,
+)
+from astuner.backbone.cluster.rows import RowKey
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
@@ -28,102 +44,15 @@ from astuner.trajectory.record import (
     episode_from_record,
     episode_to_record,
 )
-from astuner.trajectory.recorder import Agent
+from astuner.trajectory.samples import TrainSample
 from astuner.types import Task
-
-Metrics = Mapping[str, float | None]
-TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
-"""The targets that an episode was to train, None for all, and the agents that it had."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedSample:
-    """A sample to train on."""
-
-    group: str
-    """The name that the worker gave the episodes of its task."""
-    attempt: int
-    sequence: int
-    """Index among the trained sequences of the episode."""
-    advantage: float
-    weight: float
-    """Share of the sample in its unit: 1, or one part of its episode's sequences."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a step trains on."""
-
-    samples: tuple[PlannedSample, ...]
-    num_missing: int
-    """Groups that are to be rolled out further before the step trains; then it is planned again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedState:
-    """A checkpoint of the engine's own, with what proves an export of it."""
-
-    step: int
-    weights: str
-    """Folder of the weights in Hugging Face format."""
-    probes: tuple["Probe", ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """Tokens and what the policy thinks of them at the time of saving."""
-
-    ids: tuple[int, ...]
-    """[T]"""
-    first: int
-    """Index of the first token that has a log-probability here."""
-    logprobs: tuple[float, ...]
-    """[T - first] natural log at `temperature`."""
-    temperature: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """What the run is busy with."""
-
-    name: str
-    step: int | None
-    silent_seconds: float
-    """Since it began, or since the last sign of life."""
-    done: int = 0
-    total: int | None = None
-    """Episodes, in phases that have them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why the run has to end."""
-
-    error: AstunerError
-
-
-@dataclass(slots=True, kw_only=True)
-class News:
-    """What happened since the news were read last."""
-
-    phase: Phase
-    begun: list[tuple[str, int | None]] = field(default_factory=list)
-    """Names and steps of the phases that began."""
-    episodes: list[tuple[int, bool, bytes]] = field(default_factory=list)
-    """Step, whether of a validation, and the record as a JSON line."""
-    steps: list[dict[str, float | None]] = field(default_factory=list)
-    """Metrics of finished steps."""
-    validations: list[Validation] = field(default_factory=list)
-    saved: list[SavedState] = field(default_factory=list)
-    failure: Failure | None = None
-
 
 GroupKey = tuple[int, bool, str]
 """The step of a group, whether it is of a validation, and its name."""
 
 
 @dataclass(slots=True)
-class _OpenGroup:
+class _AwaitedGroup:
     """A group of which attempts still run."""
 
     num_ended: int = 0
@@ -152,7 +81,7 @@ class Hub:
         self._validation: defaultdict[int, list[Episode]] = defaultdict(list)
         self._failed: dict[int, FailureLimit] = {}
         self._targets = TargetWatch()
-        self._open: defaultdict[GroupKey, _OpenGroup] = defaultdict(_OpenGroup)
+        self._open: defaultdict[GroupKey, _AwaitedGroup] = defaultdict(_AwaitedGroup)
         self._judging = make_judging(self._run)
         self._refills: defaultdict[int, int] = defaultdict(int)
         self._batches: dict[int, dict[str, float | None]] = {}
@@ -235,7 +164,7 @@ class Hub:
 
     def fail(self, error: AstunerError) -> None:
         """End the run; the first reason counts."""
-        self._news.failure = self._news.failure or Failure(error=error)
+        self._news.failure = self._news.failure or error
 
     # What the trainer does.
 
@@ -245,20 +174,20 @@ class Hub:
         self._news.phase = Phase(name=name, step=step, silent_seconds=0.0, total=total)
         self._news.begun.append((name, step))
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int) -> StepPlan:
         """What the step trains on, from the episodes that it has by now."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
         algorithm = self._worker_run.settings.trainer_common.algorithm
-        missing = max(0, self._size - sum(map(is_useful, groups)))
+        missing = count_missing(groups, size=self._size)
         if missing and self._refills[step] < algorithm.dynamic_sampling_max_batches:
             return self._refill(step, missing)
-        batch = self._batch_of(sorted(groups, key=is_useful, reverse=True)[: self._size])
+        batch = self._batch_of(choose_groups(groups, size=self._size))
         if not batch.samples:
             return self._nothing_to_train(step)
         return self._settle(step, groups, batch)
 
-    def plan_of_what_is_there(self, step: int) -> Plan:
+    def plan_of_what_is_there(self, step: int) -> StepPlan:
         """The same for an engine that rolls out no more for a step; it may have no sample."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
@@ -339,26 +268,21 @@ class Hub:
             ),
         )
 
-    def _settle(self, step: int, groups: Sequence[Group], batch: Batch) -> Plan:
-        lags = [step - 1 - sample.weight_version for sample in batch.samples]
+    def _settle(self, step: int, groups: Sequence[Group], batch: Batch) -> StepPlan:
         self._batches.setdefault(step, {}).update(
             {
                 **rollout_metrics(groups, seconds=time.monotonic() - self._began),
-                "rollout/weight_version_lag": max(lags, default=None),
-                "rollout/flat_groups": batch.num_flat_groups,
-                "rollout/small_groups": batch.num_small_groups,
-                "rollout/refills": self._refills[step],
-                "trajectory/dropped_sequences": batch.num_dropped_sequences,
+                **batch_metrics(batch, num_refills=self._refills[step], weight_version=step - 1),
             }
         )
         samples = tuple(self._planned(batch.samples, self._groups.pop(step, {})))
-        return Plan(samples=samples, num_missing=0)
+        return StepPlan(samples=samples, num_missing=0)
 
-    def _refill(self, step: int, num_groups: int) -> Plan:
+    def _refill(self, step: int, num_groups: int) -> StepPlan:
         self._refills[step] += 1
-        return Plan(samples=(), num_missing=num_groups)
+        return StepPlan(samples=(), num_missing=num_groups)
 
-    def _nothing_to_train(self, step: int) -> Plan:
+    def _nothing_to_train(self, step: int) -> StepPlan:
         """Engines cannot train on nothing: roll out another batch, for so long as `local` would."""
         most = self._worker_run.settings.trainer_common.detectors.no_spread_steps
         if self._refills[step] >= most:
@@ -369,10 +293,12 @@ class Hub:
                     "rollout.num_repeat, or take easier tasks"
                 )
             )
-            return Plan(samples=(), num_missing=0)
+            return StepPlan(samples=(), num_missing=0)
         return self._refill(step, self._size)
 
-    def _planned(self, samples: Sequence[Any], groups: Mapping[str, Sequence[Episode]]) -> Any:
+    def _planned(
+        self, samples: Sequence[TrainSample], groups: Mapping[str, Sequence[Episode]]
+    ) -> Iterator[PlannedSample]:
         homes = {e.episode_id: (name, e) for name, group in groups.items() for e in group}
         common = self._worker_run.settings.trainer_common.algorithm
         sizes: defaultdict[str, int] = defaultdict(int)
@@ -383,9 +309,7 @@ class Hub:
             group, episode = homes[sample.episode_id]
             trained = [i for i, s in enumerate(episode.sequences) if s.num_trained]
             yield PlannedSample(
-                group=group,
-                attempt=episode.attempt,
-                sequence=trained.index(sample.sequence),
+                key=RowKey(group, episode.attempt, trained.index(sample.sequence)),
                 advantage=sample.advantage,
                 weight=1.0 / sizes[sample.episode_id] if is_shared else 1.0,
             )

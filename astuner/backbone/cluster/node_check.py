@@ -3,7 +3,7 @@
 `node_facts` runs on each node and only looks; `find_differences` is pure and says what is wrong.
 """
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 import hashlib
@@ -116,7 +116,7 @@ def find_differences(
             )
         problems += [
             f"{node.address} has {name} {node.versions[name] or 'not installed'}, "
-            f"{first.address} has {version or 'none'}; make the same environment on all nodes"
+            f"{first.address} has {version or 'none'}; install the same on all nodes"
             for name, version in first.versions.items()
             if node.versions[name] != version
         ]

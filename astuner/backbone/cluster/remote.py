@@ -1,15 +1,13 @@
 """The hub as a Ray actor: started by the command, found by name in every other process."""
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import ray
 
 from astuner.backbone.cluster.hub import Hub
+from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.errors import BackboneError
 from astuner.types import Task
@@ -26,16 +24,20 @@ def hub_name(worker_run: WorkerRun) -> str:
 
 def start_hub(
     name: str, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]], *, namespace: str | None
-) -> Any:
+) -> HubHandle:
     """The actor, ready. It ends with the command, or when its handle is killed."""
+    import ray
+
     actor = ray.remote(num_cpus=0, max_restarts=0)(Hub)
     hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
     ray.get(hub.is_stop_requested.remote())
     return hub
 
 
-def find_hub() -> Any:
+def find_hub() -> HubHandle:
     """The hub of this process's run. Raises BackboneError outside of a run."""
+    import ray
+
     name = os.environ.get(HUB_VARIABLE)
     if not name:
         raise BackboneError(

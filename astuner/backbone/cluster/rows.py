@@ -4,9 +4,25 @@ Pure: knows the shape that verl and Trinity-RFT give their data, but neither of 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence
+
+
+class RowKey(NamedTuple):
+    """Where a row stands in its step: how engines and the hub speak of the same one."""
+
+    group: str
+    """The name that the worker gave the episodes of its task."""
+    attempt: int
+    sequence: int
+    """Index among the trained sequences of the episode."""
+
+    @property
+    def text(self) -> str:
+        """As verl names its rows."""
+        return f"{self.group}_{self.attempt}_{self.sequence}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Who in a cluster has not answered: actors that wait or have died, and what was logged last."""
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 from collections.abc import Collection, Mapping

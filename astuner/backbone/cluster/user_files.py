@@ -5,7 +5,7 @@ each worker's own current directory. On a single machine nothing is copied, so t
 write beside its code.
 """
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 from collections.abc import Mapping

@@ -1,22 +1,21 @@
-"""What the command does while a cluster works: reads the hub's news, writes them down, shows them,
-and ends a run that is silent for too long or has stopped to learn."""
+"""What the command does while a cluster works: reads the hub's news, has them written down and
+shown, and ends a run that is silent for too long."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.algorithm.health import Health, HealthSettings
-from astuner.backbone.cluster.hub import News, Phase, SavedState
+from astuner.backbone.cluster.hub_handle import HubHandle
+from astuner.backbone.cluster.messages import Phase, SavedState
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run
-from astuner.console import duration, number, step_line
+from astuner.backbone.validation import Validation
+from astuner.console import duration
 from astuner.errors import BackboneError
-from astuner.run_dir import append_json_line
-
-LogMetrics = Callable[[Mapping[str, float | None]], None]
 
 _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
@@ -52,16 +51,15 @@ class Deadlines:
 
 
 class Watch:
-    """Follows one run to its end. Owns what is written into the run directory meanwhile."""
+    """Follows one run to its end. Owns when it is given up."""
 
     def __init__(
         self,
         run: Run,
-        hub: Any,
+        hub: HubHandle,
         *,
-        log: LogMetrics,
+        reporter: Reporter,
         writer: EpisodeWriter,
-        num_steps: int | None,
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
         find_dead: Callable[[], str | None] = lambda: None,
@@ -70,18 +68,13 @@ class Watch:
         """`export` makes a checkpoint of a saved state and returns a line about it;
         `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
         an actor whose end nobody would notice."""
-        self._run, self._hub, self._log, self._num_steps = run, hub, log, num_steps
-        self._writer = writer
+        self._run, self._hub = run, hub
+        self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
         self._find_dead, self._looked = find_dead, time.monotonic()
         self._deadlines = Deadlines.of(run)
-        detectors = run.settings.trainer_common.detectors.model_dump(exclude={"memory"})
-        self._health = Health(HealthSettings(**detectors), {})
-        self._validated: dict[int, dict[str, float | None]] = {}
-        self._step_seconds: list[float] = []
         self._started = time.monotonic()
-        self.metrics: dict[str, float | None] = {}
-        self.last_step = first_step
+        self._first_step = self.last_step = first_step
         self._is_stop_wanted = False
 
     async def follow(self, engine: Future[Any]) -> None:
@@ -103,21 +96,20 @@ class Watch:
         self._is_stop_wanted = True
 
     async def _read(self) -> Phase:
-        news: News = await self._hub.news.remote()
+        news = await self._hub.news.remote()
         for name, step in news.begun:
             self._begin(name, step)
         for step, is_validation, line in news.episodes:
             self._writer.write_line(line, step=step, is_validation=is_validation)
         await self._writer.flush()
         for validation in news.validations:
-            self._run.console.say(validation.line())
-            self._take_validation(validation.step, validation.metrics())
+            self._take_validation(validation)
         for metrics in news.steps:
             self._take_step(metrics)
         for saved in news.saved:
             self._run.console.say(await asyncio.to_thread(self._export, saved))
         if news.failure is not None:
-            raise news.failure.error
+            raise news.failure
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
         if news.phase.silent_seconds > limit:
@@ -149,7 +141,7 @@ class Watch:
 
     def _begin(self, name: str, step: int | None) -> None:
         self._run.console.phase(_named(name, step))
-        if step is None or not self._step_seconds:
+        if step is None or self.last_step == self._first_step:
             self._run.console.say(
                 f"{duration(time.monotonic() - self._started)}  {_named(name, step)}"
             )
@@ -158,39 +150,18 @@ class Watch:
         if phase.total is not None:
             self._run.console.advance(phase.done, phase.total, "episodes")
 
-    def _take_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
+    def _take_validation(self, validation: Validation) -> None:
         """It joins the line of its step, or has one of its own where that is written already."""
-        if step <= self.last_step:
-            self._write({"step": step, **metrics})
-        else:
-            self._validated[step] = dict(metrics)
+        self._reporter.take_validation(validation)
+        if validation.step <= self.last_step:
+            self._reporter.write({"step": validation.step})
 
     def _take_step(self, metrics: dict[str, float | None]) -> None:
-        step = int(metrics["step"] or 0)
-        self._write({**metrics, **self._validated.pop(step, {})})
-        self.last_step = step
-        seconds = metrics.get("step/seconds")
-        self._step_seconds.append(seconds or 0.0)
-        recent = self._step_seconds[-5:]
-        of = self._num_steps
-        left = None if of is None else (of - step) * sum(recent) / len(recent)
-        self._run.console.say(step_line(step, of, metrics, duration(left)))
-        self._run.console.status(f"reward {number(metrics['reward/mean'], 3)} in step {step}")
-        self._check_health()
-
-    def _write(self, metrics: dict[str, float | None]) -> None:
-        self.metrics = metrics
-        append_json_line(self._run.run_dir.metrics_file, metrics)
-        self._log(metrics)
-
-    def _check_health(self) -> None:
-        for finding in self._health.check(self.metrics):
-            if finding.stops:
-                good = self._run.run_dir.latest_checkpoint()
-                raise BackboneError(
-                    f"{finding.message}. The last good checkpoint is {good or 'none yet'}"
-                )
-            self._run.console.say(f"warning: {finding.message}")
+        self._reporter.write(metrics)
+        self.last_step = int(metrics["step"] or 0)
+        self._reporter.show_step(metrics)
+        last_good = self._run.run_dir.latest_checkpoint()
+        self._reporter.check_health(metrics, last_good=last_good)
 
 
 def _named(name: str, step: int | None) -> str:

@@ -5,7 +5,7 @@ to `logs/{node}_{actor}_{process}.log` instead. What Ray's own services wrote is
 when the run ends, where the run started them.
 """
 
-# Ray is in the environments of clusters only:
+# Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
 import logging

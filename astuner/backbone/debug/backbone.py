@@ -11,25 +11,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
-from astuner.backbone.assemble import (
-    MakeChat,
-    find_model,
-    make_gateway,
-    make_pool,
-    make_remote_chat,
-    make_token_chat,
-    read_tasks,
-)
+from astuner.backbone.assemble import find_model, make_gateway, make_pool, read_tasks
+from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
-from astuner.inference.messages import Message, first_difference
+from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.llm.server import LlmServer
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import WorkflowTask
+from astuner.types import Message, WorkflowTask
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 """In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""

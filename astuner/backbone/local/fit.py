@@ -12,20 +12,13 @@ from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.device import available_bytes, choose_device, choose_dtype
 from astuner.models.fused_layers import has_liger
 from astuner.models.load import load_config
-from astuner.training.memory import (
-    GIB,
-    Footprint,
-    Plan,
-    measure_footprint,
-    need,
-    remedies,
-    suggested_footprint,
-)
+from astuner.training.footprint import Footprint, measure_footprint, suggested_footprint
+from astuner.training.memory import GIB, MemoryPlan, estimate_need, remedies
 from astuner.training.score import num_logit_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class HostMemoryUse:
     """What rests in host memory between updates."""
 
     masters_in_host_memory: bool
@@ -34,7 +27,7 @@ class Placement:
     """The estimate in one line; None where there is none."""
 
 
-def place(settings: Settings, source: str) -> Placement:
+def fit_to_device(settings: Settings, source: str) -> HostMemoryUse:
     """Estimate what the run of the model in the folder, or of the hub name, `source` needs.
 
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
@@ -48,14 +41,14 @@ def place(settings: Settings, source: str) -> Placement:
     config = load_config(source)
     footprint = config and measure_footprint(config, dtype, adapter=adapter_settings(model.lora))
     if config is None or footprint is None:
-        return Placement(
+        return HostMemoryUse(
             masters_in_host_memory=bool(asked[0]),
             moments_in_host_memory=bool(asked[1]),
             summary=None,
         )
     available = available_bytes(device)
     plan = _choose(list(_plans(settings, device, dtype, asked)), footprint, available)
-    found = need(footprint, plan)
+    found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
         small = suggested_footprint(config, dtype) if model.lora.rank is None else None
@@ -67,7 +60,7 @@ def place(settings: Settings, source: str) -> Placement:
         if common.detectors.memory == "stop":
             raise ConfigError(f"{message}. Or start it as it is: detectors.memory: warn")
         summary = f"warning: {message}"
-    return Placement(
+    return HostMemoryUse(
         masters_in_host_memory=plan.masters_in_host_memory,
         moments_in_host_memory=plan.moments_in_host_memory,
         summary=summary,
@@ -79,7 +72,7 @@ def _plans(
     device: torch.device,
     dtype: torch.dtype,
     asked: tuple[bool | None, bool | None],
-) -> Iterator[Plan]:
+) -> Iterator[MemoryPlan]:
     """As the settings ask, the fastest first; on a CPU there is only host memory."""
     rollout, common = settings.rollout, settings.trainer_common
     is_cuda = device.type == "cuda"
@@ -87,7 +80,7 @@ def _plans(
     for masters, moments in choices:
         if is_cuda and (asked[0] not in (None, masters) or asked[1] not in (None, moments)):
             continue
-        yield Plan(
+        yield MemoryPlan(
             itemsize=dtype.itemsize,
             has_reference=_has_reference(settings),
             micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
@@ -109,7 +102,7 @@ def _has_reference(settings: Settings) -> bool:
     return settings.rollout.untrained_model.model == REFERENCE
 
 
-def _choose(plans: Sequence[Plan], footprint: Footprint, available: int) -> Plan:
+def _choose(plans: Sequence[MemoryPlan], footprint: Footprint, available: int) -> MemoryPlan:
     """The first that fits, else the last."""
-    fitting = (plan for plan in plans if need(footprint, plan).peak <= available)
+    fitting = (plan for plan in plans if estimate_need(footprint, plan).peak <= available)
     return next(fitting, plans[-1])

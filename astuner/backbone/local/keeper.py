@@ -8,15 +8,13 @@ from astuner.backbone.local.run_state import RunState, check_can_go_on, from_rec
 from astuner.backbone.run import Run
 from astuner.errors import BackboneError
 from astuner.models.checkpoint import (
-    check_room,
     num_checkpoint_bytes,
     read_record,
     read_tensors,
-    remove_checkpoint,
-    remove_leftovers,
     save_checkpoint,
 )
 from astuner.models.load import LoadedModel
+from astuner.models.whole_folder import check_room, remove_folder, remove_leftovers
 from astuner.training.trainer import PolicyTrainer
 from astuner.types import Task
 
@@ -120,7 +118,7 @@ class CheckpointKeeper:
             return
         for step in list(saved)[self._num_kept :]:
             if step != best and _is_ours(saved[step]):
-                remove_checkpoint(saved[step])
+                remove_folder(saved[step])
 
 
 def _better(best: dict[str, float] | None, state: RunState) -> dict[str, float] | None:

@@ -1,8 +1,6 @@
 """Loads a model with its template and the engine that samples from it."""
 
-import contextlib
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -10,11 +8,13 @@ from transformers import PreTrainedModel
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
 from astuner.config.sections.rollout import RolloutSettings
-from astuner.engine.continuous import ContinuousBatchingEngine, EngineLimits
-from astuner.engine.protocol import Engine
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
+from astuner.engine.protocol import TrainedEngine
 from astuner.errors import ConfigError
 from astuner.inference.template import ChatTemplate
 from astuner.models.adapter import attach_adapter
+from astuner.models.end_ids import end_ids
 from astuner.models.load import LoadedModel, load_policy
 
 _BATCH_TOKENS_ON_GPU = 16_384
@@ -24,39 +24,13 @@ _SETTLE_SECONDS_ON_CPU = 2.0
 """Longer than an agent's own code takes between two calls; a slow tool costs at most this."""
 
 
-class LocalEngine(Engine, Protocol):
-    """An engine whose weights are trained in the same process."""
-
-    @property
-    def tokens_sampled(self) -> int:
-        """Since the engine was made."""
-        ...
-
-    @property
-    def unsettled_passes(self) -> int:
-        """Forward passes, since the engine was made, that did not wait for an expected caller."""
-        ...
-
-    def serving(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Answer `generate` inside of the block; outside, the model belongs to the trainer."""
-        ...
-
-    def expect_callers(self, num_callers: int) -> None:
-        """So many callers are at work; each will call again or be taken off this number."""
-        ...
-
-    def weights_updated(self) -> None:
-        """The weights were changed in place; from the next `serving` on, the new ones sample."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
     """A model that can be asked; `policy.model` is the very module that training changes."""
 
     policy: LoadedModel
     template: ChatTemplate
-    engine: LocalEngine
+    engine: TrainedEngine
 
 
 def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngine:
@@ -69,14 +43,16 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     if (adapter := adapter_settings(model.lora)) is not None:
         attach_adapter(policy.model, adapter)
     _check_context(policy, rollout.max_model_len)
-    template = ChatTemplate(policy.tokenizer, extra_stop_ids=_end_ids(policy))
+    template = ChatTemplate(
+        policy.tokenizer, extra_stop_ids=end_ids(policy.model.generation_config)
+    )
     engine = _make_engine(policy, rollout, source, weight_version)
     return LoadedEngine(policy=policy, template=template, engine=engine)
 
 
 def _make_engine(
     policy: LoadedModel, rollout: RolloutSettings, source: str, weight_version: int
-) -> LocalEngine:
+) -> TrainedEngine:
     seed = rollout.seed
     limits = _limits(policy, rollout)
     if _engine_name(rollout) == "vllm":
@@ -135,11 +111,3 @@ def _check_context(policy: LoadedModel, max_model_len: int) -> None:
             f"rollout.max_model_len is {max_model_len}, but {policy.name_or_path} was made for at "
             f"most {longest} tokens (max_position_embeddings); lower it"
         )
-
-
-def _end_ids(policy: LoadedModel) -> tuple[int, ...]:
-    """Tokens at which the model's own generation settings end a reply."""
-    ids = getattr(policy.model.generation_config, "eos_token_id", None)
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)

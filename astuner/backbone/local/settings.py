@@ -5,7 +5,7 @@ from astuner.config.schema import Settings
 from astuner.config.sections.model import LoraSettings
 from astuner.models.adapter import AdapterSettings
 from astuner.training.optimizer import OptimizerSettings
-from astuner.training.trainer import TrainerSettings
+from astuner.training.settings import PolicyTrainerSettings
 
 
 def adapter_settings(lora: LoraSettings) -> AdapterSettings | None:
@@ -26,10 +26,10 @@ def trainer_settings(
     policy_loss: PolicyLoss | None = None,
     masters_in_host_memory: bool = False,
     moments_in_host_memory: bool = False,
-) -> TrainerSettings:
+) -> PolicyTrainerSettings:
     """`policy_loss` is the user's own, where the settings name one by its path."""
     common, algorithm = settings.trainer_common, settings.trainer_common.algorithm
-    return TrainerSettings(
+    return PolicyTrainerSettings(
         optimizer=OptimizerSettings(
             learning_rate=common.optim.lr,
             warmup_updates=common.optim.warmup_steps,

@@ -1,6 +1,6 @@
 """Our advantages in Trinity's pipeline: the hub says what a step trains on, and how much."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ _NEVER_SECONDS = 10 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TrinityFacts:
     """What the mapping needs beside the settings."""
 
     model: str
@@ -51,22 +51,22 @@ class Place:
 
 
 def trinity_settings(
-    settings: Settings, place: Place, *, own: Mapping[str, Any], explicit: frozenset[str]
+    settings: Settings, facts: TrinityFacts, *, own: Mapping[str, Any], explicit: frozenset[str]
 ) -> dict[str, Any]:
     """All settings that are not Trinity's defaults, as sections of sections.
 
     `own` is the user's section `trinity`, `explicit` the keys that the user wrote. Raises
     ConfigError where the two contradict each other, and for what Trinity cannot do.
     """
-    _check(settings, place)
+    _check(settings, facts)
     lines = [
-        *_run(settings, place),
+        *_run(settings, facts),
         *_algorithm(settings),
-        *_model(settings, place),
+        *_model(settings, facts),
         *_cluster(settings),
-        *_buffer(settings, place),
-        *_explorer(settings, place),
-        *_trainer(settings, place),
+        *_buffer(settings, facts),
+        *_explorer(settings, facts),
+        *_trainer(settings, facts),
     ]
     merged = merge(lines, own, section="trinity", explicit=explicit)
     if merged["mode"] not in _MODES:
@@ -105,14 +105,14 @@ def _num_gpus(s: Settings) -> int:
     return s.trainer_common.nnodes * per_node
 
 
-def _run(s: Settings, place: Place) -> Iterator[Line]:
+def _run(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     gpus = ("trainer_common.nnodes", "trainer_common.n_gpus_per_node")
     yield line("mode", "colocate" if _num_gpus(s) == 1 else "both", *gpus)
-    yield line("project", place.checkpoint_dir.parent.name)
-    yield line("name", place.checkpoint_dir.name)
-    yield line("checkpoint_root_dir", str(place.checkpoint_dir.parent.parent))
-    yield line("ray_namespace", place.namespace)
-    yield line("continue_from_checkpoint", place.is_resumed)
+    yield line("project", facts.checkpoint_dir.parent.name)
+    yield line("name", facts.checkpoint_dir.name)
+    yield line("checkpoint_root_dir", str(facts.checkpoint_dir.parent.parent))
+    yield line("ray_namespace", facts.namespace)
+    yield line("continue_from_checkpoint", facts.is_resumed)
     yield line("monitor.monitor_type", f"{_PACKAGE}.monitor.HubMonitor")
     # The run directory has the episodes already.
     yield line("data_processor.experience_pipeline.save_input", False)
@@ -156,8 +156,8 @@ def _algorithm(s: Settings) -> Iterator[Line]:
     yield line("trainer.grad_clip", common.optim.grad_clip, f"{optim}.grad_clip")
 
 
-def _model(s: Settings, place: Place) -> Iterator[Line]:
-    yield line("model.model_path", place.model, "model.path")
+def _model(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
+    yield line("model.model_path", facts.model, "model.path")
     yield line("model.max_model_len", s.rollout.max_model_len, "rollout.max_model_len")
     yield line("model.temperature", s.rollout.temperature, "rollout.temperature")
     yield line("model.top_p", s.rollout.top_p, "rollout.top_p")
@@ -169,7 +169,7 @@ def _cluster(s: Settings) -> Iterator[Line]:
     yield line("cluster.gpu_per_node", common.n_gpus_per_node, "trainer_common.n_gpus_per_node")
 
 
-def _buffer(s: Settings, place: Place) -> Iterator[Line]:
+def _buffer(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     common = s.trainer_common
     yield line("buffer.batch_size", s.data.train_batch_size, "data.train_batch_size")
     yield line(
@@ -181,12 +181,12 @@ def _buffer(s: Settings, place: Place) -> Iterator[Line]:
         "trainer_common.mini_batch_num",
     )
     yield line("buffer.total_epochs", common.total_epochs, "trainer_common.total_epochs")
-    yield line("buffer.total_steps", place.num_steps, "trainer_common.total_training_steps")
+    yield line("buffer.total_steps", facts.num_steps, "trainer_common.total_training_steps")
     for key, value in _task_set(s, "train").items():
         yield line(f"buffer.explorer_input.taskset.{key}", value)
     validation = {**_task_set(s, "validation"), "repeat_times": s.rollout.val_kwargs.num_repeat}
     yield line(
-        "buffer.explorer_input.eval_tasksets", [validation] if place.num_validation_tasks else []
+        "buffer.explorer_input.eval_tasksets", [validation] if facts.num_validation_tasks else []
     )
     yield line("buffer.trainer_input.experience_buffer.name", "experiences")
     yield line("buffer.trainer_input.experience_buffer.storage_type", "queue")
@@ -204,16 +204,16 @@ def _task_set(s: Settings, split: str) -> dict[str, Any]:
     }
 
 
-def _explorer(s: Settings, place: Place) -> Iterator[Line]:
+def _explorer(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     common, rollout = s.trainer_common, s.rollout
     yield line("explorer.runner_per_model", num_runners(s), "rollout.max_env_worker")
     # What fails is recorded; trying again would train on luck.
     yield line("explorer.max_retry_times", 0)
-    yield line("explorer.max_timeout", _group_seconds(s, place), "rollout.episode_timeout_seconds")
+    yield line("explorer.max_timeout", _group_seconds(s, facts), "rollout.episode_timeout_seconds")
     yield line("explorer.eval_interval", common.test_freq, "trainer_common.test_freq")
     yield line(
         "explorer.eval_on_startup",
-        common.val_before_train and place.num_validation_tasks > 0,
+        common.val_before_train and facts.num_validation_tasks > 0,
         "trainer_common.val_before_train",
     )
     model = "explorer.rollout_model"
@@ -241,17 +241,17 @@ def _explorer(s: Settings, place: Place) -> Iterator[Line]:
     )
 
 
-def _group_seconds(s: Settings, place: Place) -> int:
+def _group_seconds(s: Settings, facts: TrinityFacts) -> int:
     """How long the attempts at one task may take, those before it in the same process included."""
     episode = s.rollout.episode_timeout_seconds + s.task_judge.judge_timeout_seconds
     processes = s.trainer_common.trinity_only__n_vllm_engine * num_runners(s)
-    tasks = s.data.train_batch_size + place.num_validation_tasks
+    tasks = s.data.train_batch_size + facts.num_validation_tasks
     return math.ceil((episode + _SLACK_SECONDS) * math.ceil(tasks / processes))
 
 
-def _trainer(s: Settings, place: Place) -> Iterator[Line]:
+def _trainer(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     common = s.trainer_common
-    yield line("trainer.total_steps", place.num_steps, "trainer_common.total_training_steps")
+    yield line("trainer.total_steps", facts.num_steps, "trainer_common.total_training_steps")
     yield line("trainer.save_interval", common.save_freq, "trainer_common.save_freq")
     yield line("trainer.save_hf_checkpoint", "always")
     # One more, since a state is exported while the trainer is at the next; 0 keeps all.
@@ -279,7 +279,7 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
         common.enable_gradient_checkpointing,
         "trainer_common.enable_gradient_checkpointing",
     )
-    if not place.has_flash_attention:  # torch's own masks what is packed as well
+    if not facts.has_flash_attention:  # torch's own masks what is packed as well
         yield line(f"{verl}.model.override_config.attn_implementation", "sdpa")
     for part in ("actor", "ref"):
         yield line(f"{verl}.{part}.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
@@ -287,11 +287,11 @@ def _trainer(s: Settings, place: Place) -> Iterator[Line]:
         yield line(f"{verl}.{part}.use_torch_compile", False)  # costs minutes before step 1
 
 
-def _check(s: Settings, place: Place) -> None:
+def _check(s: Settings, facts: TrinityFacts) -> None:
     """Raise ConfigError for what a setting asks of Trinity in vain, with what does it."""
     common, algorithm = s.trainer_common, s.trainer_common.algorithm
     problems = []
-    if common.ulysses_sequence_parallel_size > 1 and not place.has_flash_attention:
+    if common.ulysses_sequence_parallel_size > 1 and not facts.has_flash_attention:
         problems.append(NEEDS_FLASH_ATTENTION)
     if s.gateway.port:
         problems.append(NEEDS_FREE_PORT)

@@ -4,15 +4,15 @@ An experience is one trained sequence, cut before its first trained token. Those
 episode carry no advantage yet; where they stand in their step is in `info`.
 """
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from collections.abc import Sequence
 
 from trinity.common.experience import EID, Experience
 
-from astuner.backbone.cluster.hub import Plan
-from astuner.backbone.cluster.rows import Row, make_rows
+from astuner.backbone.cluster.messages import StepPlan
+from astuner.backbone.cluster.rows import Row, RowKey, make_rows
 from astuner.errors import BackboneError
 from astuner.trajectory.episode import Episode
 
@@ -77,21 +77,21 @@ def filler(*, step: int, metrics: dict[str, float] | None = None) -> Experience:
 
 
 def planned_batch(
-    experiences: Sequence[Experience], plan: Plan, *, step: int, multiple_of: int
+    experiences: Sequence[Experience], plan: StepPlan, *, step: int, multiple_of: int
 ) -> list[Experience]:
     """What the step trains on: the plan's sequences with their advantages.
 
     Filled up to a multiple of `multiple_of`, since Trinity's updates have one size, and never
     empty. Raises BackboneError where the experiences lack one of the plan.
     """
-    found = {_place(e): e for e in experiences if GROUP in e.info}
+    found = {_key(e): e for e in experiences if GROUP in e.info}
     batch = []
     for sample in plan.samples:
-        experience = found.get((sample.group, sample.attempt, sample.sequence))
+        experience = found.get(sample.key)
         if experience is None:
             raise BackboneError(
-                f"step {step}: Trinity lost sequence {sample.sequence} of attempt "
-                f"{sample.attempt} at task {sample.group}; see the explorer's log"
+                f"step {step}: Trinity lost sequence {sample.key.sequence} of attempt "
+                f"{sample.key.attempt} at task {sample.key.group}; see the explorer's log"
             )
         assert experience.action_mask is not None
         experience.advantages = experience.action_mask * (sample.advantage * sample.weight)
@@ -103,9 +103,9 @@ def planned_batch(
     return batch
 
 
-def _place(experience: Experience) -> tuple[str, int, int]:
+def _key(experience: Experience) -> RowKey:
     info = experience.info
-    return info[GROUP], info[ATTEMPT], info[SEQUENCE]
+    return RowKey(info[GROUP], info[ATTEMPT], info[SEQUENCE])
 
 
 def _fillers(num_samples: int, *, step: int, multiple_of: int) -> list[Experience]:

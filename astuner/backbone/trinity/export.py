@@ -5,7 +5,7 @@ it resumes from. The second gives the log-probabilities that the first must have
 rounded to bfloat16, and so both are compared.
 """
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trinity.common.models.utils import load_fsdp_state_dict_from_verl_checkpoint
 
 from astuner.backbone.cluster.export import export_checkpoint, logprobs_from
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir, read_json_lines
 from astuner.trajectory.merge import Sequence as TokenSequence

@@ -1,6 +1,6 @@
 """The monitor that brings Trinity's metrics to the hub; the command decides who shows them."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 from trinity.utils.monitor import Monitor
 
-from astuner.backbone.cluster.hub import SavedState
+from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.trinity.metrics import our_metrics, theirs
 

@@ -1,8 +1,9 @@
 """Our tasks as the task sets that Trinity's explorer reads."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
+from collections.abc import Sequence
 from typing import Any
 
 from trinity.buffer.buffer_reader import BufferReader
@@ -40,13 +41,13 @@ class TaskSet(BufferReader):
             chosen = await self._next_batch(tasks)
         return [self._formatter.format(task.model_dump()) for task in chosen]
 
-    def _next_validation(self, tasks: list[Task]) -> list[Task]:
+    def _next_validation(self, tasks: Sequence[Task]) -> Sequence[Task]:
         if self._num_batches:
             raise StopAsyncIteration
         self._num_batches = 1
         return tasks
 
-    async def _next_batch(self, tasks: list[Task]) -> list[Task]:
+    async def _next_batch(self, tasks: Sequence[Task]) -> Sequence[Task]:
         if self._num_batches == self._config.total_steps:
             raise StopAsyncIteration
         if self._order is None:

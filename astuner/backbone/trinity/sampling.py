@@ -1,6 +1,6 @@
 """What Trinity's trainer reads for one of its steps: all that one step of the explorer gave."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 from typing import Any

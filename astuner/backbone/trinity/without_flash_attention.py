@@ -4,7 +4,7 @@ It takes four functions about padding from there, and has them in plain torch as
 those on NPUs only. Every process of verl imports this file where the package is missing.
 """
 
-# Trinity-RFT has an environment of its own:
+# Trinity-RFT is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 from verl.utils import attention_utils

@@ -1,9 +1,10 @@
 """The workflow of Trinity that runs our episodes: all attempts at one task."""
 
-# Trinity-RFT and Ray are in an environment of their own:
+# Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -11,13 +12,11 @@ from trinity.common.experience import Experience
 from trinity.common.workflows.workflow import Task as TrinityTask
 from trinity.common.workflows.workflow import Workflow
 
-from astuner.backbone.cluster.end_ids import end_ids
-from astuner.backbone.cluster.episodes import EpisodeRunner
-from astuner.backbone.cluster.remote import find_hub
+from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.trinity.engine import RolloutModelEngine
 from astuner.backbone.trinity.experiences import episode_metrics, filler, to_experiences
-from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
+from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -43,7 +42,8 @@ class EpisodeWorkflow(Workflow):
         self._attempts = range(run_id_base, run_id_base + repeat_times)
 
     async def run_async(self) -> list[Experience]:
-        runner = await _runner(self.model, self.task.workflow_args[NUM_PROCESSES])
+        num_processes = self.task.workflow_args[NUM_PROCESSES]
+        runner = await runner_here(partial(_engine, self.model, num_processes))
         task = Task(**(self.task.raw_task or {}))
         step, group = _step(self.task.batch_id), str(self.task.task_id)
         episodes = await asyncio.gather(
@@ -75,33 +75,13 @@ def _metrics(episode: Episode) -> dict[str, float]:
     return {**episode_metrics(episode), "failed": 0.0}
 
 
-_runners: dict[int, asyncio.Task[EpisodeRunner]] = {}
-"""The runner of this process, by the event loop that it lives in."""
-
-
-async def _runner(model: Any, num_processes: int) -> EpisodeRunner:
-    """Made by the first group; those that begin with it wait."""
-    key = id(asyncio.get_running_loop())
-    if key not in _runners:
-        _runners[key] = asyncio.create_task(_make_runner(model, num_processes))
-    return await asyncio.shield(_runners[key])
-
-
-async def _make_runner(model: Any, num_processes: int) -> EpisodeRunner:
+def _engine(model: Any, num_processes: int) -> EngineHere:
     """`model` is Trinity's wrapper around the rollout model of this process."""
-    hub = find_hub()
-    try:
-        worker_run = await hub.worker_run.remote()
-        engine = RolloutModelEngine(
+    tokenizer = AutoTokenizer.from_pretrained(model.model_path)
+    return EngineHere(
+        engine=RolloutModelEngine(
             model.get_openai_async_client(), model.model_name, lambda: model.model_version_async
-        )
-        tokenizer = AutoTokenizer.from_pretrained(model.model_path)
-        template = ChatTemplate(tokenizer, extra_stop_ids=end_ids(model.model_path))
-        runner = EpisodeRunner(
-            worker_run.open(), hub, engine, template, num_processes=num_processes
-        )
-        await runner.start()
-    except AstunerError as error:
-        await hub.fail.remote(error)
-        raise
-    return runner
+        ),
+        template=ChatTemplate(tokenizer, extra_stop_ids=end_ids(model.model_path)),
+        num_processes=num_processes,
+    )

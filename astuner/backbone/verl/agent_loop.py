@@ -1,9 +1,9 @@
 """The agent loop of verl that runs one of our episodes. verl makes one object for each episode."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import (
@@ -12,13 +12,11 @@ from verl.experimental.agent_loop.agent_loop import (
     AgentLoopOutput,
 )
 
-from astuner.backbone.cluster.end_ids import end_ids
-from astuner.backbone.cluster.episodes import EpisodeRunner
-from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.cluster.rows import Row, make_rows
+from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.verl.engine import ServerEngine
-from astuner.errors import AstunerError
 from astuner.inference.template import ChatTemplate
+from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -32,7 +30,7 @@ class EpisodeLoop(AgentLoopBase):
         A failed episode returns nothing, so verl leaves it out. `sampling_params` are verl's copy
         of the run's own settings, which the episode has anyway.
         """
-        runner = await _runner(self)
+        runner = await runner_here(partial(_engine, self))
         episode = await runner.run(
             Task.model_validate_json(fields["task"]),
             group=fields["uid"],
@@ -43,36 +41,14 @@ class EpisodeLoop(AgentLoopBase):
         return [_output(episode, row) for row in make_rows(episode)]
 
 
-_runners: dict[int, asyncio.Task[EpisodeRunner]] = {}
-"""The runner of this process, by the event loop that it lives in."""
-
-
-async def _runner(loop: EpisodeLoop) -> EpisodeRunner:
-    """Made by the first episode; the others that begin with it wait."""
-    key = id(asyncio.get_running_loop())
-    if key not in _runners:
-        _runners[key] = asyncio.create_task(_make_runner(loop))
-    return await asyncio.shield(_runners[key])
-
-
-async def _make_runner(loop: EpisodeLoop) -> EpisodeRunner:
-    hub = find_hub()
-    try:
-        worker_run = await hub.worker_run.remote()
-        runner = EpisodeRunner(
-            worker_run.open(),
-            hub,
-            ServerEngine(loop.server_manager),
-            ChatTemplate(
-                loop.tokenizer, extra_stop_ids=end_ids(loop.config.actor_rollout_ref.model.path)
-            ),
-            num_processes=loop.rollout_config.agent.num_workers,
-        )
-        await runner.start()
-    except AstunerError as error:
-        await hub.fail.remote(error)
-        raise
-    return runner
+def _engine(loop: EpisodeLoop) -> EngineHere:
+    """From whichever loop comes first: what all loops of a process share."""
+    stop_ids = end_ids(loop.config.actor_rollout_ref.model.path)
+    return EngineHere(
+        engine=ServerEngine(loop.server_manager),
+        template=ChatTemplate(loop.tokenizer, extra_stop_ids=stop_ids),
+        num_processes=loop.rollout_config.agent.num_workers,
+    )
 
 
 def _output(episode: Episode, row: Row) -> AgentLoopOutput:

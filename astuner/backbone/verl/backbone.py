@@ -1,13 +1,12 @@
 """The backbone `verl`: starts verl's trainer on a Ray cluster and follows it to its end."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,25 +20,18 @@ from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from astuner.backbone.assemble import find_model, read_tasks
-from astuner.backbone.cluster.engine_run import (
-    at_work,
-    engine_state_dir,
-    go_on,
-    with_num_gpus,
-)
+from astuner.backbone.assemble import find_model
+from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
 from astuner.backbone.cluster.export import export_checkpoint
 from astuner.backbone.cluster.mapping import compute_dtype
+from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
-from astuner.backbone.cluster.ray_cluster import HeadResources, RayCluster, ray_cluster
-from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
-from astuner.backbone.cluster.silence import describe_lost, describe_silence, find_dead
+from astuner.backbone.cluster.ray_cluster import RayCluster, ray_cluster
+from astuner.backbone.cluster.ray_own_head import HeadResources
+from astuner.backbone.cluster.silence import describe_lost
+from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
-from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
-from astuner.backbone.episode_writer import EpisodeWriter
-from astuner.backbone.interrupt import interrupt_on_ctrl_c
-from astuner.backbone.loggers import metrics_log
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
 from astuner.config.source import flatten
@@ -47,94 +39,101 @@ from astuner.errors import BackboneError, ConfigError
 from astuner.pins.install import has_flash_attention
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
-_NAMESPACE = "astuner"
-_LASTING = frozenset(
-    {"AgentLoopWorkerTQ", "WorkerDict", "SimpleStorageUnit", "vLLMHttpServer", "SGLangHttpServer"}
-)
-"""Classes of verl's actors that live as long as a run."""
 
 
 class VerlBackbone:
     """Tunes a model with verl on a cluster."""
 
     async def run(self, run: Run) -> RunResult:
-        run = replace(run, settings=with_num_gpus(run.settings))
-        training, validation = read_tasks(run)
-        validation = validation[: run.settings.data.max_validation_tasks]
-        first_step = go_on(run, engine="verl") if run.is_resumed else 0
-        config = make_config(run, has_validation=bool(validation))
-        worker_run = WorkerRun.of(run)
-        name = hub_name(worker_run)
-        variables = {HUB_VARIABLE: f"{name}@{_NAMESPACE}", **_passed_on()}
-        with (
-            metrics_log(run) as log,
-            EpisodeWriter(run.run_dir) as writer,
-            cluster_of(run, config, variables) as cluster,
-        ):
-            # verl makes the validation's loader also where nothing is validated.
-            tasks = {"train": training, "validation": validation or training[:1]}
-            check_nodes(
-                worker_run,
-                model=config.actor_rollout_ref.model.path,
-                state_dir=engine_state_dir(run),
-                num_nodes=config.trainer.nnodes,
-                gpus_per_node=config.trainer.n_gpus_per_node,
-            )
-            hub = start_hub(name, worker_run, tasks, namespace=_NAMESPACE)
-            watch = Watch(
-                run,
-                hub,
-                log=log,
-                writer=writer,
-                num_steps=_num_steps(config, len(training)),
-                export=partial(
-                    export_checkpoint,
-                    run_dir=run.run_dir,
-                    dtype=compute_dtype(run.settings.model),
-                    keep=run.settings.trainer_common.keep_checkpoints,
-                ),
-                describe_silence=partial(describe_silence, cluster.logs),
-                find_dead=partial(find_dead, _LASTING),
-                first_step=first_step,
-            )
-            notice = "verl finishes its step and saves first"
-            with (
-                _started(config, f"{name}-trainer") as engine,
-                interrupt_on_ctrl_c(run.console, notice=notice) as interrupt,
-            ):
-                try:
-                    await follow_to_end(watch, engine)
-                except RayError as error:
-                    raise BackboneError(_failed(error, cluster.logs.folder)) from error
-        run.console.say(f"run directory  {run.run_dir.root}")
-        return RunResult(
-            run_dir=run.run_dir.root,
-            checkpoint=run.run_dir.latest_checkpoint(),
-            metrics=watch.metrics,
-            is_interrupted=interrupt.is_signalled,
+        return await tune(run, VerlRun)
+
+
+class VerlRun:
+    """An `EngineRun` of verl."""
+
+    name = "verl"
+    namespace = "astuner"
+    lasting = frozenset(
+        {
+            "AgentLoopWorkerTQ",
+            "WorkerDict",
+            "SimpleStorageUnit",
+            "vLLMHttpServer",
+            "SGLangHttpServer",
+        }
+    )
+    first_phase: str | None = None
+
+    def __init__(self, run: Run, tasks: Tasks) -> None:
+        """Raises ConfigError for what verl refuses, BackboneError where it cannot go on."""
+        self._run = run
+        self.first_step = go_on(run, engine="verl") if run.is_resumed else 0
+        training, validation = tasks["train"], tasks["validation"]
+        self._config = make_config(run, has_validation=bool(validation))
+        self.num_steps = _num_steps(self._config, len(training))
+        # verl makes the validation's loader also where nothing is validated.
+        self.tasks: Tasks = {"train": training, "validation": validation or training[:1]}
+
+    def variables(self) -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if key.startswith(("VERL_", "HF_"))}
+
+    def enter_cluster(self, variables: Mapping[str, str]) -> AbstractContextManager[RayCluster]:
+        run, num_nodes = self._run, self._config.trainer.nnodes
+        runtime_env = get_ppo_ray_runtime_env(self._config)
+        runtime_env["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1", **variables}
+        started = self._config.ray_kwargs.get("ray_init", {})
+        return ray_cluster(
+            with_ray=run.with_ray,
+            address=run.ray_address,
+            logs_dir=run.run_dir.root / "logs",
+            say=run.console.say,
+            runtime_env=with_user_files(runtime_env, folder=Path.cwd(), num_nodes=num_nodes),
+            num_nodes=num_nodes,
+            head_resources=HeadResources(
+                num_cpus=started.get("num_cpus"), num_gpus=started.get("num_gpus")
+            ),
         )
 
+    def check_cluster(self, worker_run: WorkerRun) -> None:
+        check_nodes(
+            worker_run,
+            model=self._config.actor_rollout_ref.model.path,
+            state_dir=engine_state_dir(self._run),
+            num_nodes=self._config.trainer.nnodes,
+            gpus_per_node=self._config.trainer.n_gpus_per_node,
+        )
 
-@contextmanager
-def cluster_of(run: Run, config: DictConfig, variables: Mapping[str, str]) -> Iterator[RayCluster]:
-    """The Ray cluster of the run, in which every process has the `variables`."""
-    runtime_env = get_ppo_ray_runtime_env(config)
-    runtime_env["env_vars"] |= {"TRANSFER_QUEUE_ENABLE": "1", **variables}
-    started = config.ray_kwargs.get("ray_init", {})
-    with ray_cluster(
-        with_ray=run.with_ray,
-        address=run.ray_address,
-        logs_dir=run.run_dir.root / "logs",
-        say=run.console.say,
-        runtime_env=with_user_files(
-            runtime_env, folder=Path.cwd(), num_nodes=config.trainer.nnodes
-        ),
-        num_nodes=config.trainer.nnodes,
-        head_resources=HeadResources(
-            num_cpus=started.get("num_cpus"), num_gpus=started.get("num_gpus")
-        ),
-    ) as cluster:
-        yield cluster
+    @contextmanager
+    def started(self, hub: str, logs: Path) -> Iterator[Future[None]]:
+        with self._at_work(f"{hub}-trainer") as engine:
+            try:
+                yield engine
+            except RayError as error:
+                raise BackboneError(_failed(error, logs)) from error
+
+    def _at_work(self, trainer: str) -> AbstractContextManager[Future[None]]:
+        """verl's trainer is the actor of that name."""
+        from astuner.backbone.verl.runner import EpisodeTaskRunner
+
+        runner = EpisodeTaskRunner.options(name=trainer, namespace=self.namespace)
+
+        def end() -> None:
+            with suppress(ValueError):  # it has not come up
+                ray.kill(ray.get_actor(trainer, namespace=self.namespace))
+
+        work = partial(run_ppo, self._config, task_runner_class=runner)
+        return at_work(work, name="verl", end=end)
+
+    def export(self, saved: SavedState) -> str:
+        return export_checkpoint(
+            saved,
+            self._run.run_dir,
+            dtype=compute_dtype(self._run.settings.model),
+            keep=self._run.settings.trainer_common.keep_checkpoints,
+        )
+
+    def finish(self, last_step: int, *, is_interrupted: bool) -> None:
+        """Nothing is left to do: an end that is early raises in `started`."""
 
 
 def make_config(run: Run, *, has_validation: bool) -> DictConfig:
@@ -202,21 +201,3 @@ def _num_steps(config: DictConfig, num_tasks: int) -> int:
     most = config.trainer.total_training_steps
     steps = num_tasks // config.data.train_batch_size * config.trainer.total_epochs
     return steps if most is None else most
-
-
-def _started(config: DictConfig, name: str) -> AbstractContextManager[Future[None]]:
-    """verl at work; its trainer is the actor of that name."""
-    from astuner.backbone.verl.runner import EpisodeTaskRunner
-
-    runner = EpisodeTaskRunner.options(name=name, namespace=_NAMESPACE)
-
-    def end() -> None:
-        with suppress(ValueError):  # it has not come up
-            ray.kill(ray.get_actor(name, namespace=_NAMESPACE))
-
-    return at_work(partial(run_ppo, config, task_runner_class=runner), name="verl", end=end)
-
-
-def _passed_on() -> dict[str, str]:
-    """Variables of this process that every process of the run must have."""
-    return {key: value for key, value in os.environ.items() if key.startswith(("VERL_", "HF_"))}

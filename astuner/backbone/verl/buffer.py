@@ -1,6 +1,6 @@
 """Which of the rows that episodes brought are trained: verl's sampler, asking the hub."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 from typing import Any
@@ -10,7 +10,7 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from astuner.backbone.cluster.hub import Plan
+from astuner.backbone.cluster.messages import StepPlan
 from astuner.backbone.cluster.remote import find_hub
 from astuner.errors import BackboneError
 
@@ -54,12 +54,12 @@ class EpisodeBuffer(ReplayBuffer):
         return _planned(batch, plan), metrics
 
 
-def _planned(batch: KVBatchMeta, plan: Plan) -> KVBatchMeta:
+def _planned(batch: KVBatchMeta, plan: StepPlan) -> KVBatchMeta:
     """The rows of the plan, their advantages with them; the others are forgotten."""
     if not plan.samples:
         raise BackboneError("no sample of the step teaches anything")
     found = dict(zip(batch.keys, batch.tags, strict=True))
-    chosen = {f"{s.group}_{s.attempt}_{s.sequence}": s for s in plan.samples}
+    chosen = {sample.key.text: sample for sample in plan.samples}
     missing = [key for key in chosen if key not in found]
     if missing:
         raise BackboneError(f"verl has no row for {len(missing)} samples, such as {missing[0]}")

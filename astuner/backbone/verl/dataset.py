@@ -1,6 +1,6 @@
 """Our tasks as the dataset that verl deals into batches."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The actor in which verl's trainer lives: verl's own, with our trainer known by name."""
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 from typing import Any

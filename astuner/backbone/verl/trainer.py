@@ -3,7 +3,7 @@
 Registered with verl by name; `runner.py` imports it where verl looks the name up.
 """
 
-# verl has an environment of its own:
+# verl is installed in a virtual environment of its own:
 # pyright: reportMissingImports=false
 
 import math
@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from astuner.backbone.cluster.hub import Probe, SavedState
+from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.verl.buffer import ADVANTAGE, WEIGHT
 from astuner.backbone.verl.config import TRAINER_NAME

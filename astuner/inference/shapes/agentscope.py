@@ -1,7 +1,8 @@
 """The model as an AgentScope 1.x chat model: its arguments in, its ChatResponse out.
 
-Owns the translation only; every call goes through `Chat.complete`. AgentScope is imported when the
-first call is made.
+Owns the translation only: every call goes through `Chat.complete`, and where an agent brings an
+AgentScope model of its own, what was said enters the record. AgentScope is imported when the first
+call is made.
 """
 
 import time
@@ -11,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from astuner.errors import EngineError
-from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.request import Chat, ChatReply, ChatRequest
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.trajectory.recorder import Agent, Call, Recorder
-from astuner.types import Completion
+from astuner.types import Completion, Message
 
 _STRUCTURED_TOOL = "generate_structured_output"
 
@@ -100,7 +101,7 @@ class RecordedModel:
 
     @stream.setter
     def stream(self, value: bool) -> None:
-        """AgentScope turns it off for some calls."""
+        """Passed on, since AgentScope turns streaming off for some calls."""
         self._model.stream = value
 
     async def __call__(
@@ -136,7 +137,7 @@ class RecordedModel:
                 agent_name=name,
                 target_tag=target_tag,
                 messages=tuple(_readable(messages)),
-                tools=tuple(tools or ()),
+                tools=copy_tools(tools or ()),
                 prompt_ids=(),
                 completion=Completion(ids=(), logprobs=(), finish_reason="stop", weight_version=0),
                 reply=_said(response),
@@ -161,15 +162,12 @@ def _readable(messages: list[dict[str, Any]]) -> list[Message]:
 def _said(response: Any) -> Message:
     blocks = list(getattr(response, "content", None) or ())
     text = "\n".join(block["text"] for block in blocks if block["type"] == "text")
-    message: Message = {"role": "assistant", "content": text}
     calls = [
         ToolCall(name=block["name"], arguments=block["input"], id=block["id"])
         for block in blocks
         if block["type"] == "tool_use"
     ]
-    if calls:
-        message["tool_calls"] = [tool_call_message(call) for call in calls]
-    return message
+    return assistant_message(text, tool_calls=calls)
 
 
 def _validated(reply: ChatReply, model: Any) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """The model as an AgentScope 2.x chat model, which gets messages unformatted and other arguments.
 
-Owns the translation only, for the models of `agentscope_model.py`; the class is put on top of them
-where AgentScope 2 is in use. Its own context compression never starts, since that would rewrite
-history behind the record; the limits of the settings bound the context.
+Owns the translation only, for the models of `agentscope.py`; the class is put on top of them where
+AgentScope 2 is in use. Its own context compression never starts, since that would rewrite history
+behind the record; the limits of the settings bound the context.
 """
 
 import json

@@ -12,13 +12,13 @@ import time
 from typing import Any
 
 from astuner.errors import EngineError, RequestError
-from astuner.inference.chat import tell_all
-from astuner.inference.messages import Message, normalize_messages, tool_call_message
+from astuner.inference.deltas import tell_all
+from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.tools.protocol import ToolCall
 from astuner.llm.server import describe_no_completion
 from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Completion
+from astuner.types import Completion, Message, Tool
 
 
 class RemoteChat:
@@ -57,7 +57,7 @@ class RemoteChat:
     async def _complete(self, request: ChatRequest) -> ChatReply:
         self.recorder.check_open()
         messages = normalize_messages(request.messages)
-        tools = tuple(dict(tool) for tool in request.tools) if self._offers_tools else ()
+        tools = copy_tools(request.tools) if self._offers_tools else ()
         started = time.monotonic()
         response = await self._request(request, messages, tools)
         seconds = time.monotonic() - started
@@ -81,7 +81,7 @@ class RemoteChat:
                 tools=tools,
                 prompt_ids=(),
                 completion=completion,
-                reply=_message(text, calls),
+                reply=assistant_message(text, tool_calls=calls),
                 temperature=self._temperature,
                 extends=None,
                 break_reason=None,
@@ -101,7 +101,7 @@ class RemoteChat:
         )
 
     async def _request(
-        self, request: ChatRequest, messages: list[Message], tools: tuple[dict[str, Any], ...]
+        self, request: ChatRequest, messages: list[Message], tools: tuple[Tool, ...]
     ) -> Any:
         from openai import OpenAIError
 
@@ -155,10 +155,10 @@ def _asked(request: ChatRequest) -> dict[str, Any]:
     return asked
 
 
-def _wire(message: Message) -> Message:
+def _wire(message: Message) -> dict[str, Any]:
     """On the wire, arguments of tool calls are JSON text."""
     if "tool_calls" not in message:
-        return message
+        return dict(message)
     calls = [
         {
             **call,
@@ -178,10 +178,3 @@ def _tool_call(call: Any) -> ToolCall:
     except json.JSONDecodeError:
         arguments = {}
     return ToolCall(name=call.function.name, arguments=arguments, id=call.id)
-
-
-def _message(text: str, calls: tuple[ToolCall, ...]) -> Message:
-    message: Message = {"role": "assistant", "content": text}
-    if calls:
-        message["tool_calls"] = [tool_call_message(call) for call in calls]
-    return message

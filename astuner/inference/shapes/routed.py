@@ -85,10 +85,10 @@ class RoutedChat:
     async def _complete(self, request: ChatRequest, on_delta: OnDelta | None) -> ChatReply:
         if self.is_trained(request.target_tag):
             return await self._policy.complete(request, on_delta=on_delta)
-        agent = (request.agent_name, request.target_tag)
-        if agent not in self._models:
-            self.admit(agent, None)
-        return await self._chat_over(self._models[agent]).complete(request, on_delta=on_delta)
+        if request.agent not in self._models:
+            self.admit(request.agent, None)
+        model = self._models[request.agent]
+        return await self._chat_over(model).complete(request, on_delta=on_delta)
 
     def _chat_over(self, model: str) -> Chat:
         if model not in self._chats:

@@ -5,7 +5,8 @@ no way to hang up. Owns no HTTP.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 CONNECTION = "connection"
 """Its place in the state of an ASGI scope."""
@@ -38,3 +39,8 @@ class Connection:
         """Close the socket at once, whatever waits to be sent; the server knows it afterwards."""
         self._transport.abort()
         await asyncio.sleep(0)
+
+
+def connection_of(scope: Mapping[str, Any]) -> Connection:
+    """That of the client whose request the ASGI scope describes."""
+    return scope["state"][CONNECTION]

@@ -3,30 +3,25 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from astuner.gateway.chat_completions import named_tool
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    anthropic_error,
-    bad_request,
-    unsupported,
-)
-from astuner.gateway.wire import (
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    arguments_text,
-    data_event,
-    function_tool,
-)
+from astuner.gateway.refusals import bad_request, unsupported
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.shared import arguments_text, error_type, function_tool, named_tool
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.messages import Message
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
-_ERROR = {"type": "text", "text": "Error:"}
+_FAILED_TOOL = {"type": "text", "text": "Error:"}
 """Begins the result of a tool that failed: templates have no other place to say so."""
+_ERRORS = {
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -107,7 +102,7 @@ def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
     return _TOOL_CHOICES[kind]
 
 
-def _system(fields: Fields) -> Iterator[Message]:
+def _system(fields: Fields) -> Iterator[JSON]:
     system = fields.raw("system")
     if system:
         yield {"role": "system", "content": _text(system, "system")}
@@ -133,7 +128,7 @@ def _text_block(block: object, name: str) -> JSON:
     return {"type": "text", "text": text}
 
 
-def _messages(fields: Fields) -> Iterator[Message]:
+def _messages(fields: Fields) -> Iterator[JSON]:
     messages = fields.objects("messages")
     if not messages:
         raise bad_request("messages is missing; send at least one message", param="messages")
@@ -161,7 +156,7 @@ def _as_blocks(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
+def _user(blocks: Sequence[object], name: str) -> Iterator[JSON]:
     """Each tool result is a message of its own; text between them is one."""
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
@@ -176,7 +171,7 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
         call_id = result.text("tool_use_id")
         content = _text(result.raw("content", ""), f"{place}.content")
         if result.flag("is_error"):
-            content = [_ERROR, *_as_blocks(content)]
+            content = [_FAILED_TOOL, *_as_blocks(content)]
         result.ignore("type", "cache_control")
         result.close()
         yield {"role": "tool", "tool_call_id": call_id, "content": content}
@@ -184,8 +179,8 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[Message]:
         yield {"role": "user", "content": texts}
 
 
-def _assistant(blocks: Sequence[object], name: str) -> Message:
-    message: Message = {"role": "assistant"}
+def _assistant(blocks: Sequence[object], name: str) -> JSON:
+    message: JSON = {"role": "assistant"}
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
         place = f"{name}[{index}]"
@@ -212,6 +207,11 @@ def _tool_use(fields: Fields) -> JSON:
     fields.ignore("type", "cache_control", "caller")
     fields.close()
     return call
+
+
+def anthropic_error(refusal: Refusal) -> JSON:
+    kind = error_type(refusal, _ERRORS, own_fault="api_error")
+    return {"type": "error", "error": {"type": kind, "message": refusal.message}}
 
 
 def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
@@ -259,7 +259,7 @@ def _usage(reply: ChatReply) -> JSON:
     return {"input_tokens": reply.num_prompt_tokens, "output_tokens": reply.num_sampled_tokens}
 
 
-class _Events:
+class _MessageEvents:
     """message_*, content_block_* events; one block is open at a time."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -327,5 +327,5 @@ def _event(kind: str, **fields: object) -> bytes:
 
 
 MESSAGES = WireFormat(
-    path="/v1/messages", read=read, write=write, events=_Events, error=anthropic_error
+    path="/v1/messages", read=read, write=write, events=_MessageEvents, error=anthropic_error
 )

@@ -4,45 +4,38 @@ Reasoning stands in `reasoning_content`, as other open servers write it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    bad_request,
-    openai_error,
-    unsupported,
-)
-from astuner.gateway.wire import (
+from astuner.gateway.refusals import bad_request
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.shared import (
+    FINISH_REASONS,
     MAX_CHOICES,
-    MAX_TOP_LOGPROBS,
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
     arguments_text,
-    data_event,
+    choices,
     function_tool,
+    openai_error,
+    plain_format,
+    refuse_unsupported,
+    schema_format,
+    stream_options,
+    token_logprobs,
+    tool_choice,
+    top_logprobs,
+    usage,
 )
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.request import ChatReply, ChatRequest, SampledToken
-from astuner.inference.tool_calls import ToolCall
+from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
-_CHANGES_NOTHING = (
-    "user",  # labels of the client
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",  # caching never changes an answer
-    "prompt_cache_retention",
-)
 _NOTED_BY_CLIENTS = ("annotations", "provider_specific_fields")
 """About an answer that is sent back: OpenAI's SDK and LiteLLM keep them in its message."""
 _MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
 """Read further in `astuner.inference.messages`."""
-_LEAST_LOGPROB = -9999.0
-FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
 
 
 def read(body: JSON) -> Ask:
@@ -62,34 +55,6 @@ def read(body: JSON) -> Ask:
     refuse_unsupported(fields)
     fields.close()
     return ask
-
-
-def stream_options(fields: Fields) -> bool:
-    """Whether a stream ends with the usage."""
-    options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
-    options.ignore("include_obfuscation")
-    include_usage = options.flag("include_usage")
-    options.close()
-    return include_usage
-
-
-def choices(request: ChatRequest, num_choices: int) -> tuple[ChatRequest, ...]:
-    """The request so many times, with a seed of its own for each."""
-    if request.seed is None:
-        return (request,) * num_choices
-    seed = request.seed * num_choices
-    return tuple(replace(request, seed=seed + index) for index in range(num_choices))
-
-
-def refuse_unsupported(fields: Fields) -> None:
-    """What the chat formats of OpenAI have in common beside the call itself."""
-    why = "the distribution that is trained is the run's own"
-    fields.only("frequency_penalty", 0, 0.0, why=why)
-    fields.only("presence_penalty", 0, 0.0, why=why)
-    fields.only("logit_bias", {}, why=why)
-    fields.only("store", False, why="answers are kept in the run's records only")
-    fields.only("service_tier", "auto", "default", why="there is one tier")
-    fields.ignore(*_CHANGES_NOTHING)
 
 
 def _request(fields: Fields) -> ChatRequest:
@@ -140,14 +105,6 @@ def _check_call(call: JSON, *, path: str) -> None:
     function.close()
 
 
-def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
-    """How many of the most probable tokens are to be told."""
-    num_top = fields.whole("top_logprobs", low=0, high=MAX_TOP_LOGPROBS) or 0
-    if num_top and not wants_tokens:
-        raise bad_request("top_logprobs needs logprobs too; ask for both", param="top_logprobs")
-    return num_top
-
-
 def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
     path = f"tools[{index}]."
     outer = Fields(dict(tool), path=path)
@@ -159,35 +116,6 @@ def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
     return function_tool(function, path=f"{path}function.")
 
 
-def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:
-    """auto, none, required or a tool's name, from either spelling of OpenAI."""
-    choice = fields.raw("tool_choice", "auto")
-    if isinstance(choice, dict):
-        named = Fields(choice, path="tool_choice.")
-        named.only("type", "function", why="expected auto, none, required or a function")
-        function = named.mapping("function")
-        inner = named if function is None else Fields(function, path="tool_choice.function.")
-        name = inner.text("name")
-        inner.close()
-        named.close()
-        return named_tool(name, tools)
-    if choice not in ("auto", "none", "required"):
-        raise unsupported("tool_choice", "expected auto, none, required or a function")
-    if choice == "required" and not tools:
-        raise bad_request("tool_choice is required, but no tools are offered", param="tool_choice")
-    return choice
-
-
-def named_tool(name: Any, tools: Sequence[Mapping[str, Any]]) -> str:
-    """The name itself, where such a tool is offered."""
-    names = [tool["function"]["name"] for tool in tools]
-    if name not in names:
-        raise bad_request(
-            f"tool_choice names {name!r}; the offered tools are {names}", param="tool_choice"
-        )
-    return name
-
-
 def _answer_format(wanted: dict[str, Any] | None) -> AnswerFormat | None:
     fields = Fields(wanted or {"type": "text"}, path="response_format.")
     kind = fields.text("type")
@@ -197,25 +125,6 @@ def _answer_format(wanted: dict[str, Any] | None) -> AnswerFormat | None:
         return schema_format(schema)
     fields.close()
     return plain_format(kind, "response_format.type")
-
-
-def plain_format(kind: str, param: str) -> AnswerFormat | None:
-    """The formats that need no schema."""
-    if kind == "json_object":
-        return AnswerFormat(schema=None)
-    if kind != "text":
-        raise unsupported(param, f"{kind!r} is not one of text, json_object, json_schema")
-    return None
-
-
-def schema_format(fields: Fields) -> AnswerFormat:
-    """From the fields name, description, schema and strict."""
-    fields.text("name")
-    fields.text("description")
-    fields.flag("strict")
-    schema = fields.mapping("schema")
-    fields.close()
-    return AnswerFormat(schema=schema or {})
 
 
 def write(ask: Ask, head: Head, replies: Sequence[ChatReply]) -> JSON:
@@ -261,36 +170,7 @@ def _logprobs(reply: ChatReply) -> JSON | None:
     return {"content": token_logprobs(reply), "refusal": None}
 
 
-def token_logprobs(reply: ChatReply) -> list[JSON]:
-    """The engine's own, one entry for each sampled token but the end token."""
-    return [
-        {**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]}
-        for token in reply.tokens or ()
-    ]
-
-
-def finite(logprob: float) -> float:
-    """In place of minus infinity, which JSON does not have, what OpenAI documents for it."""
-    return max(logprob, _LEAST_LOGPROB)
-
-
-def _logprob(token: SampledToken) -> JSON:
-    utf8 = None if token.utf8 is None else list(token.utf8)
-    return {"token": token.text, "logprob": finite(token.logprob), "bytes": utf8}
-
-
-def usage(replies: Sequence[ChatReply]) -> JSON:
-    """The prompt that all choices share counts once."""
-    num_prompt = replies[0].num_prompt_tokens
-    num_sampled = sum(reply.num_sampled_tokens for reply in replies)
-    return {
-        "prompt_tokens": num_prompt,
-        "completion_tokens": num_sampled,
-        "total_tokens": num_prompt + num_sampled,
-    }
-
-
-class _Events:
+class _ChatCompletionEvents:
     """chat.completion.chunk events."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -353,5 +233,9 @@ class _Events:
 
 
 CHAT_COMPLETIONS = WireFormat(
-    path="/v1/chat/completions", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/chat/completions",
+    read=read,
+    write=write,
+    events=_ChatCompletionEvents,
+    error=openai_error,
 )

@@ -1,92 +1,45 @@
-"""What the wire formats share: the call that a body asks for, its fields, and events.
+"""Reads the body of a call: from bytes to an object, and the object field by field.
 
-A wire format is a set of pure functions: body in, `Ask` out; replies in, body or events out. It
-knows no key, no episode and no connection.
+Knows no format. Nothing that a client sends is ignored in silence.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import re
+from typing import Any
 
-from astuner.gateway.refusal import JSON, Refusal, bad_request, unsupported
-from astuner.inference.request import ChatReply, ChatRequest
-from astuner.inference.watch import Delta
+from astuner.gateway.refusals import bad_request, unsupported
+from astuner.serving.json_text import JSON
+from astuner.serving.refusal import Refusal
 
-MAX_CHOICES = 128
-MAX_STOPS = 16
-MAX_TOP_LOGPROBS = 20
+_MAX_STOPS = 16
 _LARGEST = 2**31 - 1
+_MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What one body asks for."""
-
-    requests: tuple[ChatRequest, ...]
-    """One for each choice of the answer; they name no agent yet."""
-    model: str
-    """Named by the client; there is only one, so any name will do."""
-    is_stream: bool
-    temperature: float | None = None
-    """None: not said."""
-    top_p: float | None = None
-    top_k: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What only the wire format itself reads again when it writes the answer."""
-
-    @property
-    def answer_format(self) -> bool:
-        return self.requests[0].answer_format is not None
+def parse_body(body: bytes) -> JSON:
+    """Raises Refusal for bytes that are no JSON object, or not UTF-8."""
+    try:
+        # Not the bytes, in which json would take half of a surrogate pair and other encodings.
+        value = json.loads(body.decode(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise bad_request(f"the body is {type(value).__name__}; expected a JSON object")
+    if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
+        raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
+    return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What names an answer."""
-
-    id: str
-    """Letters and digits; the same for every reader of one answer."""
-    created: int
-    """Seconds since 1970."""
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
-class EventWriter(Protocol):
-    """Writes the events of one answer, in this order."""
-
-    def start(self) -> list[bytes]: ...
-
-    def delta(self, choice: int, delta: Delta) -> list[bytes]: ...
-
-    def end(self, replies: Sequence[ChatReply]) -> list[bytes]:
-        """The deltas told before hold all text and reasoning of the replies."""
-        ...
-
-    def fail(self, refusal: Refusal) -> list[bytes]:
-        """In place of `end`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireFormat:
-    """One way of asking for a completion."""
-
-    path: str
-    read: Callable[[JSON], Ask]
-    """Raises Refusal for a body that cannot be answered."""
-    write: Callable[[Ask, Head, Sequence[ChatReply]], JSON]
-    events: Callable[[Ask, Head], EventWriter]
-    error: Callable[[Refusal], JSON]
-
-
-def to_json(value: object) -> bytes:
-    """Escaped to ASCII: some clients take U+2028 and its like for the end of an event's line."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def data_event(value: object, *, name: str | None = None) -> bytes:
-    """One server-sent event."""
-    prefix = f"event: {name}\ndata: ".encode() if name else b"data: "
-    return b"".join((prefix, to_json(value), b"\n\n"))
+def _is_text(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Fields:
@@ -151,8 +104,8 @@ class Fields:
         stops = [value] if isinstance(value, str) else value
         if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
             raise self.wrong(key, value, "a text or a list of texts, none of them empty")
-        if len(stops) > MAX_STOPS:
-            raise self.wrong(key, value, f"at most {MAX_STOPS} texts")
+        if len(stops) > _MAX_STOPS:
+            raise self.wrong(key, value, f"at most {_MAX_STOPS} texts")
         return tuple(stops)
 
     def only(self, key: str, *allowed: object, why: str) -> None:
@@ -189,25 +142,3 @@ class Fields:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def function_tool(function: JSON, *, path: str) -> JSON:
-    """A function in the form that chat templates know, its keys in the client's order.
-
-    `strict` is taken and dropped: arguments are as the model writes them, never constrained.
-    """
-    fields = Fields(function, path=path)
-    if not fields.text("name"):
-        raise bad_request(f"{fields.name('name')} is missing", param=fields.name("name"))
-    fields.text("description")
-    has_parameters = fields.mapping("parameters") is not None
-    fields.flag("strict")
-    fields.close()
-    kept = {k: v for k, v in function.items() if k != "strict" and v is not None}
-    if not has_parameters:
-        kept["parameters"] = {"type": "object", "properties": {}}
-    return {"type": "function", "function": kept}
-
-
-def arguments_text(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments, ensure_ascii=False)

@@ -6,7 +6,12 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 
 from collections.abc import Iterator, Sequence
 
-from astuner.gateway.chat_completions import (
+from astuner.gateway.refusals import bad_request, unsupported
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.shared import (
+    arguments_text,
+    function_tool,
+    openai_error,
     plain_format,
     refuse_unsupported,
     schema_format,
@@ -14,26 +19,12 @@ from astuner.gateway.chat_completions import (
     tool_choice,
     top_logprobs,
 )
-from astuner.gateway.refusal import (
-    JSON,
-    Refusal,
-    bad_request,
-    openai_error,
-    unsupported,
-)
-from astuner.gateway.wire import (
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    arguments_text,
-    data_event,
-    function_tool,
-)
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
-from astuner.inference.messages import Message
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _LOGPROBS = "message.output_text.logprobs"
 _TEXT_PARTS = ("input_text", "output_text", "text")
@@ -127,7 +118,7 @@ def _answer_format(fields: Fields) -> AnswerFormat | None:
     return plain_format(kind, "text.format.type")
 
 
-def _messages(fields: Fields) -> list[Message]:
+def _messages(fields: Fields) -> list[JSON]:
     instructions = fields.text("instructions")
     given = fields.raw("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
@@ -147,11 +138,11 @@ class _Turns:
     """Items become messages; those of one turn of the model become one."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self._turn: Message | None = None
+        self.messages: list[JSON] = []
+        self._turn: JSON | None = None
         """The assistant message that further items may belong to."""
 
-    def add(self, message: Message) -> None:
+    def add(self, message: JSON) -> None:
         self.messages.append(message)
         self._turn = None
 
@@ -200,7 +191,7 @@ class _Turns:
         if thought:
             turn["reasoning_content"] = thought
 
-    def _assistant(self, *, ends_before: str | None) -> Message:
+    def _assistant(self, *, ends_before: str | None) -> JSON:
         """The turn that this item belongs to: reasoning, then text, then calls."""
         order = ("reasoning_content", "content", "tool_calls")
         later = order[order.index(ends_before) :] if ends_before else ()
@@ -326,7 +317,7 @@ def _call_items(head: Head, reply: ChatReply) -> Iterator[JSON]:
         }
 
 
-class _Events:
+class _ResponseEvents:
     """response.* events, numbered; one item is open at a time."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -435,5 +426,5 @@ class _Events:
 
 
 RESPONSES = WireFormat(
-    path="/v1/responses", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/responses", read=read, write=write, events=_ResponseEvents, error=openai_error
 )

@@ -4,26 +4,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.gateway.chat_completions import (
+from astuner.gateway.refusals import bad_request
+from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.shared import (
     FINISH_REASONS,
+    MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
     choices,
     finite,
+    openai_error,
     refuse_unsupported,
     stream_options,
     usage,
 )
-from astuner.gateway.refusal import JSON, Refusal, bad_request, openai_error
-from astuner.gateway.wire import (
-    MAX_CHOICES,
-    MAX_TOP_LOGPROBS,
-    Ask,
-    Fields,
-    Head,
-    WireFormat,
-    data_event,
-)
+from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.watch import Delta
+from astuner.serving.json_text import JSON, data_event
+from astuner.serving.refusal import Refusal
 
 _DEFAULT_MAX_TOKENS = 16
 """As OpenAI documents it."""
@@ -138,7 +136,7 @@ def _shown(token: SampledToken) -> str:
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.utf8)
 
 
-class _Events:
+class _CompletionEvents:
     """text_completion events."""
 
     def __init__(self, ask: Ask, head: Head) -> None:
@@ -169,5 +167,5 @@ class _Events:
 
 
 COMPLETIONS = WireFormat(
-    path="/v1/completions", read=read, write=write, events=_Events, error=openai_error
+    path="/v1/completions", read=read, write=write, events=_CompletionEvents, error=openai_error
 )

@@ -1,0 +1,129 @@
+"""Rolls out tasks on the model that is tuned in this process, and writes each episode down.
+
+Owns the pool and when the engines serve; which tasks, and what becomes of the groups, is not known
+here.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from astuner.algorithm.batch import count_missing
+from astuner.backbone.assemble import make_pool
+from astuner.backbone.chats import make_token_chat
+from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.local.tuned_model import TunedModel
+from astuner.backbone.run import Run
+from astuner.backbone.validation import Validation, validate
+from astuner.gateway.gateway import Gateway
+from astuner.trajectory.episode import Episode, Group
+from astuner.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledOut:
+    """All that was rolled out for one step."""
+
+    groups: tuple[Group, ...]
+    num_refills: int
+    """Times that groups without spread were replaced by further ones."""
+    num_unsettled_passes: int
+    """Of the engine; above 0, the same seed may give another run."""
+    seconds: float
+    """Wall time, judges included."""
+
+
+class Rollouts:
+    """The rollouts of one run."""
+
+    def __init__(
+        self, run: Run, tuned: TunedModel, gateway: Gateway, writer: EpisodeWriter
+    ) -> None:
+        self._settings, self._console = run.settings, run.console
+        self._engine, self._reference = tuned.engine, tuned.reference
+        self._writer = writer
+        self._pool = make_pool(
+            run,
+            make_token_chat(run, tuned.engine, tuned.template),
+            gateway,
+            make_reference_chat=make_token_chat(
+                run, tuned.reference, tuned.template, is_trained=False
+            ),
+            max_parallel=run.settings.rollout.max_env_worker,
+            timeout_seconds=run.settings.rollout.episode_timeout_seconds,
+            expect_callers=tuned.callers.set_in_flight,
+        )
+
+    async def roll_out(
+        self, step: int, deal: Callable[[int], list[Task]], *, phase: str
+    ) -> RolledOut:
+        """A batch of tasks; with dynamic sampling, more for each group without spread.
+
+        `deal` gives so many further tasks; `phase` is what is shown meanwhile.
+        """
+        size = self._settings.data.train_batch_size
+        max_refills = self._settings.trainer_common.algorithm.dynamic_sampling_max_batches
+        started, unsettled = time.monotonic(), self._engine.unsettled_passes
+        groups: list[Group] = []
+        num_refills = 0
+        async with self._serving():
+            groups += await self._roll_out(step, deal(size), phase, first_index=0)
+            while num_refills < max_refills and (missing := count_missing(groups, size=size)):
+                tasks = deal(missing)
+                groups += await self._roll_out(step, tasks, phase, first_index=len(groups))
+                num_refills += 1
+        await self._writer.flush()
+        return RolledOut(
+            groups=tuple(groups),
+            num_refills=num_refills,
+            num_unsettled_passes=self._engine.unsettled_passes - unsettled,
+            seconds=time.monotonic() - started,
+        )
+
+    async def validate(self, step: int, tasks: Sequence[Task]) -> Validation:
+        """How good the weights after `step` are."""
+        num_repeat = self._settings.rollout.val_kwargs.num_repeat
+        self._console.phase("validation")
+        async with self._serving():
+            validation = await validate(
+                self._pool,
+                tasks,
+                num_repeat=num_repeat,
+                step=step,
+                on_episode=self._episode_writer(len(tasks) * num_repeat),
+            )
+        await self._writer.flush()
+        return validation
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        async with self._engine.serving(), self._reference.serving():
+            yield
+
+    async def _roll_out(
+        self, step: int, tasks: Sequence[Task], phase: str, *, first_index: int
+    ) -> list[Group]:
+        num_repeat = self._settings.rollout.num_repeat
+        self._console.phase(phase)
+        return await self._pool.run(
+            tasks,
+            num_repeat=num_repeat,
+            step=step,
+            is_validation=False,
+            on_episode=self._episode_writer(len(tasks) * num_repeat),
+            first_index=first_index,
+        )
+
+    def _episode_writer(self, total: int) -> Callable[[Episode], None]:
+        """Writes each finished episode and moves the progress bar."""
+        started, tokens_before, done = time.monotonic(), self._engine.tokens_sampled, 0
+
+        def write(episode: Episode) -> None:
+            nonlocal done
+            done += 1
+            self._writer.write(episode)
+            speed = (self._engine.tokens_sampled - tokens_before) / (time.monotonic() - started)
+            self._console.advance(done, total, f"episodes, {speed:.0f} tokens/s")
+
+        return write

@@ -1,0 +1,92 @@
+"""The model that a run tunes, with all that works on it in this process, loaded and connected.
+
+Knows no steps: `backbone.py` says when the model samples and when it is trained.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from transformers import PreTrainedModel
+
+from astuner.backbone.assemble import find_model, load_own_function
+from astuner.backbone.local.fit import fit_to_device
+from astuner.backbone.local.keeper import Saved
+from astuner.backbone.local.serve import load_engine, make_reference_engine
+from astuner.backbone.local.settings import trainer_settings
+from astuner.backbone.local.starting_weights import keep_starting_weights, load_reference
+from astuner.backbone.run import Run
+from astuner.engine.protocol import TrainedEngine
+from astuner.engine.reference import PolicyCallers, ReferenceEngine
+from astuner.inference.template import ChatTemplate
+from astuner.models.load import LoadedModel
+from astuner.training.trainer import PolicyTrainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedModel:
+    """One module of weights and those who use it, never two at a time."""
+
+    policy: LoadedModel
+    template: ChatTemplate
+    engine: TrainedEngine
+    """Samples from it."""
+    trainer: PolicyTrainer
+    """Changes it."""
+    reference: ReferenceEngine
+    """Samples from the weights that the run started from."""
+    callers: PolicyCallers
+    """Whom `engine` waits for."""
+
+
+def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
+    """Load the model of the settings, or that of the checkpoint `saved`, and say what it takes.
+
+    Raises ConfigError or BackboneError for a model that is not there, does not fit, or cannot be
+    trained.
+    """
+    settings, say = run.settings, run.console.say
+    base = find_model(run)
+    # An adapter is put on the base anew; its weights come with the optimizer's state.
+    is_whole = saved is not None and settings.model.lora.rank is None
+    source = str(saved.folder) if saved and is_whole else base
+    placement = fit_to_device(settings, base)
+    if placement.summary is not None:
+        say(placement.summary)
+    say(f"loading {source}")
+    loaded = load_engine(run, source, weight_version=saved.state.weight_version if saved else 0)
+    policy = loaded.policy
+    say(_what_is_trained(policy.model))
+    trainer = PolicyTrainer(
+        policy.model,
+        trainer_settings(
+            settings,
+            policy_loss=load_own_function(run, "policy_loss"),
+            masters_in_host_memory=placement.masters_in_host_memory,
+            moments_in_host_memory=placement.moments_in_host_memory,
+        ),
+        seed=settings.trainer_common.seed,
+        reference=load_reference(settings, base) if saved else None,
+    )
+    starting_weights = keep_starting_weights(
+        settings, base, loaded, reference=trainer.reference, is_resumed=saved is not None
+    )
+    callers = PolicyCallers(loaded.engine.expect_callers)
+    return TunedModel(
+        policy=policy,
+        template=loaded.template,
+        engine=loaded.engine,
+        trainer=trainer,
+        reference=ReferenceEngine(
+            partial(make_reference_engine, run, policy),
+            starting_weights.find,
+            on_away=callers.set_away,
+        ),
+        callers=callers,
+    )
+
+
+def _what_is_trained(model: PreTrainedModel) -> str:
+    num_all = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    how = "" if num_trained == num_all else f" of {num_all / 1e6:,.1f} million (LoRA)"
+    return f"training {num_trained / 1e6:,.1f}{how or ' million'} parameters on {model.device}"

@@ -1,0 +1,131 @@
+"""What is written down and shown of the steps of a run, on every backbone.
+
+Owns metrics.jsonl and the loggers beside it, the lines about steps and validations on the screen,
+what the detectors remember, and how much time is left. Where the numbers come from, and when a step
+is validated, is the business of who runs the steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from astuner.algorithm.health import Health, HealthSettings
+from astuner.backbone.loggers import LogMetrics
+from astuner.backbone.run import Run
+from astuner.backbone.validation import Validation
+from astuner.console import duration, number, step_line
+from astuner.errors import BackboneError
+from astuner.run_dir import append_json_line
+
+_NUM_RECENT = 5
+"""Steps whose mean time tells how long the others will take."""
+
+
+class WeightsLost(BackboneError):
+    """The weights are broken, so they are not to be saved over a checkpoint that works."""
+
+
+class Reporter:
+    """Told of the steps and validations of one run, in their order."""
+
+    def __init__(self, run: Run, log: LogMetrics, *, num_steps: int | None) -> None:
+        """`log` takes each line of metrics too; `num_steps` is None where nobody knows the end."""
+        self._run_dir, self._console = run.run_dir, run.console
+        self._log, self._num_steps = log, num_steps
+        detectors = run.settings.trainer_common.detectors.model_dump(exclude={"memory"})
+        self._health = Health(HealthSettings(**detectors))
+        self._validations: list[Validation] = []
+        self._unwritten: dict[int, Validation] = {}
+        """By the step whose line they are to join."""
+        self._step_seconds: list[float] = []
+        self.metrics: dict[str, float | None] = {}
+        """The line that was written last."""
+
+    def go_on_from(
+        self,
+        metrics: Mapping[str, float | None],
+        *,
+        validations: Sequence[Mapping[str, Any]],
+        health: Mapping[str, Any],
+    ) -> None:
+        """Remember what an earlier start of the run remembered."""
+        self.metrics = dict(metrics)
+        self._validations = [Validation.from_record(record) for record in validations]
+        self._health.state = dict(health)
+
+    @property
+    def validations(self) -> list[dict[str, Any]]:
+        """All of the run so far, for another start of it."""
+        return [asdict(validation) for validation in self._validations]
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """What the detectors remember, for another start of the run."""
+        return dict(self._health.state)
+
+    def show_step(
+        self, metrics: Mapping[str, float | None], *, commonest_failure: str | None = None
+    ) -> None:
+        """Say how a step went, and why episodes of it failed."""
+        step = int(metrics["step"] or 0)
+        self._step_seconds.append(metrics.get("step/seconds") or 0.0)
+        left = self._time_left(step)
+        self._console.say(step_line(step, self._num_steps, metrics, left))
+        self._console.status(
+            f"reward {number(metrics['reward/mean'], 3)}  "
+            f"success {number(metrics['reward/success_rate'], 2)} in step {step}, left {left}"
+        )
+        if commonest_failure is not None:
+            self._console.say(f"  failed episodes: {commonest_failure}")
+
+    def _time_left(self, step: int) -> str:
+        if self._num_steps is None:
+            return duration(None)
+        recent = self._step_seconds[-_NUM_RECENT:]
+        return duration((self._num_steps - step) * sum(recent) / len(recent))
+
+    def check_health(self, metrics: Mapping[str, float | None], *, last_good: Path | None) -> None:
+        """Say what the detectors find in a step's metrics.
+
+        Raises BackboneError, with the checkpoint that is `last_good`, where the run is to stop:
+        WeightsLost where the weights are to blame.
+        """
+        for finding in self._health.check(metrics):
+            if finding.stops:
+                message = (
+                    f"{finding.message}. The last good checkpoint is {last_good or 'none yet'}"
+                )
+                raise (WeightsLost if finding.is_broken else BackboneError)(message)
+            self._console.say(f"warning: {finding.message}")
+
+    def take_validation(self, validation: Validation) -> None:
+        """Say how it went; the line of its step that is written next has its metrics."""
+        self._console.say(validation.line())
+        self._validations.append(validation)
+        self._unwritten[validation.step] = validation
+
+    def write(self, metrics: Mapping[str, float | None]) -> None:
+        """Write a line of metrics.jsonl, with the validation of its step if there is one by now."""
+        validation = self._unwritten.pop(int(metrics["step"] or 0), None)
+        self.metrics = {**metrics, **(validation.metrics() if validation else {})}
+        append_json_line(self._run_dir.metrics_file, self.metrics)
+        self._log(self.metrics)
+
+    def show_gain(self) -> None:
+        """Show the first validation and the last one side by side."""
+        shown = (self._validations[:1] + self._validations[-1:])[: len(self._validations)]
+        if not shown:
+            return
+        rows = [
+            (
+                f"step {validation.step}",
+                f"{validation.success.rate:.3f}",
+                f"[{validation.success.low:.3f}, {validation.success.high:.3f}]",
+                f"{validation.reward_mean:.3f}",
+                f"{validation.tokens_mean:.0f}",
+            )
+            for validation in shown
+        ]
+        columns = ("validation", "success", "95% interval", "reward", "tokens")
+        self._console.table("before and after", columns, rows)

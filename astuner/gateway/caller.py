@@ -1,0 +1,80 @@
+"""What a key stands for: an agent of one episode, its calls and what they may ask.
+
+Owns the end of those calls: they are cancelled with the episode, and a client that does not take
+what is left of its answer is let go.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from astuner.gateway.flights import Flight, Flights, Fly
+from astuner.gateway.sampling import SamplingRule
+from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
+
+_LAST_WORDS_SECONDS = 1.0
+"""What a reader may take for the end of its answer once its call or its episode is over."""
+
+
+class Overdue(Exception):
+    """The episode is over, and the client neither sends nor reads."""
+
+
+class Caller:
+    """The agent that a key stands for."""
+
+    def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
+        self.rule = rule
+        self.flights = Flights()
+        self._chat = chat
+        self._name = name
+        self._target_tag = target_tag
+        self._served: set[asyncio.Task[Any]] = set()
+        self._overdue: set[asyncio.Task[Any]] = set()
+
+    def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
+        """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
+        named = replace(request, agent_name=self._name, target_tag=self._target_tag, is_taken=False)
+
+        async def fly(on_delta: OnDelta) -> ChatReply:
+            return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
+
+        return fly
+
+    def leave(self, flight: Flight, *, has_read: bool) -> None:
+        """A reader goes; `has_read`: with the whole answer, whose calls may be trained then."""
+        if has_read:
+            self._chat.recorder.take(call for reply in flight.replies() for call in reply.calls)
+        self.flights.leave(flight, has_read=has_read)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Around all that the current task does for one client.
+
+        Raises Overdue for a client that has not taken its answer soon after `close`.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._overdue:
+                raise
+            task.uncancel()
+            raise Overdue from None
+        finally:
+            self._served.discard(task)
+            self._overdue.discard(task)
+
+    def close(self) -> None:
+        """What is under way is cancelled; clients have a little time to send or read the rest."""
+        self.flights.close()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self._overdue |= self._served
+        for task in self._overdue:
+            task.cancel()

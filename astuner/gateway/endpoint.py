@@ -1,0 +1,143 @@
+"""The path of one HTTP call: key, body, wire format, sampling, flight, answer.
+
+Every refusal leaves here in the error shape of its wire format.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from astuner.gateway.caller import Caller, Overdue
+from astuner.gateway.flights import Ticket
+from astuner.gateway.reader import Reader
+from astuner.gateway.wires.body import parse_body
+from astuner.gateway.wires.wire_format import Ask, EventWriter, WireFormat
+from astuner.inference.request import ChatReply
+from astuner.inference.watch import Delta
+from astuner.serving.answer import refused
+from astuner.serving.bounds import WaitingRoom, read_body
+from astuner.serving.connection import connection_of
+from astuner.serving.json_text import to_json
+from astuner.serving.keys import Keys, bearer_key
+from astuner.serving.refusal import Refusal
+
+_JSON_HEADERS = {"content-type": "application/json"}
+_STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
+
+
+class Endpoint:
+    """One wire format as an ASGI application."""
+
+    def __init__(
+        self, wire: WireFormat, keys: Keys[Caller], max_body_bytes: int, waiting: WaitingRoom
+    ) -> None:
+        self._wire = wire
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+        self._waiting = waiting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._waiting.place():
+                await self._serve(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Refusal as refusal:
+            await refused(refusal, self._wire.error)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = self._keys.owner(api_key(dict(scope["headers"])))
+        try:
+            with caller.serving():
+                await self._call(caller, scope, receive, send)
+        except Overdue:
+            await connection_of(scope).hang_up()
+
+    async def _call(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        body = await read_body(
+            headers, receive, max_bytes=self._max_body_bytes, setting="gateway.max_body_bytes"
+        )
+        ask = self._wire.read(parse_body(body))
+        told = _sampling_headers(caller.rule.replaced(ask))
+        choices = [caller.fly(one, is_stream=ask.is_stream) for one in ask.requests]
+        flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
+        reader = Reader(connection_of(scope), send, flight)
+        try:
+            if ask.is_stream:
+                await self._stream(reader, ask, told)
+            else:
+                await self._answer(reader, ask, told)
+        finally:
+            caller.leave(flight, has_read=reader.has_read)
+            reader.close()
+
+    async def _answer(self, reader: Reader, ask: Ask, headers: dict[str, str]) -> None:
+        replies = await reader.replies()
+        body = to_json(self._wire.write(ask, reader.flight.head, replies))
+        length = {"content-length": str(len(body))}
+        await reader.begin({**_JSON_HEADERS, **length, **headers, **_format_headers(replies)})
+        await reader.end(body)
+        reader.note_read()
+
+    async def _stream(self, reader: Reader, ask: Ask, headers: dict[str, str]) -> None:
+        """As it is sampled. What fails before the first piece is answered with its status."""
+        if ask.answer_format:
+            headers = {**headers, **_format_headers(await reader.replies())}
+        await reader.first()
+        writer = self._wire.events(ask, reader.flight.head)
+        await reader.begin({**_STREAM_HEADERS, **headers})
+        await reader.write(writer.start())
+        try:
+            await self._tell(reader, writer)
+        except Refusal as refusal:
+            await reader.write(writer.fail(refusal))
+        await reader.end()
+
+    async def _tell(self, reader: Reader, writer: EventWriter) -> None:
+        flight, num_told = reader.flight, 0
+        while True:
+            has_landed = flight.has_landed
+            news = flight.deltas[num_told:]
+            num_told += len(news)
+            events = [e for choice, delta in _joined(news) for e in writer.delta(choice, delta)]
+            if has_landed:
+                await reader.write([*events, *writer.end(await reader.replies())])
+                reader.note_read()
+                return
+            await reader.write(events)
+            await reader.news()
+
+
+def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
+    """What came since the last event, in as few pieces as it takes."""
+    for (choice, kind), run in itertools.groupby(news, key=lambda one: (one[0], one[1].kind)):
+        yield choice, Delta(kind=kind, text="".join(delta.text for _, delta in run))
+
+
+def api_key(headers: Mapping[bytes, bytes]) -> str:
+    """Anthropic's clients send theirs in x-api-key."""
+    key = bearer_key(headers)
+    return headers.get(b"x-api-key", b"").decode("latin-1") if key is None else key
+
+
+def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:
+    attempt = headers.get(b"x-stainless-retry-count", b"")
+    digest = hashlib.blake2b(body, digest_size=16, person=path.encode()[-16:])
+    return Ticket(
+        body=digest.digest(),
+        idempotency_key=headers.get(b"idempotency-key"),
+        attempt=int(attempt) if attempt.isdigit() else None,
+    )
+
+
+def _sampling_headers(replaced: tuple[str, ...]) -> dict[str, str]:
+    return {"x-astuner-sampling": f"replaced {', '.join(replaced)}"} if replaced else {}
+
+
+def _format_headers(replies: Sequence[ChatReply]) -> dict[str, str]:
+    checks = [reply.format_check for reply in replies if reply.format_check]
+    return {"x-astuner-format": ", ".join(checks)} if checks else {}

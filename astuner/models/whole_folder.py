@@ -1,0 +1,99 @@
+"""Folders that appear whole or not at all, and go at once.
+
+What is being written or deleted lies under a temporary name beside its place: a kill leaves at most
+a folder that starts with a dot and ends in `.partial`.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from astuner.errors import BackboneError
+
+
+@contextmanager
+def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
+    """Give a folder to write in that becomes `folder` when the body ends, and vanishes if it fails.
+
+    `num_bytes` is about what the body writes, for the message. Raises BackboneError for whatever
+    the file system refuses.
+    """
+    if folder.exists():
+        raise BackboneError(
+            f"saving a checkpoint failed: {folder} exists already and is not overwritten; "
+            "move it away or start a new run"
+        )
+    partial = _partial(folder)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _sync_tree(partial)
+        partial.rename(folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(_failure(folder, num_bytes, error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, which is gone from its place at once."""
+    doomed = _partial(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what kills left of checkpoints in this folder. Nobody else may be saving there."""
+    for partial in folder.glob(".step_*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Raise BackboneError unless the disk of `folder` has room for a checkpoint of that size."""
+    free = shutil.disk_usage(_existing(folder)).free
+    if free < num_bytes:
+        raise BackboneError(
+            f"no checkpoint will fit into {folder}: one needs about {_megabytes(num_bytes)}, and "
+            f"{_megabytes(free)} are free on that disk. Free some space, or give another folder by "
+            "--exp-dir or astuner.experiment_dir"
+        )
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _failure(folder: Path, num_bytes: int, error: Exception) -> str:
+    free = shutil.disk_usage(_existing(folder)).free
+    return (
+        f"saving a checkpoint failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
+        f"and {_megabytes(free)} are free on that disk. Checkpoints saved before are untouched. "
+        "Free some space or give another folder, then continue from the last one"
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB"

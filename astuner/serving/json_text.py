@@ -1,0 +1,18 @@
+"""JSON as our servers write it, alone or in an event of a stream."""
+
+import json
+from typing import Any
+
+JSON = dict[str, Any]
+"""An object."""
+
+
+def to_json(value: object) -> bytes:
+    """Escaped to ASCII: some clients take U+2028 and its like for the end of an event's line."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def data_event(value: object, *, name: str | None = None) -> bytes:
+    """One server-sent event."""
+    prefix = f"event: {name}\ndata: ".encode() if name else b"data: "
+    return b"".join((prefix, to_json(value), b"\n\n"))
