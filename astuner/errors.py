@@ -9,7 +9,10 @@ AstunerError
 │   │   └── RequestError   the call asks for what cannot be answered
 │   ├── JudgeError         the judge raised, hung or gave no number
 │   ├── SurroundingError   what an episode runs in could not be had
-│   └── EnvServiceError    the environment service failed
+│   ├── EnvServiceError    the environment service failed
+│   └── LlmError           a model that is asked for help gave no answer
+│       └── LlmAnswerError it did, and twice not in the form that was asked for
+├── LlmBudgetError         what such models may cost is used up; ends the run
 └── BackboneError          loading, training or saving failed (exit code 1)
 """
 
@@ -60,6 +63,27 @@ class SurroundingError(EpisodeError):
 
 class EnvServiceError(EpisodeError):
     """The environment service failed or did not answer in time."""
+
+
+class LlmError(EpisodeError):
+    """A model that is asked for help, such as a judge's, gave no answer to one question.
+
+    An episode error, so that it passes `boundary` as it is and a judge that could not ask costs one
+    episode; too many of them stop the run like other failures. What no further question could mend
+    is none: a refused key is a ConfigError, a used-up budget an LlmBudgetError.
+    """
+
+
+class LlmAnswerError(LlmError):
+    """The answer did not have the form that was asked for, also when asked once more."""
+
+
+class LlmBudgetError(AstunerError):
+    """astuner.llm.max_calls or max_tokens is used up.
+
+    No episode error: going on would leave out all episodes whose judge has no cached answer, and
+    train on whatever remains.
+    """
 
 
 class BackboneError(AstunerError):

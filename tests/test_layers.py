@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "astuner"
 LAYERS = (
     ("errors", "types", "imports", "log", "pins"),
     ("serving", "config", "console", "run_dir"),
-    ("trajectory",),
+    ("llm", "trajectory"),
     ("algorithm", "models"),
     ("engine",),
     ("inference",),

@@ -3,7 +3,6 @@
 Owns how the settings limit and sample replies; everything below gets plain values.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from astuner.inference.request import Chat
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.inference.template import ChatTemplate
+from astuner.llm.server import LlmServer
 from astuner.rollout.madness import check_names, find_madness
 from astuner.trajectory.recorder import Recorder
 from astuner.types import WorkflowTask
@@ -112,7 +112,8 @@ def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrain
                 "rollout.untrained_model.base_url, or use 'reference'"
             )
         if not clients:
-            clients.append(open_client(untrained.base_url, untrained.api_key_env))
+            server = LlmServer.read(untrained.base_url, untrained.api_key_env)
+            clients.append(server.open_client())
         return make_remote_chat(
             run,
             clients[0],
@@ -123,17 +124,6 @@ def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrain
         )
 
     return make
-
-
-def open_client(base_url: str, api_key_env: str) -> Any:
-    """An `openai.AsyncOpenAI` for a server. Raises ConfigError where the package is missing."""
-    try:
-        from openai import AsyncOpenAI
-    except ImportError as error:
-        raise ConfigError(
-            f"{base_url}: asking a server needs the package openai; pip install 'astuner[openai]'"
-        ) from error
-    return AsyncOpenAI(base_url=base_url, api_key=os.environ.get(api_key_env, "not-needed"))
 
 
 def make_remote_chat(

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from astuner.config.accepted import what_became_of, without_accepted
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
+from astuner.config.llm_models import name_models
 from astuner.config.schema import Settings, section_keys, setting_keys
 from astuner.config.source import (
     RENAMED_VALUES,
@@ -97,6 +98,8 @@ def load_mapping(mapping: Mapping[str, Any], *, name: str) -> LoadedConfig:
 def _load(user: UserInput) -> LoadedConfig:
     _check_names(user)
     composed = _resolve(compose_config(user), user)
+    explicit_keys = _explicit_keys(user, composed)
+    name_models(composed.get("astuner"), explicit_keys)
     settings = _typed(composed.get("astuner"), user)
     problems = find_problems(settings, lambda key: user.origin(key) or "default")
     _raise_problems(problems, user.file.path)
@@ -104,7 +107,7 @@ def _load(user: UserInput) -> LoadedConfig:
     return LoadedConfig(
         config=config,
         settings=settings,
-        explicit_keys=_explicit_keys(user, composed),
+        explicit_keys=explicit_keys,
         conf_file=Path(os.path.abspath(user.file.path)),
     )
 

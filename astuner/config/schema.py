@@ -15,6 +15,7 @@ from astuner.config.sections.context_tracker import ContextTrackerSettings
 from astuner.config.sections.data import DataSettings
 from astuner.config.sections.debug import DebugSettings
 from astuner.config.sections.gateway import GatewaySettings
+from astuner.config.sections.llm import LlmSettings
 from astuner.config.sections.model import ModelSettings
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.config.sections.task_judge import TaskJudgeSettings
@@ -42,6 +43,7 @@ class Settings(Section):
     task_reader: TaskReaderSettings
     task_judge: TaskJudgeSettings
     gateway: GatewaySettings
+    llm: LlmSettings
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings

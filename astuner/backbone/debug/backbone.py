@@ -12,13 +12,14 @@ from functools import partial
 from typing import NamedTuple
 
 from astuner.backbone.assemble import find_model, make_gateway, make_pool, read_tasks
-from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat, open_client
+from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupt_on_ctrl_c
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
 from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
+from astuner.llm.server import LlmServer
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Message, WorkflowTask
@@ -111,7 +112,7 @@ def _remote_chats(run: Run) -> _Chats:
     if model_name is None:
         raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
     assert debug.openai_base_url is not None
-    client = open_client(debug.openai_base_url, debug.openai_api_key_env)
+    client = LlmServer.read(debug.openai_base_url, debug.openai_api_key_env).open_client()
 
     def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
         return make_remote_chat(

@@ -2,6 +2,9 @@
 are not trained.
 
 Calls are recorded with their messages but without token ids, so nothing here can be trained on.
+`LanguageModel` is for questions and not for this: an agent sends tools, wants the whole reply, asks
+the same again to get something else, and brings tries and deadlines of its own. The two share how a
+server is opened.
 """
 
 import json
@@ -13,6 +16,7 @@ from astuner.inference.deltas import tell_all
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.tools.protocol import ToolCall
+from astuner.llm.server import describe_no_completion
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion, Message, Tool
 
@@ -58,10 +62,8 @@ class RemoteChat:
         response = await self._request(request, messages, tools)
         seconds = time.monotonic() - started
         if not getattr(response, "choices", None):
-            raise EngineError(
-                f"{self._setting} {self._client.base_url}: the answer is no chat completion "
-                f"but {str(response)[:200]!r}; does the address end in /v1?"
-            )
+            found = describe_no_completion(response)
+            raise EngineError(f"{self._setting} {self._client.base_url}: {found}")
         choice = response.choices[0]
         calls = tuple(_tool_call(call) for call in choice.message.tool_calls or ())
         text = choice.message.content or ""

@@ -1,0 +1,66 @@
+"""Agents answered by an OpenAI-compatible server: what is sent, recorded and said of errors."""
+
+import asyncio
+
+import pytest
+
+from astuner.errors import EngineError
+from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.shapes.remote import RemoteChat
+from astuner.llm.server import LlmServer
+from astuner.trajectory.recorder import Recorder
+from tests.llm_server import Reply, refuses, says, serving
+
+pytest.importorskip("openai")
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+def complete(server, recorder: Recorder, **request) -> ChatReply:
+    async def run():
+        opened = LlmServer.read(server.base_url, "MY_KEY", {"MY_KEY": "k"})
+        async with opened.open_client(max_retries=0) as client:
+            chat = RemoteChat(
+                client,
+                recorder,
+                model_name="m",
+                temperature=0.9,
+                max_new_tokens=50,
+                offers_tools=True,
+            )
+            return await chat.complete(ChatRequest(**request))
+
+    return asyncio.run(run())
+
+
+def test_a_call_is_sent_with_its_tools_and_recorded_without_tokens():
+    messages = [{"role": "user", "content": "2 + 3?"}]
+    recorder = Recorder()
+    with serving([says("5")]) as server:
+        reply = complete(server, recorder, messages=messages, tools=[TOOL])
+    (asked,) = server.requests
+    assert (asked["messages"], asked["tools"]) == (messages, [TOOL])
+    assert (asked["temperature"], asked["max_tokens"]) == (0.9, 50)
+    assert server.keys == ["k"]
+    assert (reply.text, reply.num_prompt_tokens, reply.num_sampled_tokens) == ("5", 7, 3)
+    (call,) = recorder.calls
+    assert call.prompt_ids == call.completion.ids == ()
+
+
+def test_equal_calls_are_each_asked():
+    with serving([says("5"), says("five")]) as server:
+        answers = [complete(server, Recorder(), messages=[]).text for _ in range(2)]
+    assert answers == ["5", "five"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(body=b"{}"), "is no chat completion but .*; does the address end in /v1"),
+        (refuses(400, "too long"), "did not answer model 'm': .*too long"),
+    ],
+)
+def test_what_the_server_does_wrong_is_named_with_the_setting(reply, said):
+    with serving([reply]) as server, pytest.raises(EngineError, match=said) as caught:
+        complete(server, Recorder(), messages=[])
+    assert f"debug.openai_base_url {server.base_url}" in str(caught.value)
