@@ -8,7 +8,7 @@ from astuner.config.section import Section, UsedBy, setting
 class LlmSettings(Section):
     base_url: str | None = setting(
         UsedBy.ALL,
-        "OpenAI-compatible server that judges and other helpers ask; null: DashScope where "
+        "OpenAI-compatible server that judges and task makers ask; null: DashScope where "
         "DASHSCOPE_API_KEY is set in the environment.",
         min_length=1,
     )
