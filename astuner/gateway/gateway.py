@@ -64,7 +64,8 @@ class Gateway:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        server, self._server, self._loop = self._server, None, None
+        with self._starting:  # a thread may be about to make one
+            server, self._server, self._loop = self._server, None, None
         if server is not None:
             await server.stop()
 
