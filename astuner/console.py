@@ -3,11 +3,14 @@
 Owns the screen and nothing else; it is given numbers and never computes metrics.
 """
 
+import contextlib
 import logging
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,6 +20,53 @@ from rich.text import Text
 logger = logging.getLogger(__name__)
 
 _PLAIN_INTERVAL_SECONDS = 30.0
+
+
+class _LastingStream:
+    """Text for a screen that may go away: a closed terminal, a pipe whose reader ended, a full
+    device. What cannot be written then is dropped, since run.log keeps it, and the run goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._dropped_where_refused():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropped_where_refused():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _dropped_where_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            logger.debug("the screen takes no more text: %r", error)
+            with contextlib.suppress(OSError, ValueError):
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Lead the descriptor, and that of standard output where it is the same file, nowhere:
+        what is still buffered would fail again, and in user code, which prints too."""
+        screen = self._stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        lost = [screen]
+        with contextlib.suppress(OSError, ValueError):
+            if os.path.sameopenfile(output := sys.__stdout__.fileno(), screen):
+                lost.append(output)
+        for descriptor in lost:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def open_screen() -> Console:
+    """Standard error, for all that a run shows."""
+    return Console(file=cast(TextIO, _LastingStream(sys.stderr)), highlight=False)
 
 
 class RunConsole:

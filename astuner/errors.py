@@ -16,8 +16,10 @@ AstunerError
 └── BackboneError          loading, training or saving failed (exit code 1)
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 
 class AstunerError(Exception):
@@ -94,12 +96,38 @@ class LoopBlocked(BaseException):
     """User code blocks the event loop and swallows errors. Only `boundary` catches it."""
 
 
+class Quit(KeyboardInterrupt):
+    """The user, or the system, ends the process at once by a signal. No boundary catches it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class Escaped(Exception):
+    """User code raised what ends more than itself; its episode fails in place of that."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """The same for SystemExit, KeyboardInterrupt and asyncio.CancelledError."""
+        if isinstance(error, SystemExit):
+            return cls(f"called sys.exit({error.code!r}); raise an error instead")
+        is_cancellation = isinstance(error, asyncio.CancelledError)
+        name = "asyncio.CancelledError" if is_cancellation else "KeyboardInterrupt"
+        return cls(f"user code raised {name}; catch it there, or raise another error")
+
+
 @contextmanager
 def boundary(kind: type[EpisodeError], what: str) -> Iterator[None]:
-    """Turn whatever user code raises into `kind`; errors of the tree pass through unchanged."""
+    """Turn whatever user code raises into `kind`; errors of the tree pass through unchanged, and so
+    do a cancellation and the user's own end of the run."""
     try:
         yield
-    except AstunerError:
+    except (AstunerError, asyncio.CancelledError, GeneratorExit, Quit):
         raise
-    except (Exception, LoopBlocked) as error:
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise kind(f"{what}: {Escaped.of(error)}") from error
+    except Escaped as error:
+        raise kind(f"{what}: {error}") from error
+    except BaseException as error:
         raise kind(f"{what}: {type(error).__name__}: {error}") from error

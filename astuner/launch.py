@@ -6,20 +6,19 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from astuner import log
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
-from astuner.console import RunConsole
+from astuner.console import RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError
 from astuner.imports import module_folders
 from astuner.pins.install import PINS, check_installed
@@ -70,7 +69,7 @@ def launch(
     run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
     is_clustered = loaded.settings.backbone in PINS
-    screen = Console(stderr=True, highlight=False)
+    screen = open_screen()
     with naming_the_file(run_dir.log_file):
         log_handlers = log.install(run_dir.log_file, console=screen)
     with run_dir.in_use(), log_handlers, RunConsole(screen, is_live=is_live) as console:
@@ -97,7 +96,13 @@ def launch(
         )
         if resume and not is_resumed:
             console.say("nothing to resume: no earlier run of this name has a checkpoint")
-        return run_to_end(make_backbone(), run)
+        try:
+            return run_to_end(make_backbone(), run)
+        except SystemExit as error:
+            raise BackboneError(
+                f"user code ended the run by sys.exit({error.code!r}) outside of any episode; see "
+                "the traceback in run.log, and raise an error there instead"
+            ) from error
 
 
 def _open_run_dir(loaded: LoadedConfig, *, resume: bool) -> tuple[RunDir, bool]:
@@ -137,7 +142,8 @@ class _RunLoop:
     def __init__(self, leave_seconds: float) -> None:
         self._leave_seconds = leave_seconds
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_DaemonThreads())
+        self._threads = _DaemonThreads()
+        self._loop.set_default_executor(self._threads)
         self._task: asyncio.Task[RunResult] | None = None
         self._is_cancelled = False
 
@@ -145,6 +151,12 @@ class _RunLoop:
         self._task = self._loop.create_task(work)
         try:
             return self._loop.run_until_complete(self._task)
+        except SystemExit:
+            # User code ended the loop outside of its episode; the run still saves, as when it is
+            # interrupted.
+            self._task.cancel()
+            self._loop.run_until_complete(asyncio.wait([self._task]))
+            raise
         except asyncio.CancelledError as error:
             if self._is_cancelled:
                 raise KeyboardInterrupt from error
@@ -156,6 +168,7 @@ class _RunLoop:
             self._end_tasks()
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+            self._threads.join(self._leave_seconds)
 
     def cancel(self) -> None:
         """End the run from another thread; it then raises KeyboardInterrupt."""
@@ -181,11 +194,27 @@ class _DaemonThreads(ThreadPoolExecutor):
     a judge's, would use them up.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: set[threading.Thread] = set()
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         call = partial(fn, *args, **kwargs)
-        threading.Thread(target=_settle, args=(future, call), daemon=True).start()
+        thread = threading.Thread(target=_settle, args=(future, call), daemon=True)
+        thread.start()
+        self._running = {other for other in self._running if other.is_alive()} | {thread}
         return future
+
+    def join(self, seconds: float) -> None:
+        """Let threads end, for at most so long all together.
+
+        One that had given its result, and was still to let go of what it was called with, such as
+        an engine, would do so while the interpreter ends, and crash the process.
+        """
+        deadline = time.monotonic() + seconds
+        for thread in self._running:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _settle(future: Future[Any], call: Callable[[], Any]) -> None:

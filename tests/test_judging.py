@@ -242,7 +242,7 @@ def test_judging_knows_no_engine_gateway_or_workflow():
             if node.module.startswith("astuner.rollout") and node.module not in seen:
                 seen.add(node.module)
                 to_read.append(Path(judging_module.__file__).with_name(f"{node.module[16:]}.py"))
-    assert seen == {"astuner.rollout.bounded", "astuner.rollout.verdict"}
+    assert seen == {f"astuner.rollout.{name}" for name in ("bounded", "containment", "verdict")}
 
 
 class Comparing(GroupJudge):

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from astuner.errors import BackboneError
+from astuner.errors import BackboneError, Quit
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
@@ -121,6 +123,49 @@ async def _exits(task, tuner):
     sys.exit(3)
 
 
+async def _exits_quietly(task, tuner):
+    exit()
+
+
+async def _exits_in_a_tool_beside_others(task, tuner):
+    await asyncio.gather(_exits(task, tuner), asyncio.sleep(0), return_exceptions=True)
+    return WorkflowOutput(reward=0.0)
+
+
+async def _exits_in_a_task_group(task, tuner):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_exits(task, tuner))
+    return WorkflowOutput(reward=0.0)
+
+
+async def _exits_in_a_task_of_a_task(task, tuner):
+    with contextlib.suppress(Exception):
+        await asyncio.ensure_future(_exits_in_a_tool_beside_others(task, tuner))
+    return WorkflowOutput(reward=0.0)
+
+
+async def _exits_in_a_thread(task, tuner):
+    with contextlib.suppress(Exception):
+        await asyncio.to_thread(sys.exit, 3)
+    return WorkflowOutput(reward=0.0)
+
+
+async def _exits_in_a_loop_of_a_thread(task, tuner):
+    await asyncio.to_thread(lambda: asyncio.run(_exits(task, tuner)))
+
+
+async def _raises_keyboard_interrupt(task, tuner):
+    raise KeyboardInterrupt
+
+
+class _Outcome(BaseException):
+    """As of pytest.fail."""
+
+
+async def _raises_no_exception(task, tuner):
+    raise _Outcome("not an Exception")
+
+
 async def _cancels_itself(task, tuner):
     raise asyncio.CancelledError
 
@@ -130,6 +175,14 @@ async def _cancels_itself(task, tuner):
     [
         (_raises, "workflow 'custom' raised: KeyError: 'missing'"),
         (_exits, "called sys.exit(3)"),
+        (_exits_quietly, "called sys.exit(None)"),
+        (_exits_in_a_tool_beside_others, "called sys.exit(3)"),
+        (_exits_in_a_task_of_a_task, "called sys.exit(3)"),
+        (_exits_in_a_thread, "called sys.exit(3)"),
+        (_exits_in_a_loop_of_a_thread, "called sys.exit(3)"),
+        (_raises_keyboard_interrupt, "raised KeyboardInterrupt"),
+        (_raises_no_exception, "_Outcome: not an Exception"),
+        (_cancels_itself, "user code raised asyncio.CancelledError"),
         (_none, "returned NoneType; execute must return a WorkflowOutput"),
         (_nan, "the workflow's reward is nan; expected a finite number"),
         (_hangs, "did not finish in 0.1 s"),
@@ -142,9 +195,46 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
 
 
-def test_a_workflow_that_raises_cancelled_error_is_a_failed_episode():
-    episode = run(workflow_that(_cancels_itself))
-    assert "user code raised asyncio.CancelledError" in episode.failure.message
+def test_an_exit_in_a_task_group_fails_the_episode_by_its_traceback():
+    async def body(task, tuner):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_exits(task, tuner))
+        return WorkflowOutput(reward=0.0)
+
+    assert "called sys.exit(3)" in run(workflow_that(body)).failure.traceback
+
+
+def test_a_workflow_may_handle_its_own_exit():
+    async def body(task, tuner):
+        with contextlib.suppress(SystemExit):
+            exit()
+        return WorkflowOutput(reward=1.0)
+
+    assert run(workflow_that(body)).verdict.reward == 1.0
+
+
+def test_the_second_ctrl_c_passes_every_boundary():
+    async def quit_at_once():
+        raise Quit(signal.SIGINT)
+
+    async def body(task, tuner):
+        await asyncio.gather(quit_at_once())
+
+    with pytest.raises(Quit):
+        run(workflow_that(body))
+
+
+def test_tasks_of_user_code_are_named_and_cancelled_like_others(recwarn):
+    async def body(task, tuner):
+        tool = asyncio.create_task(asyncio.sleep(60), name="tool")
+        tool.cancel()
+        assert "sleep" in repr(tool) and tool.get_name() == "tool"
+        with contextlib.suppress(asyncio.CancelledError):
+            await tool
+        return WorkflowOutput(reward=float(tool.cancelled()))
+
+    assert run(workflow_that(body)).verdict.reward == 1.0
+    assert not recwarn.list
 
 
 def test_an_execute_that_is_not_async_says_what_to_write():
@@ -182,6 +272,24 @@ class Judge:
         return self._result() if callable(self._result) else self._result
 
 
+class AsyncJudge(Judge):
+    async def compute_reward(self, *_):
+        return self._result()
+
+
+class _NoBool:
+    def __bool__(self):
+        raise ValueError("ambiguous")
+
+
+def _ends_by_ctrl_c():
+    raise KeyboardInterrupt
+
+
+def _raises_no_exception_at_once():
+    raise _Outcome("not an Exception")
+
+
 def _sleep_long():
     time.sleep(0.5)
     return 1.0, True
@@ -193,6 +301,13 @@ def _sleep_long():
         (Judge(lambda: 1 / 0), "judge Judge raised: ZeroDivisionError"),
         (Judge(0.5), "returned 0.5; expected (reward, is_success)"),
         (Judge((float("inf"), True)), "the reward is inf"),
+        (Judge((10**400, True)), "the reward is 1000"),
+        (Judge((1.0, _NoBool())), "returned cannot be read: ValueError: ambiguous"),
+        (Judge(exit), "called sys.exit(None)"),
+        (Judge(_ends_by_ctrl_c), "raised KeyboardInterrupt"),
+        (Judge(_raises_no_exception_at_once), "_Outcome: not an Exception"),
+        (Judge(lambda: next(iter(()))), "StopIteration"),
+        (AsyncJudge(exit), "judge AsyncJudge raised: called sys.exit(None)"),
         (Judge(_sleep_long), "did not answer in 0.1 s"),
     ],
 )
@@ -290,6 +405,32 @@ def test_a_workflow_that_blocks_the_event_loop_is_interrupted_at_its_line():
     failure = groups[0].episodes[0].failure
     assert "blocked all other episodes" in failure.message and "test_rollout.py" in failure.message
     assert len(groups[0].judged) == 3
+
+
+def test_an_alarm_that_comes_late_such_as_of_a_stopped_process_blames_nobody():
+    async def body(task, tuner):
+        os.kill(os.getpid(), signal.SIGALRM)
+        return WorkflowOutput(reward=1.0)
+
+    groups, _ = roll_out(
+        pool(workflow=workflow_that(body), timeout_seconds=20), num_tasks=1, num_repeat=2
+    )
+    assert len(groups[0].judged) == 2
+
+
+def test_user_code_that_clears_the_alarm_does_not_free_others_to_block():
+    async def body(task, tuner):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.alarm(0)
+        await asyncio.sleep(0.2)
+        time.sleep(30)
+
+    groups, _ = roll_out(
+        pool(workflow=workflow_that(body), timeout_seconds=0.8, max_failed_fraction=1.0),
+        num_tasks=1,
+        num_repeat=1,
+    )
+    assert "blocked all other episodes" in groups[0].episodes[0].failure.message
 
 
 def test_cancelling_the_pool_cancels_its_model_calls():

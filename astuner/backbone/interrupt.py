@@ -1,12 +1,23 @@
-"""Ctrl-C: once ends the run in order, twice ends it at once."""
+"""Signals that end a run: in order where there is time, at once where there is none.
+
+Ctrl-C once ends it in order, twice at once. SIGTERM, by which containers, Slurm and spot machines
+announce the end, and SIGHUP of a terminal that goes away end it in order, however often they come.
+"""
 
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from astuner.console import RunConsole
+from astuner.errors import Quit
+
+if TYPE_CHECKING:
+    from astuner.console import RunConsole
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a run that was ended in order where no signal did it."""
 
 
 class Interrupted(Exception):
@@ -14,16 +25,31 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """Whether the user asked the run to end, by Ctrl-C or by cancelling its task."""
+    """Whether the user asked the run to end, by a signal or by cancelling its task."""
 
     def __init__(self, task: asyncio.Task | None = None) -> None:
         self._task = task
-        self.is_signalled = False
+        self._signal: int | None = None
+
+    def take(self, signal_number: int) -> None:
+        """A signal asked for it."""
+        self._signal = signal_number
+
+    @property
+    def is_signalled(self) -> bool:
+        return self._signal is not None
 
     @property
     def is_requested(self) -> bool:
         is_cancelled = self._task is not None and self._task.cancelling() > 0
         return self.is_signalled or is_cancelled
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process that ends because of it; 0 where no end was asked for."""
+        if self._signal is not None:
+            return 128 + self._signal
+        return INTERRUPTED if self.is_requested else 0
 
     def check(self) -> None:
         """Raise Interrupted once an end was asked for."""
@@ -32,27 +58,68 @@ class Interrupt:
 
 
 @contextmanager
-def interrupt_on_ctrl_c(console: RunConsole, *, notice: str) -> Iterator[Interrupt]:
-    """Cancel the current task on the first SIGINT; raise KeyboardInterrupt on the second.
+def interrupted_by_signals(console: "RunConsole", *, notice: str) -> Iterator[Interrupt]:
+    """Cancel the current task on the first signal; raise Quit on a second Ctrl-C.
 
     `notice` tells the user what happens after the first. Outside the main thread, as in notebooks,
     signals cannot be handled; there the task is cancelled from outside.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     interrupt = Interrupt(task)
-    if threading.current_thread() is not threading.main_thread() or task is None:
+    if task is None:
         yield interrupt
         return
+    is_open = True
 
-    def handle(_signal: int, _frame: object) -> None:
+    def cancel() -> None:
+        # What is queued when the context closes would land in whatever the task does next.
+        if is_open:
+            task.cancel()
+
+    def handle(number: int, _frame: object) -> None:
         if interrupt.is_signalled:
-            raise KeyboardInterrupt
-        interrupt.is_signalled = True
-        console.say(f"stopping: {notice}; press Ctrl-C again to quit at once")
-        loop.call_soon_threadsafe(task.cancel)
+            if number == signal.SIGINT:
+                raise Quit(number)
+            return
+        interrupt.take(number)
+        again = "; press Ctrl-C again to quit at once" if number == signal.SIGINT else ""
+        text = f"{signal.Signals(number).name}: stopping: {notice}{again}"
+        try:
+            console.say(text)
+        except RuntimeError:  # the signal came while the same stream was being written
+            loop.call_soon_threadsafe(console.say, text)
+        loop.call_soon_threadsafe(cancel)
 
-    previous = signal.signal(signal.SIGINT, handle)
+    with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        try:
+            yield interrupt
+        finally:
+            is_open = False
+
+
+@contextmanager
+def quit_by_signals() -> Iterator[None]:
+    """Raise Quit on SIGTERM and SIGHUP, also as the first process of a container, where the system
+    would ignore them: for the time in which there is nothing to save."""
+
+    def handle(number: int, _frame: object) -> None:
+        raise Quit(number)
+
+    with _handled(handle, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _handled(handle: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
+    """In the main thread; in others nothing is handled. SIGHUP stays ignored under nohup."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [number for number in numbers if not (number == signal.SIGHUP and is_ignored)]
+    previous = {number: signal.signal(number, handle) for number in taken}
     try:
-        yield interrupt
+        yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

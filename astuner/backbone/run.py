@@ -46,7 +46,13 @@ class RunResult:
     """The last checkpoint that was saved."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """Of the last step and its validation, as in metrics.jsonl; None is not known."""
-    is_interrupted: bool = False
+    exit_code: int = 0
+    """Of the command: 0 where the run is done, 128 and the signal's number where one ended it."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the user, or a signal, ended the run in order before it was done."""
+        return self.exit_code != 0
 
 
 class Backbone(Protocol):

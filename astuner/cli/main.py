@@ -1,18 +1,21 @@
 """Finds the command, and is the one place where errors become messages and exit codes.
 
-Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrupted after saving.
+Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 128 and its number where a
+signal ended the run: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 import argparse
 import difflib
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from astuner import __version__
+from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
-from astuner.errors import AstunerError, ConfigError, TaskReadError
+from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +69,16 @@ def _help() -> str:
 def _guarded(work: Callable[[], int]) -> int:
     """The outermost boundary: every error becomes a message and an exit code."""
     try:
-        return work()
+        with quit_by_signals():
+            return work()
     except (ConfigError, TaskReadError) as error:
         return _fail(error, 2)
     except AstunerError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        print("astuner: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.signal_number if isinstance(error, Quit) else signal.SIGINT
+        print(f"astuner: ended by {signal.Signals(number).name}", file=sys.stderr)
+        return 128 + number
     except Exception as error:  # noqa: BLE001  # the outermost boundary
         traceback.print_exc()
         print(f"astuner: unexpected {type(error).__name__}: {error}", file=sys.stderr)

@@ -94,4 +94,4 @@ def run(parsed: argparse.Namespace) -> int:
         with_ray=parsed.with_ray,
         ray_address=parsed.ray_address,
     )
-    return 130 if result.is_interrupted else 0
+    return result.exit_code

@@ -4,10 +4,11 @@ Agent frameworks and judges may swallow a cancellation, so the wait for its effe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from astuner.errors import EpisodeError
+from astuner.errors import EpisodeError, Escaped
+from astuner.rollout.containment import contained
 
 _CANCEL_GRACE_SECONDS = 5.0
 
@@ -17,7 +18,7 @@ def _nothing(_reason: str) -> None:
 
 
 async def bounded(
-    work: Awaitable[Any],
+    work: Coroutine[Any, Any, Any],
     *,
     seconds: float,
     error: EpisodeError,
@@ -28,7 +29,7 @@ async def bounded(
     `on_end` is told, with the reason, as soon as nothing is waited for any more; what still runs
     then has nobody who listens.
     """
-    task = asyncio.ensure_future(work)
+    task = contained(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
         if done:
@@ -46,4 +47,4 @@ def _result(task: asyncio.Future[Any]) -> Any:
     try:
         return task.result()
     except asyncio.CancelledError as error:
-        raise EpisodeError("user code raised asyncio.CancelledError; catch it there") from error
+        raise Escaped.of(error) from error

@@ -132,14 +132,10 @@ async def _execute_in_time(
 
 
 async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:
-    """Run user code, which may not end the process."""
     work = workflow.execute(task, tuner)
     if not inspect.isawaitable(work):
         raise WorkflowError(
             f"{type(workflow).__name__}.execute returned {type(work).__name__}; "
             "write `async def execute`"
         )
-    try:
-        return await work
-    except SystemExit as error:
-        raise WorkflowError(f"called sys.exit({error.code!r}); raise an error instead") from error
+    return await work

@@ -126,15 +126,16 @@ class Judging:
         return self._verdict_of(attempt, result)
 
     def _verdict_of(self, attempt: Attempt, result: Any) -> Verdict:
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise JudgeError(f"{self._name} returned {result!r}; expected (reward, is_success)")
-        return make_verdict(
-            result[0],
-            bool(result[1]),
-            attempt,
-            source="judge",
-            refuse=lambda found: JudgeError(f"{self._name}: the reward {found}"),
-        )
+        with boundary(JudgeError, f"what {self._name} returned cannot be read"):
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise JudgeError(f"{self._name} returned {result!r}; expected (reward, is_success)")
+            return make_verdict(
+                result[0],
+                bool(result[1]),
+                attempt,
+                source="judge",
+                refuse=lambda found: JudgeError(f"{self._name}: the reward {found}"),
+            )
 
     def _check_number(self, results: Any, num_attempts: int) -> None:
         found = type(results).__name__
@@ -168,5 +169,13 @@ async def _called(ask: Callable[..., Any], *about: Any) -> Any:
     """Call user code, async or not; what is not runs in a thread and cannot stall the rest."""
     if inspect.iscoroutinefunction(ask):
         return await ask(*about)
-    result = await asyncio.to_thread(ask, *about)
+    result = await asyncio.to_thread(_asked, ask, *about)
     return await result if inspect.isawaitable(result) else result
+
+
+def _asked(ask: Callable[..., Any], *about: Any) -> Any:
+    try:
+        return ask(*about)
+    except StopIteration as error:
+        # Which no future takes: whoever waits for it would wait for ever.
+        raise RuntimeError(f"StopIteration: {error}") from error

@@ -3,7 +3,9 @@
 Holds rewards to the rule that a missing or unfinite number is never replaced by another.
 """
 
+import contextlib
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -49,9 +51,12 @@ def make_verdict(
 
 
 def _finite(value: Any, refuse: Refuse, whose: str) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    raise refuse(f"{whose}is {value!r}; expected a finite number")
+    if isinstance(value, (int, float)):
+        with contextlib.suppress(OverflowError):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise refuse(f"{whose}is {reprlib.repr(value)}; expected a finite number")
 
 
 def _check_roles(rewards: Mapping[str, float], attempt: Attempt, refuse: Refuse) -> None:

@@ -1,9 +1,10 @@
 """Interrupts user code that blocks the event loop, at the line where it stands.
 
-A workflow that sleeps or computes without awaiting stalls every other episode. An alarm is pushed
-back while the loop turns; when it goes off, an exception is raised inside the blocking call, so the
-traceback names the line and only that episode fails. Works where the loop runs in the main thread
-of a system with SIGALRM; elsewhere there is no protection.
+A workflow that sleeps or computes without awaiting stalls every other episode. An alarm ticks, the
+loop takes note of each turn, and after too many ticks without one an exception is raised inside the
+blocking call, so the traceback names the line and only that episode fails. Ticks are counted, not
+seconds: those of a stopped process (Ctrl-Z, a paused container) come as one. Works where the loop
+runs in the main thread of a system with SIGALRM; elsewhere there is no protection.
 """
 
 import asyncio
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from astuner.errors import LoopBlocked
+
+_NUM_TICKS = 10
+"""In the time that the loop may be blocked."""
 
 
 @contextmanager
@@ -26,33 +30,38 @@ def loop_watchdog(max_blocked_seconds: float) -> Iterator[None]:
         yield
         return
 
-    num_alarms = 0
+    loop = asyncio.get_running_loop()
+    tick_seconds = max(max_blocked_seconds / _NUM_TICKS, 0.01)
+    num_ticks = 0
+    turn: asyncio.TimerHandle | None = None
 
-    def interrupt(_signal: int, frame: FrameType | None) -> None:
+    def tick(_signal: int, frame: FrameType | None) -> None:
+        nonlocal num_ticks
+        num_ticks += 1
+        if num_ticks % _NUM_TICKS:
+            return
         place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "unknown place"
-        nonlocal num_alarms
-        num_alarms += 1
-        kind = TimeoutError if num_alarms == 1 else LoopBlocked
+        kind = TimeoutError if num_ticks == _NUM_TICKS else LoopBlocked
         raise kind(
             f"blocked all other episodes for {max_blocked_seconds:g} s at {place}; await it, or "
             "run it with asyncio.to_thread"
         )
 
-    loop = asyncio.get_running_loop()
-    interval = max(max_blocked_seconds / 10, 0.01)
-    timer: list[asyncio.TimerHandle] = []
+    def take_note() -> None:
+        """Of a turn of the loop, and of an alarm that user code has set or cleared since."""
+        nonlocal num_ticks, turn
+        num_ticks = 0
+        if signal.getsignal(signal.SIGALRM) is not tick:
+            signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, tick_seconds, tick_seconds)
+        turn = loop.call_later(tick_seconds / 2, take_note)
 
-    def push_back() -> None:
-        nonlocal num_alarms
-        num_alarms = 0
-        signal.setitimer(signal.ITIMER_REAL, max_blocked_seconds, max_blocked_seconds)
-        timer[:] = [loop.call_later(interval, push_back)]
-
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    push_back()
+    previous = signal.signal(signal.SIGALRM, tick)
+    take_note()
     try:
         yield
     finally:
-        timer[0].cancel()
+        if turn is not None:
+            turn.cancel()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

@@ -20,7 +20,7 @@ from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.episode_writer import EpisodeWriter
-from astuner.backbone.interrupt import interrupt_on_ctrl_c
+from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
@@ -107,7 +107,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         notice = f"{engine_run.name} finishes its step and saves first"
         with (
             engine_run.started(name, cluster.logs.folder) as engine,
-            interrupt_on_ctrl_c(run.console, notice=notice) as interrupt,
+            interrupted_by_signals(run.console, notice=notice) as interrupt,
         ):
             await follow_to_end(watch, engine)
     try:
@@ -118,5 +118,5 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         run_dir=run.run_dir.root,
         checkpoint=run.run_dir.latest_checkpoint(),
         metrics=reporter.metrics,
-        is_interrupted=interrupt.is_signalled,
+        exit_code=interrupt.exit_code,
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from astuner.backbone.assemble import find_model, make_gateway, make_pool, read_tasks
 from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
-from astuner.backbone.interrupt import interrupt_on_ctrl_c
+from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.run import Run, RunResult
 from astuner.errors import ConfigError
 from astuner.inference.messages import first_difference
@@ -45,7 +45,7 @@ class DebugBackbone:
 
         with (
             EpisodeWriter(run.run_dir) as writer,
-            interrupt_on_ctrl_c(run.console, notice="no further episode is shown") as interrupt,
+            interrupted_by_signals(run.console, notice="no further episode is shown") as interrupt,
         ):
             try:
                 async with make_gateway(run) as gateway, _chats(run) as chats:
@@ -66,7 +66,7 @@ class DebugBackbone:
         return RunResult(
             run_dir=run.run_dir.root,
             metrics=_metrics(run, episodes),
-            is_interrupted=interrupt.is_requested,
+            exit_code=interrupt.exit_code,
         )
 
 

@@ -20,7 +20,7 @@ from astuner.algorithm.batch import (
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, make_gateway, read_tasks
 from astuner.backbone.episode_writer import EpisodeWriter
-from astuner.backbone.interrupt import Interrupt, Interrupted, interrupt_on_ctrl_c
+from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.rollouts import RolledOut, Rollouts
 from astuner.backbone.local.run_state import RunState
@@ -54,7 +54,7 @@ class LocalBackbone:
         saved = find_saved(run, training) if run.is_resumed else None
         tuning = _Tuning(run, training, validation, saved, log, writer, gateway)
         notice = "the weights are saved first"
-        with interrupt_on_ctrl_c(run.console, notice=notice) as interrupt:
+        with interrupted_by_signals(run.console, notice=notice) as interrupt:
             try:
                 await tuning.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
@@ -68,7 +68,7 @@ class LocalBackbone:
                 with contextlib.suppress(BackboneError):
                     tuning.save()
                 raise
-        return tuning.finish(is_interrupted=interrupt.is_requested)
+        return tuning.finish(exit_code=interrupt.exit_code)
 
 
 class _Tuning:
@@ -239,7 +239,7 @@ class _Tuning:
         """Write a checkpoint of the last whole step."""
         self._state = self._keeper.save(self._state)
 
-    def finish(self, *, is_interrupted: bool) -> RunResult:
+    def finish(self, *, exit_code: int) -> RunResult:
         """Say what came of it, and where everything lies."""
         checkpoint, folder = self._keeper.latest, self._run.run_dir.root
         self._reporter.show_gain()
@@ -250,7 +250,7 @@ class _Tuning:
             run_dir=folder,
             checkpoint=checkpoint,
             metrics=self._reporter.metrics,
-            is_interrupted=is_interrupted,
+            exit_code=exit_code,
         )
 
 
