@@ -4,6 +4,7 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -152,10 +153,11 @@ class _RunLoop:
         try:
             return self._loop.run_until_complete(self._task)
         except SystemExit:
-            # User code ended the loop outside of its episode; the run still saves, as when it is
-            # interrupted.
+            # User code ended the loop, by a callback; the run still saves, as when interrupted.
             self._task.cancel()
-            self._loop.run_until_complete(asyncio.wait([self._task]))
+            while not self._task.done():
+                with contextlib.suppress(SystemExit):
+                    self._loop.run_until_complete(asyncio.wait([self._task]))
             raise
         except asyncio.CancelledError as error:
             if self._is_cancelled:

@@ -23,6 +23,8 @@ pytest.importorskip("openai")
 
 WORKFLOWS = """\
 import asyncio
+import os
+import signal
 from astuner import Workflow, WorkflowOutput
 from astuner.task_judge.base_judge import BaseJudge
 
@@ -40,6 +42,35 @@ class Cancelling(Workflow):
 
 class Unfinished(Workflow):
     pass
+
+class ExitingInATool(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        if workflow_task.attempt:
+            await asyncio.gather(self.use(), asyncio.sleep(0), return_exceptions=True)
+        return WorkflowOutput(reward=1.0)
+
+    async def use(self):
+        exit()
+
+class ExitingTheLoop(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        asyncio.get_running_loop().call_soon(exit)
+        await asyncio.sleep(30)
+
+class Printing(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        print("said by the agent", flush=True)
+        return WorkflowOutput(reward=1.0)
+
+class Signalled(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        os.kill(os.getpid(), signal.Signals[os.environ["SENT"]])
+        await asyncio.sleep(30)
+
+class Exiting(BaseJudge):
+    def __init__(self, config): ...
+    def compute_reward(self, workflow_task, workflow_output):
+        exit()
 
 class Unready(BaseJudge):
     def __init__(self, config):
@@ -122,6 +153,74 @@ def test_a_workflow_that_cancels_itself_is_no_interruption(project, capfd):
     shown = capfd.readouterr().err
     assert "user code raised asyncio.CancelledError" in shown
     assert "raise asyncio.CancelledError" in shown  # the line, in the episode's traceback
+
+
+def test_user_code_that_exits_fails_its_own_episode_only(project, capfd):
+    settings = (
+        "astuner.rollout.agentscope_workflow=agents->ExitingInATool",
+        "astuner.rollout.max_failed_fraction=0.5",
+    )
+    assert main(["--conf", "job.yaml", *settings]) == 0
+    shown = capfd.readouterr().err
+    assert "called sys.exit(None)" in shown and "4 episodes, 2 failed" in shown
+
+
+def test_user_code_that_ends_the_event_loop_ends_the_run_by_name(project, capfd):
+    path = "astuner.rollout.agentscope_workflow=agents->ExitingTheLoop"
+    assert main(["--conf", "job.yaml", path]) == 1
+    assert "user code ended the run by sys.exit(None)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_run_in_order_with_its_own_code(project, capfd, monkeypatch, sent, code):
+    monkeypatch.setenv("SENT", sent)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        path = "astuner.rollout.agentscope_workflow=agents->Signalled"
+        assert main(["--conf", "job.yaml", path]) == code
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    shown = capfd.readouterr().err
+    assert f"{sent}: stopping" in shown and "run directory" in shown
+
+
+def test_a_signal_before_there_is_anything_to_save_has_the_same_code(project, capfd, monkeypatch):
+    def load(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr("astuner.config.load.load_config", load)
+    assert main(["--conf", "job.yaml"]) == 143
+    assert "ended by SIGTERM" in capfd.readouterr().err
+
+
+def test_a_hangup_is_ignored_under_nohup(project, capfd, monkeypatch):
+    monkeypatch.setenv("SENT", "SIGHUP")
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        settings = (
+            "astuner.rollout.agentscope_workflow=agents->Signalled",
+            "astuner.task_judge.judge_timeout_seconds=1",
+        )
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert main(["--conf", "job.yaml", *settings]) == 143
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.mark.parametrize("screen", ["/dev/full", "a pipe whose reader ended"])
+def test_a_screen_that_takes_no_text_does_not_end_the_run(project, screen):
+    if screen == "/dev/full":
+        output = os.open(screen, os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    path = "astuner.rollout.agentscope_workflow=agents->Printing"
+    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", path]
+    done = subprocess.run(command, stdout=output, stderr=output, timeout=120, env=os.environ)
+    os.close(output)
+    assert done.returncode == 0
+    assert "4 episodes, 0 failed" in run_log()
 
 
 def test_debug_shows_each_traceback_once_and_only_what_belongs_to_it(project, capfd):
@@ -258,8 +357,32 @@ def test_ctrl_c_in_a_notebook_ends_the_run():
     async def notebook():
         run_to_end(Leaving(wait), None)
 
+    # A shell ignores it in what it starts in the background, and so does every child of that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     loop = asyncio.new_event_loop()
-    with contextlib.closing(loop), pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(notebook())
+    try:
+        with contextlib.closing(loop), pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(notebook())
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert ended.is_set()
+
+
+def test_a_thread_has_let_go_of_what_it_was_called_with_when_the_run_has_ended():
+    """Later the interpreter may be ending, under a thread that frees an engine."""
+    freed = threading.Event()
+
+    class Engine:
+        def stop(self):
+            return None
+
+        def __del__(self):
+            time.sleep(0.2)
+            freed.set()
+
+    async def stop_serving():
+        await asyncio.to_thread(Engine().stop)
+
+    run_to_end(Leaving(stop_serving), None)
+    assert freed.is_set()

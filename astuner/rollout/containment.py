@@ -34,14 +34,7 @@ def contained(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     containment = _Containment()
     context = copy_context()
     context.run(_containment.set, containment)
-    return loop.create_task(_to_the_end(work, containment), context=context)
-
-
-async def _to_the_end(work: Coroutine[Any, Any, Any], containment: _Containment) -> Any:
-    result = await work
-    if containment.error is not None:
-        raise containment.error
-    return result
+    return loop.create_task(_WholeCoroutine(work, containment), context=context)
 
 
 def _contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -90,6 +83,28 @@ class _ContainedCoroutine(Coroutine[Any, Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._work, name)
+
+
+class _WholeCoroutine(_ContainedCoroutine):
+    """That of the user code itself: it does not end well where one of its tasks did not."""
+
+    def send(self, value: Any) -> Any:
+        try:
+            return super().send(value)
+        except StopIteration:
+            self._check()
+            raise
+
+    def throw(self, *error: Any) -> Any:
+        try:
+            return super().throw(*error)
+        except StopIteration:
+            self._check()
+            raise
+
+    def _check(self) -> None:
+        if self._containment.error is not None:
+            raise self._containment.error
 
 
 @contextmanager

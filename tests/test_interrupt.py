@@ -1,0 +1,56 @@
+"""Signals that end a run: what is left of them when it has ended."""
+
+import asyncio
+import io
+import os
+import signal
+import time
+
+import pytest
+from rich.console import Console
+
+from astuner.backbone.interrupt import Interrupted, interrupted_by_signals
+from astuner.console import RunConsole
+from astuner.errors import Quit
+
+
+def console() -> RunConsole:
+    return RunConsole(Console(file=io.StringIO()), is_live=False)
+
+
+def test_a_signal_during_work_that_does_not_await_leaves_no_cancellation_behind():
+    """It would land in whatever the task awaits next, such as the end of the gateway."""
+
+    async def run():
+        with interrupted_by_signals(console(), notice="saving") as interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                interrupt.check()
+        await asyncio.sleep(0.05)
+        return interrupt.exit_code
+
+    assert asyncio.run(run()) == 143
+
+
+def test_a_second_ctrl_c_quits_at_once_and_a_second_sigterm_does_not():
+    async def run():
+        with interrupted_by_signals(console(), notice="saving"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Quit):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+
+    asyncio.run(run())
+
+
+def test_handlers_are_as_before_when_the_run_has_ended():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    async def run():
+        before = [signal.getsignal(number) for number in numbers]
+        with interrupted_by_signals(console(), notice="saving"):
+            pass
+        assert [signal.getsignal(number) for number in numbers] == before
+
+    asyncio.run(run())
