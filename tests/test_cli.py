@@ -198,10 +198,7 @@ def test_a_hangup_is_ignored_under_nohup(project, capfd, monkeypatch):
     monkeypatch.setenv("SENT", "SIGHUP")
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        settings = (
-            "astuner.rollout.agentscope_workflow=agents->Signalled",
-            "astuner.task_judge.judge_timeout_seconds=1",
-        )
+        settings = ("astuner.rollout.agentscope_workflow=agents->Signalled",)
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert main(["--conf", "job.yaml", *settings]) == 143
     finally:

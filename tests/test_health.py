@@ -21,6 +21,7 @@ SETTINGS = HealthSettings(
     logprob_gap="stop",
     no_spread="stop",
     all_failed="stop",
+    nothing_trained="stop",
     entropy="warn",
     no_spread_steps=3,
     max_logprob_gap=0.5,
@@ -31,6 +32,8 @@ GOOD = {
     "rollout/episodes": 64,
     "rollout/failed_episodes": 1,
     "rollout/flat_groups": 2,
+    "rollout/small_groups": 0,
+    "rollout/calls": 128,
     "train/updates": 1,
     "train/loss": -0.01,
     "train/grad_norm": 1.2,
@@ -100,6 +103,28 @@ def test_steps_in_which_all_episodes_fail_stop() -> None:
     assert "all episodes of 2 steps in a row failed" in finding.message
 
 
+IDLE = {**FLAT, "rollout/flat_groups": 0}
+
+
+def test_steps_in_which_no_episode_asks_the_model_stop_whatever_the_rewards() -> None:
+    for flat_groups in (0, 8):
+        silent = {**IDLE, "rollout/calls": 0, "rollout/flat_groups": flat_groups}
+        (finding,) = check(silent, GOOD, silent, silent)
+        assert finding.stops and not finding.is_broken
+        assert "in 2 steps in a row no episode asked the model" in finding.message
+
+
+def test_steps_that_end_well_and_train_no_token_stop() -> None:
+    (finding,) = check(IDLE, IDLE)
+    assert finding.stops and "no token was trained although" in finding.message
+
+
+def test_groups_that_are_too_small_to_compare_stop_once_it_is_no_accident() -> None:
+    small = {**IDLE, "rollout/small_groups": 8}
+    (finding,) = check(small, small, GOOD, small, small, small)
+    assert finding.stops and "in 3 steps in a row no token was trained" in finding.message
+
+
 def test_collapsed_entropy_warns_once() -> None:
     low = {**GOOD, "train/entropy": 0.01}
     (finding,) = check(GOOD, low, low)
@@ -110,7 +135,9 @@ def test_collapsed_entropy_warns_once() -> None:
 @pytest.mark.parametrize(("reaction", "stops"), [("warn", [False]), ("off", [])])
 def test_a_detector_can_be_turned_down(reaction, stops) -> None:
     settings = HealthSettings(
-        **dict.fromkeys(("not_finite", "logprob_gap", "no_spread", "all_failed"), reaction),
+        **dict.fromkeys(
+            ("not_finite", "logprob_gap", "no_spread", "all_failed", "nothing_trained"), reaction
+        ),
         entropy="off",
         no_spread_steps=1,
         max_logprob_gap=0.5,
@@ -194,6 +221,18 @@ def test_a_judge_that_always_says_the_same_stops_the_run(run, tmp_path) -> None:
     )
     assert code == 1
     assert "for 2 steps no group had two different rewards; the reward is always 0.25" in screen
+
+
+def test_a_workflow_that_never_asks_the_model_stops_the_run(run, tmp_path) -> None:
+    (tmp_path / "silent.py").write_text(
+        "from astuner import Workflow, WorkflowOutput\n"
+        "class Silent(Workflow):\n"
+        "    async def execute(self, workflow_task, model_tuner):\n"
+        "        return WorkflowOutput(reward=float(workflow_task.attempt))\n"
+    )
+    code, screen, _ = run(rollout__agentscope_workflow="silent.py->Silent")
+    assert code == 1
+    assert "in 2 steps in a row no episode asked the model" in screen
 
 
 def test_a_workflow_that_always_fails_stops_the_run(run, tmp_path) -> None:

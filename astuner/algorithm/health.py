@@ -15,6 +15,8 @@ _ENTROPY_SHARE = 0.05
 _LOWEST_ENTROPY = 0.02
 """Nats a token, and of the entropy at the start: below both, the policy hardly varies any more."""
 _NUM_FAILED_STEPS = 2
+_NUM_IDLE_STEPS = 2
+"""In a row: one may be an accident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +27,10 @@ class HealthSettings:
     logprob_gap: Reaction
     no_spread: Reaction
     all_failed: Reaction
+    nothing_trained: Reaction
     entropy: Reaction
     no_spread_steps: int
-    """Steps in a row in which no group had spread."""
+    """Steps in a row in which no group had spread, or none had two verdicts."""
     max_logprob_gap: float
     """Mean over the trained tokens, in nats."""
 
@@ -57,6 +60,7 @@ class Health:
             *self._gap(metrics),
             *self._spread(metrics),
             *self._failures(metrics),
+            *self._idleness(metrics),
             *self._entropy(metrics),
         ]
         return sorted(found, key=lambda finding: not finding.stops)
@@ -126,6 +130,39 @@ class Health:
             "lines above and in episodes/*.jsonl"
         )
         return self._finding(self.settings.all_failed, message)
+
+    def _idleness(self, metrics: Metrics) -> list[Finding]:
+        """Steps that end well and train nothing, other than for want of spread."""
+        has_verdicts = metrics.get("rollout/failed_episodes") != metrics.get("rollout/episodes")
+        is_flat = bool(metrics.get("rollout/flat_groups")) and metrics.get("rollout/calls") != 0
+        if metrics.get("train/updates") or not has_verdicts or is_flat:
+            self.state["idle"] = 0
+            return []
+        num_steps = self.state["idle"] = self.state.get("idle", 0) + 1
+        most, why = self._why_idle(metrics)
+        if num_steps != most:
+            return []
+        message = f"in {num_steps} steps in a row {why}"
+        return self._finding(self.settings.nothing_trained, message)
+
+    def _why_idle(self, metrics: Metrics) -> tuple[int, str]:
+        """For how many steps in a row it may be an accident, and what it comes of."""
+        if metrics.get("rollout/calls") == 0:
+            return _NUM_IDLE_STEPS, (
+                "no episode asked the model, so there is no token to train. See that the "
+                "workflow calls the model_tuner that execute is given, or the address in it, and "
+                "no model of its own"
+            )
+        if metrics.get("rollout/small_groups"):
+            return self.settings.no_spread_steps, (
+                "no token was trained: so many episodes failed that no group kept two to "
+                "compare. See the failures in episodes/*.jsonl, or raise rollout.num_repeat"
+            )
+        return _NUM_IDLE_STEPS, (
+            "no token was trained although episodes ended well. See in episodes/*.jsonl whether "
+            "the calls are those of agents that are trained (rollout.trainable_targets) and "
+            "whether their answers were taken"
+        )
 
     def _entropy(self, metrics: Metrics) -> list[Finding]:
         entropy = metrics.get("train/entropy")

@@ -34,13 +34,18 @@ class DetectorSettings(Section):
     all_failed: Literal["stop", "warn", "off"] = setting(
         UsedBy.TRAINING, "All episodes of two steps in a row failed."
     )
+    nothing_trained: Literal["stop", "warn", "off"] = setting(
+        UsedBy.TRAINING,
+        "Steps in a row end well without a trained token: two, or no_spread_steps where groups "
+        "were too small.",
+    )
     entropy: Literal["stop", "warn", "off"] = setting(
         UsedBy.TRAINING, "Answers hardly vary any more; never stops."
     )
     memory: Literal["stop", "warn", "off"] = setting(
         UsedBy.LOCAL, "Before the model is loaded: the run is estimated to need more than is free."
     )
-    no_spread_steps: PositiveInt = setting(UsedBy.TRAINING, "See no_spread.")
+    no_spread_steps: PositiveInt = setting(UsedBy.TRAINING, "See no_spread and nothing_trained.")
     max_logprob_gap: PositiveFloat = setting(
         UsedBy.LOCAL | UsedBy.VERL, "Nats a token, mean of a step."
     )
