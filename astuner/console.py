@@ -57,7 +57,8 @@ class _LastingStream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         lost = [screen]
         with contextlib.suppress(OSError, ValueError):
-            if os.path.sameopenfile(output := sys.__stdout__.fileno(), screen):
+            output = sys.__stdout__.fileno() if sys.__stdout__ else screen
+            if os.path.sameopenfile(output, screen):
                 lost.append(output)
         for descriptor in lost:
             os.dup2(nowhere, descriptor)

@@ -174,9 +174,11 @@ def test_the_same_seed_gives_the_same_run(conf, finished_run):
         assert [line[key] for line in runs[0]] == [line[key] for line in runs[1]]
 
 
-def test_ctrl_c_saves_the_weights_and_exits_with_130(conf, capfd):
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_the_weights_and_has_its_own_code(conf, capfd, monkeypatch, sent, code):
+    monkeypatch.setenv("SENT", sent)
     path = f"{AGENTS}/adder.py->InterruptingWorkflow"
-    assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == 130
+    assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == code
     assert (latest_run() / "checkpoints/step_1/astuner.json").is_file()
     assert "stopping" in capfd.readouterr().err
 

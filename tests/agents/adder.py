@@ -53,11 +53,11 @@ class AdderWorkflow(Workflow):
 
 
 class InterruptingWorkflow(AdderWorkflow):
-    """Presses Ctrl-C in the second step."""
+    """Presses Ctrl-C in the second step, or sends the signal that SENT names."""
 
     async def execute(self, workflow_task, model_tuner):
         if workflow_task.step == 2 and workflow_task.attempt == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.Signals[os.environ.get("SENT", "SIGINT")])
             await asyncio.sleep(30)
         return await super().execute(workflow_task, model_tuner)
 
