@@ -20,13 +20,11 @@ _JUDGE_SHAPES = "(workflow_task, workflow_output), or (task, response) as AgentS
 
 
 def workflow_class_of(function: Callable[..., Any], *, where: str) -> type[Workflow]:
-    """The workflow class that calls an async function for each episode.
+    """The workflow class that calls a function for each episode, in a thread if it is not async.
 
     Raises ConfigError, with `where` it was named, for a function of another shape.
     """
     names = _parameters(function, where, _WORKFLOW_SHAPES)
-    if not inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{where}: {function.__qualname__} is not async; write `async def`")
     run = _RUNNERS.get(names)
     if run is None:
         raise ConfigError(_other_shape(function, where, names, _WORKFLOW_SHAPES))
@@ -67,13 +65,13 @@ def judge_class_of(function: Callable[..., Any], *, where: str) -> type[BaseJudg
 async def _run_ours(
     function: Callable[..., Any], workflow_task: WorkflowTask, model_tuner: ModelTuner
 ) -> Any:
-    return await function(workflow_task=workflow_task, model_tuner=model_tuner)
+    return await _call(function, workflow_task=workflow_task, model_tuner=model_tuner)
 
 
 async def _run_agentscope(
     function: Callable[..., Any], workflow_task: WorkflowTask, model_tuner: ModelTuner
 ) -> Any:
-    output = await function(task=_task_dict(workflow_task.task), model=model_tuner)
+    output = await _call(function, task=_task_dict(workflow_task.task), model=model_tuner)
     if isinstance(output, WorkflowOutput) or not hasattr(output, "response"):
         return output
     metadata = {"response": output.response, "metrics": dict(output.metrics or {})}

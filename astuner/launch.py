@@ -6,11 +6,7 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 import asyncio
 import contextlib
 import logging
-import threading
-import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from astuner.errors import BackboneError, ConfigError
 from astuner.imports import module_folders
 from astuner.pins.install import PINS, check_installed
 from astuner.rollout.targets import check_not_empty
+from astuner.rollout.threads import DaemonThreads
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
@@ -121,7 +118,7 @@ def run_to_end(backbone: Backbone, run: Run, *, leave_seconds: float = LEAVE_SEC
     loop = _RunLoop(leave_seconds)
     if not _is_loop_running():
         return loop.run(backbone.run(run))
-    running = _DaemonThreads().submit(loop.run, backbone.run(run))
+    running = DaemonThreads().submit(loop.run, backbone.run(run))
     try:
         return running.result()
     except KeyboardInterrupt:
@@ -143,7 +140,7 @@ class _RunLoop:
     def __init__(self, leave_seconds: float) -> None:
         self._leave_seconds = leave_seconds
         self._loop = asyncio.new_event_loop()
-        self._threads = _DaemonThreads()
+        self._threads = DaemonThreads()
         self._loop.set_default_executor(self._threads)
         self._task: asyncio.Task[RunResult] | None = None
         self._is_cancelled = False
@@ -187,47 +184,6 @@ class _RunLoop:
             _, unfinished = self._loop.run_until_complete(wait)
             for task in unfinished:
                 logger.warning("task left behind, it ignores its cancellation: %r", task)
-
-
-class _DaemonThreads(ThreadPoolExecutor):
-    """A daemon thread for each call.
-
-    A pool's own threads are waited for when the process ends, and calls that never return, such as
-    a judge's, would use them up.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._running: set[threading.Thread] = set()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        call = partial(fn, *args, **kwargs)
-        thread = threading.Thread(target=_settle, args=(future, call), daemon=True)
-        thread.start()
-        self._running = {other for other in self._running if other.is_alive()} | {thread}
-        return future
-
-    def join(self, seconds: float) -> None:
-        """Let threads end, for at most so long all together.
-
-        One that had given its result, and was still to let go of what it was called with, such as
-        an engine, would do so while the interpreter ends, and crash the process.
-        """
-        deadline = time.monotonic() + seconds
-        for thread in self._running:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-
-def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 def backbone_maker(name: str) -> Callable[[], Backbone]:

@@ -98,7 +98,7 @@ class ModelTuner(AgentScopeModel):
     ) -> "OpenAI":
         """An `openai.OpenAI`, for code that runs in a thread; closed when the episode ends.
 
-        Called in the event loop it would wait for itself: use `asyncio.to_thread`.
+        Called in the event loop it would wait for itself: write `def execute`, which has a thread.
         """
         address = self.as_oai_baseurl_apikey(agent_name, target_tag, debug_model)
         return self._open_door().sync_client(address)

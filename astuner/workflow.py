@@ -1,6 +1,7 @@
 """`Workflow`: the class that a user writes around an agent."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,5 +22,12 @@ class Workflow(BaseModel, ABC):
     """Tags of the agents that are trained; None trains every one."""
 
     @abstractmethod
-    async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
-        """Run the agent on `workflow_task.task` with `model_tuner` as its model."""
+    def execute(
+        self, workflow_task: WorkflowTask, model_tuner: ModelTuner
+    ) -> WorkflowOutput | Awaitable[WorkflowOutput]:
+        """Run the agent on `workflow_task.task` with `model_tuner` as its model.
+
+        Written as `async def` it runs in the event loop that all episodes share. Written as `def`
+        it runs in a thread of its own and may block, as with requests or `openai.OpenAI`; there it
+        asks the model by its address, `model_tuner.as_oai_baseurl_apikey()`.
+        """

@@ -83,16 +83,11 @@ async def turned(model_tuner, workflow_task):
     """Called by name, but a reader would not guess it."""
 
 
-def blocking(workflow_task, model_tuner):
-    """Would stall every other episode."""
-
-
 @pytest.mark.parametrize(
     ("function", "said"),
     [
         (too_many, r"too_many takes \(task, model, auxiliary_models\); expected \(workflow_task"),
         (turned, r"takes \(model_tuner, workflow_task\)"),
-        (blocking, "blocking is not async; write `async def`"),
     ],
 )
 def test_a_function_of_another_shape_is_refused_with_the_shapes_that_there_are(function, said):
@@ -111,5 +106,5 @@ def test_a_job_takes_functions_for_workflow_and_judge():
 
 
 def test_a_job_refuses_a_function_of_another_shape():
-    with pytest.raises(ConfigError, match="AstunerJob: set_workflow: blocking is not async"):
-        AstunerJob().set_workflow(blocking)
+    with pytest.raises(ConfigError, match="AstunerJob: set_workflow: too_many takes"):
+        AstunerJob().set_workflow(too_many)

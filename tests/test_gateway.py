@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import urllib.request
 from types import SimpleNamespace
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from astuner.errors import ConfigError, WorkflowError
 from astuner.gateway.gateway import Gateway
 from astuner.inference.shapes.routed import RoutedChat
+from astuner.rollout.watchdog import loop_watchdog
 from astuner.tuner import ModelTuner
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
@@ -64,6 +66,63 @@ def test_a_sync_client_in_a_thread_gets_an_answer():
         assert reply.choices[0].message.content == "five"
 
     served(body)
+
+
+def run_workflow(make_workflow):
+    """An attempt of it, under the watchdog as in a pool."""
+
+    async def run():
+        async with Gateway(gateway_options()) as gateway:
+            rules = make_rules(
+                make_workflow=make_workflow,
+                make_chat=lambda recorder, _: make_chat(
+                    ScriptedEngine(lambda prompt: "five"), recorder=recorder
+                ),
+                judge=None,
+                gateway=gateway,
+                config=SimpleNamespace(),
+                timeout_seconds=60.0,
+                judge_timeout_seconds=5.0,
+                madness_reward=0.0,
+            )
+            plan = WorkflowTask(
+                task=Task(main_query="2 + 3?", task_id="t"),
+                episode_id="e",
+                step=1,
+                attempt=0,
+                is_validation=False,
+            )
+            with loop_watchdog(3600.0, find_port=lambda: gateway.port):
+                return await run_episode(plan, rules)
+
+    return asyncio.run(run())
+
+
+class AsksAndBlocks(Workflow):
+    def execute(self, workflow_task, model_tuner):
+        client = model_tuner.as_sync_openai_sdk_client()
+        reply = client.chat.completions.create(model="m", messages=QUESTION)
+        return WorkflowOutput(reward=1.0, metadata={"said": reply.choices[0].message.content})
+
+
+def test_a_workflow_that_is_not_async_asks_the_gateway_and_blocks():
+    episode = run_workflow(AsksAndBlocks)
+    assert episode.output.metadata == {"said": "five"} and len(episode.calls) == 1
+
+
+@pytest.mark.parametrize("client", ["openai", "httpx", "urllib"])
+def test_a_call_that_the_same_thread_would_have_to_answer_is_named_by_its_line(client):
+    class Waits(AsksAndBlocks):
+        async def execute(self, workflow_task, model_tuner):
+            url = model_tuner.as_oai_baseurl_apikey().base_url
+            if client == "openai":
+                return super().execute(workflow_task, model_tuner)
+            if client == "httpx":
+                return httpx.get(f"{url}/models", timeout=60, trust_env=False)
+            return urllib.request.urlopen(f"{url}/models", timeout=60)
+
+    message = run_workflow(Waits).failure.message
+    assert "test_gateway.py:" in message and "write `def execute`" in message
 
 
 def test_the_clients_find_the_gateway_past_a_proxy_of_the_environment(monkeypatch):

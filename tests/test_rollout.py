@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -237,12 +238,34 @@ def test_tasks_of_user_code_are_named_and_cancelled_like_others(recwarn):
     assert not recwarn.list
 
 
-def test_an_execute_that_is_not_async_says_what_to_write():
+def test_an_execute_that_is_not_async_may_block_in_a_thread_of_its_own():
+    together = threading.Barrier(4, timeout=10)
+
     class Plain(Workflow):
         def execute(self, workflow_task, model_tuner):
-            return WorkflowOutput(reward=1.0)
+            together.wait()  # which four at once can only pass in threads
+            return WorkflowOutput(reward=float(workflow_task.attempt))
 
-    assert "write `async def execute`" in run(Plain).failure.message
+    groups, _ = roll_out(pool(workflow=Plain), num_tasks=1)
+    assert [episode.verdict.reward for episode in groups[0].episodes] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_an_execute_that_is_not_async_fails_like_one_that_is():
+    class Exits(Workflow):
+        def execute(self, workflow_task, model_tuner):
+            sys.exit(4)
+
+    assert "called sys.exit(4)" in run(Exits).failure.message
+
+    class Hangs(Workflow):
+        def execute(self, workflow_task, model_tuner):
+            released.wait(20)
+
+    released = threading.Event()
+    try:
+        assert "did not finish in 0.1 s" in run(Hangs, timeout_seconds=0.1).failure.message
+    finally:
+        released.set()
 
 
 def test_a_workflow_that_blocks_and_swallows_errors_is_stopped_too():

@@ -94,7 +94,13 @@ def make_pool(
         max_parallel=max_parallel,
         max_failed_fraction=run.settings.rollout.max_failed_fraction,
     )
-    return RolloutPool(episode, make_judging(run), limits, expect_callers=expect_callers)
+    return RolloutPool(
+        episode,
+        make_judging(run),
+        limits,
+        find_port=lambda: gateway.port,
+        expect_callers=expect_callers,
+    )
 
 
 def make_judging(run: Run) -> Judging:

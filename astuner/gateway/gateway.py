@@ -69,6 +69,11 @@ class Gateway:
         if server is not None:
             await server.stop()
 
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None before a workflow has asked for its address."""
+        return None if self._server is None else self._server.port
+
     def open(self, chat: Chat, *, seconds: float, is_validation: bool) -> Door:
         """A door for the calls of an episode that may take so long."""
         return Door(

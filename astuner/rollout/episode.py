@@ -6,7 +6,6 @@ found in `judging.py`.
 """
 
 import contextlib
-import inspect
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 from astuner.errors import EpisodeError, WorkflowError, boundary
 from astuner.inference.request import Chat
 from astuner.inference.shapes.routed import RoutedChat
-from astuner.rollout.bounded import bounded
+from astuner.rollout.bounded import bounded, called
 from astuner.rollout.surroundings import Stage, Surrounding, surrounded
 from astuner.rollout.targets import TargetWatch
 from astuner.trajectory.attempt import Attempt, Failure
@@ -122,20 +121,10 @@ async def _execute_in_time(
     name = f"workflow {workflow.name!r}"
     with boundary(WorkflowError, f"{name} raised"):
         return await bounded(
-            _execute(workflow, stage.workflow_task, as_chat_model(tuner)),
+            called(workflow.execute, stage.workflow_task, as_chat_model(tuner)),
             seconds=stage.seconds_left,
             error=WorkflowError(
                 f"{name} did not finish in {stage.seconds:g} s (rollout.episode_timeout_seconds)"
             ),
             on_end=recorder.end,
         )
-
-
-async def _execute(workflow: Workflow, task: WorkflowTask, tuner: ModelTuner) -> Any:
-    work = workflow.execute(task, tuner)
-    if not inspect.isawaitable(work):
-        raise WorkflowError(
-            f"{type(workflow).__name__}.execute returned {type(work).__name__}; "
-            "write `async def execute`"
-        )
-    return await work

@@ -6,13 +6,12 @@ attempts which were read back from a run directory are judged the same way.
 """
 
 import asyncio
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
-from astuner.rollout.bounded import bounded
+from astuner.rollout.bounded import bounded, called
 from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.episode import Episode
@@ -151,7 +150,7 @@ class Judging:
     async def _ask(self, ask: Callable[..., Any], *about: Any) -> Any:
         with boundary(JudgeError, f"{self._name} raised"):
             return await bounded(
-                _called(ask, *about),
+                called(ask, *about),
                 seconds=self._timeout_seconds,
                 error=JudgeError(
                     f"{self._name} did not answer in {self._timeout_seconds:g} s "
@@ -163,19 +162,3 @@ class Judging:
 def _failed(attempt: Attempt, error: EpisodeError, started: float) -> Episode:
     seconds = time.monotonic() - started
     return Episode.of(attempt, failure=Failure.of(error), judging_seconds=seconds)
-
-
-async def _called(ask: Callable[..., Any], *about: Any) -> Any:
-    """Call user code, async or not; what is not runs in a thread and cannot stall the rest."""
-    if inspect.iscoroutinefunction(ask):
-        return await ask(*about)
-    result = await asyncio.to_thread(_asked, ask, *about)
-    return await result if inspect.isawaitable(result) else result
-
-
-def _asked(ask: Callable[..., Any], *about: Any) -> Any:
-    try:
-        return ask(*about)
-    except StopIteration as error:
-        # Which no future takes: whoever waits for it would wait for ever.
-        raise RuntimeError(f"StopIteration: {error}") from error

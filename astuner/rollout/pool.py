@@ -52,12 +52,15 @@ class RolloutPool:
         judging: Judging,
         settings: PoolSettings,
         *,
+        find_port: Callable[[], int | None] = lambda: None,
         expect_callers: Callable[[int], None] | None = None,
     ) -> None:
-        """`expect_callers` is told how many attempts are in flight, whenever that changes."""
+        """`find_port` tells where this loop serves the model over HTTP, once it does;
+        `expect_callers` is told how many attempts are in flight, whenever that changes."""
         self._episode = episode
         self._judging = judging
         self._settings = settings
+        self._find_port = find_port
         self._expect_callers = expect_callers or (lambda _: None)
 
     async def run(
@@ -102,7 +105,7 @@ class RolloutPool:
                     failures.count(episode)
 
         # A part of the deadline, so that the others that it held up still have time.
-        with loop_watchdog(self._episode.timeout_seconds / 4):
+        with loop_watchdog(self._episode.timeout_seconds / 4, find_port=self._find_port):
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             try:
                 await _gather([run_one(*plan) for plan in plans])

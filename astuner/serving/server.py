@@ -36,9 +36,8 @@ class Server:
         loop = loop or asyncio.get_running_loop()
         self._uvicorn = make_uvicorn(app)
         self._socket = listen(host, port, setting=setting)
-        self.address = http_address(
-            advertised_host or reachable_host(host), self._socket.getsockname()[1]
-        )
+        self.port: int = self._socket.getsockname()[1]
+        self.address = http_address(advertised_host or reachable_host(host), self.port)
         """For clients, without a path: http://127.0.0.1:8000."""
         self._serving: asyncio.Task[None] | None = None
         loop.call_soon_threadsafe(self._start)

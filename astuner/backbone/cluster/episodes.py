@@ -20,6 +20,7 @@ from astuner.inference.request import Chat
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import run_attempt
 from astuner.rollout.targets import TargetWatch
+from astuner.rollout.threads import DaemonThreads
 from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode
@@ -63,6 +64,7 @@ class EpisodeRunner:
 
     async def start(self) -> None:
         """Once, in the event loop of the episodes; the gateway lives as long as the process."""
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
         await self._gateway.__aenter__()
 
     async def run(
