@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import FrameType
+from typing import Any
 
 from astuner.errors import LoopBlocked
 
@@ -103,7 +104,7 @@ def _waits_for(port: int | None, frame: FrameType | None) -> bool:
     if port is None:
         return False
     for one in islice(_frames(frame), _NUM_CLIENT_FRAMES):
-        sock = getattr(one.f_locals.get("self"), "_sock", None)
+        sock: Any = getattr(one.f_locals.get("self"), "_sock", None)
         try:
             peer = sock.getpeername()
         except (AttributeError, OSError):
