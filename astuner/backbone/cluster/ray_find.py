@@ -31,11 +31,11 @@ class FoundCluster:
 
 def find_cluster(*, with_ray: bool, address: str | None) -> FoundCluster | None:
     """The cluster to join; None: start one. Raises ConfigError when neither was asked for."""
-    shown_as = os.environ.get("RAY_ADDRESS")
+    from_environment = os.environ.get("RAY_ADDRESS")
     if address:
         return FoundCluster(address=_checked(address, "--ray-address"), origin="--ray-address")
-    if shown_as and shown_as not in ("auto", "local"):
-        return FoundCluster(address=_checked(shown_as, "RAY_ADDRESS"), origin="RAY_ADDRESS")
+    if from_environment and from_environment not in ("auto", "local"):
+        return FoundCluster(address=_checked(from_environment, "RAY_ADDRESS"), origin="RAY_ADDRESS")
     if not with_ray:
         raise ConfigError(
             "this backbone runs on a Ray cluster, and none was named; add --with-ray to use this "
