@@ -2,6 +2,7 @@
 
 import json
 import stat
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def test_what_tells_nothing_of_a_secret_is_shown(value: object) -> None:
         ("postgres://me:${oc.env:PW}@db", "postgres://me:${oc.env:PW}@db"),
         ("call it with sk-0123456789abcdef now", "call it with *** now"),
         ("Bearer abc123def456", "Bearer ***"),
+        ("Authorization=Bearer hunter", "Authorization=***"),
+        ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+        ('{"api_key": "hunter2", "n": 1}', '{"api_key": ***, "n": 1}'),
+        ("serve --api-key hunter2 --max-tokens 5", "serve --api-key *** --max-tokens 5"),
+        ("Note: the token is short", "Note: the token is short"),
         ("Basic arithmetic, max_tokens=5", "Basic arithmetic, max_tokens=5"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----", "***"),
     ],
@@ -231,6 +237,13 @@ def test_an_error_quotes_no_secret_line_of_the_file() -> None:
         with pytest.raises(ConfigError) as caught:
             load(broken)
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["hunter2"])
+def test_the_traceback_of_an_error_quotes_no_key(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(CONF, f"{API_KEY}=[{key}]")
+    assert key not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_error_names_the_variable_and_not_what_it_holds(monkeypatch) -> None:

@@ -45,8 +45,17 @@ _SHAPE = re.compile(
 """How the keys of well-known services look, wherever they stand."""
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?!\d+[/?#])(?!\$\{oc\.env:[^}]*\}@)[^\s'\"]+@")
 _URL_TOKEN = re.compile(r"(://)[^\s:/@$]{12,}@")
-_PAIR = re.compile(r"([A-Za-z][\w.-]*)=(\"[^\"]*\"|'[^']*'|\$\{[^}]*\}|[^\s&;,#)}\]]+)")
-"""Of a query, a connection string or a command line."""
+_PAIR = re.compile(
+    r"""
+    (?P<name> [A-Za-z][\w.-]* )
+    (?P<sign> = | ["']\s*:\s* )
+    (?P<value> "[^"]*" | '[^']*' | \$\{[^}]*\} | (?:Bearer|Basic)\s\S+ | [^\s&;,\#)}\]]+ )
+    """,
+    re.VERBOSE,
+)
+"""Of a query, a connection string, a command line or JSON."""
+_HEADER = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?P<sign>:\s*)(?P<value>\S.*)")
+_FLAG = re.compile(r"(?P<name>--[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>(?!-)\S+)")
 _NAMED = re.compile(r"([A-Za-z][\w.-]*)['\"]?\s*[=:]")
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^,{}]+\}")
 SHOWN_AS_IS: Mapping[str, Any] = {}
@@ -79,7 +88,10 @@ def mask_text(text: str) -> str:
     text = _SHAPE.sub(MASK, text)
     text = _URL_PASSWORD.sub(rf"\g<1>{MASK}@", text)
     text = _URL_TOKEN.sub(rf"\g<1>{MASK}@", text)
-    return _PAIR.sub(_mask_pair, text)
+    for pattern in (_PAIR, _FLAG):
+        text = pattern.sub(_mask_pair, text)
+    header = _HEADER.fullmatch(text)
+    return _mask_pair(header) if header else text
 
 
 def names_a_secret(text: str) -> bool:
@@ -118,6 +130,6 @@ def _tells_nothing(value: Any) -> bool:
 
 
 def _mask_pair(match: re.Match[str]) -> str:
-    name, value = match.groups()
+    name, sign, value = match.group("name", "sign", "value")
     is_open = _FROM_ENVIRONMENT.fullmatch(value.strip("'\"")) or not is_secret(name)
-    return match[0] if is_open else f"{name}={MASK}"
+    return match[0] if is_open else f"{name}{sign}{MASK}"
