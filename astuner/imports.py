@@ -11,6 +11,7 @@ import importlib
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,22 @@ def load_class(path: str, *, base: type, search_dirs: Sequence[Path]) -> Any:
 def make_object(path: str, make: Callable[[], Any], *, search_dirs: Sequence[Path]) -> Any:
     """What `make` gives; whatever user code raises there becomes a ConfigError with its line."""
     return _run(path, search_dirs, make, failed="cannot be made")
+
+
+def describe_shadow() -> str:
+    """A clause that names a file of the user's that was imported in place of an installed package.
+
+    Empty where there is none.
+    """
+    places = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    for name in sorted(name for name in sys.modules if "." not in name):
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is None or any(Path(file).is_relative_to(place) for place in places):
+            continue
+        installed = PathFinder.find_spec(name, places)
+        if installed is not None and installed.origin is not None:
+            return f"; {file} is imported in place of {installed.origin}: give it another name"
+    return ""
 
 
 def _load_module(path: str, search_dirs: Sequence[Path]) -> tuple[ModuleType, str]:
@@ -219,7 +236,7 @@ def _run(
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{path!r} {failed}: {_describe_error(error, folders)}; "
-            f"mend that line, or install what it needs"
+            f"mend that line, or install what it needs{describe_shadow()}"
         ) from error
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from astuner.backbone.run import RunResult
 from astuner.config.load import load_mapping
+from astuner.config.secret import without_secrets
 from astuner.config.source import flatten, read_conf_file
 from astuner.errors import ConfigError
 from astuner.function_workflow import judge_class_of, workflow_class_of
@@ -80,8 +81,10 @@ class AstunerJob:
         for index, parent in enumerate(parents):
             inner = section.setdefault(parent, {})
             if not isinstance(inner, dict):
+                holder = ".".join(parents[: index + 1])
+                shown = without_secrets({holder: inner})[holder]
                 raise ConfigError(
-                    f"{_NAME}: cannot set {key}: {'.'.join(parents[: index + 1])} is {inner!r}, "
+                    f"{_NAME}: cannot set {key}: {holder} is {shown!r}, "
                     "not a section; set it once only, or another key"
                 )
             section = inner
@@ -150,8 +153,14 @@ class AstunerJob:
         return self.set(f"task_reader.{type}.validation_split", validation_split)
 
     def dump_job_as_yaml(self, path: str | Path) -> Path:
-        """Write the settings as a YAML file that the command `astuner` takes."""
+        """Write the settings as a YAML file that the command `astuner` takes.
+
+        Where a secret is among them, only the owner may read it.
+        """
         path = Path(path)
+        if without_secrets(self._content) != self._content:
+            path.unlink(missing_ok=True)
+            path.touch(mode=0o600)
         text = yaml.safe_dump(self._content, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
         return path

@@ -73,7 +73,7 @@ def launch(
     with run_dir.in_use(), log_handlers, RunConsole(screen, is_live=is_live) as console:
         config_file = run_dir.new_config_file()
         with naming_the_file(config_file):
-            save_resolved(loaded.config, config_file)
+            save_resolved(loaded.config, config_file, shown_as=loaded.shown_as)
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
         if (with_ray or ray_address) and not is_clustered:
             console.say(f"the backbone {loaded.settings.backbone} runs without Ray; none is used")
@@ -84,6 +84,7 @@ def launch(
             config=loaded.config,
             run_dir=run_dir,
             explicit_keys=loaded.explicit_keys,
+            shown_as=loaded.shown_as,
             search_dirs=search_dirs,
             workflow_class=workflow_class,
             judge=judge,

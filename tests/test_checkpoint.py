@@ -1,6 +1,7 @@
 """Checkpoints are whole folders that transformers loads, or nothing."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,3 +138,17 @@ def test_until_the_end_only_a_hidden_folder_exists(tmp_path: Path) -> None:
         (name,) = (path.name for path in (tmp_path / "deep").iterdir())
         assert name.startswith(".step_1.") and name.endswith(".partial")
     assert (tmp_path / "deep" / "step_1" / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_every_file_of_a_checkpoint_follows_the_umask(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        tensors = {"a": torch.zeros(1)}
+        save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors=tensors)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "step_1").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}

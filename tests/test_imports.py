@@ -80,6 +80,24 @@ def test_a_module_beside_the_yaml_is_found_by_its_name_alone(project: Path) -> N
     assert load_object("flow->Flow", search_dirs=[project]).__name__ == "Flow"
 
 
+@pytest.mark.parametrize("taken", ["tabnanny.py", "tabnanny/__init__.py"])
+def test_a_file_that_hides_an_installed_module_is_named_as_the_cause(
+    project: Path, taken: str
+) -> None:
+    (project / taken).parent.mkdir(exist_ok=True)
+    (project / taken).write_text("ours = 1\n")
+    (project / "flow.py").write_text("import tabnanny\nfound = tabnanny.check('a')\n")
+    message = _fails("flow->Flow", [project])
+    assert f"{project / taken} is imported in place of" in message
+    assert "give it another name" in message
+
+
+def test_a_module_of_the_user_is_no_cause_where_it_hides_nothing(project: Path) -> None:
+    (project / "my_colors.py").write_text("ours = 1\n")
+    (project / "flow.py").write_text("import my_colors\nred = my_colors.red\n")
+    assert "in place of" not in _fails("flow->Flow", [project])
+
+
 def test_a_package_with_init_files_is_found(project: Path) -> None:
     (project / "__init__.py").write_text("SIZE = 4\n")
     (project / "flow.py").write_text("from math_agent import SIZE\nfrom .math_agent import *\n")

@@ -11,8 +11,8 @@ from astuner.backbone.loggers import (
     LoggedRun,
     check_installed,
     logging_to,
-    without_secrets,
 )
+from astuner.config.secret import without_secrets
 from astuner.config.sections.trainer_common import LOGGER_NAMES
 from astuner.errors import ConfigError
 

@@ -141,6 +141,28 @@ def test_other_settings_may_differ_and_are_told(folder, capsys):
     assert "resumed with another setting: rollout.temperature: 1.0 → 0.5" in screen
 
 
+def test_a_run_that_is_resumed_with_another_key_writes_and_prints_neither(
+    taught_model,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROJECT", "private-project")
+    write_conf(tmp_path, taught_model)
+    change(tmp_path, total_training_steps=1, val_before_train=False)
+    key = "astuner.task_reader.data_generation.filter.params.api_key"
+    own = ["+my.HF_TOKEN=private-3", "+my.url='http://me:private-4@h'"]
+    own.append("astuner.project_name='${oc.env:PROJECT}'")
+    assert main(["--conf", "adder.yaml", f"{key}=private-1", *own]) == 0
+    more = "astuner.trainer_common.total_training_steps=2"
+    code, screen = resume(capsys, f"{key}=private-2", *own, more)
+    assert code == 0 and "resuming from" in screen and "private-" not in screen
+    files = [path for path in (tmp_path / "launcher_record").rglob("*") if path.is_file()]
+    assert [path.name for path in files if path.name == "config_2.yaml"]
+    assert [path for path in files if b"private-" in path.read_bytes()] == []
+
+
 def test_other_tasks_are_refused(folder, capsys):
     tasks = folder / "tasks.jsonl"
     tasks.write_text(tasks.read_text().replace('"answer": "5"', '"answer": "6"'))

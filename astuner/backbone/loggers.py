@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from astuner.backbone.run import Run
+from astuner.config.secret import shown_settings
 from astuner.config.source import flatten
 from astuner.errors import ConfigError
 
@@ -26,7 +27,6 @@ LogMetrics = Callable[[Mapping[str, float | None]], None]
 """Takes the metrics of a step."""
 
 _LONGEST_QUEUE = 10_000
-_SECRET = re.compile(r"key|token|password|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def metrics_log(run: Run) -> Iterator[LogMetrics]:
         project=run.settings.project_name,
         name=f"{run.run_dir.root.parent.name}-{run.run_dir.root.name}",
         folder=run.run_dir.root,
-        config=without_secrets(flatten(run.settings.model_dump(mode="json"))),
+        config=flatten(shown_settings(run.settings, run.shown_as)),
     )
     with logging_to(loggers, logged) as log:
         yield log
@@ -176,14 +176,6 @@ def check_installed(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"trainer_common.logger: {name} is not installed: pip install 'astuner[{name}]'"
             )
-
-
-def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the values of keys that sound secret masked."""
-    return {
-        key: "***" if value and _SECRET.search(key.rpartition(".")[2]) else value
-        for key, value in config.items()
-    }
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Run:
     console: RunConsole
     explicit_keys: frozenset[str] = frozenset()
     """Dotted keys, with their section, that the user set."""
+    shown_as: Mapping[str, Any] = field(default_factory=dict)
+    """What to show for the dotted keys whose values may not be shown."""
     with_ray: bool = False
     """Whether a cluster of this machine may be used, and started where there is none."""
     ray_address: str | None = None

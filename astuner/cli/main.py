@@ -16,6 +16,7 @@ from astuner import __version__
 from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
 from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
+from astuner.imports import describe_shadow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +82,8 @@ def _guarded(work: Callable[[], int]) -> int:
         return 128 + number
     except Exception as error:  # noqa: BLE001  # the outermost boundary
         traceback.print_exc()
-        print(f"astuner: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        said = f"{type(error).__name__}: {error}{describe_shadow()}"
+        print(f"astuner: unexpected {said}", file=sys.stderr)
         return 1
 
 

@@ -1,20 +1,28 @@
 """Rules that relate two settings, or a setting and the backbone. Single settings: `sections/`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from astuner.config.schema import Settings
+from astuner.config.secret import SHOWN_AS_IS, without_secrets
 
 TRAINING_BACKBONES = ("local", "verl", "trinity")
 
 
-def find_problems(settings: Settings, origin: Callable[[str], str]) -> list[str]:
+def find_problems(
+    settings: Settings,
+    origin: Callable[[str], str],
+    *,
+    shown_as: Mapping[str, Any] = SHOWN_AS_IS,
+) -> list[str]:
     """Every broken rule, as a sentence that names the settings, their values and what to do.
 
     `origin` says where a key was set.
     """
 
     def show(key: str) -> str:
-        return f"{key} = {_value(settings, key)!r} ({origin(key)})"
+        value = without_secrets({key: _value(settings, key)}, shown_as)[key]
+        return f"{key} = {value!r} ({origin(key)})"
 
     rules = [_sources, _lengths, _untrained_model]
     if settings.backbone in TRAINING_BACKBONES:

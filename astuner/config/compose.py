@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from astuner.config.accepted import ACCEPTED_SECTIONS
+from astuner.config.bounded_yaml import check_named_files
 from astuner.config.schema import section_keys
+from astuner.config.secret import mask_text
 from astuner.config.source import RENAMED_DEFAULTS, ConfFile, UserInput
 from astuner.errors import ConfigError
 
@@ -37,14 +39,15 @@ def compose_config(user: UserInput) -> DictConfig:
     Raises ConfigError when hydra cannot find a file or apply an override.
     """
     with tempfile.TemporaryDirectory(prefix="astuner_") as folder:
-        primary = OmegaConf.create(_primary(user.file))
-        OmegaConf.save(primary, Path(folder) / f"{_PRIMARY}.yaml")
+        primary = _primary(user.file)
+        _check_size(primary)
+        OmegaConf.save(OmegaConf.create(primary), Path(folder) / f"{_PRIMARY}.yaml")
         try:
             with _hydra(folder):
                 return compose(_PRIMARY, overrides=[o.text for o in user.overrides])
         except (HydraException, OmegaConfBaseException) as error:
             text = str(error).replace(_PRIMARY, str(user.file.path))
-            raise ConfigError(f"{user.file.path}: cannot be composed: {text}") from error
+            raise ConfigError(f"{user.file.path}: cannot be composed: {mask_text(text)}") from error
 
 
 @contextmanager
@@ -65,6 +68,13 @@ def _primary(file: ConfFile) -> dict[str, Any]:
     hydra = dict(body.pop("hydra", None) or {})
     hydra["searchpath"] = _searchpath(file, hydra.get("searchpath"))
     return {"defaults": _defaults(file, body.pop("defaults", None)), "hydra": hydra, **body}
+
+
+def _check_size(primary: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a file of the user's that would fill the memory."""
+    places = [e.removeprefix("file://") for e in primary["hydra"]["searchpath"]]
+    own = [Path(p) for p in places if "://" not in p and not Path(p).is_relative_to(DEFAULT_FOLDER)]
+    check_named_files(primary["defaults"], own)
 
 
 def _defaults(file: ConfFile, written: Any) -> list[Any]:

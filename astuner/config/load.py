@@ -5,7 +5,6 @@ Resolves and types what `compose` gives, and says where a wrong setting was set.
 
 import difflib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,8 @@ from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
 from astuner.config.llm_models import name_models
 from astuner.config.schema import Settings, section_keys, setting_keys
+from astuner.config.secret import SHOWN_AS_IS, is_secret, mask_text, without_secrets
+from astuner.config.shown import resolve_shown
 from astuner.config.source import (
     RENAMED_VALUES,
     ROOT_RENAMES,
@@ -43,8 +44,6 @@ _FREE_FORM = frozenset(
     }
 )
 """Settings that hold keys of any name."""
-_SECRET = re.compile(r"(api_?keys?|secret|password|access_token)$", re.IGNORECASE)
-_MASK = "***"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +58,8 @@ class LoadedConfig:
     """Dotted keys below `astuner`, `verl` and `trinity` that the user set."""
     conf_file: Path
     """Absolute path of the user's YAML."""
+    shown_as: Mapping[str, Any]
+    """What to show for the dotted keys whose values may not be shown."""
 
     @property
     def experiment_name(self) -> str:
@@ -97,11 +98,13 @@ def load_mapping(mapping: Mapping[str, Any], *, name: str) -> LoadedConfig:
 
 def _load(user: UserInput) -> LoadedConfig:
     _check_names(user)
-    composed = _resolve(compose_config(user), user)
+    unresolved = compose_config(user)
+    composed = _resolve(unresolved, user)
     explicit_keys = _explicit_keys(user, composed)
     name_models(composed.get("astuner"), explicit_keys)
-    settings = _typed(composed.get("astuner"), user)
-    problems = find_problems(settings, lambda key: user.origin(key) or "default")
+    shown_as = _shown_as(unresolved, composed, explicit_keys)
+    settings = _typed(composed.get("astuner"), user, shown_as)
+    problems = find_problems(settings, lambda key: user.origin(key) or "default", shown_as=shown_as)
     _raise_problems(problems, user.file.path)
     config = OmegaConf.create(composed, flags={"struct": True, "readonly": True})
     return LoadedConfig(
@@ -109,22 +112,18 @@ def _load(user: UserInput) -> LoadedConfig:
         settings=settings,
         explicit_keys=explicit_keys,
         conf_file=Path(os.path.abspath(user.file.path)),
+        shown_as=shown_as,
     )
 
 
-def save_resolved(config: DictConfig, path: Path) -> None:
-    """Write the resolved configuration as YAML. The values of keys such as api_key are masked."""
-    plain = _masked(OmegaConf.to_container(config, resolve=True))
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _MASK if inner and _SECRET.search(str(key)) else _masked(inner)
-            for key, inner in value.items()
-        }
-    return [_masked(item) for item in value] if isinstance(value, list) else value
+def save_resolved(
+    config: DictConfig, path: Path, *, shown_as: Mapping[str, Any] = SHOWN_AS_IS
+) -> None:
+    """Write the resolved configuration as YAML, without secrets and values of the environment."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    shown = OmegaConf.create(without_secrets(plain, shown_as))
+    path.write_text(OmegaConf.to_yaml(shown), encoding="utf-8")
 
 
 def _check_names(user: UserInput) -> None:
@@ -141,11 +140,11 @@ def _check_names(user: UserInput) -> None:
     for override in user.overrides:
         key = override.key
         if key.startswith("astuner.") and not _is_known(key, known):
-            problems.append(f"override {override.written!r}: {_unknown(key)}")
+            problems.append(f"override {override.shown!r}: {_unknown(key)}")
         full = renamed(f"astuner.{key}")
         if key.partition(".")[0] not in user.file.mapping and _is_known(full, known):
             problems.append(
-                f"override {override.written!r}: {key}: unknown key; its name here is {full}"
+                f"override {override.shown!r}: {key}: unknown key; its name here is {full}"
             )
     _raise_problems(problems, user.file.path)
 
@@ -200,14 +199,15 @@ def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "")
+        reason = "" if is_secret(key) else f": {mask_text(first_line(error))}"
         raise ConfigError(
-            f"{_place(key, user)}: {key}: its value cannot be resolved: {first_line(error)}"
+            f"{_place(key, user)}: {key}: its value cannot be resolved{reason}"
         ) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _typed(section: Any, user: UserInput) -> Settings:
+def _typed(section: Any, user: UserInput, shown_as: Mapping[str, Any]) -> Settings:
     if isinstance(section, dict):
         _rename_values(section)
         _follow_links(section)
@@ -215,7 +215,7 @@ def _typed(section: Any, user: UserInput) -> Settings:
     try:
         return Settings.model_validate(section)
     except ValidationError as error:
-        problems = [_describe_problem(detail, section, user) for detail in error.errors()]
+        problems = [_describe_problem(detail, section, user, shown_as) for detail in error.errors()]
         _raise_problems(list(dict.fromkeys(problems)), user.file.path)
         raise AssertionError("unreachable") from error
 
@@ -240,7 +240,9 @@ def _rename_values(section: dict[str, Any]) -> None:
             holder[name] = values.get(holder[name], holder[name])
 
 
-def _describe_problem(detail: ErrorDetails, section: Any, user: UserInput) -> str:
+def _describe_problem(
+    detail: ErrorDetails, section: Any, user: UserInput, shown_as: Mapping[str, Any]
+) -> str:
     key, found = _locate(detail["loc"], section)
     place = _place(key, user)
     if detail["type"] == "extra_forbidden":
@@ -248,12 +250,11 @@ def _describe_problem(detail: ErrorDetails, section: Any, user: UserInput) -> st
     if detail["type"] == "missing":
         key = ".".join(("astuner", *map(str, detail["loc"])))
         return f"{_place(key, user)}: {key}: has no value; set one"
-    if _SECRET.search(key):
-        found = _MASK
+    shown = without_secrets({key: found}, shown_as)[key]
     expected = detail["msg"].removeprefix("Input should be ")
     if detail["type"] == "model_type":
         expected = "a section of further keys"
-    return f"{place}: {key}: found {found!r} ({type(found).__name__}), expected {expected}"
+    return f"{place}: {key}: found {shown!r} ({type(found).__name__}), expected {expected}"
 
 
 def _locate(loc: Sequence[int | str], section: Any) -> tuple[str, Any]:
@@ -286,6 +287,16 @@ def _raise_problems(problems: Sequence[str], path: Path) -> None:
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigError(f"{path}: {len(problems)} settings are wrong:{lines}")
+
+
+def _shown_as(
+    unresolved: DictConfig, composed: Mapping[str, Any], explicit_keys: frozenset[str]
+) -> dict[str, Any]:
+    """What to show for the keys whose shown values are not those that are used."""
+    shown = resolve_shown(unresolved)
+    name_models(shown.get("astuner"), explicit_keys)
+    used = flatten(composed)
+    return {key: value for key, value in flatten(shown).items() if used.get(key) != value}
 
 
 def _explicit_keys(user: UserInput, composed: Mapping[str, Any]) -> frozenset[str]:

@@ -10,7 +10,14 @@ from pydantic.fields import FieldInfo
 class Section(BaseModel):
     """A group of settings. Unknown keys and silent conversions (text to number) are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        # A traceback shows pydantic's own message, which would quote a key.
+        hide_input_in_errors=True,
+    )
 
 
 class UsedBy(Flag):

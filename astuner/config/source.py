@@ -19,6 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from astuner.config.bounded_yaml import compose_bounded
+from astuner.config.secret import mask_text, names_a_secret, show_override, without_secrets
 from astuner.errors import ConfigError
 
 RENAMED_KEYS: Mapping[str, str] = {
@@ -85,8 +87,8 @@ class Override:
 
     text: str
     """As hydra shall read it."""
-    written: str
-    """As the user wrote it; messages show it."""
+    shown: str
+    """As the user wrote it, without secrets; messages show it."""
     key: str
     value: Any
     """None for a removed key."""
@@ -104,7 +106,7 @@ class UserInput:
         """Where `key` was set: "conf.yaml:14" or "override 'key=value'"; None if not by these."""
         for override in reversed(self.overrides):
             if key == override.key or key.startswith(f"{override.key}."):
-                return f"override {override.written!r}"
+                return f"override {override.shown!r}"
         if key in self.file.lines:
             return self.file.place(key)
         parent, _, last = key.rpartition(".")
@@ -134,15 +136,19 @@ def read_conf_file(path: Path) -> ConfFile:
     """Read the user's YAML. Raises ConfigError when it is missing or is not a mapping of keys."""
     text = _read_text(path)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = compose_bounded(text, path)
         lines = dict(_key_lines(node, path=path)) if node else {}
         mapping = OmegaConf.to_container(OmegaConf.create(text)) if node else {}
     except yaml.YAMLError as error:
         raise ConfigError(_describe_yaml_error(path, error)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: cannot be used as a configuration: {error}") from error
+        raise ConfigError(
+            f"{path}: cannot be used as a configuration: {mask_text(str(error))}"
+        ) from error
     if not isinstance(mapping, dict) or isinstance(node, yaml.ScalarNode):
-        raise ConfigError(f"{path}:1: expected a mapping such as 'astuner:', found {text[:40]!r}")
+        raise ConfigError(
+            f"{path}:1: expected a mapping such as 'astuner:', found {_start(text)!r}"
+        )
     mapping = {str(key): value for key, value in mapping.items()}
     return _rename_keys(ConfFile(path=path, mapping=mapping, lines=lines))
 
@@ -174,19 +180,21 @@ def read_override(written: str) -> Override:
 
     Raises ConfigError when it does not follow the grammar.
     """
+    shown = show_override(written)
     quoted = _UNQUOTED_CLASS.sub(r"\1'\2'", written)
     try:
         parsed = OverridesParser.create().parse_override(quoted)
         value = parsed.value()
     except HydraException as error:
+        reason = first_line(error) if shown == written else "its value does not follow the grammar"
         raise ConfigError(
-            f"override {written!r} cannot be read: {first_line(error)}; "
+            f"override {shown!r} cannot be read: {reason}; "
             "write key=value, for example astuner.rollout.temperature=0.5; a value with brackets, "
             "spaces or other signs stands in quotes: \"key='train[:100]'\""
         ) from error
     if parsed.is_sweep_override():
         raise ConfigError(
-            f"override {written!r} gives several values, a run has one; write a list as "
+            f"override {shown!r} gives several values, a run has one; write a list as "
             f"key=[a,b] and text with a comma as key='\"a,b\"'"
         )
     old_key = parsed.key_or_group
@@ -194,7 +202,7 @@ def read_override(written: str) -> Override:
     text = quoted.replace(old_key, key, 1)
     if key.startswith(_OPEN_ROOTS) and not parsed.is_delete():
         text = f"++{text.lstrip('+')}"
-    return Override(text=text, written=written, key=key, value=value, is_removal=parsed.is_delete())
+    return Override(text=text, shown=shown, key=key, value=value, is_removal=parsed.is_delete())
 
 
 def renamed(key: str) -> str:
@@ -245,10 +253,13 @@ def _describe_yaml_error(path: Path, error: yaml.YAMLError) -> str:
     context = f" {error.context}" if error.context else ""
     if context and error.context_mark and error.context_mark.line < mark.line:
         context += f", which began on line {error.context_mark.line + 1}"
-    return (
-        f"{path}:{mark.line + 1}:{mark.column + 1}: is not YAML: {error.problem}{context}\n"
-        f"{mark.get_snippet()}"
-    )
+    snippet = mark.get_snippet() or ""
+    shown = "" if names_a_secret(snippet) else f"\n{mask_text(snippet)}"
+    return f"{path}:{mark.line + 1}:{mark.column + 1}: is not YAML: {error.problem}{context}{shown}"
+
+
+def _start(text: str) -> str:
+    return "" if names_a_secret(text) else mask_text(text)[:40]
 
 
 def _key_lines(node: yaml.Node, *, path: Path, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -280,10 +291,11 @@ def _rename_keys(file: ConfFile) -> ConfFile:
             continue
         present = _put(file.mapping, new.split("."), value)
         if present != value:
+            shown = without_secrets({old: value, new: present})
             raise ConfigError(
-                f"{file.path}: {old} = {value!r} (line {file.lines.get(old)}) and "
-                f"{new} = {present!r} (line {file.lines.get(new)}) are two names of one setting; "
-                f"keep {new}"
+                f"{file.path}: {old} = {shown[old]!r} (line {file.lines.get(old)}) and "
+                f"{new} = {shown[new]!r} (line {file.lines.get(new)}) are two names of one "
+                f"setting; keep {new}"
             )
     lines = {renamed(key): line for key, line in file.lines.items()} | file.lines
     return ConfFile(path=file.path, mapping=file.mapping, lines=lines)

@@ -31,6 +31,7 @@ def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        _follow_umask(partial)
         _sync_tree(partial)
         partial.rename(folder)
         _sync(folder.parent)
@@ -66,6 +67,14 @@ def check_room(folder: Path, num_bytes: int) -> None:
 
 def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+
+
+def _follow_umask(folder: Path) -> None:
+    """Give its files the rights that the umask left the folder: safetensors makes them 0600."""
+    rights = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)
 
 
 def _sync_tree(folder: Path) -> None:

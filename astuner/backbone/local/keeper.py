@@ -41,7 +41,7 @@ def find_saved(run: Run, tasks: Sequence[Task]) -> Saved:
         except BackboneError as error:
             say(f"not resumed from {folder.name}: {error}")
             continue
-        for line in check_can_go_on(record, run.settings, tasks):
+        for line in check_can_go_on(record, run.settings, tasks, run.shown_as):
             say(f"resumed with another setting: {line}")
         say(f"resuming from {folder}")
         return Saved(folder=folder, state=state)
@@ -101,7 +101,7 @@ class CheckpointKeeper:
             folder,
             self._policy.model,
             self._policy.tokenizer,
-            record=to_record(state, self._run.settings, self._tasks),
+            record=to_record(state, self._run.settings, self._tasks, self._run.shown_as),
             tensors=self._trainer.tensors(),
             is_merged_too=self._run.settings.trainer_common.save_merged,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from astuner.config.accepted import without_accepted
 from astuner.config.schema import Settings
+from astuner.config.secret import SHOWN_AS_IS, shown_settings, without_secrets
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
 from astuner.types import Task
@@ -69,15 +70,22 @@ class RunState:
     """Step and success rate of the best checkpoint that was validated."""
 
 
-def to_record(state: RunState, settings: Settings, tasks: Sequence[Task]) -> dict[str, Any]:
-    """What a checkpoint holds of the run."""
+def to_record(
+    state: RunState,
+    settings: Settings,
+    tasks: Sequence[Task],
+    shown_as: Mapping[str, Any] = SHOWN_AS_IS,
+) -> dict[str, Any]:
+    """What a checkpoint holds of the run, without secrets and values of the environment."""
+    shown = shown_settings(settings, shown_as)
     return {
         "format": _FORMAT,
         "step": state.step,
-        "base_model": settings.model.path,
+        "base_model": shown["model"]["path"],
         "tasks": fingerprint(tasks),
         "state": asdict(state),
-        "settings": settings.model_dump(mode="json"),
+        "settings": shown,
+        "digests": _digests(settings, shown_as),
     }
 
 
@@ -93,18 +101,34 @@ def from_record(record: Mapping[str, Any]) -> RunState:
 
 
 def check_can_go_on(
-    record: Mapping[str, Any], settings: Settings, tasks: Sequence[Task]
+    record: Mapping[str, Any],
+    settings: Settings,
+    tasks: Sequence[Task],
+    shown_as: Mapping[str, Any] = SHOWN_AS_IS,
 ) -> list[str]:
     """Compare the settings and tasks of a checkpoint with those of this start.
 
-    Returns a line for each difference that may matter. Raises ConfigError for those that make it
-    another run.
+    Secrets may differ: a checkpoint holds none. Returns a line for each difference that may matter.
+    Raises ConfigError for those that make it another run.
     """
     # Releases that still had settings without effect wrote them too.
-    before = flatten(without_accepted(record["settings"], "astuner"))
+    before = flatten(without_secrets(without_accepted(record["settings"], "astuner")))
     now = flatten(settings.model_dump(mode="json"))
-    differing = [key for key in sorted(before.keys() | now) if before.get(key) != now.get(key)]
-    lines = {key: f"{key}: {before.get(key)!r} → {now.get(key)!r}" for key in differing}
+    shown = flatten(shown_settings(settings, shown_as))
+    digests = record.get("digests", {})
+
+    def is_same(key: str) -> bool:
+        if key in digests:
+            return digests[key] == _digest(now.get(key))
+        return before.get(key) in (now.get(key), shown.get(key))
+
+    def describe(key: str) -> str:
+        if f"astuner.{key}" in shown_as:
+            return f"{key}: {shown.get(key)!r} is another value than it was"
+        return f"{key}: {before.get(key)!r} → {shown.get(key)!r}"
+
+    differing = [key for key in sorted(before.keys() | now) if not is_same(key)]
+    lines = {key: describe(key) for key in differing}
     refused = [lines[key] for key in differing if _is_below(key, _MUST_AGREE)]
     if refused:
         raise ConfigError(
@@ -118,6 +142,20 @@ def check_can_go_on(
             "same data, or start a new run without --resume"
         )
     return [lines[key] for key in differing if not _is_below(key, _MAY_DIFFER)]
+
+
+def _digests(settings: Settings, shown_as: Mapping[str, Any]) -> dict[str, str]:
+    """Of the settings that must agree and are not shown, so that they can be compared."""
+    values = flatten(settings.model_dump(mode="json"))
+    return {
+        key: _digest(value)
+        for key, value in values.items()
+        if f"astuner.{key}" in shown_as and _is_below(key, _MUST_AGREE)
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(tasks: Iterable[Task]) -> str:
