@@ -9,43 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from astuner.config.accepted import without_accepted
+from astuner.config.same_run import compare_settings
 from astuner.config.schema import Settings
-from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
 from astuner.types import Task
 
 _FORMAT = 1
-
-_MUST_AGREE = (
-    "model.path",
-    "model.dtype",
-    "model.lora",
-    "data.train_batch_size",
-    "rollout.num_repeat",
-    "rollout.seed",
-    "trainer_common.seed",
-    "trainer_common.mini_batch_num",
-    "trainer_common.algorithm",
-    "trainer_common.optim",
-    "trainer_common.use_kl_loss",
-)
-"""Settings and sections that make another run of it."""
-
-_MAY_DIFFER = (
-    "project_name",
-    "experiment_name",
-    "experiment_dir",
-    "debug",
-    "rollout.max_failed_fraction",
-    "trainer_common.total_epochs",
-    "trainer_common.total_training_steps",
-    "trainer_common.save_freq",
-    "trainer_common.keep_checkpoints",
-    "trainer_common.logger",
-    "trainer_common.detectors",
-)
-"""Settings that change nothing of what is learned in a step; all others are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +51,17 @@ def to_record(state: RunState, settings: Settings, tasks: Sequence[Task]) -> dic
 
 
 def from_record(record: Mapping[str, Any]) -> RunState:
-    """Raises BackboneError for a record of another format."""
+    """Raises BackboneError for a record of another format, or without what it should hold."""
     if record.get("format") != _FORMAT:
         raise BackboneError(
             f"its format is {record.get('format')!r}, this version of astuner reads {_FORMAT}; go "
             "on with the version that wrote it, or start a new run with the checkpoint as "
             "model.path"
         )
-    return RunState(**record["state"])
+    try:
+        return RunState(**record["state"])
+    except (KeyError, TypeError) as error:
+        raise BackboneError(f"what it says of the run is not complete: {error}") from error
 
 
 def check_can_go_on(
@@ -100,15 +72,11 @@ def check_can_go_on(
     Returns a line for each difference that may matter. Raises ConfigError for those that make it
     another run.
     """
-    # Releases that still had settings without effect wrote them too.
-    before = flatten(without_accepted(record["settings"], "astuner"))
-    now = flatten(settings.model_dump(mode="json"))
-    differing = [key for key in sorted(before.keys() | now) if before.get(key) != now.get(key)]
-    lines = {key: f"{key}: {before.get(key)!r} → {now.get(key)!r}" for key in differing}
-    refused = [lines[key] for key in differing if _is_below(key, _MUST_AGREE)]
-    if refused:
+    changes = compare_settings(record["settings"], settings)
+    if changes.refused:
         raise ConfigError(
-            f"cannot resume: the checkpoint was made with other settings: {'; '.join(refused)}. "
+            "cannot resume: the checkpoint was made with other settings: "
+            f"{'; '.join(changes.refused)}. "
             "Resume with those it was made with, or start a new run without --resume (the "
             "checkpoint can be its model.path)"
         )
@@ -117,7 +85,7 @@ def check_can_go_on(
             "cannot resume: the training tasks are not those of the checkpoint; resume with the "
             "same data, or start a new run without --resume"
         )
-    return [lines[key] for key in differing if not _is_below(key, _MAY_DIFFER)]
+    return list(changes.told)
 
 
 def fingerprint(tasks: Iterable[Task]) -> str:
@@ -126,7 +94,3 @@ def fingerprint(tasks: Iterable[Task]) -> str:
     for task in tasks:
         digest.update(json.dumps(task.model_dump(mode="json"), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _is_below(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
