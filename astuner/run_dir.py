@@ -65,7 +65,7 @@ class RunDir:
         parent = base / conf_stem
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            with _locked(parent / ".lock"):
+            with _locked(parent):
                 number = 1 + max((run.number for run in cls.all(base, conf_stem)), default=0)
                 root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
                 run = cls(root=root)
@@ -320,11 +320,14 @@ def _point(link: Path, *, to: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Around what one process may do at a time; the others wait."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(folder: Path) -> Iterator[None]:
+    """Around what one process may do at a time in this folder; the others wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _time_in(folder: Path) -> list[int]:
