@@ -96,6 +96,11 @@ def test_a_run_is_named_by_its_start_its_folder_or_a_link() -> None:
     for name in names:
         assert find_named(load(), name) == first, name
     assert find_named(load(), "latest") == second
+    assert find_named(load(), "launcher_record/adder/latest") == second
+    link = second.root.with_name("latest")
+    link.unlink()
+    link.write_text(f"{second.root.name}\n")  # where links are not possible
+    assert find_named(load(), "latest") == second
     moved = first.root.rename("kept")
     assert find_named(load(), "kept").root == moved.absolute()
 

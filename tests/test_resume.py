@@ -155,6 +155,17 @@ def test_a_run_that_was_given_its_name_is_gone_on_in(folder, capsys):
     assert max(run.checkpoints()) == 5
 
 
+def test_two_runs_of_one_yaml_go_on_each_with_its_seed(folder, capsys):
+    first, seed, steps = run_dir(folder), "astuner.trainer_common.seed=2", "total_training_steps="
+    assert main(["--conf", "adder.yaml", seed, f"astuner.trainer_common.{steps}1"]) == 0
+    second = RunDir.latest(folder / "launcher_record", "adder")
+    assert resume(capsys, f"astuner.trainer_common.{steps}5")[0] == 0
+    assert resume(capsys, seed, f"astuner.trainer_common.{steps}2")[0] == 0
+    assert second is not None and max(first.checkpoints()) == 5 and max(second.checkpoints()) == 2
+    code, screen = resume(capsys, "astuner.trainer_common.seed=3")
+    assert code == 2 and f"{second.root.name}: trainer_common.seed: 2 → 3" in screen
+
+
 def test_without_a_whole_checkpoint_nothing_is_touched(folder, capsys):
     run = run_dir(folder)
     for checkpoint in run.checkpoints().values():

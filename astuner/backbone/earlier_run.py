@@ -8,7 +8,7 @@ from astuner.config.load import LoadedConfig
 from astuner.config.same_run import compare_settings, read_saved_settings
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError
-from astuner.run_dir import RunDir
+from astuner.run_dir import LATEST, RunDir
 
 _NUM_SHOWN = 5
 """Runs, and settings of each, that a message lists."""
@@ -55,10 +55,12 @@ def find_named(loaded: LoadedConfig, name: str) -> RunDir:
 
 def _named(loaded: LoadedConfig, name: str) -> RunDir:
     folder = loaded.experiment_dir / loaded.experiment_name
+    if name == LATEST and (latest := RunDir.latest(loaded.experiment_dir, loaded.experiment_name)):
+        return latest
     as_in_folders = name.replace("T", "_").replace(" ", "_").replace(":", "-")
     for path in (folder / as_in_folders, folder / name, Path(name).expanduser()):
         if path.is_dir():
-            # A link such as `latest` leads elsewhere once the next run begins.
+            # A link such as launcher_record/x/latest leads elsewhere once the next run begins.
             return RunDir(root=path.resolve())
     runs = RunDir.all(loaded.experiment_dir, loaded.experiment_name)[::-1]
     names = [run.root.name for run in runs if run.checkpoints()]

@@ -3,7 +3,6 @@
 Compares the settings of two starts. Knows no checkpoints and no run directories.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ class SettingChanges:
 def compare_settings(before: Mapping[str, Any], now: Settings) -> SettingChanges:
     """Compare the `astuner` section that an earlier start wrote with the settings of this one."""
     # Releases that still had settings without effect wrote them too, and paths as they were given.
-    earlier = copy.deepcopy(without_accepted(before, "astuner"))
+    earlier = without_accepted(before, "astuner")
     make_absolute(earlier)
     old, new = flatten(earlier), flatten(now.model_dump(mode="json"))
     differing = [key for key in sorted(old.keys() | new) if old.get(key) != new.get(key)]
