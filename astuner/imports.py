@@ -44,6 +44,16 @@ def module_folders(conf_file: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((Path.cwd(), folder, folder.parent)))
 
 
+def fix_sys_path() -> None:
+    """Make the folders of `sys.path` absolute; "" is the current one, which user code may change.
+
+    A tool's folder must not hide modules that are imported later, and those of today stay.
+    """
+    sys.path[:] = [
+        os.path.abspath(entry) if os.path.isdir(entry or os.curdir) else entry for entry in sys.path
+    ]
+
+
 def load_object(path: str, *, search_dirs: Sequence[Path]) -> Any:
     """The object that `path` names.
 

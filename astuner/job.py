@@ -165,10 +165,11 @@ class AstunerJob:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def tune(self, *, resume: bool = False) -> RunResult:
+    def tune(self, *, resume: bool | str = False) -> RunResult:
         """Start the run and wait for its end. Raises the errors of `astuner.errors`.
 
-        With `resume` it goes on from the newest checkpoint of the runs of this project.
+        With `resume` it goes on from the newest checkpoint of the runs of this project that have
+        its settings; a text names the run, by folder or start time.
         """
         name = str(self._content["astuner"].get("project_name", "astuner_job"))
         named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from astuner import log
+from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError
-from astuner.imports import module_folders
+from astuner.imports import fix_sys_path, module_folders
 from astuner.pins.install import PINS, check_installed
 from astuner.rollout.targets import check_not_empty
 from astuner.rollout.threads import DaemonThreads
@@ -37,15 +38,15 @@ def launch(
     workflow_class: type[Workflow] | None = None,
     judge_class: type[BaseJudge] | None = None,
     search_dirs: tuple[Path, ...] | None = None,
-    resume: bool = False,
+    resume: bool | str = False,
     with_ray: bool = False,
     ray_address: str | None = None,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
     `with_ray` and `ray_address` say on which Ray cluster, to backbones that need one.
-    With `resume` it goes on in the newest run directory of the same name that has a checkpoint;
-    without any, it begins anew.
+    With `resume` it goes on in the newest run directory of the same name and settings that has a
+    checkpoint, and begins anew without any; a text names the run, by folder or start time.
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
     task_judge.judge_protocol; user modules and files are looked
     for in `search_dirs`, by default the current directory and those around the YAML. Raises the
@@ -53,6 +54,7 @@ def launch(
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
+    fix_sys_path()
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
     )
@@ -83,6 +85,7 @@ def launch(
             settings=loaded.settings,
             config=loaded.config,
             run_dir=run_dir,
+            home=loaded.home,
             explicit_keys=loaded.explicit_keys,
             shown_as=loaded.shown_as,
             search_dirs=search_dirs,
@@ -104,11 +107,14 @@ def launch(
             ) from error
 
 
-def _open_run_dir(loaded: LoadedConfig, *, resume: bool) -> tuple[RunDir, bool]:
+def _open_run_dir(loaded: LoadedConfig, *, resume: bool | str) -> tuple[RunDir, bool]:
     """The run directory, and whether it is one to go on in."""
-    base, name = loaded.experiment_dir, loaded.experiment_name
-    earlier = RunDir.with_checkpoints(base, name) if resume else None
-    return (earlier, True) if earlier else (RunDir.create(base, name), False)
+    if isinstance(resume, str):
+        return find_named(loaded, resume), True
+    earlier = find_newest(loaded) if resume else None
+    if earlier is not None:
+        return earlier, True
+    return RunDir.create(loaded.experiment_dir, loaded.experiment_name), False
 
 
 def run_to_end(backbone: Backbone, run: Run, *, leave_seconds: float = LEAVE_SECONDS) -> RunResult:

@@ -4,6 +4,7 @@
       {name of the YAML}/
         latest                       -> the newest of the folders beside it
         2025-12-01_09-30-00/
+          started.json               number of the run among those beside it, and when it began
           config.yaml                the resolved configuration; config_2.yaml when resumed
           run.log                    everything that was logged
           logs/                      what each process of a cluster printed
@@ -19,6 +20,9 @@
 
 Nothing here is deleted or overwritten by a later run, save for checkpoints beyond
 trainer_common.keep_checkpoints.
+
+Folders are named by local time, for people. Their order is that of the number in started.json,
+each one more than any beside it: a clock or a time zone may go back, a count does not.
 """
 
 import fcntl
@@ -31,11 +35,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from astuner.errors import AstunerError, ConfigError
+from astuner.errors import AstunerError, BackboneError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +65,21 @@ class RunDir:
         parent = base / conf_stem
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-            _point(parent / LATEST, to=root)
+            with _locked(parent):
+                number = 1 + max((run.number for run in cls.all(base, conf_stem)), default=0)
+                root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+                run = cls(root=root)
+                started = {"number": number, "started": datetime.now(UTC).isoformat()}
+                append_json_line(run._started_file, started)
+                _point(parent / LATEST, to=root)
+        except AstunerError as error:
+            raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(
                 f"the run directory {parent} cannot be made: {error.strerror} "
                 f"({error.filename}); give another folder by --exp-dir or astuner.experiment_dir"
             ) from error
-        return cls(root=root)
+        return run
 
     @classmethod
     def latest(cls, base: Path, conf_stem: str) -> "RunDir | None":
@@ -79,11 +90,32 @@ class RunDir:
         return cls(root=root) if root.is_dir() else None
 
     @classmethod
-    def with_checkpoints(cls, base: Path, conf_stem: str) -> "RunDir | None":
-        """The newest run of this name that has a checkpoint; None when there is none."""
-        folders = (path for path in (base / conf_stem).glob("*") if not path.is_symlink())
-        runs = [cls(root=path) for path in sorted(folders, key=_age) if path.is_dir()]
-        return next((run for run in reversed(runs) if run.checkpoints()), None)
+    def all(cls, base: Path, conf_stem: str) -> list["RunDir"]:
+        """The runs of this name in the order of their starts.
+
+        Those of releases that did not number them come first, by the time in their names.
+        """
+        folders = [path for path in (base / conf_stem).glob("[!.]*") if not path.is_symlink()]
+        runs = [cls(root=path) for path in folders if path.is_dir()]
+        return sorted(runs, key=lambda run: (run.number, _time_in(run.root)))
+
+    @property
+    def number(self) -> int:
+        """Counts the runs of one name from 1; 0 where it is not known."""
+        try:
+            number = next(read_json_lines(self._started_file))["number"]
+        except (OSError, AstunerError, StopIteration, KeyError):
+            return 0
+        return number if isinstance(number, int) else 0
+
+    def check_is_there(self) -> None:
+        """Raises BackboneError when the folder is gone: writing would begin another one there."""
+        if not self.root.is_dir():
+            raise BackboneError(
+                f"the run directory {self.root} is gone: it was deleted or moved while the run was "
+                "at work, and what comes after it has no place. Where it was moved, move it back "
+                "and go on with --resume; else start a new run"
+            )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -142,6 +174,10 @@ class RunDir:
         return path
 
     @property
+    def _started_file(self) -> Path:
+        return self.root / "started.json"
+
+    @property
     def log_file(self) -> Path:
         return self.root / "run.log"
 
@@ -174,7 +210,16 @@ class RunDir:
         return next(iter(self.checkpoints().values()), None)
 
     def point_best_to(self, checkpoint: Path) -> None:
-        _point(self.checkpoints_dir / BEST, to=checkpoint)
+        """Make the link `best` lead there; where it cannot be written, the run goes on without."""
+        link = self.checkpoints_dir / BEST
+        try:
+            _point(link, to=checkpoint)
+        except OSError as error:
+            logger.warning(
+                "the link %s does not lead to %s, the best checkpoint: %s; all checkpoints are "
+                "kept as they should be",
+                *(link, checkpoint.name, error.strerror),
+            )
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -264,15 +309,29 @@ def _point(link: Path, *, to: Path) -> None:
     temporary = link.with_name(f".{link.name}.{to.name}")
     temporary.unlink(missing_ok=True)
     try:
-        temporary.symlink_to(to.name, target_is_directory=True)
-    except (OSError, NotImplementedError):
-        # Windows without the privilege, and some network file systems, have no symbolic links.
-        temporary.write_text(f"{to.name}\n", encoding="utf-8")
-    temporary.replace(link)
+        try:
+            temporary.symlink_to(to.name, target_is_directory=True)
+        except (OSError, NotImplementedError):
+            # Windows without the privilege, and some network file systems, have no symbolic links.
+            temporary.write_text(f"{to.name}\n", encoding="utf-8")
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _age(folder: Path) -> list[int]:
-    """Sorts the folders of runs by their start; a suffix counts those of the same second."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Around what one process may do at a time in this folder; the others wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _time_in(folder: Path) -> list[int]:
+    """Sorts folders by the time in their name; a suffix counts those of the same second."""
     return [int(number) for number in re.findall(r"\d+", folder.name)]
 
 

@@ -20,6 +20,7 @@ def make_run(loaded: LoadedConfig, run_dir: RunDir, *, screen: io.StringIO | Non
         config=loaded.config,
         explicit_keys=loaded.explicit_keys,
         run_dir=run_dir,
+        home=loaded.home,
         search_dirs=search_dirs,
         workflow_class=load_workflow(loaded.settings, search_dirs, where="test"),
         judge=make_judge(loaded.settings, loaded.config, search_dirs),

@@ -754,12 +754,13 @@ def test_a_model_behind_a_link_is_the_one_that_the_link_names_now(project: Path)
     loaded = _load(SHORT, "astuner.model.path=runs/latest/step_1")
     assert loaded.settings.model.path == str(project / "runs/monday/step_1")
     assert loaded.config.astuner.model.path == loaded.settings.model.path
-    assert _load(SHORT, "astuner.model.path=runs/monday").settings.model.path == "runs/monday"
+    direct = _load(SHORT, "astuner.model.path=runs/monday")
+    assert direct.settings.model.path == str(project / "runs/monday")
 
 
 def test_the_name_and_folder_of_the_runs_can_be_given(project: Path) -> None:
     plain = _load(SHORT)
-    assert (plain.experiment_name, plain.experiment_dir) == ("conf", Path("launcher_record"))
+    assert (plain.experiment_name, plain.experiment_dir) == ("conf", project / "launcher_record")
     named = _load(SHORT, "astuner.experiment_name='a|b'", "astuner.experiment_dir=/runs")
     assert (named.experiment_name, named.experiment_dir) == ("a-b", Path("/runs"))
 

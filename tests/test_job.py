@@ -41,7 +41,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AstunerJob:
 def test_a_job_runs_and_is_named_after_its_project(job):
     result = job.set("project_name", "sums/small").tune()
     assert result.metrics["rollout/episodes"] == 4
-    assert result.run_dir.parent == Path("launcher_record/sums-small")
+    assert result.run_dir.parent == Path("launcher_record/sums-small").absolute()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Going on from checkpoints: which one is taken, which are refused, what is kept."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
+from astuner.backbone.local.run_state import from_record
 from astuner.cli import main
 from astuner.errors import BackboneError, ConfigError
 from astuner.models.checkpoint import read_record
@@ -110,6 +112,58 @@ def test_a_damaged_checkpoint_is_passed_over_with_the_reason(folder, capsys, har
     assert read_record(run.checkpoint_dir(4))["step"] == 4
     assert len(list(run.root.glob("set_aside/*/checkpoints/step_4"))) == 1
     assert [line["step"] for line in read_json_lines(run.metrics_file)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "astuner.json"])
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{}", "[" * 100_000, '{"a":' * 100_000, "\0"])
+def test_a_checkpoint_whose_list_or_record_is_not_one_is_damaged(folder, file, text):
+    checkpoint = run_dir(folder).checkpoint_dir(4)
+    (checkpoint / file).write_text(text)
+    with pytest.raises(BackboneError, match="step_4 is damaged"):
+        read_record(checkpoint)
+    if file == "astuner.json":
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        manifest[file] = {"bytes": len(text), "sha256": digest}
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(BackboneError):
+            from_record(read_record(checkpoint))
+
+
+def test_a_list_that_leaves_out_what_resuming_needs_is_damaged(folder):
+    checkpoint = run_dir(folder).checkpoint_dir(4)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    del manifest["training_state.safetensors"]
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackboneError, match=r"does not list training_state\.safetensors"):
+        read_record(checkpoint)
+
+
+def test_the_folder_of_another_step_is_passed_over_with_the_reason(folder, capsys):
+    run = run_dir(folder)
+    shutil.copytree(run.checkpoint_dir(3), run.checkpoint_dir(9))
+    code, screen = resume(capsys)
+    assert code == 0
+    assert "not resumed from step_9: it holds step 3" in screen
+    assert "resuming from" in screen and "step_4" in screen
+
+
+def test_a_run_that_was_given_its_name_is_gone_on_in(folder, capsys):
+    run = run_dir(folder)
+    code, screen = resume(capsys, run.root.name, "astuner.trainer_common.total_training_steps=5")
+    assert code == 0 and "resuming from" in screen
+    assert max(run.checkpoints()) == 5
+
+
+def test_two_runs_of_one_yaml_go_on_each_with_its_seed(folder, capsys):
+    first, seed, steps = run_dir(folder), "astuner.trainer_common.seed=2", "total_training_steps="
+    assert main(["--conf", "adder.yaml", seed, f"astuner.trainer_common.{steps}1"]) == 0
+    second = RunDir.latest(folder / "launcher_record", "adder")
+    assert resume(capsys, f"astuner.trainer_common.{steps}5")[0] == 0
+    assert resume(capsys, seed, f"astuner.trainer_common.{steps}2")[0] == 0
+    assert second is not None and max(first.checkpoints()) == 5 and max(second.checkpoints()) == 2
+    code, screen = resume(capsys, "astuner.trainer_common.seed=3")
+    assert code == 2 and f"{second.root.name}: trainer_common.seed: 2 → 3" in screen
 
 
 def test_without_a_whole_checkpoint_nothing_is_touched(folder, capsys):

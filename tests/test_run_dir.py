@@ -3,11 +3,13 @@
 import json
 import logging
 import math
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from astuner.errors import AstunerError, ConfigError
+from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.run_dir import RunDir, append_json_line, append_json_lines, read_json_lines
 
 
@@ -132,3 +134,55 @@ def test_a_folder_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/math cannot be made: .*astuner\.experiment_dir"):
         RunDir.create(tmp_path / "file", "math")
+
+
+def test_runs_are_in_the_order_of_their_numbers_not_of_their_names(tmp_path: Path) -> None:
+    first, second = (RunDir.create(tmp_path, "math") for _ in range(2))
+    ahead = first.root.rename(first.root.with_name("2099-01-01_00-00-00"))
+    unnumbered = RunDir(root=tmp_path / "math" / "2098-01-01_00-00-00_2")
+    unnumbered.root.mkdir()
+    (tmp_path / "math" / "2098-01-01_00-00-00_10").mkdir()
+    names = [run.root.name for run in RunDir.all(tmp_path, "math")]
+    earlier = [unnumbered.root.name, "2098-01-01_00-00-00_10"]
+    assert names == [*earlier, ahead.name, second.root.name]
+    assert [run.number for run in RunDir.all(tmp_path, "math")] == [0, 0, 1, 2]
+    third = RunDir.create(tmp_path, "math")
+    assert third.number == 3
+
+
+def test_a_number_is_not_given_again_after_runs_of_it_were_deleted(tmp_path: Path) -> None:
+    first, second = (RunDir.create(tmp_path, "math") for _ in range(2))
+    shutil.rmtree(first.root)
+    assert RunDir.create(tmp_path, "math").number == second.number + 1
+
+
+@pytest.mark.parametrize("text", ["", "null\n", "[]\n", '{"number": "x"}\n', '{"number": 5'])
+def test_a_damaged_number_is_none(tmp_path: Path, text: str) -> None:
+    run = RunDir.create(tmp_path, "math")
+    (run.root / "started.json").write_text(text)
+    assert run.number == 0
+
+
+def test_parallel_starts_get_numbers_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: RunDir.create(tmp_path, "math"), range(24)))
+    assert [run.number for run in RunDir.all(tmp_path, "math")] == list(range(1, 25))
+
+
+def test_a_link_to_the_best_that_cannot_be_written_is_told_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDir(root=tmp_path)
+    (run.checkpoints_dir / "best" / "mine").mkdir(parents=True)
+    run.checkpoint_dir(3).mkdir()
+    run.point_best_to(run.checkpoint_dir(3))
+    assert "does not lead to step_3, the best checkpoint" in caplog.text
+    assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == ["best", "step_3"]
+
+
+def test_a_run_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "math")
+    run.check_is_there()
+    run.root.rename(tmp_path / "moved")
+    with pytest.raises(BackboneError, match="is gone: it was deleted or moved"):
+        run.check_is_there()

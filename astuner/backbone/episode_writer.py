@@ -4,6 +4,7 @@ would hold up all episodes that still run."""
 import asyncio
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -45,7 +46,11 @@ class EpisodeWriter:
         """The same of one that is encoded already."""
         self._raise_failures()
         path = self._run_dir.episodes_file(step, "validation" if is_validation else "train")
-        self._pending.append(self._thread.submit(append_lines, path, [line]))
+        self._pending.append(self._thread.submit(self._append, path, line))
+
+    def _append(self, path: Path, line: bytes) -> None:
+        self._run_dir.check_is_there()
+        append_lines(path, [line])
 
     async def flush(self) -> None:
         """Wait until the disk has all of them."""

@@ -106,9 +106,13 @@ class Reporter:
         self._unwritten[validation.step] = validation
 
     def write(self, metrics: Mapping[str, float | None]) -> None:
-        """Write a line of metrics.jsonl, with the validation of its step if there is one by now."""
+        """Write a line of metrics.jsonl, with the validation of its step if there is one by now.
+
+        Raises BackboneError where the run directory is gone.
+        """
         validation = self._unwritten.pop(int(metrics["step"] or 0), None)
         self.metrics = {**metrics, **(validation.metrics() if validation else {})}
+        self._run_dir.check_is_there()
         append_json_line(self._run_dir.metrics_file, self.metrics)
         self._log(self.metrics)
 

@@ -21,6 +21,8 @@ class Run:
     config: Any
     """The whole resolved configuration with attribute access, as workflows and judges read it."""
     run_dir: RunDir
+    home: Path
+    """The current directory of the start, whatever user code makes of it later."""
     search_dirs: tuple[Path, ...]
     """Where files that the configuration names are looked for."""
     workflow_class: type[Workflow]

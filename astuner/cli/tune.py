@@ -1,7 +1,10 @@
 """`astuner --conf FILE`: tune the model behind an agent, or try the agent without training."""
 
 import argparse
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
 from astuner import __version__
 from astuner.config.schema import BACKBONE_NAMES
@@ -22,16 +25,31 @@ examples:
                                                                  machine, by verl
 
 Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
-Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on.
+Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on, and
+--resume 2026-01-31_09-30-00 in that run.
 """
+
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@:-]*=|~[A-Za-z_][\w.]*$")
+"""How an override begins, and one that only takes a key away."""
 
 _NOT_YET = {
     "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
 }
 
 
+class _TuneParser(argparse.ArgumentParser):
+    """Knows that an override behind --resume is no name of a run."""
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        for index, follower in enumerate(given[1:]):
+            if given[index] == "--resume" and _OVERRIDE.match(follower):
+                given[index] = "--resume="
+        return super().parse_intermixed_args(given, namespace)
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _TuneParser(
         prog="astuner",
         description="Tune the model behind your agent by reinforcement learning.",
         epilog=_EPILOG,
@@ -66,9 +84,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume",
-        action="store_true",
-        help="go on from the newest checkpoint of this YAML's runs, as if never interrupted; "
-        "without any, begin",
+        nargs="?",
+        type=lambda name: name or True,
+        const=True,
+        default=False,
+        metavar="RUN",
+        help="go on from the newest checkpoint of RUN, a start time such as 2026-01-31_09-30-00 "
+        "or a folder, as if never interrupted; without RUN, of the newest of this YAML's runs "
+        "that have the same settings, and without any, begin",
     )
     parser.add_argument("--version", action="version", version=f"astuner {__version__}")
     for flag, what in _NOT_YET.items():

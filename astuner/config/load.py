@@ -6,7 +6,7 @@ Resolves and types what `compose` gives, and says where a wrong setting was set.
 import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from astuner.config.accepted import what_became_of, without_accepted
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
 from astuner.config.llm_models import name_models
+from astuner.config.paths import make_absolute
 from astuner.config.schema import Settings, section_keys, setting_keys
 from astuner.config.secret import SHOWN_AS_IS, is_secret, mask_text, without_secrets
 from astuner.config.shown import resolve_shown
@@ -60,6 +61,8 @@ class LoadedConfig:
     """Absolute path of the user's YAML."""
     shown_as: Mapping[str, Any]
     """What to show for the dotted keys whose values may not be shown."""
+    home: Path = field(compare=False)
+    """The current directory of the start; relative folders of the settings count from it."""
 
     @property
     def experiment_name(self) -> str:
@@ -69,9 +72,9 @@ class LoadedConfig:
 
     @property
     def experiment_dir(self) -> Path:
-        """Folder that holds the folders of runs."""
+        """Absolute path of the folder that holds the folders of runs."""
         folder = self.settings.experiment_dir
-        return Path("launcher_record" if folder == "auto" else folder)
+        return self.home / Path("launcher_record" if folder == "auto" else folder).expanduser()
 
 
 def load_config(
@@ -113,6 +116,7 @@ def _load(user: UserInput) -> LoadedConfig:
         explicit_keys=explicit_keys,
         conf_file=Path(os.path.abspath(user.file.path)),
         shown_as=shown_as,
+        home=Path.cwd(),
     )
 
 
@@ -210,7 +214,7 @@ def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
 def _typed(section: Any, user: UserInput, shown_as: Mapping[str, Any]) -> Settings:
     if isinstance(section, dict):
         _rename_values(section)
-        _follow_links(section)
+        make_absolute(section)
         section = without_accepted(section, "astuner")
     try:
         return Settings.model_validate(section)
@@ -218,16 +222,6 @@ def _typed(section: Any, user: UserInput, shown_as: Mapping[str, Any]) -> Settin
         problems = [_describe_problem(detail, section, user, shown_as) for detail in error.errors()]
         _raise_problems(list(dict.fromkeys(problems)), user.file.path)
         raise AssertionError("unreachable") from error
-
-
-def _follow_links(section: dict[str, Any]) -> None:
-    """Take the folder that model.path means now: a new run moves the link `latest`."""
-    model = section.get("model")
-    path = model.get("path") if isinstance(model, dict) else None
-    if isinstance(model, dict) and isinstance(path, str) and os.path.isdir(path):
-        real = os.path.realpath(path)
-        if real != os.path.abspath(path):
-            model["path"] = real
 
 
 def _rename_values(section: dict[str, Any]) -> None:

@@ -70,15 +70,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not manifest_file.is_file() or not (folder / RECORD_NAME).is_file():
         raise BackboneError(f"{folder} is not a checkpoint of astuner: it has no {MANIFEST_NAME}")
     try:
-        expected = json.loads(manifest_file.read_text(encoding="utf-8"))
-        for name, entry in expected.items():
+        for name, entry in _read_manifest(manifest_file).items():
             if not (folder / name).is_file():
                 raise BackboneError(f"{folder} is damaged: {name} is missing")
             if _entry(folder / name) != entry:
                 raise BackboneError(f"{folder} is damaged: {name} is not as it was written")
-        return json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = _read_object(folder / RECORD_NAME)
+    except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{folder} is damaged: {error}") from error
+    return record
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -89,6 +89,22 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def _manifest(folder: Path) -> dict[str, Any]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Raises ValueError, as `_read_object` does, for one without what every checkpoint holds."""
+    manifest = _read_object(path)
+    for name in (RECORD_NAME, STATE_NAME):
+        if name not in manifest:
+            raise ValueError(f"{path.name} does not list {name}")
+    return manifest
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds {type(content).__name__}, expected an object")
+    return content
 
 
 def _entry(path: Path) -> dict[str, Any]:

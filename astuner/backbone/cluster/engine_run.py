@@ -16,7 +16,7 @@ _END_SECONDS = 20.0
 
 def engine_state_dir(run: Run) -> Path:
     """Where the engine keeps its own state of this run; all nodes must see it."""
-    base = Path(run.settings.trainer_common.checkpoint_base_dir).absolute()
+    base = run.home / Path(run.settings.trainer_common.checkpoint_base_dir).expanduser()
     return base / run.run_dir.root.parent.name / run.run_dir.root.name
 
 

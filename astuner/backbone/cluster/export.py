@@ -41,6 +41,7 @@ def export_checkpoint(
     probes are of, where it is another. Keeps the `keep` newest. Returns a line for the screen;
     raises BackboneError where the weights are not there, or are not those that the policy had.
     """
+    run_dir.check_is_there()
     source, target = Path(saved.weights), run_dir.checkpoint_dir(saved.step)
     if target.exists():
         return f"checkpoint     {target}"

@@ -15,6 +15,7 @@ from astuner.backbone.run import Run
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
+from astuner.imports import fix_sys_path
 from astuner.run_dir import RunDir
 
 
@@ -39,9 +40,9 @@ class WorkerRun:
             settings=run.settings,
             config={str(key): value for key, value in config.items()},
             explicit_keys=run.explicit_keys,
-            run_dir=run.run_dir.root.absolute(),
+            run_dir=run.run_dir.root,
             search_dirs=run.search_dirs,
-            home=Path.cwd(),
+            home=run.home,
         )
 
     def open(self) -> Run:
@@ -49,6 +50,7 @@ class WorkerRun:
 
         Raises ConfigError for a workflow or judge that cannot be imported here.
         """
+        fix_sys_path()
         config = OmegaConf.create(self.config, flags={"struct": True, "readonly": True})
         search_dirs = self._local_dirs()
         where = f"worker on {os.uname().nodename}"
@@ -57,6 +59,7 @@ class WorkerRun:
             config=config,
             explicit_keys=self.explicit_keys,
             run_dir=RunDir(root=self.run_dir),
+            home=Path.cwd(),
             search_dirs=search_dirs,
             workflow_class=load_workflow(self.settings, search_dirs, where=where),
             judge=make_judge(self.settings, config, search_dirs),

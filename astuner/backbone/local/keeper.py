@@ -34,10 +34,12 @@ def find_saved(run: Run, tasks: Sequence[Task]) -> Saved:
     whole, ConfigError when its settings or tasks make it another run.
     """
     say = run.console.say
-    for folder in run.run_dir.checkpoints().values():
+    for step, folder in run.run_dir.checkpoints().items():
         try:
             record = read_record(folder)
             state = from_record(record)
+            if state.step != step:
+                raise BackboneError(f"it holds step {state.step}; give it that name again")
         except BackboneError as error:
             say(f"not resumed from {folder.name}: {error}")
             continue
@@ -85,8 +87,10 @@ class CheckpointKeeper:
         """Write checkpoints/step_N unless it is there already, or nothing was trained yet.
 
         Returns the state with the best checkpoint, which may be the new one. Raises BackboneError
-        where it cannot be written, and for weights that are not those of the step.
+        where it cannot be written, also where the run directory is gone, and for weights that are
+        not those of the step.
         """
+        self._run.run_dir.check_is_there()
         folder = self._run.run_dir.checkpoint_dir(state.step)
         if state.step == 0 or folder.exists():
             return state

@@ -9,44 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from astuner.config.accepted import without_accepted
+from astuner.config.same_run import compare_settings, hidden_digests
 from astuner.config.schema import Settings
-from astuner.config.secret import SHOWN_AS_IS, shown_settings, without_secrets
-from astuner.config.source import flatten
+from astuner.config.secret import SHOWN_AS_IS, shown_settings
 from astuner.errors import BackboneError, ConfigError
 from astuner.types import Task
 
 _FORMAT = 1
-
-_MUST_AGREE = (
-    "model.path",
-    "model.dtype",
-    "model.lora",
-    "data.train_batch_size",
-    "rollout.num_repeat",
-    "rollout.seed",
-    "trainer_common.seed",
-    "trainer_common.mini_batch_num",
-    "trainer_common.algorithm",
-    "trainer_common.optim",
-    "trainer_common.use_kl_loss",
-)
-"""Settings and sections that make another run of it."""
-
-_MAY_DIFFER = (
-    "project_name",
-    "experiment_name",
-    "experiment_dir",
-    "debug",
-    "rollout.max_failed_fraction",
-    "trainer_common.total_epochs",
-    "trainer_common.total_training_steps",
-    "trainer_common.save_freq",
-    "trainer_common.keep_checkpoints",
-    "trainer_common.logger",
-    "trainer_common.detectors",
-)
-"""Settings that change nothing of what is learned in a step; all others are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +54,22 @@ def to_record(
         "tasks": fingerprint(tasks),
         "state": asdict(state),
         "settings": shown,
-        "digests": _digests(settings, shown_as),
+        "digests": hidden_digests(settings, shown_as),
     }
 
 
 def from_record(record: Mapping[str, Any]) -> RunState:
-    """Raises BackboneError for a record of another format."""
+    """Raises BackboneError for a record of another format, or without what it should hold."""
     if record.get("format") != _FORMAT:
         raise BackboneError(
             f"its format is {record.get('format')!r}, this version of astuner reads {_FORMAT}; go "
             "on with the version that wrote it, or start a new run with the checkpoint as "
             "model.path"
         )
-    return RunState(**record["state"])
+    try:
+        return RunState(**record["state"])
+    except (KeyError, TypeError) as error:
+        raise BackboneError(f"what it says of the run is not complete: {error}") from error
 
 
 def check_can_go_on(
@@ -111,28 +83,13 @@ def check_can_go_on(
     Secrets may differ: a checkpoint holds none. Returns a line for each difference that may matter.
     Raises ConfigError for those that make it another run.
     """
-    # Releases that still had settings without effect wrote them too.
-    before = flatten(without_secrets(without_accepted(record["settings"], "astuner")))
-    now = flatten(settings.model_dump(mode="json"))
-    shown = flatten(shown_settings(settings, shown_as))
-    digests = record.get("digests", {})
-
-    def is_same(key: str) -> bool:
-        if key in digests:
-            return digests[key] == _digest(now.get(key))
-        return before.get(key) in (now.get(key), shown.get(key))
-
-    def describe(key: str) -> str:
-        if f"astuner.{key}" in shown_as:
-            return f"{key}: {shown.get(key)!r} is another value than it was"
-        return f"{key}: {before.get(key)!r} → {shown.get(key)!r}"
-
-    differing = [key for key in sorted(before.keys() | now) if not is_same(key)]
-    lines = {key: describe(key) for key in differing}
-    refused = [lines[key] for key in differing if _is_below(key, _MUST_AGREE)]
-    if refused:
+    changes = compare_settings(
+        record["settings"], settings, shown_as=shown_as, digests=record.get("digests", {})
+    )
+    if changes.refused:
         raise ConfigError(
-            f"cannot resume: the checkpoint was made with other settings: {'; '.join(refused)}. "
+            "cannot resume: the checkpoint was made with other settings: "
+            f"{'; '.join(changes.refused)}. "
             "Resume with those it was made with, or start a new run without --resume (the "
             "checkpoint can be its model.path)"
         )
@@ -141,21 +98,7 @@ def check_can_go_on(
             "cannot resume: the training tasks are not those of the checkpoint; resume with the "
             "same data, or start a new run without --resume"
         )
-    return [lines[key] for key in differing if not _is_below(key, _MAY_DIFFER)]
-
-
-def _digests(settings: Settings, shown_as: Mapping[str, Any]) -> dict[str, str]:
-    """Of the settings that must agree and are not shown, so that they can be compared."""
-    values = flatten(settings.model_dump(mode="json"))
-    return {
-        key: _digest(value)
-        for key, value in values.items()
-        if f"astuner.{key}" in shown_as and _is_below(key, _MUST_AGREE)
-    }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return list(changes.told)
 
 
 def fingerprint(tasks: Iterable[Task]) -> str:
@@ -164,7 +107,3 @@ def fingerprint(tasks: Iterable[Task]) -> str:
     for task in tasks:
         digest.update(json.dumps(task.model_dump(mode="json"), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _is_below(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)

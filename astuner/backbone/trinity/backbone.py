@@ -88,7 +88,7 @@ class TrinityRun:
             address=run.ray_address,
             logs_dir=run.run_dir.root / "logs",
             say=run.console.say,
-            runtime_env=with_user_files(runtime_env, folder=Path.cwd(), num_nodes=num_nodes),
+            runtime_env=with_user_files(runtime_env, folder=self._run.home, num_nodes=num_nodes),
             num_nodes=num_nodes,
             head_resources=HeadResources(num_gpus=num_gpus),
         )

@@ -87,7 +87,7 @@ class VerlRun:
             address=run.ray_address,
             logs_dir=run.run_dir.root / "logs",
             say=run.console.say,
-            runtime_env=with_user_files(runtime_env, folder=Path.cwd(), num_nodes=num_nodes),
+            runtime_env=with_user_files(runtime_env, folder=self._run.home, num_nodes=num_nodes),
             num_nodes=num_nodes,
             head_resources=HeadResources(
                 num_cpus=started.get("num_cpus"), num_gpus=started.get("num_gpus")
