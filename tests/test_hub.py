@@ -182,7 +182,10 @@ def test_a_step_whose_calls_were_all_refused_ends_the_run_with_the_commonest_ref
             add(hub, group, replace(episode, calls=(), sequences=(), **refused))
     plan(hub, 1)
     text = str(hub.news().failure)
-    assert "step 1: all 12 model calls" in text and f"(12 times): {path} 400 input: no list" in text
+    assert (
+        "step 1: no model call of 6 episodes" in text
+        and f"(12 times): {path} 400 input: no list" in text
+    )
 
 
 def test_a_target_that_no_agent_has_ends_the_run():

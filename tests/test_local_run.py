@@ -216,7 +216,7 @@ def test_a_run_whose_calls_are_all_refused_stops_with_the_refusal(conf, capfd):
     no_validation = "astuner.trainer_common.val_before_train=false"
     assert main(["--conf", conf, workflow, no_validation]) == 1
     shown = capfd.readouterr().err
-    assert "step 1: all 8 model calls were refused" in shown
+    assert "step 1: no model call of 8 episodes was answered" in shown
     assert "/v1/chat/completions 400 logit_bias" in shown
     assert shown.count("call refused path=") == 1
 

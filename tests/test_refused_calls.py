@@ -208,6 +208,16 @@ def test_a_client_cannot_fill_the_log_or_write_lines_of_its_own(caplog):
     assert not any("\n" in call.path for call in episode.refused_calls)
 
 
+def test_calls_of_an_episode_that_a_check_ended_are_refused():
+    async def body():
+        async with serving(lambda prompt: "five", find_madness=lambda reply: "nonsense") as it:
+            assert [(await it.ask()).status_code for _ in range(3)] == [200, 410, 410]
+            assert {call.status for call in it.chat.recorder.refused} == {410}
+            assert it.chat.recorder.num_refused == 2
+
+    asyncio.run(body())
+
+
 def test_the_end_of_an_episode_refuses_nothing():
     async def body():
         async with serving(lambda prompt: "five") as it:
@@ -239,7 +249,10 @@ def test_a_step_without_an_answered_call_ends_with_the_commonest_refusal():
     with pytest.raises(BackboneError) as error:
         check_answered(refused, where="step 3")
     message = str(error.value)
-    assert message.startswith("step 3: ") and "all 6 model calls were refused" in message
+    assert (
+        message.startswith("step 3: ")
+        and "no model call of 2 episodes was answered, and 6 were refused" in message
+    )
     assert f"(4 times): {CHAT} 400 functions" in message and "leave it out" in message
 
 

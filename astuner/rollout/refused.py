@@ -24,7 +24,8 @@ def check_answered(episodes: Sequence[Episode], *, where: str) -> None:
         refused.update(episode.refused_calls)
     call, times = refused.most_common(1)[0]
     raise BackboneError(
-        f"{where}: all {num_refused} model calls were refused by the gateway or answered with "
-        f"nothing, in {len(episodes)} episodes, so there is nothing to learn from; the commonest "
-        f"refusal ({times} times): {call.line()}. Correct what the agent sends (docs/gateway.md)"
+        f"{where}: no model call of {len(episodes)} episodes was answered, and {num_refused} were "
+        "refused by the gateway or answered with nothing, so there is nothing to learn from; the "
+        f"commonest refusal ({times} times): {call.line()}. Correct what the agent sends "
+        "(docs/gateway.md)"
     )

@@ -65,7 +65,8 @@ class DebugBackbone:
                 if not interrupt.is_requested:
                     raise
         metrics = _metrics(run, episodes)
-        check_answered(episodes, where="debug")
+        if not interrupt.is_requested:
+            check_answered(episodes, where="debug")
         return RunResult(
             run_dir=run.run_dir.root,
             metrics=metrics,
