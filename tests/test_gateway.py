@@ -1,6 +1,7 @@
 """The model over HTTP: who may call, what a call may ask, how it ends, when the server lives."""
 
 import asyncio
+import itertools
 import json
 import socket
 import urllib.request
@@ -274,6 +275,121 @@ def test_what_is_not_supported_is_refused_by_its_name(fields, param):
         assert error_of(response)["param"] == param
         assert error_of(response)["type"] == "invalid_request_error"
         assert it.calls == []
+
+    served(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "unknown"),
+    [
+        ("chat/completions", {"messages": QUESTION, "zeta": 1, "alpha": 2}, ["alpha", "zeta"]),
+        (
+            "chat/completions",
+            {
+                "messages": [{**QUESTION[0], "audio": {}}],
+                "tools": [{**ADD_TOOL, "returns": {}}],
+                "stream_options": {"often": True},
+                "beta": 1,
+            },
+            ["beta", "messages[0].audio", "stream_options.often", "tools[0].returns"],
+        ),
+        ("completions", {"prompt": "a", "logits": 1, "user_id": "b"}, ["logits", "user_id"]),
+        (
+            "responses",
+            {
+                "input": [{"role": "user", "content": "hi", "mood": 1}],
+                "reasoning": {"depth": 1},
+                "text": {"size": 5},
+                "gamma": 1,
+            },
+            ["gamma", "input[0].mood", "reasoning.depth", "text.size"],
+        ),
+        (
+            "messages",
+            {
+                "max_tokens": 5,
+                "messages": [{"role": "user", "content": "hi", "mood": 1}],
+                "thinking": {"type": "disabled", "depth": 1},
+                "gamma": 1,
+            },
+            ["gamma", "messages[0].mood", "thinking.depth"],
+        ),
+    ],
+)
+def test_all_unknown_fields_of_a_body_are_named_at_once(path, body, unknown):
+    async def ask(it):
+        response = await it.post(path, body)
+        assert response.status_code == 400
+        message = error_of(response)["message"]
+        assert message.startswith(", ".join(unknown) + ": ") and "leave them out" in message
+        assert error_of(response).get("param", unknown[0]) == unknown[0]
+
+    served(ask)
+
+
+def test_so_many_unknown_fields_that_nobody_reads_them_are_counted():
+    async def body(it):
+        response = await it.ask(**{f"field{index:04}": 1 for index in range(1000)})
+        message = error_of(response)["message"]
+        assert response.status_code == 400 and len(message) < 2000
+        assert "field0000" in message and "980 more" in message
+
+    served(body)
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "1" * 20])
+def test_a_retry_count_that_is_no_count_is_answered_400(count):
+    async def body(it):
+        response = await it.ask(headers={"x-stainless-retry-count": count})
+        assert response.status_code == 400
+        assert "x-stainless-retry-count" in error_of(response)["message"]
+        assert (await it.ask(headers={"x-stainless-retry-count": "1"})).status_code == 200
+
+    served(body)
+
+
+NUMBERS = ["1e999", "-1e999", "7" * 5000]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("responses", '"input": "hi", "metadata": {"a": NUMBER}'),
+        (
+            "responses",
+            '"input": "hi", "tools": [{"type": "function", "name": "f", '
+            '"parameters": {"type": "object", "maximum": NUMBER}}]',
+        ),
+        (
+            "chat/completions",
+            '"messages": [{"role": "user", "content": "a"}], "temperature": NUMBER',
+        ),
+        (
+            "messages",
+            '"max_tokens": 5, "messages": [{"role": "user", "content": "a"}], '
+            '"metadata": {"a": [NUMBER]}',
+        ),
+    ],
+)
+def test_a_number_that_is_none_is_answered_400_before_anything_is_said(path, fields):
+    async def body(it):
+        for number, stream in itertools.product(NUMBERS, ("false", "true")):
+            text = f'{{{fields.replace("NUMBER", number)}, "stream": {stream}}}'
+            response = await it.post(path, text)
+            assert response.status_code == 400, response.text
+            assert error_of(response)["message"] and it.calls == []
+
+    served(body)
+
+
+def test_a_body_that_is_too_deep_is_answered_400():
+    async def body(it):
+        for depth in (150, 400, 800, 900, 950, 980, 990, 5000):
+            nested = '{"a":' * depth + "1" + "}" * depth
+            deep = f'{{"input": "hi", "metadata": {nested}}}'
+            response = await it.post("responses", deep)
+            assert response.status_code == 400, depth
+            assert "deep" in error_of(response)["message"]
 
     served(body)
 

@@ -24,6 +24,7 @@ from astuner.trajectory.record import (
     attempt_to_record,
     episode_to_record,
 )
+from astuner.trajectory.refused import RefusedCall
 from astuner.types import WorkflowOutput
 from tests.chats import make_call
 from tests.runs import make_run
@@ -169,6 +170,22 @@ def test_too_many_failed_episodes_end_the_run_with_the_commonest_reason():
     add(hub, "a", *map(failed, three("a", [0.0, 0.0, 0.0])[1:]))
     text = str(hub.news().failure)
     assert "of 6 episodes failed" in text and "it broke" in text
+
+
+@pytest.mark.parametrize("plan", [Hub.plan, Hub.plan_of_what_is_there])
+def test_a_step_whose_calls_were_all_refused_ends_the_run_with_the_commonest_refusal(plan):
+    hub, path = make_hub(), "/v1/responses"
+    call = RefusedCall.of(path=path, status=400, field="input", message="no list")
+    for group in ("a", "b"):
+        for episode in three(group, [0.0, 1.0, 1.0]):
+            refused = {"refused_calls": {call: 2}, "num_refused_calls": 2}
+            add(hub, group, replace(episode, calls=(), sequences=(), **refused))
+    plan(hub, 1)
+    text = str(hub.news().failure)
+    assert (
+        "step 1: no model call of 6 episodes" in text
+        and f"(12 times): {path} 400 input: no list" in text
+    )
 
 
 def test_a_target_that_no_agent_has_ends_the_run():

@@ -25,6 +25,22 @@ from tests.taught_model import make_taught_model
 ROOT = Path(__file__).parent.parent
 AGENTS = ROOT / "tests" / "agents"
 QUESTION = "What is 2 plus 3?"
+SWALLOWING = """
+import openai
+from astuner import Workflow, WorkflowOutput
+
+class Swallowing(Workflow):
+    name: str = "swallowing"
+
+    async def execute(self, workflow_task, model_tuner):
+        client = model_tuner.as_raw_openai_sdk_client()
+        messages = [{"role": "user", "content": "hi"}]
+        try:
+            await client.chat.completions.create(model="m", messages=messages, logit_bias={"5": 1})
+        except openai.APIError:
+            pass
+        return WorkflowOutput(reward=float(workflow_task.attempt), is_success=True)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +210,17 @@ def test_a_run_whose_episodes_all_fail_stops_with_the_reason(conf, capfd):
     path = f"{AGENTS}/adder.py->BrokenWorkflow"
     assert main(["--conf", conf, f"astuner.rollout.agentscope_workflow='{path}'"]) == 1
     assert "the tool server is down" in capfd.readouterr().err
+
+
+def test_a_run_whose_calls_are_all_refused_stops_with_the_refusal(conf, capfd):
+    Path("swallowing.py").write_text(SWALLOWING)
+    workflow = "astuner.rollout.agentscope_workflow=swallowing->Swallowing"
+    no_validation = "astuner.trainer_common.val_before_train=false"
+    assert main(["--conf", conf, workflow, no_validation]) == 1
+    shown = capfd.readouterr().err
+    assert "step 1: no model call of 8 episodes was answered" in shown
+    assert "/v1/chat/completions 400 logit_bias" in shown
+    assert shown.count("call refused path=") == 1
 
 
 def test_a_path_that_is_no_workflow_says_what_its_module_defines(conf, capfd):

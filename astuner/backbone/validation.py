@@ -8,6 +8,7 @@ from typing import Any, Self
 from astuner.algorithm.metrics import SuccessRate, mean, success_rate
 from astuner.errors import BackboneError
 from astuner.rollout.pool import RolloutPool, commonest_failure
+from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -26,7 +27,8 @@ class Validation:
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], *, step: int, seconds: float) -> Self:
-        """Raises BackboneError when none of them has a verdict."""
+        """Raises BackboneError when none of them has a verdict, or all their calls were refused."""
+        check_answered(episodes, where=f"validation after step {step}")
         verdicts = [episode.verdict for episode in episodes if episode.verdict]
         if not verdicts:
             raise BackboneError(

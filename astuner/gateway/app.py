@@ -3,6 +3,7 @@
 A call is answered in `endpoint.py`.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from astuner.gateway.caller import Caller
 from astuner.gateway.endpoint import Endpoint, api_key
+from astuner.gateway.refusals import gateway_failed, refused_call
 from astuner.gateway.wires.anthropic_messages import MESSAGES
 from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
 from astuner.gateway.wires.completions import COMPLETIONS
@@ -51,12 +53,15 @@ def make_app(
     async def missing(request: Request, error: Exception) -> Response:
         what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
         status = getattr(error, "status_code", 404)
-        shape = shapes.get(request.url.path, openai_error)
-        return refused(Refusal(status, what, code="not_found"), shape)
+        refusal = Refusal(status, what, code="not_found")
+        with contextlib.suppress(Refusal):  # whoever has no key of an episode has no record
+            caller = keys.owner(api_key(dict(request.headers.raw)))
+            caller.note_refused(refused_call(request.url.path, refusal))
+        return refused(refusal, shapes.get(request.url.path, openai_error))
 
     async def broken(request: Request, error: Exception) -> Response:
-        what = f"the gateway failed with {type(error).__name__}; run.log has the traceback"
-        return refused(Refusal(500, what, code="gateway_failed"), openai_error)
+        shape = shapes.get(request.url.path, openai_error)
+        return refused(gateway_failed(error), shape)
 
     routes += [
         Route("/v1/models", models, methods=["GET"]),

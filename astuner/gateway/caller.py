@@ -1,7 +1,7 @@
 """What a key stands for: an agent of one episode, its calls and what they may ask.
 
-Owns the end of those calls: they are cancelled with the episode, and a client that does not take
-what is left of its answer is let go.
+Notes the calls that are refused. Owns the end of all: they are cancelled with the episode, and a
+client that does not take what is left of its answer is let go.
 """
 
 import asyncio
@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from astuner.gateway.flights import Flight, Flights, Fly
+from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.sampling import SamplingRule
 from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
+from astuner.trajectory.refused import RefusedCall
 
 _LAST_WORDS_SECONDS = 1.0
 """What a reader may take for the end of its answer once its call or its episode is over."""
@@ -25,10 +27,14 @@ class Overdue(Exception):
 class Caller:
     """The agent that a key stands for."""
 
-    def __init__(self, chat: Chat, rule: SamplingRule, *, name: str, target_tag: str) -> None:
+    def __init__(
+        self, chat: Chat, rule: SamplingRule, log: RefusalLog, *, name: str, target_tag: str
+    ) -> None:
         self.rule = rule
         self.flights = Flights()
         self._chat = chat
+        self._log = log
+        self._is_closed = False
         self._name = name
         self._target_tag = target_tag
         self._served: set[asyncio.Task[Any]] = set()
@@ -48,6 +54,15 @@ class Caller:
         if has_read:
             self._chat.recorder.take(call for reply in flight.replies() for call in reply.calls)
         self.flights.leave(flight, has_read=has_read)
+
+    def note_refused(self, call: RefusedCall) -> None:
+        """Note a call that has no answer in the episode's record, and its kind in the log.
+
+        What the end of the episode cuts off is no refusal.
+        """
+        if not self._is_closed:
+            self._chat.recorder.refuse(call)
+            self._log.note(call)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -71,6 +86,7 @@ class Caller:
 
     def close(self) -> None:
         """What is under way is cancelled; clients have a little time to send or read the rest."""
+        self._is_closed = True
         self.flights.close()
         asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._hang_up)
 

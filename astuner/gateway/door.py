@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from astuner.errors import WorkflowError
 from astuner.gateway.caller import Caller
+from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.sampling import SamplingRule
 from astuner.inference.request import Chat
 from astuner.serving.keys import Keys
@@ -55,6 +56,7 @@ class Door:
         chat: Chat,
         keys: Keys[Caller],
         rule: SamplingRule,
+        log: RefusalLog,
         *,
         find_base_url: Callable[[], str],
         seconds: float,
@@ -62,6 +64,7 @@ class Door:
         self._chat = chat
         self._keys = keys
         self._rule = rule
+        self._log = log
         self._find_base_url = find_base_url
         self._seconds = seconds
         loop = asyncio.get_running_loop()
@@ -81,7 +84,9 @@ class Door:
             raise WorkflowError("the episode has ended: its model has no address any more")
         if name not in self._callers:
             base_url = self._find_base_url()
-            caller = Caller(self._chat, self._rule, name=agent_name, target_tag=target_tag)
+            caller = Caller(
+                self._chat, self._rule, self._log, name=agent_name, target_tag=target_tag
+            )
             address = Address(base_url=base_url, api_key=self._keys.issue(caller))
             self._callers[name] = caller, address
         return self._callers[name][1]

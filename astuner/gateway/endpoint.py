@@ -1,11 +1,12 @@
 """The path of one HTTP call: key, body, wire format, sampling, flight, answer.
 
-Every refusal leaves here in the error shape of its wire format.
+Every refusal leaves here in the error shape of its wire format, and is noted by its caller.
 """
 
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -13,6 +14,12 @@ from starlette.types import Receive, Scope, Send
 from astuner.gateway.caller import Caller, Overdue
 from astuner.gateway.flights import Ticket
 from astuner.gateway.reader import Reader
+from astuner.gateway.refusals import (
+    answered_with_nothing,
+    bad_request,
+    gateway_failed,
+    refused_call,
+)
 from astuner.gateway.wires.body import parse_body
 from astuner.gateway.wires.wire_format import Ask, EventWriter, WireFormat
 from astuner.inference.request import ChatReply
@@ -25,7 +32,32 @@ from astuner.serving.keys import Keys, bearer_key
 from astuner.serving.refusal import Refusal
 
 _JSON_HEADERS = {"content-type": "application/json"}
+_RETRY_COUNT = b"x-stainless-retry-count"
+_MAX_COUNT_DIGITS = 9
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
+
+
+class _Noting:
+    """Around the answer to a call: whatever it is refused with is noted, and passes.
+
+    No `except`, since what is unknown here is nobody's to catch.
+    """
+
+    def __init__(self, caller: Caller, path: str) -> None:
+        self._caller, self._path = caller, path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ClientDisconnect):
+            refusal = error if isinstance(error, Refusal) else gateway_failed(error)
+            self._caller.note_refused(refused_call(self._path, refusal))
 
 
 class Endpoint:
@@ -41,15 +73,15 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._waiting.place():
-                await self._serve(scope, receive, send)
+            caller = self._keys.owner(api_key(dict(scope["headers"])))
+            with _Noting(caller, self._wire.path), self._waiting.place():
+                await self._serve(caller, scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
             await refused(refusal, self._wire.error)(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = self._keys.owner(api_key(dict(scope["headers"])))
+    async def _serve(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with caller.serving():
                 await self._call(caller, scope, receive, send)
@@ -68,9 +100,11 @@ class Endpoint:
         reader = Reader(connection_of(scope), send, flight)
         try:
             if ask.is_stream:
-                await self._stream(reader, ask, told)
+                await self._stream(caller, reader, ask, told)
             else:
                 await self._answer(reader, ask, told)
+            if reader.has_read and flight.is_empty:
+                caller.note_refused(answered_with_nothing(self._wire.path, flight.replies()))
         finally:
             caller.leave(flight, has_read=reader.has_read)
             reader.close()
@@ -83,7 +117,9 @@ class Endpoint:
         await reader.end(body)
         reader.note_read()
 
-    async def _stream(self, reader: Reader, ask: Ask, headers: dict[str, str]) -> None:
+    async def _stream(
+        self, caller: Caller, reader: Reader, ask: Ask, headers: dict[str, str]
+    ) -> None:
         """As it is sampled. What fails before the first piece is answered with its status."""
         if ask.answer_format:
             headers = {**headers, **_format_headers(await reader.replies())}
@@ -94,6 +130,7 @@ class Endpoint:
         try:
             await self._tell(reader, writer)
         except Refusal as refusal:
+            caller.note_refused(refused_call(self._wire.path, refusal))
             await reader.write(writer.fail(refusal))
         await reader.end()
 
@@ -125,7 +162,12 @@ def api_key(headers: Mapping[bytes, bytes]) -> str:
 
 
 def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:
-    attempt = headers.get(b"x-stainless-retry-count", b"")
+    attempt = headers.get(_RETRY_COUNT, b"")
+    if len(attempt) > _MAX_COUNT_DIGITS:
+        raise bad_request(
+            f"the header {_RETRY_COUNT.decode()} has {len(attempt)} characters; expected a count "
+            f"of at most {_MAX_COUNT_DIGITS} digits"
+        )
     digest = hashlib.blake2b(body, digest_size=16, person=path.encode()[-16:])
     return Ticket(
         body=digest.digest(),

@@ -14,6 +14,7 @@ from typing import Literal, Self
 from astuner.errors import WorkflowError
 from astuner.gateway.caller import Caller
 from astuner.gateway.door import Door
+from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.refusals import over, unknown_key
 from astuner.gateway.sampling import Distribution, SamplingRule
 from astuner.inference.request import Chat
@@ -49,6 +50,7 @@ class Gateway:
         self._keys: Keys[Caller] = Keys(prefix="sk-astuner-", unknown=unknown_key, revoked=over)
         on_other = options.client_sampling
         self._training = SamplingRule(options.training, on_other=on_other)
+        self._refusal_log = RefusalLog()
         self._validation = SamplingRule(options.validation, options.training, on_other=on_other)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
@@ -80,6 +82,7 @@ class Gateway:
             chat,
             self._keys,
             self._validation if is_validation else self._training,
+            self._refusal_log,
             find_base_url=self._base_url,
             seconds=seconds,
         )

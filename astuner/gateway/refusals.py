@@ -1,9 +1,16 @@
 """Why the gateway does not answer a call. Owns no error shape: each wire format has its own."""
 
 import asyncio
+from collections.abc import Sequence
 
 from astuner.errors import EngineError, EpisodeError, RequestError
+from astuner.inference.excerpt import excerpt
+from astuner.inference.request import ChatReply
 from astuner.serving.refusal import Refusal
+from astuner.trajectory.refused import RefusedCall
+
+_MAX_NAMED = 20
+"""Unknown fields of a body that are named; a client may send any number."""
 
 
 def bad_request(message: str, *, param: str | None = None) -> Refusal:
@@ -12,6 +19,19 @@ def bad_request(message: str, *, param: str | None = None) -> Refusal:
 
 def unsupported(param: str, what: str) -> Refusal:
     return Refusal(400, f"{param}: {what}", code="unsupported_parameter", param=param)
+
+
+def unknown_fields(names: Sequence[str]) -> Refusal:
+    """At least one; the first by name is the one that programs are told."""
+    shown = [excerpt(name) for name in sorted(names)[:_MAX_NAMED]]
+    if len(names) > _MAX_NAMED:
+        shown.append(f"and {len(names) - _MAX_NAMED} more")
+    what = (
+        "this field is not supported; leave it out"
+        if len(names) == 1
+        else "these fields are not supported; leave them out"
+    )
+    return Refusal(400, f"{', '.join(shown)}: {what}", code="unsupported_parameter", param=shown[0])
 
 
 def unknown_key() -> Refusal:
@@ -28,6 +48,32 @@ def over() -> Refusal:
         410,
         "the episode of this key is over; no further call of its agent is answered",
         code="episode_finished",
+    )
+
+
+def gateway_failed(error: Exception) -> Refusal:
+    return Refusal(
+        500,
+        f"the gateway failed with {type(error).__name__}; run.log has the traceback",
+        code="gateway_failed",
+    )
+
+
+def refused_call(path: str, refusal: Refusal) -> RefusedCall:
+    """What is kept of a call of `path` that was refused."""
+    return RefusedCall.of(
+        path=path, status=refusal.status, field=refusal.param, message=refusal.message
+    )
+
+
+def answered_with_nothing(path: str, replies: Sequence[ChatReply]) -> RefusedCall:
+    """What is kept of a call whose prompt left no room for an answer."""
+    return RefusedCall.of(
+        path=path,
+        status=200,
+        field=None,
+        message=f"answered with nothing: its prompt of {replies[0].num_prompt_tokens} tokens "
+        "leaves no room for a reply (docs/runs.md, limits)",
     )
 
 

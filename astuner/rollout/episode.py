@@ -69,6 +69,8 @@ async def run_attempt(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
         overflowed=frozenset(recorder.overflowed),
         madness=recorder.madness,
         seconds=time.monotonic() - started,
+        refused_calls=dict(recorder.refused),
+        num_refused_calls=recorder.num_refused,
     )
 
 

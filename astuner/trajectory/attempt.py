@@ -6,11 +6,12 @@ nowhere else: an attempt that was read back from disk is judged like one that ha
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from astuner.trajectory.merge import Sequence
 from astuner.trajectory.recorder import Agent, Call
+from astuner.trajectory.refused import RefusedCall
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 
 
@@ -55,6 +56,10 @@ class Attempt:
     """The check that a reply failed, with its reason. It decides, whatever else came of it."""
     seconds: float
     """Wall time from start to end; of an episode, with its judging."""
+    refused_calls: Mapping[RefusedCall, int] = field(default_factory=dict)
+    """Calls that the gateway refused or answered with nothing, and how often: the first kinds."""
+    num_refused_calls: int = 0
+    """Of all kinds."""
 
     def __post_init__(self) -> None:
         if self.output is not None and self.failure is not None:

@@ -13,6 +13,7 @@ from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence, merge_calls
 from astuner.trajectory.recorder import Agent, BreakKind, Call
+from astuner.trajectory.refused import RefusedCall
 from astuner.types import Completion, Task, Verdict, WorkflowOutput
 
 RECORD_FORMAT = 2
@@ -45,6 +46,7 @@ def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
         "seconds": round(attempt.seconds, 4),
         "calls": [_call_to_record(attempt, call) for call in attempt.calls],
         "sequences": [_sequence_to_record(sequence) for sequence in attempt.sequences],
+        **_refused_to_record(attempt),
     }
 
 
@@ -97,6 +99,31 @@ def _shared_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "overflowed": frozenset((name, target_tag) for name, target_tag in record["overflowed"]),
         "madness": record["madness"],
         "seconds": record["seconds"],
+        "refused_calls": _refused_from_record(record.get("refused_calls", ())),
+        "num_refused_calls": record.get("num_refused_calls", 0),
+    }
+
+
+def _refused_to_record(attempt: Attempt) -> dict[str, Any]:
+    """Nothing where none was refused, as in records that know no refused calls."""
+    if attempt.num_refused_calls == 0:
+        return {}
+    calls = attempt.refused_calls.items()
+    return {
+        "num_refused_calls": attempt.num_refused_calls,
+        "refused_calls": [{**asdict(call), "times": times} for call, times in calls],
+    }
+
+
+def _refused_from_record(entries: Iterable[Mapping[str, Any]]) -> dict[RefusedCall, int]:
+    return {
+        RefusedCall(
+            path=entry["path"],
+            status=entry["status"],
+            field=entry["field"],
+            message=entry["message"],
+        ): entry["times"]
+        for entry in entries
     }
 
 

@@ -6,12 +6,14 @@ has the answer: what nobody read cannot have earned the reward.
 Owns the order of calls and the state that ends an episode early. Does not render, sample or judge.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
 from astuner.errors import EpisodeError
+from astuner.trajectory.refused import MAX_KINDS, RefusedCall
 from astuner.types import Completion, Message, Tool
 
 Agent = tuple[str, str]
@@ -126,6 +128,10 @@ class Recorder:
     """Why no further call is answered."""
     agents: dict[Agent, bool] = field(default_factory=dict)
     """Every agent that was given a model or made a call, and whether it is trained."""
+    refused: Counter[RefusedCall] = field(default_factory=Counter)
+    """How often each was refused, for the first kinds of them."""
+    num_refused: int = 0
+    """Of all kinds."""
     _untaken: dict[int, Call] = field(default_factory=dict)
     """By index, as they will stand when they are taken."""
 
@@ -153,6 +159,12 @@ class Recorder:
             call = replace(call, is_trained=False, is_taken=False)
         self.calls.append(call)
         return index
+
+    def refuse(self, call: RefusedCall) -> None:
+        """Note a call that has no answer, and so no place among the calls."""
+        self.num_refused += 1
+        if call in self.refused or len(self.refused) < MAX_KINDS:
+            self.refused[call] += 1
 
     def take(self, indices: Iterable[int]) -> None:
         """Note that somebody has the answers of these calls, which makes them trained."""

@@ -35,6 +35,7 @@ from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
 from astuner.rollout.pool import FailureLimit
+from astuner.rollout.refused import check_answered
 from astuner.rollout.targets import TargetWatch
 from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
@@ -178,6 +179,7 @@ class Hub:
         """What the step trains on, from the episodes that it has by now."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
+        self._check_answered(step, groups)
         algorithm = self._worker_run.settings.trainer_common.algorithm
         missing = count_missing(groups, size=self._size)
         if missing and self._refills[step] < algorithm.dynamic_sampling_max_batches:
@@ -191,6 +193,7 @@ class Hub:
         """The same for an engine that rolls out no more for a step; it may have no sample."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
+        self._check_answered(step, groups)
         return self._settle(step, groups, self._batch_of(groups))
 
     def add_metrics(self, step: int, metrics: Metrics) -> None:
@@ -254,6 +257,12 @@ class Hub:
     def _finish_first_batch(self) -> None:
         try:
             self._targets.finish_batch()
+        except AstunerError as error:
+            self.fail(error)
+
+    def _check_answered(self, step: int, groups: Sequence[Group]) -> None:
+        try:
+            check_answered([e for group in groups for e in group.episodes], where=f"step {step}")
         except AstunerError as error:
             self.fail(error)
 

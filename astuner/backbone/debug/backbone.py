@@ -20,6 +20,7 @@ from astuner.errors import ConfigError
 from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.llm.server import LlmServer
+from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Message, WorkflowTask
@@ -63,9 +64,12 @@ class DebugBackbone:
             except asyncio.CancelledError:
                 if not interrupt.is_requested:
                     raise
+        metrics = _metrics(run, episodes)
+        if not interrupt.is_requested:
+            check_answered(episodes, where="debug")
         return RunResult(
             run_dir=run.run_dir.root,
-            metrics=_metrics(run, episodes),
+            metrics=metrics,
             exit_code=interrupt.exit_code,
         )
 
@@ -81,6 +85,7 @@ def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
         "reward/mean": mean,
         "rollout/episodes": len(episodes),
         "rollout/failed_episodes": num_failed,
+        "rollout/refused_calls": sum(episode.num_refused_calls for episode in episodes),
     }
 
 
@@ -154,6 +159,8 @@ class _EpisodePrinter:
                 self._say(f"  (a new sequence starts here: {call.break_reason})")
             if not call.is_trained:
                 self._say("  (this agent is not trained)")
+        for refused, times in episode.refused_calls.items():
+            self._say(f"refused: {refused.line()}{f' ({times} times)' if times > 1 else ''}")
         self._say(self._outcome(episode))
 
     def _outcome(self, episode: Episode) -> str:

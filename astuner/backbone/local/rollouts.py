@@ -17,6 +17,7 @@ from astuner.backbone.local.tuned_model import TunedModel
 from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation, validate
 from astuner.gateway.gateway import Gateway
+from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode, Group
 from astuner.types import Task
 
@@ -69,6 +70,7 @@ class Rollouts:
         num_refills = 0
         async with self._serving():
             groups += await self._roll_out(step, deal(size), phase, first_index=0)
+            check_answered([e for g in groups for e in g.episodes], where=f"step {step}")
             while num_refills < max_refills and (missing := count_missing(groups, size=size)):
                 tasks = deal(missing)
                 groups += await self._roll_out(step, tasks, phase, first_index=len(groups))

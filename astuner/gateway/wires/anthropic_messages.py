@@ -36,7 +36,7 @@ def read(body: JSON) -> Ask:
         top_p=fields.number("top_p"),
         top_k=fields.whole("top_k", low=-1),
     )
-    thinking = Fields(fields.mapping("thinking") or {"type": "disabled"}, path="thinking.")
+    thinking = fields.inside(fields.mapping("thinking") or {"type": "disabled"}, path="thinking.")
     thinking.only(
         "type", "disabled", "adaptive", why="how long the model thinks is given by its template"
     )
@@ -53,9 +53,10 @@ def _request(fields: Fields) -> ChatRequest:
         raise bad_request("max_tokens is missing", param="max_tokens")
     messages = [*_system(fields), *_messages(fields)]
     tools = [
-        _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
+        _tool(fields, tool, path=f"tools[{index}].")
+        for index, tool in enumerate(fields.objects("tools"))
     ]
-    choice = Fields(fields.mapping("tool_choice") or {"type": "auto"}, path="tool_choice.")
+    choice = fields.inside(fields.mapping("tool_choice") or {"type": "auto"}, path="tool_choice.")
     request = ChatRequest(
         messages=messages,
         tools=tools,
@@ -63,32 +64,32 @@ def _request(fields: Fields) -> ChatRequest:
         only_one_call=choice.flag("disable_parallel_tool_use"),
         stops=fields.stops("stop_sequences"),
         max_new_tokens=max_tokens,
-        answer_format=_answer_format(fields.mapping("output_config") or {}),
+        answer_format=_answer_format(fields),
     )
     choice.close()
     return request
 
 
-def _answer_format(config: JSON) -> AnswerFormat | None:
-    outer = Fields(config, path="output_config.")
+def _answer_format(body: Fields) -> AnswerFormat | None:
+    outer = body.inside(body.mapping("output_config") or {}, path="output_config.")
     wanted = outer.mapping("format")
     outer.close()
     if wanted is None:
         return None
-    fields = Fields(wanted, path="output_config.format.")
+    fields = outer.inside(wanted, path="output_config.format.")
     fields.only("type", "json_schema", why="the answer is text, or JSON of a schema")
     schema = fields.mapping("schema")
     fields.close()
     return AnswerFormat(schema=schema or {})
 
 
-def _tool(tool: JSON, *, path: str) -> JSON:
-    fields = Fields(tool, path=path)
+def _tool(body: Fields, tool: JSON, *, path: str) -> JSON:
+    fields = body.inside(tool, path=path)
     fields.only("type", "custom", why="only tools of your own can be offered")
     names = {"input_schema": "parameters"}
     dropped = ("type", "cache_control")
     function = {names.get(key, key): tool[key] for key in tool if key not in dropped}
-    return function_tool(function, path=path)
+    return function_tool(body, function, path=path)
 
 
 def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
@@ -105,23 +106,23 @@ def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
 def _system(fields: Fields) -> Iterator[JSON]:
     system = fields.raw("system")
     if system:
-        yield {"role": "system", "content": _text(system, "system")}
+        yield {"role": "system", "content": _text(fields, system, "system")}
 
 
-def _text(content: object, name: str) -> str | list[JSON]:
+def _text(outer: Fields, content: object, name: str) -> str | list[JSON]:
     """A text, or text blocks; marks for caching change nothing."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
-    return [_text_block(block, f"{name}[{index}]") for index, block in enumerate(content)]
+    return [_text_block(outer, block, f"{name}[{index}]") for index, block in enumerate(content)]
 
 
-def _text_block(block: object, name: str) -> JSON:
+def _text_block(outer: Fields, block: object, name: str) -> JSON:
     kind = block.get("type") if isinstance(block, dict) else type(block).__name__
     if not isinstance(block, dict) or kind != "text":
         raise unsupported(name, f"a block of type {kind!r} is not supported here; send text")
-    fields = Fields(block, path=f"{name}.")
+    fields = outer.inside(block, path=f"{name}.")
     text = fields.text("text")
     fields.ignore("type", "cache_control", "citations")
     fields.close()
@@ -135,7 +136,7 @@ def _messages(fields: Fields) -> Iterator[JSON]:
     if messages[-1].get("role") == "assistant":
         raise unsupported("messages", "the last one is the assistant's; a reply cannot be begun")
     for index, message in enumerate(messages):
-        inner = Fields(message, path=f"messages[{index}].")
+        inner = fields.inside(message, path=f"messages[{index}].")
         role, content = inner.text("role"), inner.raw("content", "")
         inner.close()
         name = f"messages[{index}].content"
@@ -143,9 +144,9 @@ def _messages(fields: Fields) -> Iterator[JSON]:
         if not isinstance(blocks, list):
             raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
         if role == "assistant":
-            yield _assistant(blocks, name)
+            yield _assistant(inner, blocks, name)
         elif role == "user":
-            yield from _user(blocks, name)
+            yield from _user(inner, blocks, name)
         else:
             raise bad_request(
                 f"messages[{index}].role is {role!r}; expected user or assistant", param="messages"
@@ -156,20 +157,20 @@ def _as_blocks(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _user(blocks: Sequence[object], name: str) -> Iterator[JSON]:
+def _user(outer: Fields, blocks: Sequence[object], name: str) -> Iterator[JSON]:
     """Each tool result is a message of its own; text between them is one."""
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
         place = f"{name}[{index}]"
         if not (isinstance(block, dict) and block.get("type") == "tool_result"):
-            texts.append(_text_block(block, place))
+            texts.append(_text_block(outer, block, place))
             continue
         if texts:
             yield {"role": "user", "content": texts}
             texts = []
-        result = Fields(block, path=f"{place}.")
+        result = outer.inside(block, path=f"{place}.")
         call_id = result.text("tool_use_id")
-        content = _text(result.raw("content", ""), f"{place}.content")
+        content = _text(result, result.raw("content", ""), f"{place}.content")
         if result.flag("is_error"):
             content = [_FAILED_TOOL, *_as_blocks(content)]
         result.ignore("type", "cache_control")
@@ -179,21 +180,23 @@ def _user(blocks: Sequence[object], name: str) -> Iterator[JSON]:
         yield {"role": "user", "content": texts}
 
 
-def _assistant(blocks: Sequence[object], name: str) -> JSON:
+def _assistant(outer: Fields, blocks: Sequence[object], name: str) -> JSON:
     message: JSON = {"role": "assistant"}
     texts: list[JSON] = []
     for index, block in enumerate(blocks):
         place = f"{name}[{index}]"
         kind = block.get("type") if isinstance(block, dict) else None
         if kind == "thinking" and isinstance(block, dict):
-            thought = Fields(block, path=f"{place}.")
+            thought = outer.inside(block, path=f"{place}.")
             message["reasoning_content"] = thought.text("thinking")
             thought.ignore("type", "signature")
             thought.close()
         elif kind == "tool_use" and isinstance(block, dict):
-            message.setdefault("tool_calls", []).append(_tool_use(Fields(block, path=f"{place}.")))
+            message.setdefault("tool_calls", []).append(
+                _tool_use(outer.inside(block, path=f"{place}."))
+            )
         else:
-            texts.append(_text_block(block, place))
+            texts.append(_text_block(outer, block, place))
     message["content"] = texts
     return message
 

@@ -4,27 +4,35 @@ Knows no format. Nothing that a client sends is ignored in silence.
 """
 
 import json
+import math
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
-from astuner.gateway.refusals import bad_request, unsupported
+from astuner.gateway.refusals import bad_request, unknown_fields, unsupported
 from astuner.serving.json_text import JSON
 from astuner.serving.refusal import Refusal
 
 _MAX_STOPS = 16
 _LARGEST = 2**31 - 1
+_MAX_DEPTH = 100
+"""Of lists and objects in each other; what can just be read may be too deep to be written again."""
 _MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_body(body: bytes) -> JSON:
-    """Raises Refusal for bytes that are no JSON object, or not UTF-8."""
+    """Raises Refusal for bytes that are no JSON object, no UTF-8, or hold what no answer could."""
     try:
         # Not the bytes, in which json would take half of a surrogate pair and other encodings.
-        value = json.loads(body.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise bad_request(f"the body is more than {_MAX_DEPTH} lists and objects deep") from error
+    except ValueError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise bad_request(f"the body is {type(value).__name__}; expected a JSON object")
+    if body.count(b"{") + body.count(b"[") > _MAX_DEPTH and _is_deep(value):
+        raise bad_request(f"the body is more than {_MAX_DEPTH} lists and objects deep")
     if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
         raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
     return value
@@ -32,6 +40,29 @@ def parse_body(body: bytes) -> JSON:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    """No answer could repeat an infinite number, and none of a tool's schema means one."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{_shown(digits)} is beyond the range of numbers")
+    return number
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [part for whole in level for part in _parts(whole)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _is_text(value: object) -> bool:
@@ -45,12 +76,21 @@ def _is_text(value: object) -> bool:
 class Fields:
     """The fields of a body, taken one by one; what nobody took is refused by name.
 
-    A field that is null counts as absent.
+    A field that is null counts as absent. The objects in a body are read by `inside` of it, so that
+    closing the body can name all that is unknown in any of them.
     """
 
-    def __init__(self, body: JSON, *, path: str = "") -> None:
+    def __init__(self, body: JSON) -> None:
         self._left = {key: value for key, value in body.items() if value is not None}
-        self._path = path
+        self._path = ""
+        self._unknown: list[str] = []
+        self._is_inside = False
+
+    def inside(self, value: JSON, *, path: str) -> Self:
+        """The fields of an object in this body; `path` begins their names."""
+        fields = type(self)(value)
+        fields._path, fields._unknown, fields._is_inside = path, self._unknown, True
+        return fields
 
     def name(self, key: str) -> str:
         return f"{self._path}{key}"
@@ -121,10 +161,11 @@ class Fields:
             self._left.pop(key, None)
 
     def close(self) -> None:
-        """Refuse what is left."""
-        if self._left:
-            key = min(self._left)
-            raise unsupported(self.name(key), "this field is not supported; leave it out")
+        """Nothing else is to be taken. Of the body itself: refuse what is left, here and inside."""
+        self._unknown += map(self.name, self._left)
+        self._left.clear()
+        if self._unknown and not self._is_inside:
+            raise unknown_fields(self._unknown)
 
     def wrong(self, key: str, value: object, expected: str) -> Refusal:
         name = self.name(key)

@@ -3,7 +3,7 @@
 Reasoning stands in `reasoning_content`, as other open servers write it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from astuner.gateway.refusals import bad_request
@@ -59,11 +59,15 @@ def read(body: JSON) -> Ask:
 
 def _request(fields: Fields) -> ChatRequest:
     messages = [
-        _message(message, index) for index, message in enumerate(fields.objects("messages"))
+        _message(fields.inside(message, path=f"messages[{index}]."))
+        for index, message in enumerate(fields.objects("messages"))
     ]
     if not messages:
         raise bad_request("messages is missing; send at least one message", param="messages")
-    tools = [_tool(tool, index) for index, tool in enumerate(fields.objects("tools"))]
+    tools = [
+        _tool(fields.inside(tool, path=f"tools[{index}]."))
+        for index, tool in enumerate(fields.objects("tools"))
+    ]
     wants_tokens = fields.flag("logprobs")
     num_top = top_logprobs(fields, wants_tokens=wants_tokens)
     fields.only("modalities", ["text"], why="the model writes text")
@@ -78,52 +82,48 @@ def _request(fields: Fields) -> ChatRequest:
         seed=fields.whole("seed", low=0, high=2**63),
         wants_tokens=wants_tokens,
         num_top_logprobs=num_top,
-        answer_format=_answer_format(fields.mapping("response_format")),
+        answer_format=_answer_format(fields),
     )
 
 
-def _message(message: JSON, index: int) -> JSON:
-    path = f"messages[{index}]."
-    fields = Fields(message, path=path)
+def _message(fields: Fields) -> JSON:
     kept = {key: fields.raw(key) for key in _MESSAGE_KEYS if fields.has(key)}
     fields.ignore(*_NOTED_BY_CLIENTS)
     calls = fields.objects("tool_calls")
     fields.close()
     for place, call in enumerate(calls):
-        _check_call(call, path=f"{path}tool_calls[{place}].")
+        _check_call(fields.inside(call, path=fields.name(f"tool_calls[{place}].")))
     return {**kept, "tool_calls": calls} if calls else kept
 
 
-def _check_call(call: JSON, *, path: str) -> None:
+def _check_call(fields: Fields) -> None:
     """Refuse what the template would not get of a call that an assistant made."""
-    fields = Fields(call, path=path)
     fields.only("type", "function", why="only calls of functions are known")
-    function = Fields(fields.mapping("function") or {}, path=f"{path}function.")
+    function = fields.inside(fields.mapping("function") or {}, path=fields.name("function."))
     fields.ignore("id", "index")
     function.ignore("name", "arguments")
     fields.close()
     function.close()
 
 
-def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
-    path = f"tools[{index}]."
-    outer = Fields(dict(tool), path=path)
+def _tool(outer: Fields) -> dict[str, Any]:
     outer.only("type", "function", why="only function tools can be offered")
-    function = outer.mapping("function")
+    function, name = outer.mapping("function"), outer.name("function")
     if function is None:
-        raise bad_request(f"{path}function is missing", param=f"{path}function")
+        raise bad_request(f"{name} is missing", param=name)
     outer.close()
-    return function_tool(function, path=f"{path}function.")
+    return function_tool(outer, function, path=f"{name}.")
 
 
-def _answer_format(wanted: dict[str, Any] | None) -> AnswerFormat | None:
-    fields = Fields(wanted or {"type": "text"}, path="response_format.")
-    kind = fields.text("type")
+def _answer_format(fields: Fields) -> AnswerFormat | None:
+    wanted = fields.mapping("response_format") or {"type": "text"}
+    outer = fields.inside(wanted, path="response_format.")
+    kind = outer.text("type")
     if kind == "json_schema":
-        schema = Fields(fields.mapping("json_schema") or {}, path="response_format.json_schema.")
-        fields.close()
-        return schema_format(schema)
-    fields.close()
+        schema = outer.mapping("json_schema") or {}
+        outer.close()
+        return schema_format(outer.inside(schema, path="response_format.json_schema."))
+    outer.close()
     return plain_format(kind, "response_format.type")
 
 

@@ -63,20 +63,21 @@ def read(body: JSON) -> Ask:
 def _refuse_state(fields: Fields) -> None:
     fields.only("background", False, why="a response is answered at once")
     fields.only("truncation", "disabled", why="the conversation is never shortened")
-    reasoning = Fields(fields.mapping("reasoning") or {}, path="reasoning.")
+    reasoning = fields.inside(fields.mapping("reasoning") or {}, path="reasoning.")
     for key in ("effort", "summary", "generate_summary"):
         reasoning.only(key, why="how the model thinks is given by its template")
     reasoning.close()
     for key in ("previous_response_id", "conversation", "prompt"):
         fields.only(key, why="nothing is kept between calls; send the whole conversation in input")
-    stream_options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
+    stream_options = fields.inside(fields.mapping("stream_options") or {}, path="stream_options.")
     stream_options.ignore("include_obfuscation")
     stream_options.close()
 
 
 def _request(fields: Fields) -> ChatRequest:
     tools = [
-        _tool(tool, path=f"tools[{index}].") for index, tool in enumerate(fields.objects("tools"))
+        _tool(fields, tool, path=f"tools[{index}].")
+        for index, tool in enumerate(fields.objects("tools"))
     ]
     wants_tokens = _wants_logprobs(fields)
     return ChatRequest(
@@ -91,10 +92,10 @@ def _request(fields: Fields) -> ChatRequest:
     )
 
 
-def _tool(tool: JSON, *, path: str) -> JSON:
-    fields = Fields(tool, path=path)
+def _tool(body: Fields, tool: JSON, *, path: str) -> JSON:
+    fields = body.inside(tool, path=path)
     fields.only("type", "function", why="only function tools can be offered")
-    return function_tool({key: tool[key] for key in tool if key != "type"}, path=path)
+    return function_tool(body, {key: tool[key] for key in tool if key != "type"}, path=path)
 
 
 def _wants_logprobs(fields: Fields) -> bool:
@@ -107,8 +108,8 @@ def _wants_logprobs(fields: Fields) -> bool:
 
 
 def _answer_format(fields: Fields) -> AnswerFormat | None:
-    text = Fields(fields.mapping("text") or {}, path="text.")
-    wanted = Fields(text.mapping("format") or {"type": "text"}, path="text.format.")
+    text = fields.inside(fields.mapping("text") or {}, path="text.")
+    wanted = text.inside(text.mapping("format") or {"type": "text"}, path="text.format.")
     text.only("verbosity", "medium", why="the model writes as it does")
     text.close()
     kind = wanted.text("type")
@@ -130,7 +131,7 @@ def _messages(fields: Fields) -> list[JSON]:
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise fields.wrong(f"input[{index}]", item, "an object")
-        turns.read(Fields(item, path=f"input[{index}]."))
+        turns.read(fields.inside(item, path=f"input[{index}]."))
     return turns.messages
 
 
@@ -209,13 +210,13 @@ def _content(fields: Fields, key: str) -> str | list[JSON]:
         return value
     if not isinstance(value, list):
         raise fields.wrong(key, value, "a text or a list of parts")
-    return [_part(part, f"{fields.name(key)}[{index}]") for index, part in enumerate(value)]
+    return [_part(fields, part, f"{fields.name(key)}[{index}]") for index, part in enumerate(value)]
 
 
-def _part(part: object, name: str) -> JSON:
+def _part(outer: Fields, part: object, name: str) -> JSON:
     if not isinstance(part, dict):
         raise bad_request(f"{name} is no object", param=name)
-    fields = Fields(part, path=f"{name}.")
+    fields = outer.inside(part, path=f"{name}.")
     kind = fields.raw("type")
     if kind != "refusal" and kind not in _TEXT_PARTS:
         raise unsupported(name, f"a part of type {kind!r} is not supported; send text")

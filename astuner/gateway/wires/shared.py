@@ -40,7 +40,7 @@ def choices(request: ChatRequest, num_choices: int) -> tuple[ChatRequest, ...]:
 
 def stream_options(fields: Fields) -> bool:
     """Whether a stream ends with the usage."""
-    options = Fields(fields.mapping("stream_options") or {}, path="stream_options.")
+    options = fields.inside(fields.mapping("stream_options") or {}, path="stream_options.")
     options.ignore("include_obfuscation")
     include_usage = options.flag("include_usage")
     options.close()
@@ -66,12 +66,12 @@ def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
     return num_top
 
 
-def function_tool(function: JSON, *, path: str) -> JSON:
+def function_tool(outer: Fields, function: JSON, *, path: str) -> JSON:
     """A function in the form that chat templates know, its keys in the client's order.
 
     `strict` is taken and dropped: arguments are as the model writes them, never constrained.
     """
-    fields = Fields(function, path=path)
+    fields = outer.inside(function, path=path)
     if not fields.text("name"):
         raise bad_request(f"{fields.name('name')} is missing", param=fields.name("name"))
     fields.text("description")
@@ -88,10 +88,10 @@ def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:
     """auto, none, required or a tool's name, from either spelling of OpenAI."""
     choice = fields.raw("tool_choice", "auto")
     if isinstance(choice, dict):
-        named = Fields(choice, path="tool_choice.")
+        named = fields.inside(choice, path="tool_choice.")
         named.only("type", "function", why="expected auto, none, required or a function")
         function = named.mapping("function")
-        inner = named if function is None else Fields(function, path="tool_choice.function.")
+        inner = named if function is None else named.inside(function, path="tool_choice.function.")
         name = inner.text("name")
         inner.close()
         named.close()

@@ -1,0 +1,44 @@
+"""Model calls of an episode that came to nothing at the gateway, as data of a bounded size.
+
+What such a call asks is not kept: it is the client's, and may be long. Owns no HTTP.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+MAX_KINDS = 32
+"""Refused calls of one episode that are told apart; of further ones only the number is kept."""
+MAX_CHARACTERS = 500
+"""Longest text that is kept of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCall:
+    """A call that was refused, or answered with nothing. Texts are one line each."""
+
+    path: str
+    status: int
+    """Of HTTP: 400 to 599; 200 for an answer that held nothing."""
+    field: str | None
+    """The field of the body that is at fault; None where it is not one field."""
+    message: str
+
+    @classmethod
+    def of(cls, *, path: str, status: int, field: str | None, message: str) -> Self:
+        return cls(
+            path=_one_line(path),
+            status=status,
+            field=None if field is None else _one_line(field),
+            message=_one_line(message),
+        )
+
+    def line(self) -> str:
+        """For a person."""
+        at_fault = f" {self.field}" if self.field else ""
+        return f"{self.path} {self.status}{at_fault}: {self.message}"
+
+
+def _one_line(text: str) -> str:
+    """Parts of it are the client's, who is not to write lines of our log or move the cursor."""
+    shown = "".join(c if c.isprintable() else " " for c in text[: MAX_CHARACTERS + 1])
+    return shown if len(shown) <= MAX_CHARACTERS else f"{shown[: MAX_CHARACTERS - 1]}…"
