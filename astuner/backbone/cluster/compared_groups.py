@@ -66,7 +66,7 @@ class ComparedGroups:
         """Count an attempt that ended; the last of `size` has those compared that wait for it."""
         group = self._awaited[key]
         group.ended.add(attempt.attempt)
-        if len(group.ended) < size:
+        if len(group.ended) < size or group.is_whole.is_set():
             return
         if not group.to_compare:
             del self._awaited[key]

@@ -241,9 +241,11 @@ class Hub:
 
     def _finished_groups(self, step: int) -> list[Group]:
         return [
-            Group(task=episodes[0].task, episodes=tuple(episodes))
+            Group(
+                task=next(iter(group.values())).task,
+                episodes=tuple(group[attempt] for attempt in sorted(group)),
+            )
             for group in self._groups[step].values()
-            if (episodes := [group[attempt] for attempt in sorted(group)])
         ]
 
     def _note_targets(self, notes: Sequence[TargetNote]) -> None:
