@@ -15,6 +15,7 @@ from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.cluster.messages import Probe, SavedState
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.config.load import load_mapping
+from astuner.errors import ConfigError, LlmBudgetError
 from astuner.rollout.judging import Judging
 from astuner.run_dir import RunDir
 from astuner.trajectory.attempt import Failure
@@ -322,6 +323,198 @@ def test_groups_of_one_name_are_told_apart_by_step_and_by_validation():
         return json.loads(answer)
 
     assert asyncio.run(bring())["is_validation"]
+
+
+class Slow:
+    """Compares when it is let; `most` are the groups that it was asked about at once."""
+
+    def __init__(self):
+        self.may_answer = asyncio.Event()
+        self.num_asked = self.most = 0
+
+    async def compute_rewards(self, workflow_tasks, workflow_outputs):
+        self.num_asked += 1
+        self.most = max(self.most, self.num_asked)
+        await self.may_answer.wait()
+        self.num_asked -= 1
+        return [(float(task.attempt), True) for task in workflow_tasks]
+
+
+class Refusing:
+    """Raises what it was made with."""
+
+    def __init__(self, error):
+        self._error = error
+
+    async def compute_rewards(self, workflow_tasks, workflow_outputs):
+        raise self._error
+
+
+def hub_with(judge, **changed):
+    hub = make_hub(**changed)
+    hub._judging = Judging(judge, timeout_seconds=5, madness_reward=-1.0)
+    return hub
+
+
+def compared(hub, *attempts, group="a"):
+    """The calls of workers that brought these attempts and wait."""
+    return [
+        asyncio.ensure_future(hub.compare(unjudged(group, attempt, "said"), group=group))
+        for attempt in attempts
+    ]
+
+
+async def turns():
+    """Have everything that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def told(hub):
+    """The attempts whose episodes are news, in order."""
+    return sorted(json.loads(line)["attempt"] for _, _, line in hub.news().episodes)
+
+
+def rewards(lines):
+    return [json.loads(line)["verdict"]["reward"] for line in lines]
+
+
+@pytest.mark.parametrize("error", [LlmBudgetError("used up"), ConfigError("a refused key")])
+def test_what_a_comparing_judge_raises_to_end_the_run_ends_it_by_its_name(error):
+    hub = hub_with(Refusing(error))
+
+    async def bring():
+        return await asyncio.gather(*compared(hub, 0, 1, 2), return_exceptions=True)
+
+    assert asyncio.run(bring()) == [error] * 3
+    news = hub.news()
+    assert news.failure is error and news.episodes == []
+
+
+def test_a_fault_of_our_own_reaches_all_who_wait():
+    hub = make_hub()
+
+    class Broken:
+        async def compare(self, attempts):
+            raise KeyError("a fault")
+
+    hub._judging = Broken()
+
+    async def bring():
+        return await asyncio.gather(*compared(hub, 0, 1, 2), return_exceptions=True)
+
+    assert [type(error) for error in asyncio.run(bring())] == [KeyError] * 3
+
+
+def test_who_gives_up_waiting_costs_its_group_nothing():
+    hub = hub_with(judge := Slow())
+
+    async def bring():
+        judge.may_answer.set()
+        first, second = compared(hub, 0, 1)
+        await turns()
+        first.cancel()
+        await turns()
+        return rewards(await asyncio.gather(second, *compared(hub, 2)))
+
+    assert asyncio.run(bring()) == [1.0, 2.0]
+    assert told(hub) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("gone", [(2,), (0,), (0, 1, 2)])
+def test_a_group_is_judged_to_its_end_whoever_goes_meanwhile(gone):
+    hub = hub_with(judge := Slow())
+
+    async def bring():
+        waiting = compared(hub, 0, 1, 2)
+        await turns()
+        for attempt in gone:
+            waiting[attempt].cancel()
+        await turns()
+        judge.may_answer.set()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        await turns()
+        return [one for one in answers if not isinstance(one, asyncio.CancelledError)]
+
+    assert rewards(asyncio.run(bring())) == [float(i) for i in range(3) if i not in gone]
+    assert told(hub) == [0, 1, 2]
+
+
+def test_the_last_of_a_group_does_not_wait_for_the_judge_of_the_others():
+    hub = hub_with(Slow())
+
+    async def bring():
+        waiting = compared(hub, 0, 1)
+        await turns()
+        add(hub, "a", failed(make_episode(2, 0.0, task="a")))
+        await turns()
+        assert not any(one.done() for one in waiting)
+
+    asyncio.run(bring())
+    assert told(hub) == [2]
+
+
+def test_an_attempt_that_is_brought_again_waits_for_the_same_verdict_and_counts_once():
+    hub = hub_with(judge := Slow())
+
+    async def bring():
+        waiting = compared(hub, 0, 0, 1)
+        await turns()
+        assert judge.num_asked == 0
+        waiting += compared(hub, 2)
+        await turns()
+        waiting += compared(hub, 2)  # while the judge works
+        await turns()
+        judge.may_answer.set()
+        lines = await asyncio.gather(*waiting)
+        return rewards([*lines, *await asyncio.gather(*compared(hub, 1))])  # and when it is over
+
+    assert asyncio.run(bring()) == [0.0, 0.0, 1.0, 2.0, 2.0, 1.0]
+    assert judge.most == 1
+    assert told(hub) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_validation", [False, True])
+def test_an_episode_that_is_brought_again_is_answered_by_the_one_that_counts(is_validation):
+    hub = make_hub()
+    lines = [
+        json.dumps(episode_to_record(replace(episode, is_validation=is_validation))).encode()
+        for episode in (make_episode(0, 1.0, task="a"), make_episode(0, 0.0, task="a"))
+    ]
+    assert at_once(hub.add_episode(lines[0], group="a")) is None
+    assert rewards([at_once(hub.add_episode(lines[1], group="a"))]) == [1.0]
+    assert told(hub) == [0]
+
+
+def test_an_episode_whose_attempt_waits_to_be_compared_is_answered_by_what_comes_of_that():
+    hub = hub_with(judge := Slow())
+    judge.may_answer.set()
+    again = json.dumps(episode_to_record(failed(make_episode(0, 0.0, task="a")))).encode()
+
+    async def bring():
+        waiting = compared(hub, 0)
+        await turns()
+        waiting.append(asyncio.ensure_future(hub.add_episode(again, group="a")))
+        await turns()
+        return rewards(await asyncio.gather(*waiting, *compared(hub, 1, 2)))
+
+    assert asyncio.run(bring()) == [0.0, 0.0, 1.0, 2.0]
+    assert told(hub) == [0, 1, 2]
+
+
+def test_so_many_groups_are_compared_at_once_as_episodes_may_run():
+    hub = hub_with(judge := Slow(), rollout__max_env_worker=2)
+
+    async def bring():
+        waiting = [one for name in "abcde" for one in compared(hub, 0, 1, 2, group=name)]
+        await turns()
+        assert judge.num_asked == 2
+        judge.may_answer.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(bring())
+    assert judge.most == 2
+    assert len(hub.news().episodes) == 15
 
 
 def test_a_handle_offers_all_that_the_hub_does_and_nothing_else():

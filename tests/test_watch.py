@@ -1,6 +1,7 @@
 """What the command does while a cluster works: writing down, showing, and giving up."""
 
 import asyncio
+import inspect
 import io
 import json
 from concurrent.futures import Future
@@ -37,7 +38,8 @@ class _Remote:
         self._call = call
 
     async def remote(self, *args, **kwargs):
-        return self._call(*args, **kwargs)
+        answer = self._call(*args, **kwargs)
+        return await answer if inspect.isawaitable(answer) else answer
 
 
 class Following:
@@ -156,6 +158,57 @@ def test_a_silent_phase_ends_the_run_with_its_name_and_who_did_not_answer(tmp_pa
         asyncio.run(whole())
     assert "loading the model: no sign of life" in str(caught.value)
     assert "actor 7 has not answered" in str(caught.value)
+
+
+class DeafHub:
+    """Answers nothing but the methods that are given."""
+
+    def __init__(self, hub, *answered):
+        self._hub, self._answered = HubHere(hub), answered
+
+    def __getattr__(self, name):
+        return getattr(self._hub, name) if name in self._answered else _Never()
+
+
+class _Never:
+    async def remote(self, *args, **kwargs):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("answered", "is_interrupted"), [((), False), ((), True), (("news",), True)]
+)
+def test_a_hub_that_never_answers_ends_the_run_as_a_silent_phase_does(
+    tmp_path, answered, is_interrupted
+):
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.05)
+    following.watch._hub = DeafHub(following.hub, *answered)
+    if is_interrupted:
+        following.watch.stop()
+
+    async def whole():
+        await follow_to_end(following.watch, following.engine)
+
+    with pytest.raises(BackboneError) as caught:
+        asyncio.run(whole())
+    assert "starting: no sign of life" in str(caught.value)
+    assert "actor 7 has not answered" in str(caught.value)
+
+
+def test_a_hub_that_falls_silent_is_given_up_by_the_limit_of_the_phase_it_told_last(tmp_path):
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.05)
+    following.hub.enter("rollout", step=3, total=6)
+    add(following.hub, "a", make_episode(0, 1.0))
+
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0.02)
+        following.watch._hub = DeafHub(following.hub)
+        following.watch._deadlines = Deadlines(phase=60.0, rollout=0.05)
+        await task
+
+    with pytest.raises(BackboneError, match=r"step 3: rollout: no sign of life"):
+        asyncio.run(whole())
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ class EpisodeRunner:
     ) -> Episode:
         """Run one episode; it may have failed. `group` names its task in its step.
 
+        Of an attempt that is run again, the episode that the hub had first is returned: it counts.
         Raises AstunerError where the whole run has to end; the hub knows it then.
         """
         kind = "validation" if is_validation else "step"
@@ -85,17 +86,17 @@ class EpisodeRunner:
         try:
             async with self._running:
                 ended = await run_attempt(plan, self._settings)
+            targets = self._targets.take()
+            async with self._judged:
+                episode = await self._judging.judge_alone(ended)
         except AstunerError as error:
             await self._hub.fail.remote(error)
             raise
-        targets = self._targets.take()
-        async with self._judged:
-            episode = await self._judging.judge_alone(ended)
         if episode is None:
             return await self._compared(ended, group=group, targets=targets)
         line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
-        await self._hub.add_episode.remote(line, group=group, targets=targets)
-        return episode
+        known = await self._hub.add_episode.remote(line, group=group, targets=targets)
+        return episode if known is None else _episode(known)
 
     async def _compared(
         self, attempt: Attempt, *, group: str, targets: list[TargetNote]
@@ -103,7 +104,7 @@ class EpisodeRunner:
         """The hub has the attempts of all processes, so it asks the judge that compares them."""
         line = json_line(attempt_to_record(attempt), where=f"episode {attempt.episode_id}")
         judged = await self._hub.compare.remote(line, group=group, targets=targets)
-        return episode_from_record(json.loads(judged))
+        return _episode(judged)
 
 
 class _TargetNotes(TargetWatch):
@@ -119,6 +120,10 @@ class _TargetNotes(TargetWatch):
     def take(self) -> list[TargetNote]:
         notes, self._notes = self._notes, []
         return notes
+
+
+def _episode(line: bytes) -> Episode:
+    return episode_from_record(json.loads(line))
 
 
 def _no_reference(_recorder: Recorder, _task: WorkflowTask) -> Chat:

@@ -5,12 +5,11 @@ advantages, and says what it does; the command reads the news and writes the run
 Ray and no engine: `remote.py` makes an actor of it.
 """
 
-import asyncio
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from astuner.algorithm.batch import (
     Batch,
@@ -21,6 +20,7 @@ from astuner.algorithm.batch import (
 )
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, make_judging
+from astuner.backbone.cluster.compared_groups import Answers, ComparedGroups, GroupKey
 from astuner.backbone.cluster.messages import (
     Metrics,
     News,
@@ -48,26 +48,13 @@ from astuner.trajectory.record import (
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Task
 
-GroupKey = tuple[int, bool, str]
-"""The step of a group, whether it is of a validation, and its name."""
-
-
-@dataclass(slots=True)
-class _AwaitedGroup:
-    """A group of which attempts still run."""
-
-    num_ended: int = 0
-    to_compare: list[tuple[Attempt, asyncio.Future[bytes]]] = field(default_factory=list)
-    """With where the episode of each is awaited."""
-
-
-def _key(attempt: Attempt, name: str) -> GroupKey:
-    return (attempt.step, attempt.is_validation, name)
+_Brought = dict[str, dict[int, Episode]]
+"""The episodes of a step by the name of their group and their attempt."""
 
 
 class Hub:
     """The state of one clustered run. One thread runs its methods, which give way to each other
-    only where they await a judge."""
+    only where they await what is compared."""
 
     def __init__(self, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]]) -> None:
         """`tasks` are those of "train" and "validation"."""
@@ -78,12 +65,14 @@ class Hub:
         self._num_repeat = settings.rollout.num_repeat
         self._run = worker_run.open()
         self._advantage = load_advantage(self._run)
-        self._groups: defaultdict[int, dict[str, list[Episode]]] = defaultdict(dict)
-        self._validation: defaultdict[int, list[Episode]] = defaultdict(list)
+        self._groups: defaultdict[int, _Brought] = defaultdict(dict)
+        self._validation: defaultdict[int, _Brought] = defaultdict(dict)
         self._failed: dict[int, FailureLimit] = {}
         self._targets = TargetWatch()
-        self._open: defaultdict[GroupKey, _AwaitedGroup] = defaultdict(_AwaitedGroup)
         self._judging = make_judging(self._run)
+        self._compared = ComparedGroups(
+            self._compare_group, max_parallel=settings.rollout.max_env_worker
+        )
         self._refills: defaultdict[int, int] = defaultdict(int)
         self._batches: dict[int, dict[str, float | None]] = {}
         self._is_stop_requested = False
@@ -101,15 +90,19 @@ class Hub:
 
     async def add_episode(
         self, line: bytes, *, group: str, targets: Sequence[TargetNote] = ()
-    ) -> None:
+    ) -> bytes | None:
         """Take a finished episode, as one JSON line; `group` names its task in its step.
 
-        `targets` are the notes of its worker since the last episode.
+        `targets` are the notes of its worker since the last episode. Returns None, or for an
+        attempt that was brought before the episode that counts, as `compare` does.
         """
         self._note_targets(targets)
         episode = episode_from_record(json.loads(line))
-        self._add(episode, line, group)
-        await self._end_attempt(episode, group)
+        known = await self._known(episode, group)
+        if known is None:
+            self._add(episode, line, group)
+            self._compared.end(_key(episode, group), episode, size=self._group_size(episode))
+        return known
 
     async def compare(
         self, line: bytes, *, group: str, targets: Sequence[TargetNote] = ()
@@ -117,43 +110,50 @@ class Hub:
         """Take an attempt that is to be compared with the others of its group.
 
         Returns its episode, as one JSON line, once the group's last attempt has ended and the judge
-        has compared them.
+        has compared them. Raises AstunerError where the whole run has to end, which is known here
+        then.
         """
         self._note_targets(targets)
         attempt = attempt_from_record(json.loads(line))
         self._sign()
-        judged = asyncio.get_running_loop().create_future()
-        self._open[_key(attempt, group)].to_compare.append((attempt, judged))
-        await self._end_attempt(attempt, group)
-        return await judged
+        known = await self._known(attempt, group)
+        if known is not None:
+            return known
+        size = self._group_size(attempt)
+        return await self._compared.compare(_key(attempt, group), attempt, size=size)
 
-    async def _end_attempt(self, attempt: Attempt, name: str) -> None:
-        """With the last one of a group, have those compared that wait for it."""
-        key = _key(attempt, name)
-        group = self._open[key]
-        group.num_ended += 1
-        rollout = self._worker_run.settings.rollout
-        size = rollout.val_kwargs.num_repeat if attempt.is_validation else rollout.num_repeat
-        if group.num_ended < size:
-            return
-        del self._open[key]
+    async def _known(self, attempt: Attempt, group: str) -> bytes | None:
+        """What came, or comes, of an attempt that was brought before; None for one that was not."""
+        judged = self._steps_of(attempt)[attempt.step].get(group, {}).get(attempt.attempt)
+        if judged is not None:
+            return _line(judged)
+        return await self._compared.awaited(_key(attempt, group), attempt)
+
+    async def _compare_group(self, name: str, attempts: Sequence[Attempt]) -> Answers:
         try:
-            episodes = await self._judging.compare([waiting for waiting, _ in group.to_compare])
-            for episode, (_, judged) in zip(episodes, group.to_compare, strict=True):
-                line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
-                self._add(episode, line, name)
-                judged.set_result(line)
-        finally:
-            for _, judged in group.to_compare:
-                judged.cancel()  # where it is not known: nobody is to wait for ever
+            episodes = await self._judging.compare(attempts)
+        except AstunerError as error:
+            self.fail(error)
+            raise
+        answers = {episode.attempt: _line(episode) for episode in episodes}
+        for episode in episodes:
+            self._add(episode, answers[episode.attempt], name)
+        return answers
+
+    def _group_size(self, attempt: Attempt) -> int:
+        rollout = self._worker_run.settings.rollout
+        return rollout.val_kwargs.num_repeat if attempt.is_validation else rollout.num_repeat
+
+    def _steps_of(self, attempt: Attempt) -> defaultdict[int, _Brought]:
+        return self._validation if attempt.is_validation else self._groups
 
     def _add(self, episode: Episode, line: bytes, group: str) -> None:
         self._news.episodes.append((episode.step, episode.is_validation, line))
         self._sign(done=1)
+        step = self._steps_of(episode)[episode.step]
+        step.setdefault(group, {})[episode.attempt] = episode
         if episode.is_validation:
-            self._validation[episode.step].append(episode)
             return
-        self._groups[episode.step].setdefault(group, []).append(episode)
         expected, settings = self._size * self._num_repeat, self._worker_run.settings
         limit = self._failed.setdefault(
             episode.step, FailureLimit(expected, settings.rollout.max_failed_fraction)
@@ -208,7 +208,8 @@ class Hub:
 
     def finish_validation(self, step: int) -> None:
         """All episodes of the validation after `step` are in."""
-        episodes = self._validation.pop(step, [])
+        groups = self._validation.pop(step, {})
+        episodes = [episode for group in groups.values() for episode in group.values()]
         try:
             seconds = time.monotonic() - self._began
             self._news.validations.append(Validation.of(episodes, step=step, seconds=seconds))
@@ -243,8 +244,11 @@ class Hub:
 
     def _finished_groups(self, step: int) -> list[Group]:
         return [
-            Group(task=episodes[0].task, episodes=tuple(sorted(episodes, key=_attempt)))
-            for episodes in self._groups[step].values()
+            Group(
+                task=next(iter(group.values())).task,
+                episodes=tuple(group[attempt] for attempt in sorted(group)),
+            )
+            for group in self._groups[step].values()
         ]
 
     def _note_targets(self, notes: Sequence[TargetNote]) -> None:
@@ -305,10 +309,8 @@ class Hub:
             return StepPlan(samples=(), num_missing=0)
         return self._refill(step, self._size)
 
-    def _planned(
-        self, samples: Sequence[TrainSample], groups: Mapping[str, Sequence[Episode]]
-    ) -> Iterator[PlannedSample]:
-        homes = {e.episode_id: (name, e) for name, group in groups.items() for e in group}
+    def _planned(self, samples: Sequence[TrainSample], groups: _Brought) -> Iterator[PlannedSample]:
+        homes = {e.episode_id: (name, e) for name, group in groups.items() for e in group.values()}
         common = self._worker_run.settings.trainer_common.algorithm
         sizes: defaultdict[str, int] = defaultdict(int)
         for sample in samples:
@@ -324,5 +326,9 @@ class Hub:
             )
 
 
-def _attempt(episode: Episode) -> int:
-    return episode.attempt
+def _key(attempt: Attempt, group: str) -> GroupKey:
+    return (attempt.step, attempt.is_validation, group)
+
+
+def _line(episode: Episode) -> bytes:
+    return json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")

@@ -15,6 +15,10 @@ from astuner.types import Task
 HUB_VARIABLE = "ASTUNER_HUB"
 """Environment variable of all processes of the run: the name of its hub."""
 
+_MAX_CALLS = 1_000_000
+"""Of the hub at once. Attempts that wait to be compared hold a call each, and what they wait for
+comes in a call itself: with Ray's own limit of 1000 a thousand of them would wait for ever."""
+
 
 def hub_name(worker_run: WorkerRun) -> str:
     """One for each start; the run directory tells runs of one cluster apart."""
@@ -28,7 +32,7 @@ def start_hub(
     """The actor, ready. It ends with the command, or when its handle is killed."""
     import ray
 
-    actor = ray.remote(num_cpus=0, max_restarts=0)(Hub)
+    actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_MAX_CALLS)(Hub)
     hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
     ray.get(hub.is_stop_requested.remote())
     return hub

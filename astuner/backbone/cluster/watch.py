@@ -3,10 +3,10 @@ shown, and ends a run that is silent for too long."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.messages import Phase, SavedState
@@ -16,6 +16,8 @@ from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation
 from astuner.console import duration
 from astuner.errors import BackboneError
+
+Answer = TypeVar("Answer")
 
 _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
@@ -74,6 +76,7 @@ class Watch:
         self._find_dead, self._looked = find_dead, time.monotonic()
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
+        self._phase = Phase(name="starting", step=None, silent_seconds=0.0)
         self._first_step = self.last_step = first_step
         self._is_stop_wanted = False
 
@@ -84,7 +87,7 @@ class Watch:
         while not engine.done():
             if self._is_stop_wanted and not is_told:
                 is_told = True
-                await self._hub.request_stop.remote()
+                await self._answer(self._hub.request_stop.remote())
             phase = await self._read()
             await self._look_for_dead(phase, engine)
             await asyncio.sleep(_INTERVAL_SECONDS)
@@ -96,7 +99,8 @@ class Watch:
         self._is_stop_wanted = True
 
     async def _read(self) -> Phase:
-        news = await self._hub.news.remote()
+        news = await self._answer(self._hub.news.remote())
+        self._phase = news.phase
         for name, step in news.begun:
             self._begin(name, step)
         for step, is_validation, line in news.episodes:
@@ -113,13 +117,27 @@ class Watch:
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
         if news.phase.silent_seconds > limit:
-            raise BackboneError(
-                f"{_named(news.phase.name, news.phase.step)}: no sign of life for "
-                f"{duration(news.phase.silent_seconds)} (limit {duration(limit)}; "
-                "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
-                "cause or raise the limit, then go on with --resume. " + self._describe_silence()
-            )
+            raise self._silence(news.phase.silent_seconds, limit)
         return news.phase
+
+    async def _answer(self, asked: Awaitable[Answer]) -> Answer:
+        """Of the hub, which may be as silent as the phase that it told of last."""
+        limit = self._deadlines.seconds(self._phase)
+        try:
+            async with asyncio.timeout(limit) as waiting:
+                return await asked
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise self._silence(limit, limit) from None
+
+    def _silence(self, seconds: float, limit: float) -> BackboneError:
+        return BackboneError(
+            f"{_named(self._phase.name, self._phase.step)}: no sign of life for "
+            f"{duration(seconds)} (limit {duration(limit)}; "
+            "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
+            "cause or raise the limit, then go on with --resume. " + self._describe_silence()
+        )
 
     async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
         """In rollouts the trainer waits for episodes, and does not see that their worker is gone.
