@@ -1,6 +1,7 @@
 """The math judge: what counts as the answer, what counts as equal, and what a hostile one costs."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -246,6 +247,48 @@ def test_a_killed_worker_is_replaced(comparer: SymbolicComparer) -> None:
     assert not set(killed) & set(comparer.idle_process_ids[-1:])
 
 
+def test_a_worker_that_stalls_leaves_the_verdict_open(comparer: SymbolicComparer) -> None:
+    assert asyncio.run(comparer.is_equal("2x", r"\frac{4x}{2}", timeout_seconds=30))
+    for process_id in comparer.idle_process_ids:
+        os.kill(process_id, signal.SIGSTOP)
+    with pytest.raises(JudgeError, match=r"stalled: it got 0\.0 s of a processor in 0\.2 s"):
+        asyncio.run(comparer.is_equal("3x", r"\frac{6x}{2}", timeout_seconds=0.2))
+
+
+def comparer_of(script: str, folder: Path) -> SymbolicComparer:
+    """Its workers run a shell script."""
+    interpreter = folder / "python"
+    interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    interpreter.chmod(0o755)
+    return SymbolicComparer(num_workers=1, interpreter=str(interpreter))
+
+
+READY = """echo '{"ready": true}'; read -r line"""
+
+
+def test_a_worker_that_is_killed_each_time_leaves_the_verdict_open(tmp_path: Path) -> None:
+    comparer = comparer_of(f"{READY}; kill -KILL $$", tmp_path)
+    with (
+        contextlib.closing(comparer),
+        pytest.raises(JudgeError, match="was killed twice by something else"),
+    ):
+        asyncio.run(comparer.is_equal("x", "y", timeout_seconds=10))
+
+
+@pytest.mark.parametrize("death", ["exit 1", "kill -ALRM $$", "kill -SEGV $$"])
+def test_a_worker_that_dies_over_its_expressions_decides_against_them(
+    tmp_path: Path, death: str
+) -> None:
+    with contextlib.closing(comparer_of(f"{READY}; {death}", tmp_path)) as comparer:
+        assert not asyncio.run(comparer.is_equal("x", "y", timeout_seconds=10))
+
+
+def test_a_start_that_fails_is_tried_once_more(tmp_path: Path) -> None:
+    script = f"""mkdir '{tmp_path}/begun' && exit 1; {READY}; echo '{{"equal": true}}'"""
+    with contextlib.closing(comparer_of(script, tmp_path)) as comparer:
+        assert asyncio.run(comparer.is_equal("x", "y", timeout_seconds=10))
+
+
 def test_many_judges_share_few_workers_and_leave_the_loop_free(comparer: SymbolicComparer) -> None:
     async def judge_all() -> tuple[list[tuple[float, bool]], int]:
         output = WorkflowOutput(metadata={"final_answer": r"\boxed{1+x^2}"})
@@ -289,13 +332,9 @@ def test_a_worker_that_cannot_start_is_a_judge_error() -> None:
 def test_a_worker_that_ends_at_once_is_a_judge_error(
     tmp_path: Path, script: str, message: str
 ) -> None:
-    interpreter = tmp_path / "python"
-    interpreter.write_text(f"#!/bin/sh\n{script}\n")
-    interpreter.chmod(0o755)
-    comparer = SymbolicComparer(num_workers=1, interpreter=str(interpreter))
-    with pytest.raises(JudgeError, match=message):
+    comparer = comparer_of(script, tmp_path)
+    with contextlib.closing(comparer), pytest.raises(JudgeError, match=message):
         asyncio.run(comparer.is_equal("x", "y", timeout_seconds=1))
-    comparer.close()
 
 
 ORPHANING_PARENT = r"""

@@ -7,11 +7,14 @@ worker processes only, each answer has a deadline, and a worker that misses it i
 
 import asyncio
 import atexit
+import contextlib
 import json
 import logging
+import math
 import os
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +33,9 @@ MAX_EXPRESSION_CHARS = 2_000
 START_TIMEOUT_SECONDS = 60.0
 NUM_WORKERS = max(2, min(8, (os.cpu_count() or 1) // 2))
 """One hostile answer holds one worker until its deadline; the others go on."""
+
+_STALLED_SHARE = 0.1
+"""Of its deadline: a worker that got less of a processor was not busy with its expressions."""
 
 _WORKER_FILE = Path(__file__).with_name("worker.py")
 _CHOICE = re.compile(r"\(?([A-Za-z])\)?")
@@ -101,6 +107,20 @@ class _Worker:
     def process_id(self) -> int:
         return self._process.pid
 
+    @property
+    def was_killed(self) -> bool:
+        """By whoever kills processes, not over what it computed. Known once it has ended."""
+        return self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+
+    def cpu_seconds(self) -> float:
+        """What it has computed so far; infinite where the system does not tell."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return math.inf
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def ask(self, answer: str, reference: str, *, timeout_seconds: float) -> bool:
         """Raises TimeoutError after the deadline, _WorkerGoneError if the process is gone."""
         assert self._process.stdin is not None
@@ -116,8 +136,9 @@ class _Worker:
         return self._read(timeout_seconds)["equal"]
 
     def end(self) -> None:
-        """Kill the process and reap it. Twice is harmless."""
-        self._process.kill()
+        """Kill the process, unless it has ended, and reap it. Twice is harmless."""
+        if self._process.poll() is None:
+            self._process.kill()
         with self._process:
             pass
 
@@ -165,10 +186,11 @@ class SymbolicComparer:
         self._idle: deque[_Worker] = deque()
 
     async def is_equal(self, answer: str, reference: str, *, timeout_seconds: float) -> bool:
-        """Symbolic equality. False as well when the deadline passes or the process dies over it.
+        """Symbolic equality. False as well when the process computes until the deadline, or dies,
+        over the expressions.
 
-        The deadline counts from the moment that a worker is free.
-        Raises JudgeError when no worker can be started.
+        The deadline counts from the moment that a worker is free. Raises JudgeError when that is
+        not known: no worker can be started, it was killed, or the machine gave it no time.
         """
         answer, reference = _for_latex_parser(answer), _for_latex_parser(reference)
         future = self._threads.submit(self._compare, answer, reference, timeout_seconds)
@@ -190,10 +212,18 @@ class SymbolicComparer:
         # one more try tells the two apart.
         for _ in range(2):
             worker = self._take_worker()
+            started = worker.cpu_seconds()
             try:
                 verdict = worker.ask(answer, reference, timeout_seconds=timeout_seconds)
             except TimeoutError:
+                spent = worker.cpu_seconds() - started
                 worker.end()
+                if spent < timeout_seconds * _STALLED_SHARE:
+                    raise JudgeError(
+                        "the process that compares expressions stalled: it got "
+                        f"{spent:.1f} s of a processor in {timeout_seconds:g} s; this machine has "
+                        "too little time or memory for it"
+                    ) from None
                 logger.warning(
                     "comparison stopped seconds=%g answer=%.80r", timeout_seconds, answer
                 )
@@ -203,13 +233,21 @@ class SymbolicComparer:
                 continue
             self._idle.append(worker)
             return verdict
+        if worker.was_killed:
+            raise JudgeError(
+                "the process that compares expressions was killed twice by something else, such "
+                "as the system for want of memory; free memory on this machine"
+            )
         logger.warning("comparison ended its process twice answer=%.80r", answer)
         return False
 
     def _take_worker(self) -> _Worker:
-        try:
+        """An idle one, else a new one. A start that fails is tried once more."""
+        with contextlib.suppress(IndexError):
             return self._idle.pop()
-        except IndexError:
+        try:
+            return _Worker(self._interpreter)
+        except JudgeError:
             return _Worker(self._interpreter)
 
 
