@@ -87,10 +87,6 @@ def test_what_the_file_system_refuses_is_told(tmp_path, way):
             writer.write(make_episode(1, 1.0))
 
 
-def refuse(path, lines):
-    raise AstunerError("No space left")
-
-
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_of_many_lines_that_are_refused_one_is_told_and_once(
     tmp_path, monkeypatch, caplog, is_cancelled
@@ -98,11 +94,11 @@ def test_of_many_lines_that_are_refused_one_is_told_and_once(
     """And none by asyncio, as an error that nobody looked at."""
     refusing = threading.Event()
 
-    def slow(path, lines):
+    def refuse(path, lines):
         assert refusing.wait(timeout=60)
-        refuse(path, lines)
+        raise AstunerError("No space left")
 
-    monkeypatch.setattr(module, "append_lines", slow)
+    monkeypatch.setattr(module, "append_lines", refuse)
 
     async def go(writer):
         for attempt in range(5):

@@ -21,7 +21,7 @@ RECORD_FORMAT = 2
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Everything about an episode as JSON-able data; of metadata, what is none becomes text (`plain`)."""
+    """Everything about an episode as JSON-able data; what is none in metadata becomes text."""
     return attempt_to_record(episode) | {
         "verdict": asdict(episode.verdict) if episode.verdict else None
     }
