@@ -168,6 +168,7 @@ class ScriptedStepper:
         self.cancelled: list[str] = []
         self.is_in_pass = threading.Event()
         self._passes: queue.SimpleQueue[Sequence[str] | BaseException | None] = queue.SimpleQueue()
+        self._no_words: BaseException | None = None
 
     def let_pass(self, *finished: str) -> None:
         """One pass finishes these."""
@@ -180,6 +181,10 @@ class ScriptedStepper:
     def let_fail(self, error: BaseException) -> None:
         """One pass raises this."""
         self._passes.put(error)
+
+    def let_explaining_fail(self, error: BaseException) -> None:
+        """`explain` raises this."""
+        self._no_words = error
 
     @property
     def has_work(self) -> bool:
@@ -207,6 +212,8 @@ class ScriptedStepper:
         return [(name, tokens_of(name)) for name in outcome]
 
     def explain(self, error: BaseException) -> str:
+        if self._no_words is not None:
+            raise self._no_words
         return f"the pass failed with {error!r}"
 
 

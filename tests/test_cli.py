@@ -271,6 +271,33 @@ def test_a_mistyped_command_is_told_its_name(capsys):
     assert "there is no command 'setpu'" in shown and "did you mean setup?" in shown
 
 
+@pytest.mark.parametrize("name", ["Setup", "SETUP", "set-up", "set_up", "setup2"])
+def test_a_command_in_other_letters_is_told_its_name(name, capsys):
+    assert main([name, "verl"]) == 2
+    assert "did you mean setup? The commands are tune, " in capsys.readouterr().err
+
+
+def test_a_word_that_is_like_no_command_is_told_all_of_them(capsys):
+    assert main(["x"]) == 2
+    assert "there is no command 'x'; the commands are tune, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["setup", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_whoever_reads_help_may_leave_early(words, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "astuner", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_overrides_may_stand_before_the_flags(project):
     assert main(["astuner.rollout.num_repeat=1", "--conf", "job.yaml"]) == 0
 

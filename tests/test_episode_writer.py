@@ -1,6 +1,7 @@
 """Episodes on their way to the disk, in a thread of their own."""
 
 import asyncio
+import gc
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -84,3 +85,61 @@ def test_what_the_file_system_refuses_is_told(tmp_path, way):
         if way == "next":
             writer._pending[0].exception()  # once it is known
             writer.write(make_episode(1, 1.0))
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_of_many_lines_that_are_refused_one_is_told_and_once(
+    tmp_path, monkeypatch, caplog, is_cancelled
+):
+    """And none by asyncio, as an error that nobody looked at."""
+    refusing = threading.Event()
+
+    def refuse(path, lines):
+        assert refusing.wait(timeout=60)
+        raise AstunerError("No space left")
+
+    monkeypatch.setattr(module, "append_lines", refuse)
+
+    async def go(writer):
+        for attempt in range(5):
+            writer.write(make_episode(attempt, 1.0))
+        flushing = asyncio.ensure_future(writer.flush())
+        await asyncio.sleep(0)
+        if is_cancelled:
+            flushing.cancel()
+            await asyncio.wait({flushing})
+            assert flushing.cancelled()
+            flushing = asyncio.ensure_future(writer.flush())
+        refusing.set()
+        await flushing
+
+    with (
+        pytest.raises(AstunerError, match="No space left"),
+        EpisodeWriter(RunDir(root=tmp_path)) as it,
+    ):
+        asyncio.run(go(it))
+    gc.collect()
+    assert caplog.text == ""
+
+
+def test_a_flush_that_is_cancelled_takes_no_line_back(tmp_path, monkeypatch):
+    run_dir, disk = RunDir(root=tmp_path), threading.Event()
+
+    def slow(path, lines):
+        assert disk.wait(timeout=60)
+        append_lines(path, lines)
+
+    monkeypatch.setattr(module, "append_lines", slow)
+
+    async def go(writer):
+        for attempt in range(3):
+            writer.write(make_episode(attempt, 1.0))
+        flushing = asyncio.ensure_future(writer.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.wait({flushing})
+
+    with EpisodeWriter(run_dir) as writer:
+        asyncio.run(go(writer))
+        disk.set()
+    assert names_in(run_dir.episodes_file(1, "train")) == ["t-0", "t-1", "t-2"]

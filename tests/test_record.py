@@ -5,6 +5,7 @@ import json
 import pytest
 
 from astuner.errors import AstunerError
+from astuner.run_dir import json_line
 from astuner.trajectory.record import RECORD_FORMAT, episode_from_record, episode_to_record
 from astuner.types import WorkflowOutput
 from tests.test_rollout import Judge, _raises, run, workflow_that
@@ -94,3 +95,66 @@ def test_a_reward_that_is_no_finite_number_stays_none():
     for odd in (float("nan"), float("-inf")):
         again = round_trip(rewarded(odd))
         assert repr(again.output.reward) == repr(odd) and again.verdict is None
+
+
+TOO_LONG = (
+    "ValueError: Exceeds the limit (4300 digits) for integer string conversion; use "
+    "sys.set_int_max_str_digits() to increase the limit"
+)
+
+
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Unlistable(dict):
+    def items(self):
+        raise KeyError("gone")
+
+
+def holds_itself():
+    value = {"answer": 5}
+    value["again"] = [value]
+    return value
+
+
+def nested(depth):
+    value = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (holds_itself(), {"answer": 5, "again": ["<not recorded: a dict that holds itself>"]}),
+        (Unspeakable(), "<not recorded: Unspeakable: RuntimeError: no words>"),
+        ({Unspeakable(): 1}, {"<not recorded: Unspeakable: RuntimeError: no words>": 1}),
+        (Unlistable(a=Unspeakable()), "<not recorded: Unlistable: KeyError: 'gone'>"),
+        ([1, 10**5000], [1, f"<not recorded: int: {TOO_LONG}>"]),
+        ({10**5000: 1}, {f"<not recorded: int: {TOO_LONG}>": 1}),
+        (10**300, 10**300),
+        ("lone \udcff", "lone \udcff"),
+        ([shared := [1], shared], [[1], [1]]),
+    ],
+)
+def test_what_cannot_be_encoded_costs_its_place_in_the_record_and_no_more(value, kept):
+    async def body(task, tuner):
+        return WorkflowOutput(reward=1.0, metadata={"odd": value, "answer": 5})
+
+    line = json_line(episode_to_record(run(workflow_that(body))), where="test")
+    again = episode_from_record(json.loads(line))
+    assert again.verdict.reward == 1.0
+    assert again.metadata == {"odd": kept, "answer": 5}
+
+
+def test_metadata_that_is_nested_deeper_than_json_can_hold_is_cut():
+    async def body(task, tuner):
+        return WorkflowOutput(reward=1.0, metadata={"deep": nested(5000), "some": nested(90)})
+
+    line = json_line(episode_to_record(run(workflow_that(body))), where="test")
+    again = episode_from_record(json.loads(line))
+    assert b"<not recorded: a list inside of 100 others>" in line
+    assert again.metadata["some"] == nested(90)

@@ -127,6 +127,17 @@ def test_only_a_bearer_key_is_read():
         ("localhost.evil.example:80", 421),
         ("[localhost", 421),
         ("", 421),
+        ("127.0.0.1:", 200),
+        ("x@127.0.0.1", 421),
+        ("127.0.0.1/evil", 421),
+        ("127.0.0.1?evil", 421),
+        ("127.0.0.1#evil", 421),
+        ("127.0.0.1:evil", 421),
+        ("127.0.0.1:80:80", 421),
+        ("127.0.0.1:80@evil.example", 421),
+        ("[127.0.0.1]", 421),
+        ("[::1]evil", 421),
+        ("::1", 421),
     ],
 )
 def test_only_requests_to_a_known_host_are_answered(host, status):

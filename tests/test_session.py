@@ -168,6 +168,28 @@ def test_a_pass_that_fails_fails_every_call_with_its_cause() -> None:
     assert len(set(map(id, outcomes))) == 3
 
 
+@pytest.mark.parametrize("second", [ValueError("no words"), SystemExit(4)])
+def test_a_failure_that_cannot_be_explained_fails_every_call_all_the_same(second) -> None:
+    stepper = ScriptedStepper()
+    stepper.let_explaining_fail(second)
+    session = open_session(stepper)
+    error = RuntimeError("the device is lost")
+
+    async def run() -> None:
+        async with asyncio.timeout(30):
+            waiting = ask(session, "waiting")
+            await until_in_pass(stepper)
+            stepper.let_fail(error)
+            for call in (waiting, ask(session, "late")):
+                with pytest.raises(EngineError, match="RuntimeError: the device is lost") as told:
+                    await call
+                assert told.value.__cause__ is error
+                assert type(second).__name__ in str(told.value)
+
+    asyncio.run(run())
+    session.close()
+
+
 def test_a_call_whose_event_loop_is_gone_holds_nobody_up() -> None:
     stepper = ScriptedStepper()
     session = open_session(stepper)

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from contextvars import ContextVar
 from dataclasses import replace
 
 import pytest
 
+import astuner.rollout.bounded as bounded_module
+import astuner.rollout.surroundings as module
 from astuner.errors import ConfigError, EnvServiceError
 from astuner.types import WorkflowOutput
 from tests.episodes import run_episode
@@ -170,3 +173,208 @@ def test_a_run_that_is_cancelled_leaves_its_surroundings():
 
     asyncio.run(go())
     assert world.diary == ["enter the world", "leave the world"]
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Little patience with what neither comes nor goes."""
+    monkeypatch.setattr(bounded_module, "_CANCEL_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_LEAVE_SECONDS", 0.1)
+
+
+class Gives:
+    """Whatever the test wants to be around an episode."""
+
+    name = "the world"
+
+    def __init__(self, around):
+        self.around = around
+
+
+def _no_context(stage):
+    raise KeyError("no such environment")
+
+
+@contextlib.asynccontextmanager
+async def _no_stage(stage):
+    yield None
+
+
+@pytest.mark.parametrize(
+    ("around", "message"),
+    [
+        (_no_context, "the world could not be entered: KeyError: 'no such environment'"),
+        (lambda stage: None, "the world could not be entered: AttributeError"),
+        (_no_stage, "the world gave NoneType when it was entered; it must give the stage"),
+    ],
+)
+def test_a_surrounding_that_is_none_fails_the_episode(around, message):
+    outer = World("outer")
+    episode = play(succeeds, outer, Gives(around))
+    assert episode.failure.kind == "SurroundingError" and message in episode.failure.message
+    assert outer.diary == ["enter outer", "leave outer"]
+
+
+def test_what_gave_no_stage_is_left_all_the_same():
+    diary = []
+
+    @contextlib.asynccontextmanager
+    async def around(stage):
+        try:
+            yield "an instance"
+        finally:
+            diary.append("left")
+
+    assert "gave str" in play(succeeds, Gives(around)).failure.message
+    assert diary == ["left"]
+
+
+async def _cancels():
+    raise asyncio.CancelledError
+
+
+def test_a_surrounding_that_raises_a_cancellation_while_it_is_entered_fails_the_episode():
+    outer = World("outer")
+    episode = play(succeeds, outer, World(enter=_cancels))
+    assert "user code raised asyncio.CancelledError" in episode.failure.message
+    assert outer.diary == ["enter outer", "leave outer"]
+
+
+def test_a_surrounding_that_raises_a_cancellation_while_it_is_left_leaves_the_reward_alone(caplog):
+    outer = World("outer")
+    episode = play(succeeds, outer, World(leave=_cancels))
+    assert episode.verdict.reward == 1.0 and outer.diary[-1] == "leave outer"
+    assert "user code raised asyncio.CancelledError" in caplog.text
+
+
+async def _swallows_cancellations(seconds=1.0):
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(end - loop.time())
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_surrounding_that_will_not_be_cancelled_while_it_is_entered_is_not_waited_for():
+    outer, world = World("outer"), World(enter=_swallows_cancellations)
+
+    async def go():
+        rules = settings(workflow_that(succeeds), timeout_seconds=0.1)
+        rules = replace(rules, episode=replace(rules.episode, surroundings=(outer, world)))
+        episode = await run_episode(attempt(), rules)
+        assert world.diary == [] and outer.diary == ["enter outer", "leave outer"]
+        async with asyncio.timeout(10):  # what comes late is left at once
+            while world.diary != ["enter the world", "leave the world"]:
+                await asyncio.sleep(0.01)
+        return episode
+
+    episode = asyncio.run(go())
+    assert episode.failure.kind == "SurroundingError"
+    assert "was not there within the 0.1 s" in episode.failure.message
+    assert episode.seconds < 0.9
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_surrounding_that_will_not_be_cancelled_while_it_is_left_is_not_waited_for(caplog):
+    outer = World("outer")
+    episode = play(succeeds, outer, World(leave=_swallows_cancellations))
+    assert episode.verdict.reward == 1.0 and outer.diary[-1] == "leave outer"
+    assert "the world could not be left within 0.1 s" in caplog.text
+    assert episode.seconds < 0.9
+
+
+def test_a_surrounding_that_is_late_may_still_clean_up():
+    diary = []
+
+    @contextlib.asynccontextmanager
+    async def around(stage):
+        try:
+            await asyncio.sleep(60)
+            yield stage
+        finally:
+            await asyncio.sleep(0)
+            diary.append("cleaned up")
+
+    episode = play(succeeds, World("outer", diary=diary), Gives(around), timeout_seconds=0.1)
+    assert "was not there within" in episode.failure.message
+    assert diary == ["enter outer", "cleaned up", "leave outer"]
+
+
+def test_both_ends_of_a_surrounding_are_in_one_task():
+    """A scope, such as that of a timeout, and a context variable bind them."""
+    variable = ContextVar("variable", default="outside")
+    found = []
+
+    @contextlib.asynccontextmanager
+    async def around(stage):
+        token = variable.set("inside")
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            helper = group.create_task(asyncio.sleep(60))
+            try:
+                yield stage
+            finally:
+                helper.cancel()
+                found.append(variable.get())
+        variable.reset(token)
+
+    assert play(succeeds, Gives(around)).verdict.reward == 1.0
+    assert found == ["inside"]
+
+
+def test_a_surrounding_sees_what_ended_the_episode():
+    seen = []
+
+    @contextlib.asynccontextmanager
+    async def around(stage):
+        try:
+            yield stage
+        except Exception as error:
+            seen.append(str(error))
+            raise
+
+    episode = play(_raises, Gives(around))
+    assert seen == [episode.failure.message] and "KeyError" in seen[0]
+
+
+def test_what_breaks_in_a_surrounding_meanwhile_does_not_end_the_run(caplog):
+    async def break_down():
+        raise ConnectionError("the instance is gone")
+
+    @contextlib.asynccontextmanager
+    async def around(stage):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(break_down())
+            yield stage
+
+    async def body(task, tuner):
+        await asyncio.sleep(0.01)
+        return WorkflowOutput(reward=1.0)
+
+    assert play(body, Gives(around)).verdict.reward == 1.0
+    assert "the world could not be left: ExceptionGroup" in caplog.text
+
+
+def test_what_is_entered_when_the_run_is_cancelled_is_left_too():
+    """Also where it does not care: nobody would leave it later."""
+    is_entering = asyncio.Event()
+
+    async def enter():
+        is_entering.set()
+        await _swallows_cancellations(0.2)
+
+    world = World(enter=enter)
+
+    async def go():
+        rules = settings(workflow_that(_hangs))
+        rules = replace(rules, episode=replace(rules.episode, surroundings=(world,)))
+        running = asyncio.ensure_future(run_episode(attempt(), rules))
+        await is_entering.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        async with asyncio.timeout(10):
+            while world.diary != ["enter the world", "leave the world"]:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(go())

@@ -54,10 +54,13 @@ class EpisodeWriter:
 
     async def flush(self) -> None:
         """Wait until the disk has all of them."""
-        if self._pending:
-            await asyncio.wait({asyncio.wrap_future(one) for one in self._pending})
+        await asyncio.wrap_future(self._thread.submit(_behind_all_lines))
         self._raise_failures()
 
     def _raise_failures(self) -> None:
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
+
+
+def _behind_all_lines() -> None:
+    """Done once the one thread has seen to every line before it; fails with none of them."""

@@ -6,6 +6,7 @@ signal ended the run: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 import argparse
 import difflib
+import os
 import re
 import signal
 import sys
@@ -28,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help"):
-        print(_help())
+        _show(f"{_help()}\n")
         return 0
     if first == "--version":
-        print(f"astuner {__version__}")
+        _show(f"astuner {__version__}\n")
         return 0
     name = TUNE
-    if re.fullmatch(r"[a-z_]+", first):  # an override has a sign, such as "="
+    if re.fullmatch(r"\w[\w-]*", first):  # an override has another sign, such as "="
         name, arguments = _checked(first), arguments[1:]
     command = load_command(name)
     return command.run(_parse(command.make_parser(), arguments))
@@ -42,17 +43,20 @@ def _run(arguments: list[str]) -> int:
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Flags may stand before, between and behind what has no flag."""
-    return parser.parse_intermixed_args(arguments)
+    try:
+        return parser.parse_intermixed_args(arguments)
+    finally:
+        _show("")  # together with the help that the parser may have written
 
 
 def _checked(name: str) -> str:
     names = command_names()
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {near[0]}? The" if near else "the"
     raise ConfigError(
-        f"there is no command {name!r}; {hint}The commands are {', '.join(names)}; "
+        f"there is no command {name!r}; {hint} commands are {', '.join(names)}; "
         "`astuner --help` tells about them"
     )
 
@@ -65,6 +69,15 @@ def _help() -> str:
             command = load_command(name)
             lines += [f"  {name:10} {command.SUMMARY}", f"  {'':10} {command.EXAMPLE}"]
     return load_command(TUNE).make_parser().format_help() + "\n".join(lines)
+
+
+def _show(text: str) -> None:
+    """Write to the screen what is asked for; whoever reads it may leave early, as `head` does."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        # Python writes what is left at its end, and would tell of the pipe then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _guarded(work: Callable[[], int]) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from traceback import format_exception_only
 from typing import Generic, Protocol, TypeVar
 
 from astuner.engine.attendance import Attendance
@@ -142,9 +143,17 @@ class Session(Generic[Request]):
                     self._deliver(request, tokens)
             self._stepper.cancel(self._unfinished())
         except BaseException as error:  # noqa: BLE001  # told to those who wait
-            refusal = EngineError(self._stepper.explain(error))
-            refusal.__cause__ = error
+            refusal = self._refusal_for(error)
         self._fail_all(refusal)
+
+    def _refusal_for(self, error: BaseException) -> EngineError:
+        try:
+            refusal = EngineError(self._stepper.explain(error))
+        except BaseException as another:  # noqa: BLE001  # those who wait are told all the same
+            found, more = ("".join(format_exception_only(e)).strip() for e in (error, another))
+            refusal = EngineError(f"the engine stopped with {found}; explaining it raised {more}")
+        refusal.__cause__ = error
+        return refusal
 
     def _hand_over(self) -> bool:
         """Wait for something to do, and for callers who are to come; False at the end."""

@@ -9,23 +9,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from astuner.errors import EpisodeError, SurroundingError, boundary
 from astuner.gateway.door import Door
 from astuner.gateway.gateway import Gateway
 from astuner.inference.request import Chat
+from astuner.rollout.bounded import bounded
 from astuner.types import WorkflowTask
 
 logger = logging.getLogger(__name__)
-
-_Leave = Callable[
-    [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[None]
-]
 
 _LEAVE_SECONDS = 10.0
 """What one surrounding may take to be left; the episode's own time may be over by then."""
@@ -58,7 +55,11 @@ class Surrounding(Protocol):
 
     def around(self, stage: Stage) -> AbstractAsyncContextManager[Stage]:
         """Entered, it gives the stage with what it adds. Whatever it raises fails the episode,
-        except a ConfigError, which no further episode would be spared."""
+        except a ConfigError, which no further episode would be spared.
+
+        Made, entered and left in one task, which is not the workflow's: what is to reach the
+        workflow stands in the stage, not in context variables.
+        """
         ...
 
 
@@ -71,42 +72,94 @@ async def surrounded(stage: Stage, surroundings: Sequence[Surrounding]) -> Async
     """
     async with contextlib.AsyncExitStack() as stack:
         for surrounding in surroundings:
-            context = surrounding.around(stage)
-            with boundary(SurroundingError, f"{surrounding.name} could not be entered"):
-                stage = await _entered(context, surrounding.name, stage)
-            stack.push_async_exit(_leaving(context, surrounding.name))
+            stay = _Stay(surrounding)
+            given = await stay.enter(stage)
+            stack.push_async_exit(stay.leave)
+            if not isinstance(given, Stage):
+                raise SurroundingError(
+                    f"{surrounding.name} gave {type(given).__name__} when it was entered; it must "
+                    "give the stage that it took, or dataclasses.replace(stage, ...) of it"
+                )
+            stage = given
         yield stage
 
 
-async def _entered(context: AbstractAsyncContextManager[Stage], name: str, stage: Stage) -> Stage:
-    try:
-        async with asyncio.timeout(stage.seconds_left) as limit:
-            return await context.__aenter__()
-    except TimeoutError as error:
-        if not limit.expired():
+class _Stay:
+    """One surrounding of one episode, in a task of its own from its entry until it is left.
+
+    One task, since cancel scopes and context variables bind the two ends; its own, since user code
+    that is cancelled, or swallows it, then does no more than to end or outlive that task.
+    """
+
+    def __init__(self, surrounding: Surrounding) -> None:
+        self._surrounding = surrounding
+        self._name = surrounding.name
+        self._given: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._is_over = asyncio.Event()
+        self._error: BaseException | None = None
+        """What ended the episode, for the surrounding to see."""
+
+    async def enter(self, stage: Stage) -> Any:
+        """What the surrounding gives. One that is late is left as soon as it is there."""
+        try:
+            with boundary(SurroundingError, f"{self._name} could not be entered"):
+                return await bounded(
+                    self._begin(stage),
+                    seconds=stage.seconds_left,
+                    error=SurroundingError(
+                        f"{self._name} was not there within the {stage.seconds:g} s of the episode "
+                        "(rollout.episode_timeout_seconds); see whether what serves it runs, or "
+                        "raise the limit"
+                    ),
+                )
+        except BaseException:
+            self._is_over.set()
             raise
-        raise SurroundingError(
-            f"{name} was not there within the {stage.seconds:g} s of the episode "
-            "(rollout.episode_timeout_seconds); see whether what serves it runs, or raise the limit"
-        ) from error
-
-
-def _leaving(context: AbstractAsyncContextManager[Stage], name: str) -> _Leave:
-    """What is called when the stage is left."""
 
     async def leave(
-        kind: type[BaseException] | None,
+        self,
+        _kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        _traceback: TracebackType | None,
     ) -> None:
+        self._error = error
+        self._is_over.set()
         try:
-            with boundary(SurroundingError, f"{name} could not be left"):
-                async with asyncio.timeout(_LEAVE_SECONDS):
-                    await context.__aexit__(kind, error, traceback)
+            with boundary(SurroundingError, f"{self._name} could not be left"):
+                await bounded(
+                    self._end(),
+                    seconds=_LEAVE_SECONDS,
+                    error=SurroundingError(
+                        f"{self._name} could not be left within {_LEAVE_SECONDS:g} s"
+                    ),
+                )
         except EpisodeError as problem:
             logger.warning("surrounding not left: %s", problem)
 
-    return leave
+    async def _begin(self, stage: Stage) -> Any:
+        self._task = asyncio.create_task(self._live(stage))
+        try:
+            await asyncio.wait({self._task, self._given}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._is_over.set()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            raise
+        return self._given.result() if self._given.done() else await self._task
+
+    async def _end(self) -> None:
+        await self._task
+
+    async def _live(self, stage: Stage) -> None:
+        context = self._surrounding.around(stage)
+        self._given.set_result(await context.__aenter__())
+        try:
+            await self._is_over.wait()
+        except asyncio.CancelledError as error:  # by a task group of the surrounding, for example
+            self._error = error
+        error = self._error
+        traceback = None if error is None else error.__traceback__
+        await context.__aexit__(None if error is None else type(error), error, traceback)
 
 
 class GatewayDoor:

@@ -5,8 +5,8 @@ and then read its answers as if they were the page's own (DNS rebinding). What g
 name in the Host header.
 """
 
+import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,11 +23,13 @@ class HostCheck:
         """`names` are hosts without a port; those of IPv6 without brackets."""
         self._app = app
         self._names = frozenset(name.lower() for name in names)
+        self._hosts = frozenset(f"[{name}]" if ":" in name else name for name in self._names)
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        app = self._app if _name(host) in self._names else refused(self._refusal(host), self._shape)
+        known = _without_port(host).lower() in self._hosts
+        app = self._app if known else refused(self._refusal(host), self._shape)
         await app(scope, receive, send)
 
     def _refusal(self, host: str) -> Refusal:
@@ -39,9 +41,6 @@ class HostCheck:
         )
 
 
-def _name(host: str) -> str | None:
-    """Without the port; None where there is none."""
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:  # brackets that hold no address
-        return None
+def _without_port(host: str) -> str:
+    """What stands before a port. All else stays and so belongs to no name: a user, a path."""
+    return re.sub(r":[0-9]*\Z", "", host)

@@ -12,6 +12,7 @@ from astuner.errors import AstunerError, JudgeError
 from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence, merge_calls
+from astuner.trajectory.plain import plain
 from astuner.trajectory.recorder import Agent, BreakKind, Call
 from astuner.trajectory.refused import RefusedCall
 from astuner.types import Completion, Task, Verdict, WorkflowOutput
@@ -21,7 +22,7 @@ RECORD_FORMAT = 2
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Everything about an episode as JSON-able data; metadata values that are not become text."""
+    """Everything about an episode as JSON-able data; what is none in metadata becomes text."""
     return attempt_to_record(episode) | {
         "verdict": asdict(episode.verdict) if episode.verdict else None
     }
@@ -39,7 +40,7 @@ def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
         "verdict": None,
         "failure": asdict(attempt.failure) if attempt.failure else None,
         "output": _output_to_record(attempt.output),
-        "metadata": _jsonable(attempt.metadata),
+        "metadata": plain(attempt.metadata),
         "agents": [[*agent, is_trained] for agent, is_trained in attempt.agents.items()],
         "overflowed": sorted(map(list, attempt.overflowed)),
         "madness": attempt.madness,
@@ -131,7 +132,7 @@ def _output_to_record(output: WorkflowOutput | None) -> dict[str, Any] | None:
     """Without its metadata, which has a place of its own."""
     if output is None:
         return None
-    return {"reward": _jsonable(output.reward), "is_success": output.is_success}
+    return {"reward": plain(output.reward), "is_success": output.is_success}
 
 
 def _output_from_record(record: Mapping[str, Any]) -> WorkflowOutput | None:
@@ -240,15 +241,3 @@ def _sequence_to_record(sequence: Sequence) -> dict[str, Any]:
             for span in sequence.spans
         ],
     }
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(entry) for entry in value]
-    if isinstance(value, (str, int, bool)) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else str(value)
-    return str(value)
