@@ -66,7 +66,7 @@ def make_runner(folder, hub, *, judge, workflow_class=Answering):
     return EpisodeRunner(run, HubHere(hub), ScriptedEngine([]), template, num_processes=1)
 
 
-def rolled_out(runner, *attempts):
+def rolled_out(runner, *attempts, group="a"):
     """What each attempt at one task returns or raises."""
 
     async def run():
@@ -74,7 +74,7 @@ def rolled_out(runner, *attempts):
             *(
                 runner.run(
                     Task(main_query="q", task_id="1"),
-                    group="a",
+                    group=group,
                     step=1,
                     attempt=attempt,
                     is_validation=False,
@@ -117,3 +117,9 @@ def test_an_episode_that_is_run_again_returns_the_one_that_counts(tmp_path):
     assert (first.verdict.reward, second.verdict.reward) == (1.0, 1.0)
     ((_, _, line),) = hub.news().episodes
     assert json.loads(line)["verdict"]["reward"] == 1.0
+
+
+def test_episodes_of_groups_whose_names_begin_alike_have_names_of_their_own(tmp_path):
+    runner = make_runner(tmp_path, make_hub(), judge=Scoring())
+    one, other = (rolled_out(runner, 0, group=f"0123456789{last}")[0] for last in "ab")
+    assert one.episode_id != other.episode_id

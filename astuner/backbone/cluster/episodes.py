@@ -78,7 +78,7 @@ class EpisodeRunner:
         kind = "validation" if is_validation else "step"
         plan = WorkflowTask(
             task=task,
-            episode_id=f"{kind}{step}-{group[:8]}-{attempt}",
+            episode_id=f"{kind}{step}-{group}-{attempt}",
             step=step,
             attempt=attempt,
             is_validation=is_validation,
