@@ -25,6 +25,7 @@ run: Any = SimpleNamespace(
     explicit_keys=loaded.explicit_keys,
     run_dir=RunDir(root=here / "launcher_record"),
     search_dirs=(here,),
+    home=here,
 )
 num_nodes = 2 if sys.argv[1] == "copied" else 1
 env = with_user_files({"working_dir": None}, folder=here, num_nodes=num_nodes)
