@@ -45,8 +45,9 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     """Flags may stand before, between and behind what has no flag."""
     try:
         return parser.parse_intermixed_args(arguments)
-    finally:
-        _show("")  # together with the help that the parser may have written
+    except SystemExit:
+        _show("")  # and with it the help that the parser wrote
+        raise
 
 
 def _checked(name: str) -> str:
