@@ -123,8 +123,9 @@ class Watch:
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         """Of the hub, which may be as silent as the phase that it told of last."""
         limit = self._deadlines.seconds(self._phase)
+        waiting = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as waiting:
+            async with waiting:
                 return await asked
         except TimeoutError:
             if not waiting.expired():
