@@ -128,7 +128,7 @@ def verl_samples(rows: list[dict[str, Any]], step: int) -> dict[str, Sample]:
         start = len(row["prompts"])
         pairs = zip(row["advantages"], row["response_mask"], strict=True)
         (advantage,) = {advantage for advantage, is_trained in pairs if is_trained}
-        found[f"step{step}-{uid[:8]}-{attempt}-{sequence}"] = Sample(
+        found[f"step{step}-{uid}-{attempt}-{sequence}"] = Sample(
             ids=(*row["prompts"], *row["responses"]),
             mask=(*[False] * start, *map(bool, row["response_mask"])),
             logprobs=[0.0] * start + row["rollout_log_probs"],
@@ -162,7 +162,7 @@ def test_a_failed_episode_is_recorded_and_no_part_of_an_update(trained):
     ]
     assert failed
     keys = [row["key"].split("_") for row in trained.rows]
-    assert not {f"{uid[:8]}-{attempt}" for uid, attempt, _ in keys} & {
+    assert not {f"{uid}-{attempt}" for uid, attempt, _ in keys} & {
         name.partition("-")[2] for name in failed
     }
 
