@@ -44,6 +44,25 @@ def test_a_second_ctrl_c_quits_at_once_and_a_second_sigterm_does_not():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_user_code_forks_ends_by_a_signal_as_ever(number):
+    async def run():
+        with interrupted_by_signals(console(), notice="saving") as interrupt:
+            ready, told = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.write(told, b"!")
+                time.sleep(30)
+                os._exit(0)
+            os.read(ready, 1)
+            os.kill(child, number)
+            _, status = os.waitpid(child, 0)
+            assert not interrupt.is_requested
+            return os.waitstatus_to_exitcode(status)
+
+    assert asyncio.run(run()) == -number
+
+
 def test_handlers_are_as_before_when_the_run_has_ended():
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -5,6 +5,7 @@ announce the end, and SIGHUP of a terminal that goes away end it in order, howev
 """
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -111,13 +112,24 @@ def quit_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _handled(handle: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
-    """In the main thread; in others nothing is handled. SIGHUP stays ignored under nohup."""
+    """In the main thread; in others nothing is handled. SIGHUP stays ignored under nohup.
+
+    A process that user code forks meanwhile inherits this, and is to end by a signal as ever.
+    """
+    owner = os.getpid()
+
+    def handle_here(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            return handle(number, frame)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     taken = [number for number in numbers if not (number == signal.SIGHUP and is_ignored)]
-    previous = {number: signal.signal(number, handle) for number in taken}
+    previous = {number: signal.signal(number, handle_here) for number in taken}
     try:
         yield
     finally:
