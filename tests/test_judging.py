@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import astuner.rollout.judging as judging_module
-from astuner.errors import ConfigError, JudgeError
+from astuner.errors import BackboneError, ConfigError, JudgeError
 from astuner.rollout.episode import run_attempt
 from astuner.rollout.judging import Judging
 from astuner.task_judge.base_judge import BaseJudge, GroupJudge
@@ -114,6 +114,24 @@ def test_a_broken_comparison_fails_every_episode_that_it_was_about(answer, messa
     assert [e.verdict for e in groups[0].episodes] == [None] * 4
     assert all(e.failure.kind == "JudgeError" for e in seen)
     assert all(message in e.failure.message for e in seen)
+
+
+def test_a_comparison_that_ends_the_run_leaves_every_attempt_of_its_group_told():
+    class Failing(ByLength):
+        def compute_rewards(self, workflow_tasks, workflow_outputs):
+            raise RuntimeError("no judge today")
+
+    told = []
+
+    async def go():
+        rolling = pool(
+            workflow=workflow_that(answer_by_attempt), judge=Failing(), max_failed_fraction=0.0
+        )
+        await rolling.run([TASK], num_repeat=4, step=1, is_validation=False, on_episode=told.append)
+
+    with pytest.raises(BackboneError, match="no judge today"):
+        asyncio.run(go())
+    assert sorted(episode.attempt for episode in told) == [0, 1, 2, 3]
 
 
 def test_one_result_that_is_no_number_fails_its_own_episode_only():

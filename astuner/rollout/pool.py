@@ -100,8 +100,10 @@ class RolloutPool:
             num_unfinished -= 1
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             async with judging:
-                for episode in await self._judge(group, attempt):
+                judged = await self._judge(group, attempt)
+                for episode in judged:  # all of a group that is compared, before any ends the run
                     on_episode(episode)
+                for episode in judged:
                     failures.count(episode)
 
         # A part of the deadline, so that the others that it held up still have time.
