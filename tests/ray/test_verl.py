@@ -251,13 +251,19 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
 
 
-def test_ctrl_c_saves_after_the_step_and_ends_with_130(taught_model, tmp_path):  # noqa: F811
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_after_the_step_and_has_its_own_code(
+    taught_model,  # noqa: F811
+    tmp_path,
+    sent,
+    code,
+):
     path = prepare(tmp_path, taught_model, total_training_steps=50, save_freq=50)
     process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
     read_until(process, "step 1: rollout")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, rest = process.communicate(timeout=240)
-    assert process.returncode == 130, rest[-5000:]
+    assert process.returncode == code, rest[-5000:]
     steps = [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")]
     assert steps and steps[-1] < 50
     assert (latest(path) / "checkpoints" / f"step_{steps[-1]}").is_dir()
