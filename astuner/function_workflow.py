@@ -4,11 +4,11 @@ Owns how such a function is recognised and what it is called with. Which shape i
 its parameters say.
 """
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from astuner.calling import called
 from astuner.errors import ConfigError
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.tuner import ModelTuner
@@ -65,13 +65,13 @@ def judge_class_of(function: Callable[..., Any], *, where: str) -> type[BaseJudg
 async def _run_ours(
     function: Callable[..., Any], workflow_task: WorkflowTask, model_tuner: ModelTuner
 ) -> Any:
-    return await _call(function, workflow_task=workflow_task, model_tuner=model_tuner)
+    return await called(function, workflow_task=workflow_task, model_tuner=model_tuner)
 
 
 async def _run_agentscope(
     function: Callable[..., Any], workflow_task: WorkflowTask, model_tuner: ModelTuner
 ) -> Any:
-    output = await _call(function, task=_task_dict(workflow_task.task), model=model_tuner)
+    output = await called(function, task=_task_dict(workflow_task.task), model=model_tuner)
     if isinstance(output, WorkflowOutput) or not hasattr(output, "response"):
         return output
     metadata = {"response": output.response, "metrics": dict(output.metrics or {})}
@@ -84,14 +84,14 @@ async def _run_agentscope(
 async def _ask_ours(
     function: Callable[..., Any], workflow_task: WorkflowTask, workflow_output: WorkflowOutput
 ) -> Any:
-    return await _call(function, workflow_task=workflow_task, workflow_output=workflow_output)
+    return await called(function, workflow_task=workflow_task, workflow_output=workflow_output)
 
 
 async def _ask_agentscope(
     function: Callable[..., Any], workflow_task: WorkflowTask, workflow_output: WorkflowOutput
 ) -> Any:
     metadata = workflow_output.metadata
-    result = await _call(
+    result = await called(
         function,
         task=_task_dict(workflow_task.task),
         response=metadata.get("response", metadata.get("final_answer")),
@@ -111,14 +111,6 @@ _ASKERS: Mapping[tuple[str, ...], Callable[..., Any]] = {
     ("task", "response"): _ask_agentscope,
 }
 """By the names of the parameters without a default."""
-
-
-async def _call(function: Callable[..., Any], **arguments: Any) -> Any:
-    """Call user code, which may block where it is not async."""
-    if inspect.iscoroutinefunction(function):
-        return await function(**arguments)
-    result = await asyncio.to_thread(function, **arguments)
-    return await result if inspect.isawaitable(result) else result
 
 
 def _parameters(function: Callable[..., Any], where: str, shapes: str) -> tuple[str, ...]:

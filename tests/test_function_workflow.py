@@ -108,3 +108,18 @@ def test_a_job_takes_functions_for_workflow_and_judge():
 def test_a_job_refuses_a_function_of_another_shape():
     with pytest.raises(ConfigError, match="AstunerJob: set_workflow: too_many takes"):
         AstunerJob().set_workflow(too_many)
+
+
+def test_a_function_that_is_not_async_may_run_out_of_an_iterator():
+    """No future takes a StopIteration, so whoever waits would wait until the deadline."""
+
+    def workflow(workflow_task, model_tuner):
+        return next(iter(()))
+
+    def judge_of_all(task, response):
+        return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        execute(workflow)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        judge(judge_of_all, WorkflowOutput(metadata={"response": "5"}))

@@ -4,7 +4,6 @@ Agent frameworks and judges may swallow a cancellation, so the wait for its effe
 """
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -42,22 +41,6 @@ async def bounded(
     finally:
         task.cancel()
         on_end("finished")
-
-
-async def called(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call user code, async or not; what is not runs in a thread and cannot stall the rest."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    result = await asyncio.to_thread(_returned, function, *arguments)
-    return await result if inspect.isawaitable(result) else result
-
-
-def _returned(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except StopIteration as error:
-        # Which no future takes: whoever waits for it would wait for ever.
-        raise RuntimeError(f"StopIteration: {error}") from error
 
 
 def _result(task: asyncio.Future[Any]) -> Any:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from astuner.calling import called
 from astuner.errors import EpisodeError, WorkflowError, boundary
 from astuner.inference.request import Chat
 from astuner.inference.shapes.routed import RoutedChat
-from astuner.rollout.bounded import bounded, called
+from astuner.rollout.bounded import bounded
 from astuner.rollout.surroundings import Stage, Surrounding, surrounded
 from astuner.rollout.targets import TargetWatch
 from astuner.trajectory.attempt import Attempt, Failure

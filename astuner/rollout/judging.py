@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+from astuner.calling import called
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
-from astuner.rollout.bounded import bounded, called
+from astuner.rollout.bounded import bounded
 from astuner.rollout.verdict import make_verdict
 from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.episode import Episode
