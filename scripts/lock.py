@@ -15,7 +15,6 @@ ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "locks"
 PINS = ROOT / "astuner" / "pins"
 CUDA_LOCK = PINS / "cuda.txt"
-OTHER_BUILDS = LOCKS / "other_builds.txt"
 OLDEST_PYTHON = "3.11"
 HASH = "--hash=sha256:"
 UV = (
@@ -56,26 +55,14 @@ ALL_LOCKS = (
 
 
 def main() -> None:
-    others = read_other_builds()
     cuda: Entries = {}
     for lock in ALL_LOCKS:
         entries = resolve(lock) if lock.extras else add_hashes(lock)
         if lock.extras:
             cuda |= {pin: hashes for pin, hashes in entries.items() if is_for_cuda(pin)}
             entries = {pin: hashes for pin, hashes in entries.items() if pin not in cuda}
-        write(lock.path, entries, others)
-    write(CUDA_LOCK, cuda, others)
-
-
-def read_other_builds() -> Entries:
-    """By the public version: "torch==2.13.0" for a wheel torch-2.13.0+cpu-….whl."""
-    found: Entries = {}
-    for line in OTHER_BUILDS.read_text().splitlines():
-        if not line.startswith("#"):
-            digest, wheel = line.split()
-            name, version = wheel.split("-")[:2]
-            found.setdefault(f"{name}=={version.partition('+')[0]}", []).append(digest)
-    return found
+        write(lock.path, entries)
+    write(CUDA_LOCK, cuda)
 
 
 def resolve(lock: Lock) -> Entries:
@@ -119,13 +106,12 @@ def read(path: Path) -> Entries:
     return entries
 
 
-def write(path: Path, entries: Entries, others: Entries) -> None:
+def write(path: Path, entries: Entries) -> None:
     """Replace the file, except for the comment at its head."""
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     blocks = [
-        " \\\n".join([pin, *(f"    {HASH}{digest}" for digest in sorted(digests))])
+        " \\\n".join([pin, *(f"    {HASH}{digest}" for digest in sorted(hashes))])
         for pin, hashes in sorted(entries.items())
-        if (digests := {*hashes, *others.get(pin.partition(" ")[0], ())})
     ]
     path.write_text("\n".join([*head, *blocks]) + "\n")
 

@@ -9,10 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-BUILD_LOCK = Path(__file__).with_name("build.txt")
+_FOLDER = Path(__file__).parent
+_BUILD_LOCK = _FOLDER / "build.txt"
 """What builds the few packages that come as source."""
-CUDA_LOCK = Path(__file__).with_name("cuda.txt")
-"""What the CUDA build of torch needs beside it; locks that hold with either build leave it out."""
+_CPU_LOCK = _FOLDER / "cpu.txt"
+"""torch without CUDA, which not every index has."""
+_CUDA_LOCK = _FOLDER / "cuda.txt"
+"""What torch with CUDA needs beside it; locks that hold with either build leave it out."""
+_NOT_THERE = "No matching distribution found"
+"""What pip says of a build that no index has."""
 
 _LACKS_CUDA = """
 import re, sys
@@ -38,18 +43,39 @@ def install_locked(environment: Path, lock: Path, *, is_quiet: bool) -> None:
     """
     # pip would fill the folders in which it builds without looking at hashes.
     flags = ["--require-hashes", "--no-build-isolation", "--requirement"]
-    for file in (BUILD_LOCK, lock):
-        pip_install(environment, [*flags, str(file)], is_quiet=is_quiet)
-    lacks_cuda = [_python(environment), "-c", _LACKS_CUDA]
-    if subprocess.run(lacks_cuda, check=False).returncode == 0:
-        pip_install(environment, [*flags, str(CUDA_LOCK)], is_quiet=is_quiet)
+    pip_install(environment, [*flags, str(_BUILD_LOCK)], is_quiet=is_quiet)
+    if _torch(_CPU_LOCK).removesuffix("+cpu") == _torch(lock):
+        _install_cpu_torch(environment, [*flags, str(_CPU_LOCK)])
+    pip_install(environment, [*flags, str(lock)], is_quiet=is_quiet)
+    if subprocess.run([_python(environment), "-c", _LACKS_CUDA], check=False).returncode == 0:
+        pip_install(environment, [*flags, str(_CUDA_LOCK)], is_quiet=is_quiet)
 
 
-def pip_install(environment: Path, arguments: list[str], *, is_quiet: bool) -> None:
-    """Install these and nothing that they need. Raises CalledProcessError where pip fails."""
+def _torch(lock: Path) -> str:
+    """The version of torch that a lock has; empty where it has none."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return next((line.split()[0] for line in lines if line.startswith("torch==")), "")
+
+
+def _install_cpu_torch(environment: Path, arguments: list[str]) -> None:
+    """By itself: from a folder of wheels, which has no hashes, pip would not take it before a build
+    whose hash its index gives."""
+    try:
+        pip_install(environment, arguments, is_quiet=True, is_captured=True)
+    except subprocess.CalledProcessError as error:
+        if _NOT_THERE not in error.stderr:
+            sys.stderr.write(error.stderr)
+            raise
+
+
+def pip_install(
+    environment: Path, arguments: list[str], *, is_quiet: bool, is_captured: bool = False
+) -> None:
+    """Install these and nothing that they need. Raises CalledProcessError where pip fails, with what
+    it printed if that `is_captured`."""
     flags = ["--disable-pip-version-check", "--no-deps", *(["--quiet"] if is_quiet else [])]
     command = [_python(environment), "-m", "pip", "install", *flags, *arguments]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, capture_output=is_captured, text=True)
 
 
 def _python(environment: Path) -> str:
