@@ -41,6 +41,8 @@ _MAY_DIFFER = (
     "project_name",
     "experiment_name",
     "experiment_dir",
+    "log",
+    "metrics",
     "debug",
     "rollout.max_failed_fraction",
     "trainer_common.total_epochs",

@@ -71,8 +71,10 @@ def _install_cpu_torch(environment: Path, arguments: list[str]) -> None:
 def pip_install(
     environment: Path, arguments: list[str], *, is_quiet: bool, is_captured: bool = False
 ) -> None:
-    """Install these and nothing that they need. Raises CalledProcessError where pip fails, with what
-    it printed if that `is_captured`."""
+    """Install these and nothing that they need.
+
+    Raises CalledProcessError where pip fails, with what it printed if that `is_captured`.
+    """
     flags = ["--disable-pip-version-check", "--no-deps", *(["--quiet"] if is_quiet else [])]
     command = [_python(environment), "-m", "pip", "install", *flags, *arguments]
     subprocess.run(command, check=True, capture_output=is_captured, text=True)
