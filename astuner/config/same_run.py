@@ -24,6 +24,7 @@ from astuner.config.source import flatten
 _MUST_AGREE = (
     "backbone",
     "model.path",
+    "model.revision",
     "model.dtype",
     "model.lora",
     "data.train_batch_size",
