@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
@@ -54,7 +56,9 @@ def launch(
     errors of the tree; whatever was written before stays in the run directory.
     """
     is_json = loaded.settings.log.format == "json"
-    with log.json_stderr() if is_json else contextlib.nullcontext() as json_lines:
+    screen = open_screen()
+    lines = log.json_stderr(screen.file) if is_json else contextlib.nullcontext()
+    with lines as json_lines:
         return _launch(
             loaded,
             workflow_class=workflow_class,
@@ -63,6 +67,7 @@ def launch(
             resume=resume,
             with_ray=with_ray,
             ray_address=ray_address,
+            screen=screen,
             json_lines=json_lines,
         )
 
@@ -76,8 +81,10 @@ def _launch(
     resume: bool | str,
     with_ray: bool,
     ray_address: str | None,
+    screen: Console,
     json_lines: JsonLines | None,
 ) -> RunResult:
+    """As `launch`, with where to show what the run says; a log of objects goes to `json_lines`."""
     make_backbone = backbone_maker(loaded.settings.backbone)
     fix_sys_path()
     workflow_class = workflow_class or load_workflow(
@@ -94,7 +101,6 @@ def _launch(
     run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
     is_clustered = loaded.settings.backbone in PINS
-    screen = open_screen()
     with naming_the_file(run_dir.log_file):
         log_handlers = log.install(run_dir.log_file, console=screen, json_lines=json_lines)
     shown_by = LoggedConsole() if json_lines else RunConsole(screen, is_live=is_live)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from astuner.log_json import JsonHandler, JsonLines
 
@@ -52,13 +52,14 @@ _told_in_json = False
 
 
 @contextmanager
-def json_stderr() -> Iterator[JsonLines]:
+def json_stderr(screen: IO[str] | None = None) -> Iterator[JsonLines]:
     """While this is open, each line on standard error is a JSON object, whoever writes it.
 
-    All but what is written past Python, such as by a C library, or by another process.
+    All but what is written past Python, such as by a C library, or by another process. The lines go
+    to `screen`, by default to standard error as it is.
     """
     before, hook = sys.stderr, threading.excepthook
-    lines = JsonLines(before)
+    lines = JsonLines(screen or before)
     sys.stderr = lines
     threading.excepthook = _log_thread_error
     try:
@@ -90,7 +91,8 @@ def tell(message: str, *, error: BaseException | None = None) -> None:
 
 def _log_thread_error(arguments: threading.ExceptHookArgs) -> None:
     name = arguments.thread.name if arguments.thread else "?"
-    logging.getLogger(_OWN).error("thread ended by an error name=%s", name, exc_info=arguments[:3])
+    error = arguments.exc_value
+    logging.getLogger(_OWN).error("thread ended by an error name=%s", name, exc_info=error)
 
 
 def install(

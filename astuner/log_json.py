@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import IO, Any
 
 from astuner.clock import iso_utc
 
@@ -78,7 +78,7 @@ class JsonLines(io.TextIOBase):
     comes; the run goes on.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._lock = threading.RLock()
         self._rest = ""
@@ -111,6 +111,10 @@ class JsonLines(io.TextIOBase):
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute of its class in C
+        return "utf-8"
 
     def fileno(self) -> int:
         return self._stream.fileno()

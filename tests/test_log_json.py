@@ -2,14 +2,16 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
+import time
 import warnings
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 import yaml
 
 from astuner import log
+from astuner.cli.main import main
 from astuner.console import LoggedConsole
 from astuner.log_json import JsonHandler, about
 
@@ -52,57 +55,88 @@ class Ending(Workflow):
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+def write_project(folder: Path) -> None:
     """A YAML for the debug backbone whose workflow asks no model."""
-    (tmp_path / "agents.py").write_text(AGENTS)
+    (folder / "json_agents.py").write_text(AGENTS)
     settings: dict[str, Any] = {
         "backbone": "debug",
         "log": {"format": "json"},
         "task_reader": {"type": "random_dummy"},
-        "rollout": {"agentscope_workflow": "agents->Loud", "num_repeat": 1},
+        "rollout": {"agentscope_workflow": "json_agents->Loud", "num_repeat": 1},
         "debug": {"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "none"},
     }
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+    (folder / "job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def start(project: Path, *changes: str) -> tuple[int, list[dict[str, Any]]]:
-    """The exit code, and what stood on standard error."""
-    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", *changes]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
-    return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A command that has ended."""
+
+    folder: Path
+    code: int
+    lines: list[dict[str, Any]]
+    """What stood on standard error."""
+
+
+@pytest.fixture(scope="module")
+def loud_run(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """In a process of its own, where nobody else has touched standard error."""
+    folder = tmp_path_factory.mktemp("loud")
+    write_project(folder)
+    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    run = (folder / "launcher_record/job/latest").resolve()
+    return Ended(folder=run, code=done.returncode, lines=lines)
+
+
+def start(*changes: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code of the command here, and what stood on standard error."""
+    with redirect_stderr(StringIO()) as screen:
+        code = main(["--conf", "job.yaml", *changes])
+    return code, [json.loads(line) for line in screen.getvalue().splitlines()]
 
 
 def messages(lines: list[dict[str, Any]]) -> list[str]:
     return [line["message"] for line in lines]
 
 
-def test_every_line_of_a_run_is_an_object_whoever_wrote_it(project: Path) -> None:
-    code, lines = start(project)
-    assert code == 0
-    told = "\n".join(messages(lines))
+def test_every_line_of_a_run_is_an_object_whoever_wrote_it(loud_run: Ended) -> None:
+    assert loud_run.code == 0
+    told = "\n".join(messages(loud_run.lines))
     for text in ("said while imported", "half a line, then the rest", "UserWarning: an old call"):
         assert text in told
-    assert "2 episodes, 0 failed, reward mean 1.000" in messages(lines)
-    failed = next(line for line in lines if line.get("error.type") == "ValueError")
+    assert "2 episodes, 0 failed, reward mean 1.000" in messages(loud_run.lines)
+    failed = next(line for line in loud_run.lines if line.get("error.type") == "ValueError")
     assert failed["error.message"] == "in a thread"
     assert 'raise ValueError("in a thread")' in failed["error.stack_trace"]
 
 
-def test_run_log_holds_objects_that_name_run_step_and_episode(project: Path) -> None:
-    start(project)
-    folder = (project / "launcher_record/job/latest").resolve()
-    lines = [json.loads(line) for line in (folder / "run.log").read_text().splitlines()]
-    assert {line["astuner.run"] for line in lines} == {f"job-{folder.name}"}
+def test_run_log_holds_objects_that_name_run_step_and_episode(loud_run: Ended) -> None:
+    text = (loud_run.folder / "run.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["astuner.run"] for line in lines} == {f"job-{loud_run.folder.name}"}
     warned = [line for line in lines if "an old call" in line["message"]]
     assert warned[0]["log.level"] == "warning" and warned[0]["log.logger"] == "py.warnings"
     assert warned[0]["astuner.step"] == 1
     assert warned[0]["astuner.episode"] == "step1-0-0"
 
 
+def test_a_time_is_in_utc_with_milliseconds(loud_run: Ended) -> None:
+    for line in loud_run.lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["@timestamp"])
+        assert abs(datetime.fromisoformat(line["@timestamp"]).timestamp() - time.time()) < 600
+
+
 def test_the_error_that_ends_the_command_is_an_object_too(project: Path) -> None:
-    code, lines = start(project, "astuner.rollout.agentscope_workflow=agents->Broken")
+    code, lines = start("astuner.rollout.agentscope_workflow=json_agents->Broken")
     assert code == 1
     assert lines[-1]["message"].startswith("astuner: BackboneError: ")
     assert lines[-1]["log.level"] == "error"
@@ -112,38 +146,27 @@ def test_the_error_that_ends_the_command_is_an_object_too(project: Path) -> None
     ("change", "code"),
     [
         ("astuner.rollout.num_repeat=none", 2),
-        ("astuner.rollout.agentscope_workflow=agents->Nowhere", 2),
+        ("astuner.rollout.agentscope_workflow=json_agents->Nowhere", 2),
         ("astuner.no_such_key=1", 2),
     ],
 )
 def test_so_is_one_of_the_configuration(project: Path, change: str, code: int) -> None:
-    ended, lines = start(project, change)
+    ended, lines = start(change)
     assert ended == code
     assert lines[-1]["message"].startswith("astuner: ConfigError: ")
 
 
 def test_so_is_what_a_signal_is_told_by(project: Path) -> None:
-    code, lines = start(project, "astuner.rollout.agentscope_workflow=agents->Ending")
+    code, lines = start("astuner.rollout.agentscope_workflow=json_agents->Ending")
     assert code == 128 + signal.SIGTERM
     assert any("SIGTERM" in message for message in messages(lines))
 
 
 def test_the_format_can_be_asked_for_by_an_override(project: Path) -> None:
-    text = project.joinpath("job.yaml").read_text().replace("format: json", "format: text")
-    project.joinpath("job.yaml").write_text(text)
-    code, lines = start(project, "astuner.log.format=json", "astuner.rollout.num_repeat=none")
+    conf = project / "job.yaml"
+    conf.write_text(conf.read_text().replace("format: json", "format: text"))
+    code, lines = start("astuner.log.format=json", "astuner.rollout.num_repeat=none")
     assert (code, len(lines)) == (2, 1)
-
-
-def test_a_time_is_in_utc_with_milliseconds(project: Path) -> None:
-    _, lines = start(project)
-    for line in lines:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["@timestamp"])
-        assert abs(datetime.fromisoformat(line["@timestamp"]).timestamp() - _now()) < 600
-
-
-def _now() -> float:
-    return datetime.now().timestamp()
 
 
 def logged(write: Any, *, file: Path | None = None) -> list[dict[str, Any]]:
@@ -247,6 +270,16 @@ def test_a_screen_that_takes_no_more_text_ends_nothing(tmp_path: Path) -> None:
     assert "kept" in (tmp_path / "run.log").read_text()
 
 
+def test_nor_does_it_change_how_the_command_ends(project: Path) -> None:
+    reader, output = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml"]
+    done = subprocess.run(command, cwd=project, stdout=output, stderr=output, timeout=120)
+    os.close(output)
+    assert done.returncode == 0
+    assert "2 episodes, 0 failed" in (project / "launcher_record/job/latest/run.log").read_text()
+
+
 def test_everything_is_put_back() -> None:
     before = (sys.stderr, threading.excepthook, warnings.showwarning)
     with redirect_stderr(StringIO()) as screen:
@@ -265,8 +298,9 @@ def test_a_script_may_have_its_own_standard_error() -> None:
         assert sys.stderr is own
 
 
-def test_text_is_as_it_was(project: Path) -> None:
-    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", "astuner.log.format=text"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
-    assert textwrap.dedent(done.stderr).startswith("said while imported\n")
-    assert "{" not in done.stderr.splitlines()[-1]
+def test_text_stays_text(project: Path) -> None:
+    changes = ("astuner.rollout.agentscope_workflow=json_agents->Broken", "astuner.log.format=text")
+    with redirect_stderr(StringIO()) as screen:
+        assert main(["--conf", "job.yaml", *changes]) == 1
+    assert "2 episodes, 2 failed, no reward\n" in screen.getvalue()
+    assert screen.getvalue().splitlines()[-1].startswith("astuner: BackboneError: ")
