@@ -302,5 +302,5 @@ def test_text_stays_text(project: Path) -> None:
     changes = ("astuner.rollout.agentscope_workflow=json_agents->Broken", "astuner.log.format=text")
     with redirect_stderr(StringIO()) as screen:
         assert main(["--conf", "job.yaml", *changes]) == 1
-    assert "2 episodes, 2 failed, no reward\n" in screen.getvalue()
+    assert "FAILED WorkflowError" in screen.getvalue()
     assert screen.getvalue().splitlines()[-1].startswith("astuner: BackboneError: ")
