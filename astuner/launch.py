@@ -10,15 +10,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
-from astuner.console import RunConsole, open_screen
+from astuner.console import LoggedConsole, RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError
 from astuner.imports import fix_sys_path, module_folders
+from astuner.log_json import JsonLines
 from astuner.pins.install import PINS, check_installed
 from astuner.rollout.targets import check_not_empty
 from astuner.rollout.threads import DaemonThreads
@@ -52,8 +55,37 @@ def launch(
     for in `search_dirs`, by default the current directory and those around the YAML. Raises the
     errors of the tree; whatever was written before stays in the run directory.
     """
+    is_json = loaded.settings.log.format == "json"
+    screen = open_screen()
+    lines = log.json_stderr(screen.file) if is_json else contextlib.nullcontext()
+    with lines as json_lines:
+        return _launch(
+            loaded,
+            workflow_class=workflow_class,
+            judge_class=judge_class,
+            search_dirs=search_dirs or module_folders(loaded.conf_file),
+            resume=resume,
+            with_ray=with_ray,
+            ray_address=ray_address,
+            screen=screen,
+            json_lines=json_lines,
+        )
+
+
+def _launch(
+    loaded: LoadedConfig,
+    *,
+    workflow_class: type[Workflow] | None,
+    judge_class: type[BaseJudge] | None,
+    search_dirs: tuple[Path, ...],
+    resume: bool | str,
+    with_ray: bool,
+    ray_address: str | None,
+    screen: Console,
+    json_lines: JsonLines | None,
+) -> RunResult:
+    """As `launch`, with where to show what the run says; a log of objects goes to `json_lines`."""
     make_backbone = backbone_maker(loaded.settings.backbone)
-    search_dirs = search_dirs or module_folders(loaded.conf_file)
     fix_sys_path()
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
@@ -69,10 +101,12 @@ def launch(
     run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
     is_clustered = loaded.settings.backbone in PINS
-    screen = open_screen()
     with naming_the_file(run_dir.log_file):
-        log_handlers = log.install(run_dir.log_file, console=screen)
-    with run_dir.in_use(), log_handlers, RunConsole(screen, is_live=is_live) as console:
+        log_handlers = log.install(run_dir.log_file, console=screen, json_lines=json_lines)
+    shown_by = LoggedConsole() if json_lines else RunConsole(screen, is_live=is_live)
+    if json_lines:
+        json_lines.formatter.run = run_dir.run_name
+    with run_dir.in_use(), log_handlers, shown_by as console:
         config_file = run_dir.new_config_file()
         with naming_the_file(config_file):
             save_resolved(loaded.config, config_file, shown_as=loaded.shown_as)

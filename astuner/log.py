@@ -7,10 +7,15 @@ led into it. Modules only ask for `logging.getLogger(__name__)`.
 import logging
 import os
 import sys
-from contextlib import ExitStack, suppress
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
+
+from astuner.log_json import JsonHandler, JsonLines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +47,52 @@ _QUIET_ENVIRONMENT = {
 
 _loguru_stderr = 0
 """Number of loguru's own sink; changed by `_restore_loguru_stderr` only."""
+_told_in_json = False
+"""Changed by `tell_in_json` only."""
+
+
+@contextmanager
+def json_stderr(screen: IO[str] | None = None) -> Iterator[JsonLines]:
+    """While this is open, each line on standard error is a JSON object, whoever writes it.
+
+    All but what is written past Python, such as by a C library, or by another process. The lines go
+    to `screen`, by default to standard error as it is.
+    """
+    before, hook = sys.stderr, threading.excepthook
+    lines = JsonLines(screen or before)
+    sys.stderr = lines
+    threading.excepthook = _log_thread_error
+    try:
+        yield lines
+    finally:
+        lines.end_line()
+        if sys.stderr is lines:
+            sys.stderr = before
+        threading.excepthook = hook
+
+
+def tell_in_json(is_json: bool) -> None:
+    """Whether `tell` is to write an object, as the log of the command does."""
+    global _told_in_json
+    _told_in_json = is_json
+
+
+def tell(message: str, *, error: BaseException | None = None) -> None:
+    """Say on standard error how the command ended; with a traceback where an `error` is given."""
+    if _told_in_json:
+        cause = error and (type(error), error, error.__traceback__)
+        record = logging.LogRecord(_OWN, logging.ERROR, __file__, 0, message, None, cause)
+        JsonLines(sys.stderr).write_record(record)
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    sys.stderr.write(f"{message}\n")
+
+
+def _log_thread_error(arguments: threading.ExceptHookArgs) -> None:
+    name = arguments.thread.name if arguments.thread else "?"
+    error = arguments.exc_value
+    logging.getLogger(_OWN).error("thread ended by an error name=%s", name, exc_info=error)
 
 
 def install(
@@ -49,13 +100,15 @@ def install(
     console_level: int | str = logging.INFO,
     *,
     console: "Console | None" = None,
+    json_lines: JsonLines | None = None,
 ) -> ExitStack:
     """Start logging; the result undoes it when closed or left as a context manager.
 
     `log_file` gets everything of astuner from DEBUG on and of others from INFO on. The console
     gets astuner's records from `console_level` on and others' from WARNING on; it is stderr, or
-    `console`, which a live display must share so that records appear above it. An exception that
-    leaves the context manager is written to the file.
+    `console`, which a live display must share so that records appear above it. With `json_lines`
+    both are written as JSON, and what goes to the console goes there. An exception that leaves the
+    context manager is written to the file.
     """
     undo = ExitStack()
     root = logging.getLogger()
@@ -63,9 +116,13 @@ def install(
     _set_level(logging.getLogger(_OWN), logging.DEBUG, undo)
     for name in _NOISY:
         _set_level(logging.getLogger(name), logging.WARNING, undo)
-    _add_handler(root, _console_handler(console_level, console), undo)
+    shown = JsonHandler(json_lines) if json_lines else _console_handler(console)
+    shown.setLevel(console_level)
+    shown.addFilter(_is_for_console)
+    _add_handler(root, shown, undo)
     if log_file is not None:
-        _add_handler(root, _file_handler(log_file), undo)
+        kept_as = json_lines.formatter if json_lines else logging.Formatter(_FILE_FORMAT)
+        _add_handler(root, _file_handler(log_file, kept_as), undo)
     logging.captureWarnings(True)
     undo.callback(logging.captureWarnings, False)
     _quiet_progress_bars(undo)
@@ -92,12 +149,9 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, undo: ExitSta
     undo.callback(logger.removeHandler, handler)
 
 
-def _console_handler(level: int | str, console: "Console | None") -> logging.Handler:
+def _console_handler(console: "Console | None") -> logging.Handler:
     is_terminal = console.is_terminal if console else sys.stderr.isatty()
-    handler = _rich_handler(console) if is_terminal else _plain_handler()
-    handler.setLevel(level)
-    handler.addFilter(_is_for_console)
-    return handler
+    return _rich_handler(console) if is_terminal else _plain_handler()
 
 
 def _is_for_console(record: logging.LogRecord) -> bool:
@@ -123,10 +177,10 @@ def _plain_handler() -> logging.Handler:
     return handler
 
 
-def _file_handler(path: Path) -> logging.Handler:
+def _file_handler(path: Path, formatter: logging.Formatter) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter(_FILE_FORMAT))
+    handler.setFormatter(formatter)
     return handler
 
 

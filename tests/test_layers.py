@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
-    ("errors", "types", "imports", "log", "pins", "calling"),
+    ("errors", "types", "imports", "clock", "log_json", "log", "pins", "calling"),
     ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),
@@ -49,7 +49,7 @@ INSIDE = {
         ("chat", "shapes"),
     ),
     "backbone": (
-        ("user_code", "earlier_run"),
+        ("user_code", "earlier_run", "prometheus"),
         ("run",),
         ("interrupt", "loggers", "validation", "episode_writer", "chats"),
         ("assemble", "reporter"),

@@ -4,8 +4,10 @@ import asyncio
 import inspect
 import io
 import json
+import time
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -100,6 +102,8 @@ def train(hub, step=1, loss=0.1):
 def test_episodes_and_metrics_are_in_the_run_directory_when_the_engine_ends(following):
     following.follow(lambda: train(following.hub))
     (metrics,) = read_json_lines(following.run_dir.metrics_file)
+    written = datetime.fromisoformat(metrics.pop("time"))
+    assert abs(written.timestamp() - time.time()) < 60
     assert (metrics["step"], metrics["train/loss"]) == (1, 0.1)
     records = list(read_json_lines(following.run_dir.episodes_file(1, "train")))
     assert [episode_from_record(r).episode_id for r in records][:2] == ["a-0", "a-1"]

@@ -33,11 +33,25 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
 
 
 def find_model(run: Run) -> str:
-    """The folder of model.path, or its name on the hub. Raises ConfigError when it is not set."""
-    path = run.settings.model.path
+    """The folder of model.path, or its name on the hub.
+
+    A model.revision is brought from the hub here; then it is a folder too. Raises ConfigError where
+    there is no such model.
+    """
+    path, revision = run.settings.model.path, run.settings.model.revision
     if path is None:
         raise ConfigError("model.path is not set; give a hub name or a folder")
-    return str(find_path(path, run.search_dirs) or path)
+    folder = find_path(path, run.search_dirs)
+    if revision is None:
+        return str(folder or path)
+    if folder is not None:
+        raise ConfigError(
+            f"model.revision: {folder} is a folder and has no revisions, found {revision!r}; set "
+            "it to null, or model.path to a name on the hub"
+        )
+    from astuner.models.hub import fetch_revision
+
+    return str(fetch_revision(path, revision))
 
 
 def load_advantage(run: Run) -> AdvantageFunction:

@@ -11,11 +11,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from astuner.backbone.prometheus import NewestMetrics, serving_metrics
 from astuner.backbone.run import Run
 from astuner.config.secret import shown_settings
 from astuner.config.source import flatten
@@ -44,9 +45,10 @@ class LoggedRun:
 
 @contextmanager
 def metrics_log(run: Run) -> Iterator[LogMetrics]:
-    """What takes the metrics of a step and shows them where trainer_common.logger says.
+    """What takes the metrics of a step and shows them where trainer_common.logger says, and serves
+    the newest on metrics.prometheus_port.
 
-    Raises ConfigError where a library that it needs is missing.
+    Raises ConfigError where a library that it needs is missing, or the port is taken.
     """
     logger = run.settings.trainer_common.logger
     names = [logger] if isinstance(logger, str) else logger
@@ -54,12 +56,26 @@ def metrics_log(run: Run) -> Iterator[LogMetrics]:
     check_installed(loggers)
     logged = LoggedRun(
         project=run.settings.project_name,
-        name=f"{run.run_dir.root.parent.name}-{run.run_dir.root.name}",
+        name=run.run_dir.run_name,
         folder=run.run_dir.root,
         config=flatten(shown_settings(run.settings, run.shown_as)),
     )
-    with logging_to(loggers, logged) as log:
-        yield log
+    served = run.settings.metrics
+    with ExitStack() as stack:
+        log = stack.enter_context(logging_to(loggers, logged))
+        if served.prometheus_port is None:
+            yield log
+            return
+        newest = NewestMetrics(logged.name)
+        stack.enter_context(
+            serving_metrics(newest, host=served.prometheus_host, port=served.prometheus_port)
+        )
+
+        def log_and_serve(metrics: Mapping[str, float | None]) -> None:
+            newest.take(metrics)
+            log(metrics)
+
+        yield log_and_serve
 
 
 class Logger(Protocol):

@@ -5,6 +5,7 @@ what the detectors remember, and how much time is left. Where the numbers come f
 is validated, is the business of who runs the steps.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from astuner.algorithm.health import Health, HealthSettings
 from astuner.backbone.loggers import LogMetrics
 from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation
+from astuner.clock import iso_utc
 from astuner.console import duration, number, step_line
 from astuner.errors import BackboneError
 from astuner.run_dir import append_json_line
@@ -40,7 +42,7 @@ class Reporter:
         """By the step whose line they are to join."""
         self._step_seconds: list[float] = []
         self.metrics: dict[str, float | None] = {}
-        """The line that was written last."""
+        """Those of the line that was written last."""
 
     def go_on_from(
         self,
@@ -97,7 +99,7 @@ class Reporter:
                     f"{finding.message}. The last good checkpoint is {last_good or 'none yet'}"
                 )
                 raise (WeightsLost if finding.is_broken else BackboneError)(message)
-            self._console.say(f"warning: {finding.message}")
+            self._console.warn(finding.message)
 
     def take_validation(self, validation: Validation) -> None:
         """Say how it went; the line of its step that is written next has its metrics."""
@@ -108,12 +110,14 @@ class Reporter:
     def write(self, metrics: Mapping[str, float | None]) -> None:
         """Write a line of metrics.jsonl, with the validation of its step if there is one by now.
 
+        It also says when it was written.
         Raises BackboneError where the run directory is gone.
         """
         validation = self._unwritten.pop(int(metrics["step"] or 0), None)
         self.metrics = {**metrics, **(validation.metrics() if validation else {})}
         self._run_dir.check_is_there()
-        append_json_line(self._run_dir.metrics_file, self.metrics)
+        line = {"time": iso_utc(time.time()), **self.metrics}
+        append_json_line(self._run_dir.metrics_file, line)
         self._log(self.metrics)
 
     def show_gain(self) -> None:

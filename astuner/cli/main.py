@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 
 from astuner import __version__
@@ -18,10 +17,12 @@ from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
 from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
 from astuner.imports import describe_shadow
+from astuner.log import tell, tell_in_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    tell_in_json(False)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     return _guarded(lambda: _run(arguments))
 
@@ -92,15 +93,14 @@ def _guarded(work: Callable[[], int]) -> int:
         return _fail(error, 1)
     except KeyboardInterrupt as error:
         number = error.signal_number if isinstance(error, Quit) else signal.SIGINT
-        print(f"astuner: ended by {signal.Signals(number).name}", file=sys.stderr)
+        tell(f"astuner: ended by {signal.Signals(number).name}")
         return 128 + number
     except Exception as error:  # noqa: BLE001  # the outermost boundary
-        traceback.print_exc()
         said = f"{type(error).__name__}: {error}{describe_shadow()}"
-        print(f"astuner: unexpected {said}", file=sys.stderr)
+        tell(f"astuner: unexpected {said}", error=error)
         return 1
 
 
 def _fail(error: AstunerError, code: int) -> int:
-    print(f"astuner: {type(error).__name__}: {error}", file=sys.stderr)
+    tell(f"astuner: {type(error).__name__}: {error}")
     return code

@@ -3,12 +3,14 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from astuner import __version__
 from astuner.config.schema import BACKBONE_NAMES
 from astuner.errors import ConfigError
+from astuner.log import tell_in_json
 
 SUMMARY = "tune the model behind your agent by reinforcement learning; needs no name"
 EXAMPLE = "astuner --conf math_agent/math_agent.yaml"
@@ -110,7 +112,9 @@ def run(parsed: argparse.Namespace) -> int:
     overrides = list(parsed.overrides)
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
+    tell_in_json(_asks_for_json(parsed.conf, overrides))
     loaded = load_config(parsed.conf, overrides, backbone=parsed.backbone)
+    tell_in_json(loaded.settings.log.format == "json")
     result = launch(
         loaded,
         resume=parsed.resume,
@@ -118,3 +122,17 @@ def run(parsed: argparse.Namespace) -> int:
         ray_address=parsed.ray_address,
     )
     return result.exit_code
+
+
+def _asks_for_json(conf_file: Path, overrides: Sequence[str]) -> bool:
+    """Before the configuration is checked: what is wrong in it is told as the log would be."""
+    from astuner.config.source import flatten, read_conf_file
+
+    key = "astuner.log.format"
+    given = [override for override in overrides if override.startswith(f"{key}=")]
+    if given:
+        return given[-1].partition("=")[2].strip("'\"") == "json"
+    try:
+        return flatten(read_conf_file(conf_file).mapping).get(key) == "json"
+    except ConfigError:
+        return False

@@ -24,6 +24,7 @@ from astuner.config.source import flatten
 _MUST_AGREE = (
     "backbone",
     "model.path",
+    "model.revision",
     "model.dtype",
     "model.lora",
     "data.train_batch_size",
@@ -41,6 +42,8 @@ _MAY_DIFFER = (
     "project_name",
     "experiment_name",
     "experiment_dir",
+    "log",
+    "metrics",
     "debug",
     "rollout.max_failed_fraction",
     "trainer_common.total_epochs",

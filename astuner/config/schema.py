@@ -16,6 +16,8 @@ from astuner.config.sections.data import DataSettings
 from astuner.config.sections.debug import DebugSettings
 from astuner.config.sections.gateway import GatewaySettings
 from astuner.config.sections.llm import LlmSettings
+from astuner.config.sections.log import LogSettings
+from astuner.config.sections.metrics import MetricsSettings
 from astuner.config.sections.model import ModelSettings
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.config.sections.task_judge import TaskJudgeSettings
@@ -44,6 +46,8 @@ class Settings(Section):
     task_judge: TaskJudgeSettings
     gateway: GatewaySettings
     llm: LlmSettings
+    log: LogSettings
+    metrics: MetricsSettings
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings

@@ -1,7 +1,8 @@
 """The pins of the clustered backbones: whether they are installed here, and how that is done.
 
 verl and Trinity-RFT need versions of transformers that exclude each other, so each has a virtual
-environment of its own. The exact versions of all packages stand in the lock files beside this.
+environment of its own. The exact versions of all packages, with the SHA-256 of their files, stand
+in the lock files beside this.
 """
 
 import importlib.metadata
@@ -9,15 +10,15 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from astuner.errors import BackboneError, ConfigError
+from astuner.pins.locked import install_locked, pip_install
 
 _LOCKS = Path(__file__).parent
-_AGENTS = ("agentscope>=1.0.19,<2", "mcp<2", "sqlalchemy[asyncio]", "tqdm", "math-verify>=0.8")
-_ALWAYS = (*_AGENTS, "openai>=2", "gguf>=0.17", "setuptools", "wheel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,26 +29,11 @@ class Pins:
     """The engine's distribution."""
     version: str
     """The one release that the backbone was made for."""
-    gpu: tuple[str, ...] | None
-    """Requirements with an inference engine for GPUs. None where the packages' own demands
-    contradict each other, so that the lock is installed as it stands."""
-    cpu: tuple[str, ...]
 
 
 PINS: Mapping[str, Pins] = {
-    "verl": Pins(
-        package="verl",
-        version="0.9.1",
-        gpu=("verl[vllm,verl-core]==0.9.1", *_ALWAYS),
-        cpu=("torch==2.13.0", "verl[verl-core]==0.9.1", *_ALWAYS),
-    ),
-    "trinity": Pins(
-        package="trinity-rft",
-        version="0.6.0",
-        gpu=None,  # verl 0.8 asks for numpy 1, vLLM for numpy 2
-        # verl 0.8 takes its functions without flash-attn from a module that needs einops.
-        cpu=("torch==2.13.0", "trinity-rft==0.6.0", "verl==0.8.0", "greenlet", "einops", *_ALWAYS),
-    ),
+    "verl": Pins(package="verl", version="0.9.1"),
+    "trinity": Pins(package="trinity-rft", version="0.6.0"),
 }
 """By the name of the backbone."""
 
@@ -86,7 +72,6 @@ def make_venv(
     `path` is by default `default_folder`. Raises ConfigError for a folder that is something else,
     BackboneError where the installer fails.
     """
-    pins = PINS[backbone]
     folder = path or default_folder(backbone)
     if folder.exists() and not (folder / "pyvenv.cfg").is_file():
         raise ConfigError(
@@ -95,20 +80,14 @@ def make_venv(
     kind = "cpu" if is_cpu else "gpu"
     lock = _LOCKS / f"{backbone}-{kind}.txt"
     say(f"making {folder} for the backbone {backbone} ({kind}); this takes minutes")
-    _run([sys.executable, "-m", "venv", str(folder)], "making the virtual environment")
+    with _naming("making", folder):
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     # On a terminal pip shows what it downloads; in a file its list of packages is no use.
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    python = str(folder / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", *quiet]
-    locked = [*pip, "--constraint", str(lock)]
-    what = f"installing {pins.package} {pins.version}"
-    requirements = pins.cpu if is_cpu else pins.gpu
-    if requirements is None:
-        _run([*pip, "--no-deps", "--requirement", str(lock)], what)
-        locked += ["--no-deps"]
-    else:
-        _run([*locked, *requirements], what)
-    _run([*locked, "--no-build-isolation", *_this_astuner()], "installing astuner")
+    is_quiet = not sys.stdout.isatty()
+    with _naming("installing the packages of", lock):
+        install_locked(folder, lock, is_quiet=is_quiet)
+    with _naming("installing astuner into", folder):
+        pip_install(folder, ["--no-build-isolation", *_this_astuner()], is_quiet=is_quiet)
     say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
     return folder
 
@@ -126,10 +105,12 @@ def _this_astuner() -> list[str]:
     return [f"astuner=={importlib.metadata.version('astuner')}"]
 
 
-def _run(command: list[str], what: str) -> None:
-    done = subprocess.run(command, check=False)
-    if done.returncode != 0:
+@contextmanager
+def _naming(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except subprocess.CalledProcessError as error:
         raise BackboneError(
-            f"{what} failed with code {done.returncode}; the lines above say why. "
-            f"The command was: {' '.join(command)}"
-        )
+            f"{what} {path} failed with code {error.returncode}; the lines above say why. "
+            f"The command was: {' '.join(error.cmd)}"
+        ) from error

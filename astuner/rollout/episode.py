@@ -16,6 +16,7 @@ from astuner.calling import called
 from astuner.errors import EpisodeError, WorkflowError, boundary
 from astuner.inference.request import Chat
 from astuner.inference.shapes.routed import RoutedChat
+from astuner.log_json import about
 from astuner.rollout.bounded import bounded
 from astuner.rollout.surroundings import Stage, Surrounding, surrounded
 from astuner.rollout.targets import TargetWatch
@@ -52,10 +53,11 @@ async def run_attempt(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
     recorder = Recorder()
     started = time.monotonic()
     output, failure = None, None
-    try:
-        output = await _run_workflow(workflow_task, settings, recorder)
-    except EpisodeError as error:
-        failure = Failure.of(error)
+    with about(step=workflow_task.step, episode=workflow_task.episode_id):
+        try:
+            output = await _run_workflow(workflow_task, settings, recorder)
+        except EpisodeError as error:
+            failure = Failure.of(error)
     return Attempt(
         episode_id=workflow_task.episode_id,
         task=workflow_task.task,

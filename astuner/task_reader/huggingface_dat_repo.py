@@ -26,7 +26,7 @@ _HUB_PREFIX = "hf://datasets/"
 _NAMES_WITHOUT_OWNER = {"gsm8k": "openai/gsm8k"}
 
 LoadDataset = Callable[..., Iterable[Mapping[str, Any]]]
-"""`datasets.load_dataset`, called with path, config and split."""
+"""`datasets.load_dataset`, called with path, config, split, and a revision where one is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,7 @@ class HuggingfaceDatRepoReader:
         dataset_path: str,
         training_split: str,
         validation_split: str | None = None,
+        revision: str | None = None,
         columns: Columns | None = None,
         search_dirs: Sequence[Path] = (),
         load_dataset: LoadDataset | None = None,
@@ -57,6 +58,7 @@ class HuggingfaceDatRepoReader:
         self._dataset_path = dataset_path
         self._training_split = training_split
         self._validation_split = validation_split
+        self._revision = revision
         self._columns = columns or Columns()
         self._search_dirs = search_dirs
         self._load_dataset = load_dataset
@@ -73,6 +75,7 @@ class HuggingfaceDatRepoReader:
             dataset_path=settings["dataset_path"],
             training_split=settings["training_split"],
             validation_split=settings.get("validation_split"),
+            revision=settings.get("revision"),
             columns=Columns(
                 query=settings.get("query_column", "question"),
                 answer=settings.get("answer_column", "answer"),
@@ -89,6 +92,11 @@ class HuggingfaceDatRepoReader:
 
     def _read(self, split: str) -> list[Task]:
         folder = self._find_folder()
+        if folder is not None and self._revision is not None:
+            raise ConfigError(
+                f"{_SECTION}.revision: {folder} is a folder and has no revisions, found "
+                f"{self._revision!r}; set it to null, or name the data set as hf://datasets/owner/name"
+            )
         if folder is not None:
             rows: Iterable[Mapping[str, Any]] = read_folder_rows(folder, split)
         else:
@@ -120,10 +128,11 @@ class HuggingfaceDatRepoReader:
             from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
         load_dataset = self._load_dataset or _import_load_dataset()
+        options = {"split": split} | ({"revision": self._revision} if self._revision else {})
         missing: DatasetNotFoundError | None = None
         for repository, config in hub_names(self._dataset_path):
             try:
-                return load_dataset(_HUB_PREFIX + repository, config, split=split)
+                return load_dataset(_HUB_PREFIX + repository, config, **options)
             except DatasetNotFoundError as error:
                 missing = missing or error
             except ConnectionError as error:

@@ -20,6 +20,12 @@ class LoraSettings(Section):
 
 class ModelSettings(Section):
     path: str | None = setting(UsedBy.ALL, "The model to tune: a hub name or a folder.")
+    revision: str | None = setting(
+        UsedBy.ENGINE,
+        "Commit, tag or branch of a model of the hub; a commit alone always means the same files. "
+        "null: what the hub gives today.",
+        min_length=1,
+    )
     dtype: Literal["auto", "bfloat16", "float32"] = setting(
         UsedBy.ENGINE,
         "Type of the weights while computing; auto: bfloat16 where the hardware has it.",

@@ -31,6 +31,11 @@ class SplitFileSettings(Section):
 
 class HuggingfaceReaderSettings(Section):
     dataset_path: str = setting(UsedBy.ALL, "Folder or hub name, with the subset behind a slash.")
+    revision: str | None = setting(
+        UsedBy.ALL,
+        "Commit, tag or branch of a data set of the hub; null: what the hub gives today.",
+        min_length=1,
+    )
     training_split: str = setting(UsedBy.ALL)
     validation_split: str | None = setting(UsedBy.ALL, "null: no validation.")
     query_column: str = setting(UsedBy.ALL, "Column of the question.")
