@@ -19,7 +19,8 @@
             2025-12-01_14-02-11/     what lay beyond the step from which a run was resumed then
 
 Nothing here is deleted or overwritten by a later run, save for checkpoints beyond
-trainer_common.keep_checkpoints.
+trainer_common.keep_checkpoints, training states beyond save_optimizer and records beyond
+max_records_mb.
 
 Folders are named by local time, for people. Their order is that of the number in started.json,
 each one more than any beside it: a clock or a time zone may go back, a count does not.
@@ -139,9 +140,9 @@ class RunDir:
 
         Returns where it lies now; None when there was nothing.
         """
-        away = self.root / "set_aside" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+        away = self.set_aside_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
         validated = after_step if is_logged else after_step - 1
-        later = [p for p in self.episodes_dir.glob("step_*.jsonl") if _step_in(p) > after_step]
+        later = [path for path in self.step_files() if _step_in(path) > after_step]
         later += [p for p in self.episodes_dir.glob("validation_*") if _step_in(p) > validated]
         later += [folder for step, folder in self.checkpoints().items() if step > after_step]
         lines = list(read_json_lines(self.metrics_file)) if self.metrics_file.exists() else []
@@ -190,11 +191,19 @@ class RunDir:
         return self.root / "episodes"
 
     @property
+    def set_aside_dir(self) -> Path:
+        return self.root / "set_aside"
+
+    @property
     def checkpoints_dir(self) -> Path:
         return self.root / "checkpoints"
 
     def episodes_file(self, step: int, kind: EpisodeKind) -> Path:
         return self.episodes_dir / f"{_FILE_PREFIX[kind]}_{step:06d}.jsonl"
+
+    def step_files(self) -> list[Path]:
+        """The episodes of training, the earliest step first."""
+        return sorted(self.episodes_dir.glob("step_*.jsonl"), key=_step_in)
 
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step}"

@@ -51,7 +51,8 @@ INSIDE = {
     "backbone": (
         ("user_code", "earlier_run"),
         ("run",),
-        ("interrupt", "loggers", "validation", "episode_writer", "chats"),
+        ("interrupt", "loggers", "validation", "record_bound", "chats"),
+        ("episode_writer",),
         ("assemble", "reporter"),
         ("local",),
         ("debug", "cluster"),

@@ -83,6 +83,16 @@ class TrainerSettings(Section):
     keep_checkpoints: PositiveInt | None = setting(
         UsedBy.TRAINING, "Newest checkpoints to keep, beside the best by validation; null: all."
     )
+    save_optimizer: Literal["all", "latest", "never"] = setting(
+        UsedBy.LOCAL,
+        "Which checkpoints hold the training state, 12 bytes a trained weight, that going on "
+        "exactly needs; from others the optimizer begins anew.",
+    )
+    max_records_mb: PositiveInt | None = setting(
+        UsedBy.TRAINING,
+        "Most megabytes of episodes/ and set_aside/: beyond it the oldest records of training "
+        "are deleted; null: all are kept.",
+    )
     save_merged: bool = setting(
         UsedBy.LOCAL, "With LoRA, write the merged model into each checkpoint too."
     )
