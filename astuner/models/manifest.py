@@ -51,9 +51,12 @@ def drop_training_state(folder: Path) -> None:
     manifest = read_manifest(folder / MANIFEST_NAME)
     if manifest[STATE_NAME] is not None:
         partial = folder / f".{MANIFEST_NAME}.partial"
-        write_json(partial, manifest | {STATE_NAME: None})
-        sync(partial)
-        partial.replace(folder / MANIFEST_NAME)
+        try:
+            write_json(partial, manifest | {STATE_NAME: None})
+            sync(partial)
+            partial.replace(folder / MANIFEST_NAME)
+        finally:
+            partial.unlink(missing_ok=True)
         sync(folder)
     (folder / STATE_NAME).unlink(missing_ok=True)
 

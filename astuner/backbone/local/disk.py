@@ -8,6 +8,7 @@ earlier steps of it show what they take.
 import math
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from transformers import PreTrainedModel
@@ -101,10 +102,15 @@ def check_disk(
     """
     plan = _plan(run.settings, first_step=first_step, num_steps=num_steps, has_best=has_best)
     facts = _facts(run, model)
+    for line in check_fit(plan, facts, folder=run.run_dir.root):
+        run.console.say(line)
+
+
+def check_fit(plan: DiskPlan, facts: DiskFacts, *, folder: Path) -> list[str]:
+    """What there is to say of the room in the run directory `folder`; raises as `check_disk`."""
     need = estimate_disk(plan, facts)
     sure = need.checkpoints_bytes + (need.records_bytes if facts.is_measured else 0)
-    said = _describe(plan, facts, need)
-    folder, free = run.run_dir.root, _size(facts.free_bytes)
+    said, free = _describe(plan, facts, need), _size(facts.free_bytes)
     if sure > facts.free_bytes:
         advice = _smallest_change(plan, facts)
         raise BackboneError(
@@ -112,12 +118,13 @@ def check_disk(
             f"that disk. {f'It fits with {advice}. Or free' if advice else 'Free'} some space, or "
             "give another folder by --exp-dir or astuner.experiment_dir"
         )
-    run.console.say(f"disk: at most {said} of {free} free in {folder}")
+    lines = [f"disk: at most {said} of {free} free in {folder}"]
     if need.total > facts.free_bytes:
-        run.console.say(
+        lines.append(
             "warning: episodes of full length would fill the disk; bound their records by "
             "astuner.trainer_common.max_records_mb"
         )
+    return lines
 
 
 def _plan(settings: Settings, *, first_step: int, num_steps: int, has_best: bool) -> DiskPlan:
