@@ -27,7 +27,7 @@ LAYERS = (
     ("function_workflow",),
     ("rollout",),
     ("backbone",),
-    ("launch", "job"),
+    ("launch", "job", "cleaning"),
     ("astuner",),
     ("cli",),
     ("__main__",),

@@ -22,8 +22,8 @@ from astuner.models.manifest import STATE_NAME
 from astuner.run_dir import RunDir
 
 _BYTES_OF_A_TOKEN = 30
-"""In a record: its id, its log-probability, and its letters in messages, about what episodes of the
-tutorials take."""
+"""Of one that was sampled, in a record: its id, its log-probability and its letters in messages. A
+given one takes about 8."""
 _MOST_STEPS_MEASURED = 20
 
 
