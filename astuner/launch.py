@@ -14,6 +14,8 @@ from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.bytecode import leave_no_bytecode
+from astuner.caches import use_writable_caches
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole, open_screen
@@ -55,6 +57,8 @@ def launch(
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
     fix_sys_path()
+    leave_no_bytecode(search_dirs)
+    use_writable_caches(loaded.experiment_dir)
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
     )

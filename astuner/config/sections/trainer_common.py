@@ -132,7 +132,9 @@ class TrainerSettings(Section):
     )
     fsdp_config: FsdpSettings
     checkpoint_base_dir: str = setting(
-        UsedBy.CLUSTER, "Folder of a clustered backbone's checkpoints."
+        UsedBy.CLUSTER,
+        "Folder of a clustered backbone's own state; auto: saved_checkpoints, in the folder of the "
+        "runs where that is named (--exp-dir), else where the command was started.",
     )
     phase_timeout_seconds: PositiveFloat = setting(
         UsedBy.CLUSTER,
