@@ -6,7 +6,6 @@ has no network is reported once and never stops or slows the run. What matters i
 
 import importlib.util
 import logging
-import os
 import queue
 import re
 import threading
@@ -135,8 +134,8 @@ class _Mlflow:
         import mlflow  # type: ignore[import-not-found]  # an extra
 
         self._library = mlflow
-        if not os.environ.get("MLFLOW_TRACKING_URI"):  # it would take the current folder
-            mlflow.set_tracking_uri((run.folder.parent.parent / "mlruns").as_uri())
+        if not mlflow.is_tracking_uri_set():  # it would take the current folder
+            mlflow.set_tracking_uri(f"sqlite:///{run.folder.parent.parent / 'mlflow.db'}")
         mlflow.set_experiment(run.project)
         mlflow.start_run(run_name=run.name)
         mlflow.log_params({key: str(value)[:500] for key, value in run.config.items()})
