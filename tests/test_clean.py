@@ -25,10 +25,18 @@ def inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def make_run(name: str, *, model: str = "base", steps: int = 3, days: float = 0.0) -> RunDir:
+def make_run(
+    name: str,
+    *,
+    model: str = "base",
+    backbone: str = "local",
+    steps: int = 3,
+    days: float = 0.0,
+) -> RunDir:
     """A run that is over: checkpoints of all steps, the second of which is the best."""
     run = RunDir.create(BASE, name)
-    run.config_file.write_text(yaml.safe_dump({"astuner": {"model": {"path": model}}}))
+    settings = {"backbone": backbone, "model": {"path": model}}
+    run.config_file.write_text(yaml.safe_dump({"astuner": settings}))
     run.log_file.write_text("ended\n")
     for step in range(1, steps + 1):
         append_json_line(run.episodes_file(step, "train"), {"text": "x" * 100_000})
@@ -202,6 +210,13 @@ def test_a_checkpoint_that_another_run_began_from_is_never_deleted(capsys):
     shutil.move(BASE, "elsewhere")  # and the project with it
     assert main(["clean", "--runs", "--yes", "--keep", "0", "elsewhere/math"]) == 0
     assert Path("elsewhere/math", base.root.name).exists()
+
+
+def test_a_checkpoint_that_was_only_tried_may_go():
+    base = make_run("math", steps=4)
+    make_run("more", model=str(base.checkpoint_dir(3).absolute()), backbone="debug")
+    assert main(["clean", "--checkpoints", "--yes", str(base.root)]) == 0
+    assert list(base.checkpoints()) == [4, 2]
 
 
 def test_what_cannot_be_deleted_is_said(capsys):

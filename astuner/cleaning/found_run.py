@@ -108,14 +108,15 @@ def _size(paths: Iterator[Path] | Sequence[Path]) -> int:
 
 def _checkpoint_users(bases: set[Path]) -> dict[tuple[str, str], dict[str, str]]:
     """By the last two parts of a run's path, since a project may have been moved: the checkpoints
-    of it that other runs had as their model.path."""
+    of it that other runs, save for those of the backbone debug, had as their model.path."""
     users: dict[tuple[str, str], dict[str, str]] = {}
     for base in bases:
         for root in _run_folders(base, _DEPTH):
             for file in root.glob("config*.yaml"):
-                model = (read_saved_settings(file) or {}).get("model")
+                settings = read_saved_settings(file) or {}
+                model = settings.get("model")
                 path = model.get("path") if isinstance(model, dict) else None
-                if found := _checkpoint_in(path):
+                if settings.get("backbone") != "debug" and (found := _checkpoint_in(path)):
                     run, checkpoint = found
                     users.setdefault(run, {})[checkpoint] = "/".join(_key(root))
     return users
