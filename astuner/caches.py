@@ -7,7 +7,11 @@ import getpass
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+_USUAL = ("/tmp", "/var/tmp", "/usr/tmp")
+"""Where Python looks before the current folder."""
 
 
 def use_writable_caches(spare: Path) -> None:
@@ -18,9 +22,10 @@ def use_writable_caches(spare: Path) -> None:
     """
     if not _has_temporary_folder():
         folder = spare / ".tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = str(folder)
-        tempfile.tempdir = None
+        with suppress(OSError):  # the run directory cannot be made there either, which is told
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TMPDIR"] = str(folder)
+            tempfile.tempdir = None
     for name, value in _missing():
         os.environ.setdefault(name, value)
 
@@ -32,7 +37,7 @@ def _has_temporary_folder() -> bool:
     except FileNotFoundError:
         return False
     is_asked_for = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    return is_asked_for or not os.path.samefile(found, os.curdir)
+    return is_asked_for or found in _USUAL or not os.path.samefile(found, os.curdir)
 
 
 def _missing() -> Iterator[tuple[str, str]]:

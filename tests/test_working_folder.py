@@ -187,6 +187,12 @@ def test_temporary_files_go_to_the_runs_rather_than_to_the_working_folder(bare, 
     assert tempfile.gettempdir() == str(tmp_path / "runs" / ".tmp")
 
 
+def test_the_folder_for_temporary_files_may_be_the_current_one(bare, tmp_path):
+    bare.chdir("/tmp")
+    use_writable_caches(tmp_path / "runs")
+    assert cache_variables() == {} and not (tmp_path / "runs").exists()
+
+
 def test_without_any_place_for_temporary_files_the_variable_is_named(project, bare, capsys):
     bare.setattr(tempfile, "tempdir", NOWHERE)
     assert main(["--conf", str(project / "job.yaml")]) == 2
