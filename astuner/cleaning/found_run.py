@@ -1,9 +1,10 @@
 """Finds runs below a folder, and says of each what it takes and why it has to stay."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from astuner.backbone.record_bound import records_bytes, size_of
 from astuner.config.same_run import read_saved_settings
 from astuner.errors import ConfigError
 from astuner.models.manifest import STATE_NAME
@@ -79,10 +80,9 @@ def _is_run(folder: Path) -> bool:
 
 def _look_at(run_dir: RunDir, users: Mapping[str, str]) -> FoundRun:
     states = [folder / STATE_NAME for folder in run_dir.checkpoints().values()]
-    states_bytes = _size(states)
-    checkpoints_bytes = _size(run_dir.checkpoints_dir.rglob("*")) - states_bytes
-    folders = (run_dir.episodes_dir, run_dir.set_aside_dir)
-    episodes_bytes = sum(_size(folder.rglob("*")) for folder in folders)
+    states_bytes = sum(map(size_of, states))
+    checkpoints_bytes = size_of(run_dir.checkpoints_dir) - states_bytes
+    episodes_bytes = records_bytes(run_dir)
     known = states_bytes + checkpoints_bytes + episodes_bytes
     return FoundRun(
         run_dir=run_dir,
@@ -91,19 +91,9 @@ def _look_at(run_dir: RunDir, users: Mapping[str, str]) -> FoundRun:
         checkpoints_bytes=checkpoints_bytes,
         states_bytes=states_bytes,
         episodes_bytes=episodes_bytes,
-        rest_bytes=_size(run_dir.root.rglob("*")) - known,
+        rest_bytes=size_of(run_dir.root) - known,
         users=users,
     )
-
-
-def _size(paths: Iterator[Path] | Sequence[Path]) -> int:
-    total = 0
-    for path in paths:
-        try:
-            total += path.lstat().st_size if not path.is_dir() else 0
-        except OSError:
-            continue  # it is gone
-    return total
 
 
 def _checkpoint_users(bases: set[Path]) -> dict[tuple[str, str], dict[str, str]]:

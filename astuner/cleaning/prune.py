@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from astuner.backbone.record_bound import size_of
 from astuner.cleaning.found_run import FoundRun
 from astuner.errors import AstunerError
 from astuner.models.manifest import (
@@ -115,10 +116,7 @@ def carry_out(run: FoundRun, going: Sequence[Removal]) -> Iterator[str]:
 def _removal(
     run: FoundRun, what: str, paths: Sequence[Path], delete: Callable[[], None]
 ) -> Removal:
-    files = [f for path in paths for f in (path, *path.rglob("*")) if f.is_file()]
-    return Removal(
-        run=run, what=what, num_bytes=sum(f.lstat().st_size for f in files), delete=delete
-    )
+    return Removal(run=run, what=what, num_bytes=sum(map(size_of, paths)), delete=delete)
 
 
 def _superfluous(run: FoundRun) -> list[int]:

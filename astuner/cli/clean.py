@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astuner.console import data_size
 from astuner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,10 +166,10 @@ def _show_runs(runs: Sequence["FoundRun"], notes: dict[str, str | None]) -> None
         (
             run.name,
             datetime.fromtimestamp(run.last_written).strftime("%Y-%m-%d %H:%M"),
-            _size(run.checkpoints_bytes),
-            _size(run.states_bytes),
-            _size(run.episodes_bytes),
-            _size(run.rest_bytes),
+            data_size(run.checkpoints_bytes),
+            data_size(run.states_bytes),
+            data_size(run.episodes_bytes),
+            data_size(run.rest_bytes),
             f"stays: {note}" if (note := notes[run.name]) else "",
         )
         for run in runs
@@ -176,10 +177,10 @@ def _show_runs(runs: Sequence["FoundRun"], notes: dict[str, str | None]) -> None
     total = (
         "all",
         "",
-        _size(sum(run.checkpoints_bytes for run in runs)),
-        _size(sum(run.states_bytes for run in runs)),
-        _size(sum(run.episodes_bytes for run in runs)),
-        _size(sum(run.rest_bytes for run in runs)),
+        data_size(sum(run.checkpoints_bytes for run in runs)),
+        data_size(sum(run.states_bytes for run in runs)),
+        data_size(sum(run.episodes_bytes for run in runs)),
+        data_size(sum(run.rest_bytes for run in runs)),
         "",
     )
     table = [columns, *rows, total]
@@ -193,12 +194,8 @@ def _show_runs(runs: Sequence["FoundRun"], notes: dict[str, str | None]) -> None
 def _show_removals(going: Sequence["Removal"]) -> None:
     print("\nto be deleted:")
     for removal in going:
-        print(f"  {removal.run.name}: {removal.what}  {_size(removal.num_bytes)}")
-    print(f"{_size(sum(removal.num_bytes for removal in going))} in all")
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"
+        print(f"  {removal.run.name}: {removal.what}  {data_size(removal.num_bytes)}")
+    print(f"{data_size(sum(removal.num_bytes for removal in going))} in all")
 
 
 def _seconds(text: str) -> float:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from astuner.backbone.record_bound import records_bytes
 from astuner.backbone.run import Run
 from astuner.config.schema import Settings
+from astuner.console import data_size
 from astuner.errors import BackboneError
 from astuner.models.checkpoint import num_state_bytes, num_weights_bytes
 from astuner.models.manifest import STATE_NAME
@@ -110,7 +111,7 @@ def check_fit(plan: DiskPlan, facts: DiskFacts, *, folder: Path) -> list[str]:
     """What there is to say of the room in the run directory `folder`; raises as `check_disk`."""
     need = estimate_disk(plan, facts)
     sure = need.checkpoints_bytes + (need.records_bytes if facts.is_measured else 0)
-    said, free = _describe(plan, facts, need), _size(facts.free_bytes)
+    said, free = _describe(plan, facts, need), data_size(facts.free_bytes)
     if sure > facts.free_bytes:
         advice = _smallest_change(plan, facts)
         raise BackboneError(
@@ -186,17 +187,13 @@ def _smallest_change(plan: DiskPlan, facts: DiskFacts) -> str | None:
 
 
 def _describe(plan: DiskPlan, facts: DiskFacts, need: DiskNeed) -> str:
-    one = _size(facts.weights_bytes)
+    one = data_size(facts.weights_bytes)
     if plan.save_optimizer != "never":
         of_which = " in the newest" if plan.save_optimizer == "latest" else ""
-        one += f" and {_size(facts.state_bytes)} of training state{of_which}"
+        one += f" and {data_size(facts.state_bytes)} of training state{of_which}"
     there = f", {facts.num_checkpoints} of them there already" if facts.num_checkpoints else ""
-    records = _size(need.records_bytes)
+    records = data_size(need.records_bytes)
     return (
-        f"{_size(need.total)} ({need.num_checkpoints} checkpoints of {one}{there}; records "
+        f"{data_size(need.total)} ({need.num_checkpoints} checkpoints of {one}{there}; records "
         f"{'as so far' if facts.is_measured else 'of full length'} {records})"
     )
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"
