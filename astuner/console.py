@@ -189,6 +189,11 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def data_size(num_bytes: int) -> str:
+    """In the unit in which disks are sold."""
+    return f"{num_bytes / 1e9:,.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"
+
+
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds as people write them; "?" when not known."""
     if seconds is None:

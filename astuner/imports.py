@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from astuner.bytecode import UncachedLoader
 from astuner.errors import ConfigError
 
 _pinned: dict[str, Path] = {}
@@ -165,7 +166,7 @@ def _load_file(target: str, folders: Sequence[Path], path: str) -> ModuleType:
     name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = spec_from_file_location(name, file)
+    spec = spec_from_file_location(name, file, loader=UncachedLoader(name, str(file)))
     assert spec is not None
     return _run(path, folders, lambda: _execute(spec))
 

@@ -16,6 +16,8 @@ from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.bytecode import leave_no_bytecode
+from astuner.caches import use_writable_caches
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
@@ -87,6 +89,8 @@ def _launch(
     """As `launch`, with where to show what the run says; a log of objects goes to `json_lines`."""
     make_backbone = backbone_maker(loaded.settings.backbone)
     fix_sys_path()
+    leave_no_bytecode(search_dirs)
+    use_writable_caches(loaded.experiment_dir)
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
     )

@@ -19,7 +19,8 @@
             2025-12-01_14-02-11/     what lay beyond the step from which a run was resumed then
 
 Nothing here is deleted or overwritten by a later run, save for checkpoints beyond
-trainer_common.keep_checkpoints.
+trainer_common.keep_checkpoints, training states beyond save_optimizer and records beyond
+max_records_mb.
 
 Folders are named by local time, for people. Their order is that of the number in started.json,
 each one more than any beside it: a clock or a time zone may go back, a count does not.
@@ -32,8 +33,10 @@ import math
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +45,9 @@ from typing import Any, BinaryIO, Literal
 from astuner.errors import AstunerError, BackboneError, ConfigError
 
 logger = logging.getLogger(__name__)
+
+_QUIET_SECONDS = 24 * 3600.0
+"""Longer than a step takes, so that a run which is at work has written something since."""
 
 LATEST = "latest"
 BEST = "best"
@@ -84,10 +90,8 @@ class RunDir:
     @classmethod
     def latest(cls, base: Path, conf_stem: str) -> "RunDir | None":
         """The newest run of this name; None when there is none."""
-        link = base / conf_stem / LATEST
-        name = link.read_text(encoding="utf-8").strip() if link.is_file() else None
-        root = link.parent / name if name else link.resolve()
-        return cls(root=root) if root.is_dir() else None
+        root = _pointed_to(base / conf_stem / LATEST)
+        return cls(root=root) if root is not None else None
 
     @classmethod
     def all(cls, base: Path, conf_stem: str) -> list["RunDir"]:
@@ -97,7 +101,12 @@ class RunDir:
         """
         folders = [path for path in (base / conf_stem).glob("[!.]*") if not path.is_symlink()]
         runs = [cls(root=path) for path in folders if path.is_dir()]
-        return sorted(runs, key=lambda run: (run.number, _time_in(run.root)))
+        return sorted(runs, key=lambda run: run.order)
+
+    @property
+    def order(self) -> tuple[int, list[int]]:
+        """Sorts the runs of one name by their starts."""
+        return self.number, _time_in(self.root)
 
     @property
     def number(self) -> int:
@@ -128,14 +137,54 @@ class RunDir:
 
         Raises ConfigError when another one is at work here.
         """
-        with (self.root / ".lock").open("a") as file:
+        with naming_the_file(self._lock_file):
+            file = self._lock_file.open("ab", buffering=0)
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
                     f"another process works in {self.root}; wait for it or end it, then resume"
                 ) from error
-            yield
+            with naming_the_file(self._lock_file):
+                file.truncate(0)
+                file.write(f"{socket.gethostname()} {os.getpid()}".encode())
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def worker(self) -> str | None:
+        """Who is at work here, in words; None where nobody is.
+
+        A lock tells of this machine, and of others where the file system carries it. Where it may
+        not, a run that was begun elsewhere and did not end in order counts as at work for a day.
+        """
+        try:
+            with self._lock_file.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                host, _, pid = file.read(1000).decode(errors="replace").partition(" ")
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            return "it is at work"
+        except OSError as error:
+            return f"whether it is at work is not known: {error.strerror}"
+        if not host or host == socket.gethostname():
+            return None
+        is_quiet = time.time() - self.last_written() > _QUIET_SECONDS
+        return None if is_quiet else f"process {pid} of {host} may be at work on it"
+
+    def last_written(self) -> float:
+        """When the run wrote a line last, in seconds since 1970; 0 where it has no files.
+
+        Checkpoints do not count, since they may have been pruned later.
+        """
+        times = [0.0]
+        for path in (*self.root.glob("[!.]*"), *self.episodes_dir.glob("*")):
+            with suppress(FileNotFoundError):
+                times += [path.stat().st_mtime] if path.is_file() else []
+        return max(times)
 
     def set_aside(self, *, after_step: int, is_logged: bool) -> Path | None:
         """Move what belongs to later steps away, so that they can be done again.
@@ -144,9 +193,9 @@ class RunDir:
 
         Returns where it lies now; None when there was nothing.
         """
-        away = self.root / "set_aside" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+        away = self.set_aside_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
         validated = after_step if is_logged else after_step - 1
-        later = [p for p in self.episodes_dir.glob("step_*.jsonl") if _step_in(p) > after_step]
+        later = [path for path in self.step_files() if _step_in(path) > after_step]
         later += [p for p in self.episodes_dir.glob("validation_*") if _step_in(p) > validated]
         later += [folder for step, folder in self.checkpoints().items() if step > after_step]
         lines = list(read_json_lines(self.metrics_file)) if self.metrics_file.exists() else []
@@ -179,6 +228,10 @@ class RunDir:
         return path
 
     @property
+    def _lock_file(self) -> Path:
+        return self.root / ".lock"
+
+    @property
     def _started_file(self) -> Path:
         return self.root / "started.json"
 
@@ -195,11 +248,19 @@ class RunDir:
         return self.root / "episodes"
 
     @property
+    def set_aside_dir(self) -> Path:
+        return self.root / "set_aside"
+
+    @property
     def checkpoints_dir(self) -> Path:
         return self.root / "checkpoints"
 
     def episodes_file(self, step: int, kind: EpisodeKind) -> Path:
         return self.episodes_dir / f"{_FILE_PREFIX[kind]}_{step:06d}.jsonl"
+
+    def step_files(self) -> list[Path]:
+        """The episodes of training, the earliest step first."""
+        return sorted(self.episodes_dir.glob("step_*.jsonl"), key=_step_in)
 
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step}"
@@ -213,6 +274,12 @@ class RunDir:
     def latest_checkpoint(self) -> Path | None:
         """The complete checkpoint of the highest step; None when there is none."""
         return next(iter(self.checkpoints().values()), None)
+
+    def best_checkpoint(self) -> Path | None:
+        """Where the link `best` leads; None where there is none."""
+        link = self.checkpoints_dir / BEST
+        folder = _pointed_to(link)
+        return folder if folder is not None and _step_of(folder) is not None else None
 
     def point_best_to(self, checkpoint: Path) -> None:
         """Make the link `best` lead there; where it cannot be written, the run goes on without."""
@@ -322,6 +389,13 @@ def _point(link: Path, *, to: Path) -> None:
         temporary.replace(link)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _pointed_to(link: Path) -> Path | None:
+    """The folder that `_point` made the link lead to; None where it is gone."""
+    name = link.read_text(encoding="utf-8").strip() if link.is_file() else None
+    folder = link.parent / name if name else link.resolve()
+    return folder if folder.is_dir() else None
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from astuner.errors import BackboneError
@@ -122,6 +124,32 @@ def test_a_full_disk_leaves_no_folder_and_says_what_is_needed(
     assert str(tmp_path / "step_2") in message
     assert "it needs about 0.2 MB" in message
     assert "are free" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "astuner.json"])
+def test_a_disk_that_fills_behind_the_weights_is_the_same_error(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, file: str
+) -> None:
+    """The tokenizers library raises an Exception that is no OSError."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=4,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    record = {"text": "x" * 100_000}
+    save_checkpoint(tmp_path / "step_1", model, tokenizer, record=record, tensors=None)
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "step_1").iterdir())
+    size = (tmp_path / "step_1" / file).stat().st_size
+    below = max(smaller for smaller in sizes if smaller < size)
+    with largest_file(below), pytest.raises(BackboneError, match="Free some space") as caught:
+        save_checkpoint(tmp_path / "step_2", model, tokenizer, record=record, tensors=None)
+    assert f"{tmp_path / 'step_2'}: " in str(caught.value) and "too large" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
 
 

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
-    ("errors", "types", "imports", "clock", "log_json", "log", "pins", "calling"),
+    ("errors", "types", "bytecode", "caches", "imports", "clock", "log_json", "log", "pins", "calling"),
     ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("function_workflow",),
     ("rollout",),
     ("backbone",),
-    ("launch", "job"),
+    ("launch", "job", "cleaning"),
     ("astuner",),
     ("cli",),
     ("__main__",),
@@ -51,7 +51,8 @@ INSIDE = {
     "backbone": (
         ("user_code", "earlier_run", "prometheus"),
         ("run",),
-        ("interrupt", "loggers", "validation", "episode_writer", "chats"),
+        ("interrupt", "loggers", "validation", "record_bound", "chats"),
+        ("episode_writer",),
         ("assemble", "reporter"),
         ("local",),
         ("debug", "cluster"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from astuner.backbone.record_bound import RecordBound
 from astuner.run_dir import RunDir, append_lines, json_line
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import episode_to_record
@@ -19,8 +20,12 @@ class EpisodeWriter:
     What the file system refuses is raised, as AstunerError, by the next call or at the end.
     """
 
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, run_dir: RunDir, *, max_records_mb: int | None = None) -> None:
+        """With `max_records_mb`, what exceeds it is deleted when the records of a step begin."""
         self._run_dir = run_dir
+        self._bound = None
+        if max_records_mb is not None:
+            self._bound = RecordBound(run_dir, max_records_mb * 1_000_000)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="astuner-episodes")
         self._pending: deque[Future[None]] = deque()
 
@@ -50,6 +55,8 @@ class EpisodeWriter:
 
     def _append(self, path: Path, line: bytes) -> None:
         self._run_dir.check_is_there()
+        if self._bound is not None and not path.exists():
+            self._bound.apply()
         append_lines(path, [line])
 
     async def flush(self) -> None:

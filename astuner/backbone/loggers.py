@@ -150,6 +150,8 @@ class _Mlflow:
         import mlflow  # type: ignore[import-not-found]  # an extra
 
         self._library = mlflow
+        if not mlflow.is_tracking_uri_set():  # it would take the current folder
+            mlflow.set_tracking_uri(f"sqlite:///{run.folder.parent.parent / 'mlflow.db'}")
         mlflow.set_experiment(run.project)
         mlflow.start_run(run_name=run.name)
         mlflow.log_params({key: str(value)[:500] for key, value in run.config.items()})

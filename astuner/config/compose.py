@@ -38,9 +38,9 @@ def compose_config(user: UserInput) -> DictConfig:
 
     Raises ConfigError when hydra cannot find a file or apply an override.
     """
-    with tempfile.TemporaryDirectory(prefix="astuner_") as folder:
-        primary = _primary(user.file)
-        _check_size(primary)
+    primary = _primary(user.file)
+    _check_size(primary)
+    with _temporary_folder() as folder:
         OmegaConf.save(OmegaConf.create(primary), Path(folder) / f"{_PRIMARY}.yaml")
         try:
             with _hydra(folder):
@@ -48,6 +48,17 @@ def compose_config(user: UserInput) -> DictConfig:
         except (HydraException, OmegaConfBaseException) as error:
             text = str(error).replace(_PRIMARY, str(user.file.path))
             raise ConfigError(f"{user.file.path}: cannot be composed: {mask_text(text)}") from error
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Raises ConfigError where there is no place for one."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="astuner_")
+    except OSError as error:
+        raise ConfigError(
+            f"there is no folder for temporary files: {error.strerror}; name one that can be "
+            "written, and has room, by the environment variable TMPDIR"
+        ) from error
 
 
 @contextmanager

@@ -50,6 +50,8 @@ _MAY_DIFFER = (
     "trainer_common.total_training_steps",
     "trainer_common.save_freq",
     "trainer_common.keep_checkpoints",
+    "trainer_common.save_optimizer",
+    "trainer_common.max_records_mb",
     "trainer_common.checkpoint_base_dir",
     "trainer_common.logger",
     "trainer_common.detectors",

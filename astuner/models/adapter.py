@@ -7,18 +7,21 @@ merged and saved. Source: LoRA, arXiv 2106.09685.
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from astuner.errors import BackboneError, ConfigError
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 MERGED_NAME = "merged"
 
 _LARGEST_GAP = {torch.float32: 1e-3, torch.bfloat16: 1.0, torch.float16: 0.2}
@@ -146,6 +149,15 @@ def load_merged(folder: str, **options: Any) -> tuple[PreTrainedModel, str]:
     model = AutoModelForCausalLM.from_pretrained(base, **options)
     merged: Any = PeftModel.from_pretrained(cast(Any, model), folder)
     return merged.merge_and_unload().requires_grad_(True), base
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved adapter by the names of the parameters that `attach_adapter` makes."""
+    weights = load_file(folder / ADAPTER_WEIGHTS_NAME)
+    return {
+        re.sub(r"(\.lora_\w+)\.", r"\1.default.", name.removeprefix("base_model.model.")): weight
+        for name, weight in weights.items()
+    }
 
 
 def _targets(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:

@@ -6,11 +6,9 @@
       astuner.json                              where the run stood, and with which settings
       manifest.json                             size and SHA-256 of every file; written last
 
-How such a folder appears whole is in `whole_folder.py`.
+How such a folder appears whole is in `whole_folder.py`, what its list says in `manifest.py`.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from astuner.models.adapter import MERGED_NAME, has_adapter, save_merged
-from astuner.models.whole_folder import new_folder
 from astuner.errors import BackboneError
-
-RECORD_NAME = "astuner.json"
-STATE_NAME = "training_state.safetensors"
-MANIFEST_NAME = "manifest.json"
+from astuner.models.adapter import MERGED_NAME, has_adapter, read_adapter, save_merged
+from astuner.models.manifest import (
+    MANIFEST_NAME,
+    RECORD_NAME,
+    STATE_NAME,
+    file_entry,
+    is_checkpoint,
+    read_manifest,
+    read_object,
+    write_json,
+    write_manifest,
+)
+from astuner.models.whole_folder import new_folder
 
 
 def save_checkpoint(
@@ -34,31 +39,41 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     *,
     record: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | None,
     is_merged_too: bool = False,
 ) -> None:
     """Write weights in the model's dtype, tokenizer with chat template, `tensors` and `record`.
 
+    None for `tensors` leaves the training state out.
     Of a model with an adapter, the adapter is written, as peft reads it; with `is_merged_too` also
     a plain model into `merged`. `record` must be JSON-able. Raises BackboneError when the folder
     exists already or cannot be written; nothing of it is left then.
     """
-    with new_folder(folder, num_bytes=num_checkpoint_bytes(model, tensors)) as partial:
+    num_bytes = num_weights_bytes(model, is_merged_too=is_merged_too)
+    num_bytes += sum(tensor.nbytes for tensor in (tensors or {}).values())
+    with new_folder(folder, num_bytes=num_bytes) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if is_merged_too and has_adapter(model):
             save_merged(partial / MERGED_NAME, model)
             tokenizer.save_pretrained(partial / MERGED_NAME)
-        save_file({name: t.contiguous() for name, t in tensors.items()}, partial / STATE_NAME)
-        _write_json(partial / RECORD_NAME, record)
-        _write_json(partial / MANIFEST_NAME, _manifest(partial))
+        if tensors is not None:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, partial / STATE_NAME)
+        write_json(partial / RECORD_NAME, record)
+        write_manifest(partial)
 
 
-def num_checkpoint_bytes(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> int:
-    """About what one checkpoint takes on the disk."""
-    saved = [p for p in model.parameters() if p.requires_grad or not has_adapter(model)]
-    held = [*saved, *tensors.values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in held)
+def num_weights_bytes(model: PreTrainedModel, *, is_merged_too: bool) -> int:
+    """About what a checkpoint without its training state takes on the disk."""
+    everything = list(model.parameters())
+    saved = [p for p in everything if p.requires_grad] if has_adapter(model) else everything
+    merged = everything if is_merged_too and has_adapter(model) else []
+    return sum(parameter.nbytes for parameter in (*saved, *merged))
+
+
+def num_state_bytes(model: PreTrainedModel) -> int:
+    """The same of its training state: a master and two moments in float32 of each trained weight."""
+    return 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -66,16 +81,17 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises BackboneError with the reason for a folder that is torn, changed or not of astuner.
     """
-    manifest_file = folder / MANIFEST_NAME
-    if not manifest_file.is_file() or not (folder / RECORD_NAME).is_file():
+    if not is_checkpoint(folder):
         raise BackboneError(f"{folder} is not a checkpoint of astuner: it has no {MANIFEST_NAME}")
     try:
-        for name, entry in _read_manifest(manifest_file).items():
+        for name, entry in read_manifest(folder / MANIFEST_NAME).items():
+            if name == STATE_NAME and entry is None:
+                continue
             if not (folder / name).is_file():
                 raise BackboneError(f"{folder} is damaged: {name} is missing")
-            if _entry(folder / name) != entry:
+            if file_entry(folder / name) != entry:
                 raise BackboneError(f"{folder} is damaged: {name} is not as it was written")
-        record = _read_object(folder / RECORD_NAME)
+        record = read_object(folder / RECORD_NAME)
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{folder} is damaged: {error}") from error
     return record
@@ -86,32 +102,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / STATE_NAME)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+def read_masters(folder: Path, model: PreTrainedModel) -> dict[str, Tensor]:
+    """In place of `tensors` that were left out: the trained weights alone, in the saved dtype.
 
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Raises ValueError, as `_read_object` does, for one without what every checkpoint holds."""
-    manifest = _read_object(path)
-    for name in (RECORD_NAME, STATE_NAME):
-        if name not in manifest:
-            raise ValueError(f"{path.name} does not list {name}")
-    return manifest
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds {type(content).__name__}, expected an object")
-    return content
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    `model` has those of the checkpoint, or its adapter is made anew.
+    """
+    weights = read_adapter(folder) if has_adapter(model) else dict(model.named_parameters())
+    return {f"master/{name}": weight for name, weight in weights.items()}

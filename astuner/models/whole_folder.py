@@ -4,15 +4,16 @@ What is being written or deleted lies under a temporary name beside its place: a
 a folder that starts with a dot and ends in `.partial`.
 """
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from astuner.errors import BackboneError
+from astuner.models.manifest import sync
 
 
 @contextmanager
@@ -34,8 +35,10 @@ def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
         _follow_umask(partial)
         _sync_tree(partial)
         partial.rename(folder)
-        _sync(folder.parent)
-    except (OSError, SafetensorError) as error:
+        sync(folder.parent)
+    except Exception as error:  # noqa: BLE001  # the tokenizers library raises just that
+        if not _is_refusal(error):
+            raise
         raise BackboneError(_failure(folder, num_bytes, error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -79,24 +82,34 @@ def _follow_umask(folder: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _is_refusal(error: Exception) -> bool:
+    """Whether it says that the file system refused, or that a file of weights is none.
+
+    safetensors and tokenizers are written in Rust, and have the number in their text only.
+    """
+    is_of_weights = type(error).__name__ == "SafetensorError"
+    return isinstance(error, OSError) or is_of_weights or _os_error_number(error) is not None
+
+
+def _os_error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _failure(folder: Path, num_bytes: int, error: Exception) -> str:
     free = shutil.disk_usage(_existing(folder)).free
+    is_full = _os_error_number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return (
         f"saving a checkpoint failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
         f"and {_megabytes(free)} are free on that disk. Checkpoints saved before are untouched. "
-        "Free some space or give another folder, then continue from the last one"
+        f"{'Free some space' if is_full else 'Mend the folder'} or give another one, then continue "
+        "from the last one"
     )
 
 

@@ -15,9 +15,18 @@ _END_SECONDS = 20.0
 
 
 def engine_state_dir(run: Run) -> Path:
-    """Where the engine keeps its own state of this run; all nodes must see it."""
-    base = run.home / Path(run.settings.trainer_common.checkpoint_base_dir).expanduser()
-    return base / run.run_dir.root.parent.name / run.run_dir.root.name
+    """Where the engine keeps its own state of this run; all nodes must see it.
+
+    Where neither it nor the folder of the runs was named, that is the folder of the start; a run
+    that began there goes on there.
+    """
+    own, name = run.run_dir.root, run.settings.trainer_common.checkpoint_base_dir
+    place = Path(own.parent.name, own.name)
+    here = run.home / Path("saved_checkpoints" if name == "auto" else name).expanduser()
+    is_beside_runs = name == "auto" and run.settings.experiment_dir != "auto"
+    if is_beside_runs and not (here / place).is_dir():
+        return own.parent.parent / "saved_checkpoints" / place
+    return here / place
 
 
 def with_num_gpus(settings: Settings) -> Settings:

@@ -86,7 +86,9 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     variables = {HUB_VARIABLE: f"{name}@{engine_run.namespace}", **engine_run.variables()}
     with (
         metrics_log(run) as log,
-        EpisodeWriter(run.run_dir) as writer,
+        EpisodeWriter(
+            run.run_dir, max_records_mb=run.settings.trainer_common.max_records_mb
+        ) as writer,
         engine_run.enter_cluster(variables) as cluster,
     ):
         engine_run.check_cluster(worker_run)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from astuner.backbone.run import Run
 from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.bytecode import leave_no_bytecode
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
 from astuner.imports import fix_sys_path
@@ -53,6 +54,7 @@ class WorkerRun:
         fix_sys_path()
         config = OmegaConf.create(self.config, flags={"struct": True, "readonly": True})
         search_dirs = self._local_dirs()
+        leave_no_bytecode(search_dirs)
         where = f"worker on {os.uname().nodename}"
         return Run(
             settings=self.settings,

@@ -21,6 +21,7 @@ from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, make_gateway, read_tasks
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
+from astuner.backbone.local.disk import check_disk
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.rollouts import RolledOut, Rollouts
 from astuner.backbone.local.run_state import RunState
@@ -43,7 +44,11 @@ class LocalBackbone:
     """Tunes a model on this machine."""
 
     async def run(self, run: Run) -> RunResult:
-        with metrics_log(run) as log, EpisodeWriter(run.run_dir) as writer:
+        max_records_mb = run.settings.trainer_common.max_records_mb
+        with (
+            metrics_log(run) as log,
+            EpisodeWriter(run.run_dir, max_records_mb=max_records_mb) as writer,
+        ):
             async with make_gateway(run) as gateway:
                 return await self._run(run, log, writer, gateway)
 
@@ -98,6 +103,13 @@ class _Tuning:
         )
         tuned = load_tuned_model(run, saved)
         self._engine, self._trainer = tuned.engine, tuned.trainer
+        check_disk(
+            run,
+            tuned.policy.model,
+            first_step=saved.state.step if saved else 0,
+            num_steps=self._num_steps,
+            has_best=bool(self._validation),
+        )
         self._rollouts = Rollouts(run, tuned, gateway, writer)
         self._keeper = CheckpointKeeper(run, tuned.policy, tuned.trainer, training)
         self._reporter = Reporter(run, log, num_steps=self._num_steps)

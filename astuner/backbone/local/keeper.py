@@ -1,5 +1,6 @@
 """Which checkpoints of a run exist: writes them, drops old ones, finds the one to go on from."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,16 +8,19 @@ from pathlib import Path
 from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
 from astuner.backbone.run import Run
 from astuner.errors import BackboneError
-from astuner.models.checkpoint import (
-    num_checkpoint_bytes,
-    read_record,
-    read_tensors,
-    save_checkpoint,
-)
+from astuner.models.checkpoint import read_masters, read_record, read_tensors, save_checkpoint
 from astuner.models.load import LoadedModel
-from astuner.models.whole_folder import check_room, remove_folder, remove_leftovers
+from astuner.models.manifest import drop_training_state, has_training_state, is_checkpoint
+from astuner.models.whole_folder import remove_folder, remove_leftovers
 from astuner.training.trainer import PolicyTrainer
 from astuner.types import Task
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_STATE = (
+    "warning: {checkpoint} holds weights only (trainer_common.save_optimizer), so the optimizer "
+    "begins anew from them as they were rounded: the run goes on, but not as if never interrupted"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,16 @@ def find_saved(run: Run, tasks: Sequence[Task]) -> Saved:
 
 
 def go_on_from(saved: Saved, run: Run, trainer: PolicyTrainer) -> None:
-    """Give the trainer its state, and put aside what the run directory holds of later steps."""
-    trainer.load_tensors(read_tensors(saved.folder), num_updates=saved.state.num_updates)
+    """Give the trainer its state, and put aside what the run directory holds of later steps.
+
+    Says so where the checkpoint has none, and the optimizer begins anew.
+    """
+    if has_training_state(saved.folder):
+        tensors = read_tensors(saved.folder)
+    else:
+        tensors = read_masters(saved.folder, trainer.model)
+        run.console.say(_WITHOUT_STATE.format(checkpoint=saved.folder.name))
+    trainer.load_tensors(tensors, num_updates=saved.state.num_updates)
     remove_leftovers(run.run_dir.checkpoints_dir)
     state = saved.state
     away = run.run_dir.set_aside(after_step=state.step, is_logged=state.is_logged)
@@ -69,14 +81,10 @@ class CheckpointKeeper:
     def __init__(
         self, run: Run, policy: LoadedModel, trainer: PolicyTrainer, tasks: Sequence[Task]
     ) -> None:
-        """Raises BackboneError when the disk has no room for one checkpoint."""
         self.latest: Path | None = None
         self._run, self._policy, self._trainer, self._tasks = run, policy, trainer, tasks
         self._num_kept = run.settings.trainer_common.keep_checkpoints
-        # Moments that are not there yet will be.
-        weights = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
-        num_bytes = num_checkpoint_bytes(policy.model, {}) + 12 * weights
-        check_room(run.run_dir.checkpoints_dir, num_bytes)
+        self._optimizer_in = run.settings.trainer_common.save_optimizer
 
     def take_over(self, saved: Saved) -> None:
         """Keep on from here; the start that wrote may have been killed before it dropped others."""
@@ -106,7 +114,7 @@ class CheckpointKeeper:
             self._policy.model,
             self._policy.tokenizer,
             record=to_record(state, self._run.settings, self._tasks, self._run.shown_as),
-            tensors=self._trainer.tensors(),
+            tensors=None if self._optimizer_in == "never" else self._trainer.tensors(),
             is_merged_too=self._run.settings.trainer_common.save_merged,
         )
         self.latest = folder
@@ -118,11 +126,21 @@ class CheckpointKeeper:
         saved = self._run.run_dir.checkpoints()
         if best in saved:
             self._run.run_dir.point_best_to(saved[best])
-        if self._num_kept is None:
-            return
-        for step in list(saved)[self._num_kept :]:
-            if step != best and _is_ours(saved[step]):
-                remove_folder(saved[step])
+        if self._num_kept is not None:
+            for step in list(saved)[self._num_kept :]:
+                if step != best and is_checkpoint(saved[step]):
+                    remove_folder(saved.pop(step))
+        if self._optimizer_in != "all":
+            for step in list(saved)[1:]:
+                self._drop_state(saved[step])
+
+    def _drop_state(self, folder: Path) -> None:
+        """Of one that is damaged, or cannot be written any more, the state stays."""
+        if is_checkpoint(folder):
+            try:
+                drop_training_state(folder)
+            except (OSError, ValueError, RecursionError) as error:
+                logger.warning("training state not dropped checkpoint=%s: %s", folder, error)
 
 
 def _better(best: dict[str, float] | None, state: RunState) -> dict[str, float] | None:
@@ -132,7 +150,3 @@ def _better(best: dict[str, float] | None, state: RunState) -> dict[str, float] 
     if rate is None or (best is not None and best["success_rate"] >= rate):
         return best
     return {"step": state.step, "success_rate": rate}
-
-
-def _is_ours(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file() and (folder / "astuner.json").is_file()

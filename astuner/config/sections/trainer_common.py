@@ -83,6 +83,16 @@ class TrainerSettings(Section):
     keep_checkpoints: PositiveInt | None = setting(
         UsedBy.TRAINING, "Newest checkpoints to keep, beside the best by validation; null: all."
     )
+    save_optimizer: Literal["all", "latest", "never"] = setting(
+        UsedBy.LOCAL,
+        "Which checkpoints hold the training state, 12 bytes a trained weight, that going on "
+        "exactly needs; from others the optimizer begins anew.",
+    )
+    max_records_mb: PositiveInt | None = setting(
+        UsedBy.TRAINING,
+        "Most megabytes of episodes/ and set_aside/: beyond it the oldest records of training "
+        "are deleted; null: all are kept.",
+    )
     save_merged: bool = setting(
         UsedBy.LOCAL, "With LoRA, write the merged model into each checkpoint too."
     )
@@ -122,7 +132,9 @@ class TrainerSettings(Section):
     )
     fsdp_config: FsdpSettings
     checkpoint_base_dir: str = setting(
-        UsedBy.CLUSTER, "Folder of a clustered backbone's checkpoints."
+        UsedBy.CLUSTER,
+        "Folder of a clustered backbone's own state; auto: saved_checkpoints, in the folder of the "
+        "runs where that is named (--exp-dir), else where the command was started.",
     )
     phase_timeout_seconds: PositiveFloat = setting(
         UsedBy.CLUSTER,
