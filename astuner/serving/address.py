@@ -4,8 +4,8 @@ import socket
 
 from astuner.errors import ConfigError
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted."""
+_BACKLOG = 256
+"""Connections that may wait to be accepted: as many as come in while a step of the loop is slow."""
 
 
 def listen(host: str, port: int, *, setting: str) -> socket.socket:
@@ -21,7 +21,7 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(BACKLOG)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise ConfigError(

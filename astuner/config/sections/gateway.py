@@ -19,6 +19,11 @@ class GatewaySettings(Section):
         "machine's own address.",
         min_length=1,
     )
+    allowed_hosts: list[str] = setting(
+        UsedBy.ALL,
+        "Further hosts, without a port, by which agents may call it, such as the name of a "
+        "Kubernetes service; calls to any other are answered 421.",
+    )
     port: int = setting(UsedBy.ALL, "0: any that is free.", ge=0, le=65535)
     max_body_bytes: PositiveInt = setting(UsedBy.ALL, "Longest body of one call.")
     max_waiting_calls: PositiveInt = setting(UsedBy.ALL, "Calls that may wait at the same time.")
