@@ -88,7 +88,9 @@ def test_what_could_be_read_in_two_ways_is_refused(data: bytes, found: str):
     assert found in refused(data, 400)
 
 
-@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"xchunked", b"chunked;"])
+@pytest.mark.parametrize(
+    "coding", [b"gzip", b"gzip, chunked", b"identity", b"xchunked", b"chunked;"]
+)
 def test_a_coding_that_is_not_read_is_refused(coding: bytes):
     refused(post(b"transfer-encoding: " + coding + b"\r\n"), 501)
 

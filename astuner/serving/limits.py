@@ -15,20 +15,20 @@ def max_open_files() -> int:
     return _UNLIMITED_FILES if soft == resource.RLIM_INFINITY else soft
 
 
-def max_connections() -> int:
+def max_connections(num_files: int) -> int:
     """Half of the files that may be open.
 
     The rest is for the run: its own files, and the other ends of connections, since most clients
     live in this process.
     """
-    return max(1, min(_MAX_CONNECTIONS, max_open_files() // 2))
+    return max(1, min(_MAX_CONNECTIONS, num_files // 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
     """Of one server."""
 
-    max_connections: int = field(default_factory=max_connections)
+    max_connections: int = field(default_factory=lambda: max_connections(max_open_files()))
     """Open at the same time; those beyond wait to be accepted."""
     newcomer_seconds: float = 0.25
     """How long a connection keeps its place for certain: time enough to be read from once."""

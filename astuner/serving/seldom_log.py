@@ -1,4 +1,4 @@
-"""A log that strangers can cause lines in: a line of each kind a minute, however often it happens."""
+"""A log that strangers can cause lines in: of each kind one a minute, however often it happens."""
 
 import logging
 from collections.abc import Callable

@@ -35,7 +35,9 @@ class Server:
         `advertised_host` stands in `address`; None: the host, or the machine's own where that is
         all of its addresses. `limits` are those of its connections; None: what this process can
         bear. `shape` is that of errors for whoever does not speak HTTP well. `loop` is where to
-        serve, for servers made in another thread; None: the running one. Raises ConfigError for an address that is taken.
+        serve, for servers made in another thread; None: the running one.
+
+        Raises ConfigError for an address that is taken.
         """
         from astuner.serving.answer import plain_error
         from astuner.serving.uvicorn_server import make_uvicorn
