@@ -93,13 +93,9 @@ def test_a_key_without_its_prefix_is_none():
 def test_a_key_whose_number_or_signature_is_written_otherwise_is_none():
     async def body(it):
         key = it.address().api_key
-        prefix, number, signature = key.rpartition("-")[0].rpartition("-")[0], "1", key[-64:]
-        for other in (
-            f"0{number}-{signature}",
-            f"{number}-{signature.upper()}",
-            f"{number}{signature}",
-        ):
-            assert (await knock(it, [HOST, f"x-api-key: {prefix}-{other}"]))[0] == 401
+        signature = key.removeprefix("sk-astuner-1-")
+        for other in (f"01-{signature}", f"1-{signature.upper()}", f"1{signature}", "1-", "1"):
+            assert (await knock(it, [HOST, f"x-api-key: sk-astuner-{other}"]))[0] == 401
 
     served(body)
 
@@ -141,14 +137,10 @@ def served_as(body, *, advertised_host):
 
     async def local(it):
         told = it.tuner.as_oai_baseurl_apikey
-        base_url = told("agent").base_url.replace(advertised_host, "127.0.0.1")
-        key = told("agent").api_key
-        host, port = base_url.removeprefix("http://").removesuffix("/v1").split(":")
-        client = Client(*await asyncio.open_connection(host, int(port)))
-        await client.send(
-            f"GET /v1/models HTTP/1.1\r\nHost: {advertised_host}\r\nx-api-key: {key}\r\n\r\n".encode()
-        )
-        assert (await client.answer())[0] == 200
+        assert advertised_host in told("agent").base_url
+        client = Client(*await asyncio.open_connection("127.0.0.1", it.gateway.port))
+        headers = f"Host: {advertised_host}\r\nx-api-key: {told('agent').api_key}\r\n"
+        assert await client.ask(f"GET /v1/models HTTP/1.1\r\n{headers}\r\n".encode()) == 200
         client.writer.close()
 
     served(local, advertised_host=advertised_host)
@@ -187,12 +179,9 @@ def test_the_address_that_a_client_has_connected_to_is_a_name(address):
     async def body(it):
         port = it.gateway.port
         client = Client(*await asyncio.open_connection(address, port))
-        status = await client.ask(
-            f"GET /healthz HTTP/1.1\r\nhost: {address}:{port}\r\n\r\n".encode()
-        )
-        assert status == 200
-        other = f"GET /healthz HTTP/1.1\r\nhost: 127.3.3.3:{port}\r\n\r\n".encode()
-        assert await client.ask(other) == 421
+        for host, status in ((address, 200), ("127.3.3.3", 421)):
+            request = f"GET /healthz HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n"
+            assert await client.ask(request.encode()) == status
         client.writer.close()
 
     async def run():
