@@ -1,11 +1,14 @@
 """Who is let in to the gateway: one key in one place, and a host that it is called by."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from astuner.config.sections.gateway import Host
 from tests.gateways import QUESTION, serving
 from tests.raw_http import Client
 
@@ -172,6 +175,30 @@ def test_a_foreign_host_is_answered_421_even_with_a_key(host, caplog):
         served(body)
     told = [r.getMessage() for r in caplog.records if "status=421" in r.getMessage()]
     assert len(told) == 1 and "gateway.allowed_hosts" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_right"),
+    [
+        ("gateway", True),
+        ("model.svc.cluster.local", True),
+        ("10.0.0.1", True),
+        ("fd00::1", True),
+        ("::1", True),
+        ("http://gateway", False),
+        ("gateway:8000", False),
+        ("[::1]", False),
+        ("gateway/v1", False),
+        ("*", False),
+        ("", False),
+    ],
+)
+def test_an_allowed_host_is_a_name_without_a_port(host, is_right):
+    class Hosts(BaseModel):
+        hosts: list[Host]
+
+    with contextlib.nullcontext() if is_right else pytest.raises(ValidationError):
+        Hosts(hosts=[host])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "127.9.9.9"])

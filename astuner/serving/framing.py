@@ -12,7 +12,7 @@ from astuner.serving.refusal import Refusal
 
 _END_OF_HEAD = b"\r\n\r\n"
 _TEXT = bytes({*b"\t\r\n", *range(0x20, 0x7F), *range(0x80, 0x100)})
-_REQUEST_LINE = re.compile(rb"[A-Z]{1,32} ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
+_REQUEST_LINE = re.compile(rb"[A-Z]{1,32} ([!-~]+) HTTP/1\.([01])\r\n")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n]*\r\n)*\r\n")
 _SINGLE = frozenset(
     {

@@ -48,7 +48,8 @@ class HttpConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.transport = LingeringTransport(  # pyright: ignore[reportAttributeAccessIssue]: all that uvicorn calls
+        # It has what uvicorn calls of a transport.
+        self.transport = LingeringTransport(  # pyright: ignore[reportAttributeAccessIssue]
             transport,
             seconds=self._limits.farewell_seconds,
             expects_more=lambda: self._is_refused or not self._requests.is_at_rest,
@@ -98,9 +99,13 @@ class HttpConnection(H11Protocol):
             self._set_deadline(self._limits.head_seconds, self._be_late)
         if self._requests.num_waiting:
             self.flow.pause_reading()
-        if self._requests.is_whole and self.cycle.response_complete:  # answered before its end
+        if self._requests.is_whole and self._is_answered:  # before it was whole
             self._await_next()
             self._keep_alive()
+
+    @property
+    def _is_answered(self) -> bool:
+        return self.cycle is not None and self.cycle.response_complete
 
     def _await_next(self) -> None:
         self._drop_deadline()
@@ -141,7 +146,7 @@ class HttpConnection(H11Protocol):
             "connection refused status=%d reason=%s",
             *(refusal.status, refusal.message),
         )
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self._is_answered:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started:
