@@ -91,30 +91,36 @@ class Framing:
         """
         if self._state is _State.BODY:
             return self._some_body(data)
+        if self._state is _State.HEAD and not self._kept:
+            return self._head(data, num_old=0)
         self._kept += data
-        return b"" if self.is_whole else self._head(len(data))
+        if self.is_whole:
+            return b""
+        kept = bytes(self._kept)
+        self._kept.clear()
+        return self._head(kept, num_old=len(kept) - len(data))
 
     def next(self) -> bytes:
         """Go on with the request behind this one; like `feed`."""
         self._state = _State.HEAD
-        return self._head(len(self._kept)) if self._kept else b""
+        kept = bytes(self._kept)
+        self._kept.clear()
+        return self._head(kept, num_old=0) if kept else b""
 
-    def _head(self, num_new: int) -> bytes:
-        """What is kept begins with a head, and ends in so many bytes that were not looked at."""
-        kept = self._kept
-        num_old = len(kept) - num_new
-        found = kept.find(_END_OF_HEAD, max(0, num_old - len(_END_OF_HEAD)))
-        end = found + len(_END_OF_HEAD) if found >= 0 else len(kept)
+    def _head(self, data: bytes, *, num_old: int) -> bytes:
+        """Begins with a head, of which so many bytes were looked at before."""
+        found = data.find(_END_OF_HEAD, max(0, num_old - len(_END_OF_HEAD)))
+        end = found + len(_END_OF_HEAD) if found >= 0 else len(data)
         if end > self._max_head_bytes:
             raise _too_large(f"the header is longer than {self._max_head_bytes} bytes")
-        if not _is_text(kept[num_old:end], kept[:end]):
+        head, rest = data[:end], data[end:]
+        if not _is_text(head, num_old=num_old):
             raise _malformed(
                 "its header holds control characters, or lines that do not end in CRLF"
             )
         if found < 0:
+            self._kept += head
             return b""
-        head, rest = bytes(kept[:end]), bytes(kept[end:])
-        kept.clear()
         self._body = self._read(head)
         self._state = _State.BODY
         return head + self._some_body(rest)
@@ -139,9 +145,9 @@ class Framing:
         return _body_of(_single_fields(head), is_old=line[2] == b"0")
 
 
-def _is_text(new: bytearray, head: bytearray) -> bool:
-    """Whether the new part, with which the head ends so far, is printable and in whole lines."""
-    if new.translate(None, _TEXT):
+def _is_text(head: bytes, *, num_old: int) -> bool:
+    """Whether it is printable so far, behind what was looked at, and in whole lines."""
+    if head[num_old:].translate(None, _TEXT):
         return False
     num_ends = head.count(b"\r\n")
     num_returns = head.count(b"\r") - head.endswith(b"\r")
