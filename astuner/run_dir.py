@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from astuner.errors import AstunerError, BackboneError, ConfigError
+from astuner.os_errors import advice, told
 
 logger = logging.getLogger(__name__)
 
@@ -342,12 +343,9 @@ def naming_the_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
-        free = shutil.disk_usage(folder).free / 1e6
         raise AstunerError(
-            f"writing {path}: {error.strerror} (errno {error.errno}); {free:,.1f} MB are free on "
-            "that disk. What was written before stays. Free some space or mend the folder, then "
-            "start again"
+            f"writing {path}: {told(error, folder=path.absolute().parent)}. What was written "
+            f"before stays. To go on, {advice(error.errno)}, then start again"
         ) from error
 
 

@@ -225,6 +225,18 @@ def test_a_taken_port_is_an_error_that_names_the_setting():
         asyncio.run(run(taken.getsockname()[1]))
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "what"),
+    [("192.0.2.77", 0, "no such address"), ("host.invalid", 0, "no address is known")],
+)
+def test_an_address_that_cannot_be_had_is_an_error_that_says_what_to_do(host, port, what):
+    async def run():
+        with pytest.raises(ConfigError, match=rf"notes\.host {host}.*{what}"):
+            Server(Notes().app, setting="notes", host=host, port=port)
+
+    asyncio.run(run())
+
+
 def test_the_address_is_what_others_reach():
     async def run():
         async with serving(Notes().app, host="0.0.0.0") as it:

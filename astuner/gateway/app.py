@@ -3,7 +3,6 @@
 A call is answered in `endpoint.py`.
 """
 
-import contextlib
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -12,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from astuner.gateway.caller import Caller
-from astuner.gateway.endpoint import Endpoint, api_key
+from astuner.gateway.endpoint import Endpoint, caller_of
 from astuner.gateway.refusals import gateway_failed, refused_call
 from astuner.gateway.wires.anthropic_messages import MESSAGES
 from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
@@ -23,7 +22,7 @@ from astuner.gateway.wires.wire_format import WireFormat
 from astuner.serving.answer import json_answer, refused
 from astuner.serving.bounds import WaitingRoom
 from astuner.serving.keys import Keys
-from astuner.serving.refusal import Refusal
+from astuner.serving.refusal import CLOSE, Refusal
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
@@ -41,7 +40,7 @@ def make_app(
     # Coroutines, since Starlette runs plain functions in threads.
     async def models(request: Request) -> Response:
         try:
-            keys.owner(api_key(dict(request.headers.raw)))
+            caller_of(request.scope, keys)
         except Refusal as refusal:
             return refused(refusal, openai_error)
         model = {"id": model_name, "object": "model", "created": 0, "owned_by": "astuner"}
@@ -54,9 +53,11 @@ def make_app(
         what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
         status = getattr(error, "status_code", 404)
         refusal = Refusal(status, what, code="not_found")
-        with contextlib.suppress(Refusal):  # whoever has no key of an episode has no record
-            caller = keys.owner(api_key(dict(request.headers.raw)))
+        try:
+            caller = caller_of(request.scope, keys)
             caller.note_refused(refused_call(request.url.path, refusal))
+        except Refusal:  # whoever has no key of an episode has no record
+            refusal = Refusal(status, what, code="not_found", headers=CLOSE)
         return refused(refusal, shapes.get(request.url.path, openai_error))
 
     async def broken(request: Request, error: Exception) -> Response:

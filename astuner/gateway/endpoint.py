@@ -28,7 +28,7 @@ from astuner.serving.answer import refused
 from astuner.serving.bounds import WaitingRoom, read_body
 from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
-from astuner.serving.keys import Keys, bearer_key
+from astuner.serving.keys import Keys, presented_key
 from astuner.serving.refusal import Refusal
 
 _JSON_HEADERS = {"content-type": "application/json"}
@@ -73,7 +73,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            caller = self._keys.owner(api_key(dict(scope["headers"])))
+            caller = caller_of(scope, self._keys)
             with _Noting(caller, self._wire.path), self._waiting.place():
                 await self._serve(caller, scope, receive, send)
         except ClientDisconnect:
@@ -155,10 +155,11 @@ def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
         yield choice, Delta(kind=kind, text="".join(delta.text for _, delta in run))
 
 
-def api_key(headers: Mapping[bytes, bytes]) -> str:
-    """Anthropic's clients send theirs in x-api-key."""
-    key = bearer_key(headers)
-    return headers.get(b"x-api-key", b"").decode("latin-1") if key is None else key
+def caller_of(scope: Scope, keys: Keys[Caller]) -> Caller:
+    """Whose key a request has, whose connection is known from then on. Raises Refusal 401, 410."""
+    caller = keys.owner(presented_key(dict(scope["headers"])))
+    connection_of(scope).know()
+    return caller
 
 
 def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:

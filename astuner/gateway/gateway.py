@@ -7,6 +7,7 @@ imported when it starts. What is served stands in `app.py`.
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -18,6 +19,7 @@ from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.refusals import over, unknown_key
 from astuner.gateway.sampling import Distribution, SamplingRule
 from astuner.inference.request import Chat
+from astuner.serving.address import reachable_host
 from astuner.serving.keys import Keys
 from astuner.serving.server import Server
 
@@ -31,6 +33,8 @@ class GatewayOptions:
     host: str
     advertised_host: str | None
     """In the address that agents get; None: `host`, or the machine's own where that is all."""
+    allowed_hosts: Sequence[str] = ()
+    """By which agents may call it besides."""
     port: int
     """0: any that is free."""
     max_body_bytes: int
@@ -101,9 +105,14 @@ class Gateway:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> Server:
         from astuner.gateway.app import make_app
+        from astuner.gateway.wires.shared import openai_error
         from astuner.serving.bounds import WaitingRoom
+        from astuner.serving.hosts import HostCheck, own_names
 
         options = self._options
+        names = {*own_names(), reachable_host(options.host), *options.allowed_hosts}
+        if options.advertised_host is not None:
+            names.add(options.advertised_host)
         app = make_app(
             self._keys,
             model_name=options.model_name,
@@ -111,7 +120,8 @@ class Gateway:
             waiting=WaitingRoom(options.max_waiting_calls, setting="gateway.max_waiting_calls"),
         )
         server = Server(
-            app,
+            HostCheck(app, names=names, shape=openai_error, setting="gateway.allowed_hosts"),
+            shape=openai_error,
             setting="gateway",
             host=options.host,
             port=options.port,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from astuner.errors import EngineError, EpisodeError, RequestError
 from astuner.inference.excerpt import excerpt
 from astuner.inference.request import ChatReply
-from astuner.serving.refusal import Refusal
+from astuner.serving.refusal import CLOSE, Refusal
 from astuner.trajectory.refused import RefusedCall
 
 _MAX_NAMED = 20
@@ -40,6 +40,7 @@ def unknown_key() -> Refusal:
         "this API key is not one of this run; use the one that "
         "model_tuner.as_oai_baseurl_apikey() gave to the episode",
         code="invalid_api_key",
+        headers=CLOSE,
     )
 
 

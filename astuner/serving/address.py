@@ -3,30 +3,33 @@
 import socket
 
 from astuner.errors import ConfigError
+from astuner.os_errors import advice
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted."""
+_BACKLOG = 256
+"""Connections that may wait to be accepted: as many as come in while a step of the loop is slow."""
 
 
 def listen(host: str, port: int, *, setting: str) -> socket.socket:
     """A socket that listens already; port 0: any that is free.
 
-    Raises ConfigError for an address that is taken or not of this machine; it names the host and
-    the port of the section `setting`.
+    Raises ConfigError for an address that is taken or not of this machine, or where no file can be
+    opened; it names the host and the port of the section `setting`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off for sockets that name their protocol, and for no others;
     # with it, each answer waits 40 ms for an acknowledgement.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = None
     try:
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(BACKLOG)
+        listening.listen(_BACKLOG)
     except OSError as error:
-        listening.close()
+        if listening is not None:
+            listening.close()
         raise ConfigError(
-            f"{setting}.host {host}, {setting}.port {port}: cannot listen there ({error}); choose "
-            "another port, or 0 for any that is free"
+            f"{setting}.host {host}, {setting}.port {port}: cannot listen there "
+            f"({error.strerror or error}); {advice(error.errno)}"
         ) from error
     return listening
 

@@ -5,6 +5,9 @@ Raised by whatever finds the reason. How it is written to the client stands in `
 
 from collections.abc import Mapping
 
+CLOSE: Mapping[str, str] = {"connection": "close"}
+"""Headers of a refusal that ends the connection: of whoever has not shown that they may ask."""
+
 
 class Refusal(Exception):
     """A request that is not answered as it asks."""

@@ -7,9 +7,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from astuner.serving.address import http_address, listen, reachable_host
+from astuner.serving.limits import ConnectionLimits
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from astuner.serving.answer import ErrorShape
 
 
 class Server:
@@ -23,18 +26,26 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         advertised_host: str | None = None,
+        limits: ConnectionLimits | None = None,
+        shape: "ErrorShape | None" = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`setting` is the section that host and port come from, for the message of an error.
 
         `advertised_host` stands in `address`; None: the host, or the machine's own where that is
-        all of its addresses. `loop` is where to serve, for servers made in another thread; None:
-        the running one. Raises ConfigError for an address that is taken.
+        all of its addresses. `limits` are those of its connections; None: what this process can
+        bear. `shape` is that of errors for whoever does not speak HTTP well. `loop` is where to
+        serve, for servers made in another thread; None: the running one.
+
+        Raises ConfigError for an address that is taken.
         """
+        from astuner.serving.answer import plain_error
         from astuner.serving.uvicorn_server import make_uvicorn
 
         loop = loop or asyncio.get_running_loop()
-        self._uvicorn = make_uvicorn(app)
+        self._uvicorn = make_uvicorn(
+            app, limits or ConnectionLimits(), shape or plain_error, name=setting
+        )
         self._socket = listen(host, port, setting=setting)
         self.port: int = self._socket.getsockname()[1]
         self.address = http_address(advertised_host or reachable_host(host), self.port)

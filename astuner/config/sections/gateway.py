@@ -1,10 +1,15 @@
 """`astuner.gateway`: the model over HTTP."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, StringConstraints
 
 from astuner.config.section import Section, UsedBy, setting
+
+Host = Annotated[
+    str, StringConstraints(pattern=r"^([\w.-]+|[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$")
+]
+"""A name or an address, without a scheme or a port."""
 
 
 class GatewaySettings(Section):
@@ -18,6 +23,11 @@ class GatewaySettings(Section):
         "Host by which agents reach it; null: host, or where that is 0.0.0.0 the "
         "machine's own address.",
         min_length=1,
+    )
+    allowed_hosts: list[Host] = setting(
+        UsedBy.ALL,
+        "Further hosts, without a port, by which agents may call it, such as the name of a "
+        "Kubernetes service; calls to any other are answered 421.",
     )
     port: int = setting(UsedBy.ALL, "0: any that is free.", ge=0, le=65535)
     max_body_bytes: PositiveInt = setting(UsedBy.ALL, "Longest body of one call.")
