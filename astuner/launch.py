@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner import log
+from astuner.account import name_the_account
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
@@ -54,6 +55,7 @@ def launch(
     """
     make_backbone = backbone_maker(loaded.settings.backbone)
     search_dirs = search_dirs or module_folders(loaded.conf_file)
+    name_the_account()
     fix_sys_path()
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
