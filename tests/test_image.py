@@ -1,4 +1,4 @@
-"""The Dockerfile: what can be seen of it without a container daemon, and every step done by hand."""
+"""The Dockerfile: what can be seen of it without a container daemon, and each of its steps done."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from astuner.config.secret import is_secret
 from scripts.build_image import (
     ROOT,
     Image,
@@ -116,11 +117,9 @@ def test_the_entry_point_is_the_command_itself_so_that_signals_reach_it():
 
 
 def test_no_secret_is_built_in():
-    from astuner.config.secret import is_secret_key
-
     named = [word.partition("=")[0] for step in steps("ENV") + steps("ARG") for word in step.words]
     assert {"DEVICE", "HOME"} <= set(named)
-    assert [name for name in named if is_secret_key(name)] == []
+    assert [name for name in named if is_secret(name)] == []
 
 
 # --- Every step
