@@ -44,17 +44,17 @@ class ChildRun:
         """What stands in the folder of checkpoints, half ones included."""
         return sorted(path.name for path in self.run_dir.glob("checkpoints/*"))
 
-    def wait_until_said(self, words: str, *, seconds: float = 60) -> None:
+    def wait_until_said(self, words: str, *, seconds: float = 100) -> None:
         self.wait_until(lambda: words in self.said, f"it said {words!r}", seconds=seconds)
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
+    def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = 100) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
             assert self.process.is_alive(), f"it ended before {what}:\n{self.said}"
             assert time.monotonic() < deadline, f"{seconds} s passed before {what}:\n{self.said}"
             time.sleep(0.02)
 
-    def code(self, *, seconds: float = 60) -> int:
+    def code(self, *, seconds: float = 100) -> int:
         """As a shell shows it: 128 and the number of the signal that ended the process."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"it has not ended in {seconds} s:\n{self.said}"
