@@ -103,9 +103,9 @@ def page(licences: Mapping[str, str]) -> str:
         [
             "# Licences of what is installed",
             "",
-            "Made by `python scripts/licences.py` from what the packages say themselves. The columns",
-            "are what `make quickstart`, `astuner setup verl` and `astuner setup trinity` install.",
-            "astuner is under [Apache-2.0](../LICENSE); models and data have licences of their own.",
+            "Made by `python scripts/licences.py` from what the packages say themselves. The",
+            "columns are what `make quickstart`, `astuner setup verl` and `astuner setup trinity`",
+            "install. astuner is under [Apache-2.0](../LICENSE); models and data have their own.",
             f"What is {NOT_HERE}, where the page was made, is for you to look up: packages",
             "`nvidia-…` and `cuda-…` come under NVIDIA's terms.",
             "",

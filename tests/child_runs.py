@@ -4,6 +4,7 @@ torch and the rest already."""
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +97,9 @@ def _run(
 ) -> None:
     from astuner.cli import main
 
+    # A shell ignores both in what it starts in the background or under nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     descriptor = screen.detach()
     os.dup2(descriptor, 1)
