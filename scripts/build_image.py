@@ -217,11 +217,12 @@ def _run_step(
     step: Instruction, root: Path, environment: Mapping[str, str], *, folder: str
 ) -> None:
     pip, needed = _pip_settings()
-    binds = [(path, path, "ro") for path in ("/etc/resolv.conf", "/etc/hosts", *needed)]
-    script = _in_root(
-        root, ["/bin/sh", "-c", step.text], {**pip, **environment}, folder=folder, binds=binds
-    )
-    done = subprocess.run(_unshared(script))
+    mounts = [_remounted(root, root, "rw"), _temporary(root, "exec")]
+    for path in ("/etc/resolv.conf", "/etc/hosts", *needed):
+        mounts.append(_remounted(Path(path), _place(root, path, like=Path(path)), "ro"))
+    shell = ["/bin/sh", "-c", step.text]
+    command = _in_root(root, shell, {**pip, **environment}, folder=folder, mounts=mounts)
+    done = subprocess.run(command)
     if done.returncode != 0:
         raise BuildError(f"{step}: ended with code {done.returncode}")
 
@@ -229,31 +230,24 @@ def _run_step(
 def run_in_image(
     image: Image, arguments: Sequence[str], *, mounts: Mapping[str, Path], user: str | None = None
 ) -> list[str]:
-    """The command line that starts the image as its first process, in a root that is read-only,
-    with an empty /tmp.
+    """The command line that starts the image as `docker run --read-only --tmpfs /tmp` does: as
+    process 1, without privileges.
 
-    `mounts` gives folders of this machine by their path in there. Those of volumes can be written,
-    and belong to whom the image starts as, which is `user` in place of its own one.
+    `mounts` gives folders of this machine by their path in there; only those of volumes can be
+    written. `user` stands in for the image's own one.
     """
-    binds = [
-        (str(path), target, "rw" if target in image.volumes else "ro")
-        for target, path in mounts.items()
-    ]
-    script = _in_root(
+    lines = [_remounted(image.root, image.root, "ro"), _temporary(image.root, "noexec")]
+    for target, path in mounts.items():
+        mode = "rw" if target in image.volumes else "ro"
+        lines.append(_remounted(path, _place(image.root, target, like=path), mode))
+    return _in_root(
         image.root,
         [*image.command, *arguments],
         image.environment,
         folder=image.folder,
-        binds=binds,
+        mounts=lines,
         user=user or image.user,
-        is_read_only=True,
     )
-    return _unshared(script)
-
-
-def _unshared(script: str) -> list[str]:
-    """With mounts and process numbers of its own; what it executes at last is process 1."""
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-e", "-c", script]
 
 
 def _in_root(
@@ -262,33 +256,36 @@ def _in_root(
     environment: Mapping[str, str],
     *,
     folder: str,
-    binds: Sequence[tuple[str, str, str]],
+    mounts: Sequence[str],
     user: str = "0:0",
-    is_read_only: bool = False,
-) -> str:
-    """A shell script: mounts in a namespace of its own, then the command in their midst."""
-    mode = "ro" if is_read_only else "rw"
-    lines = [f"mount --bind {root} {root}"]
-    mounted = []
-    for source, target, how in binds:
-        inside = root / target.lstrip("/")
-        if Path(source).is_dir():
-            inside.mkdir(parents=True, exist_ok=True)
-        elif not inside.exists():
-            inside.parent.mkdir(parents=True, exist_ok=True)
-            inside.touch()
-        mounted.append(f"mount --bind {shlex.quote(source)} {shlex.quote(str(inside))}")
-        mounted.append(f"mount -o remount,bind,{how} {shlex.quote(str(inside))}")
-    lines += [
-        f"mount -o remount,bind,{mode} {root}",
-        *mounted,
-        f"mount -t proc proc {root}/proc",
-        f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp",
-    ]
+) -> list[str]:
+    """With mounts and process numbers of its own, and with these variables only."""
     variables = [f"{name}={value}" for name, value in environment.items()]
-    words = ["chroot", f"--userspec={user}", "--groups=", str(root), "/usr/bin/env", "-i"]
-    words += ["-C", folder, *variables, *command]
-    return "\n".join([*lines, f"exec {shlex.join(words)}"])
+    inside = ["chroot", f"--userspec={user}", "--groups=", str(root), "/usr/bin/env", "-i"]
+    inside += ["-C", folder, *variables, *command]
+    lines = [*mounts, f"mount -t proc proc {root}/proc", f"exec {shlex.join(inside)}"]
+    script = ["/bin/sh", "-e", "-c", "\n".join(lines)]
+    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", *script]
+
+
+def _place(root: Path, target: str, *, like: Path) -> Path:
+    """Where something is mounted: a file or a folder, as that is."""
+    place = root / target.lstrip("/")
+    if like.is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    elif not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    return place
+
+
+def _remounted(source: Path, place: Path, mode: str) -> str:
+    where = shlex.quote(str(place))
+    return f"mount --bind {shlex.quote(str(source))} {where}\nmount -o remount,bind,{mode} {where}"
+
+
+def _temporary(root: Path, mode: str) -> str:
+    return f"mount -t tmpfs -o mode=1777,nosuid,nodev,{mode} tmpfs {root}/tmp"
 
 
 def _pip_settings() -> tuple[dict[str, str], list[str]]:
