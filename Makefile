@@ -56,6 +56,10 @@ test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in
 test-trinity: $(TRINITY_VENV)/made.stamp ## Train with the real Trinity-RFT on Ray, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(TRINITY_VENV)/bin/python -m pytest -q -m trinity tests/ray
 
+.PHONY: test-image
+test-image: $(VENV)/dev.stamp ## Do every step of the Dockerfile, without a daemon, and run what it makes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m image tests/test_image.py
+
 .PHONY: environments
 environments: $(VLLM_VENV)/made.stamp $(AGENTSCOPE2_VENV)/made.stamp $(FRAMEWORKS_VENV)/made.stamp \
 	$(VERL_VENV)/made.stamp $(TRINITY_VENV)/made.stamp ## Make the environments of all tests

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from astuner import log
+from astuner.account import name_the_account
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
@@ -88,6 +89,7 @@ def _launch(
 ) -> RunResult:
     """As `launch`, with where to show what the run says; a log of objects goes to `json_lines`."""
     make_backbone = backbone_maker(loaded.settings.backbone)
+    name_the_account()
     fix_sys_path()
     leave_no_bytecode(search_dirs)
     use_writable_caches(loaded.experiment_dir)

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
-    ("errors", "os_errors", "types", "bytecode", "caches", "imports", "clock", "log_json", "log", "pins", "calling"),
+    ("errors", "os_errors", "types", "bytecode", "caches", "imports", "clock", "log_json", "log", "pins", "calling", "account"),
     ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),

@@ -1,6 +1,8 @@
 """Waiting for user code, for so long and no longer.
 
 Agent frameworks and judges may swallow a cancellation, so the wait for its effect is bounded too.
+Time is waited for in slices that count as long as they were meant to be: the time in which the
+process was stopped (Ctrl-Z, a paused container) is nobody's.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ from astuner.errors import EpisodeError, Escaped
 from astuner.rollout.containment import contained
 
 _CANCEL_GRACE_SECONDS = 5.0
+_SLICE_SECONDS = 1.0
 
 
 def _nothing(_reason: str) -> None:
@@ -31,8 +34,7 @@ async def bounded(
     """
     task = contained(work)
     try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-        if done:
+        if await _is_done_in_time(task, seconds):
             return _result(task)
         on_end("its time is over")
         task.cancel()
@@ -41,6 +43,14 @@ async def bounded(
     finally:
         task.cancel()
         on_end("finished")
+
+
+async def _is_done_in_time(task: asyncio.Future[Any], seconds: float) -> bool:
+    left = seconds
+    while not task.done() and left > 0:
+        await asyncio.wait({task}, timeout=min(left, _SLICE_SECONDS))
+        left -= _SLICE_SECONDS
+    return task.done()
 
 
 def _result(task: asyncio.Future[Any]) -> Any:

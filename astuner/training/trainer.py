@@ -100,7 +100,7 @@ class PolicyTrainer:
             for mini_batch in mini_batches:
                 self._accumulate(mini_batch, record)
                 record.updates.append(self._optimizer.update())
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise self._out_of_memory(record) from error

@@ -30,7 +30,7 @@ from astuner.backbone.loggers import LogMetrics, metrics_log
 from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
 from astuner.config.schema import Settings
-from astuner.errors import AstunerError, BackboneError
+from astuner.errors import BackboneError
 from astuner.gateway.gateway import Gateway
 from astuner.rollout.pool import commonest_failure
 from astuner.task_reader.order import TaskOrder
@@ -68,8 +68,9 @@ class LocalBackbone:
                 tuning.save()
             except WeightsLost:
                 raise
-            except AstunerError:
-                # What was learned is kept. A full disk refuses again, and the first error counts.
+            except Exception:
+                # What was learned is kept, whatever it was, a bug too; the keeper refuses a half
+                # step. A full disk refuses again, and the first error counts.
                 with contextlib.suppress(BackboneError):
                     tuning.save()
                 raise

@@ -1,0 +1,109 @@
+"""Starts the command in processes of their own, within a second: forked from one that has imported
+torch and the rest already."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.imported_once"])
+
+
+@dataclass(kw_only=True)
+class ChildRun:
+    """A run of the local backbone, in the folder of `conf`."""
+
+    process: ForkServerProcess
+    folder: Path
+    _screen: Path = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def said(self) -> str:
+        return self._screen.read_text()
+
+    @property
+    def run_dir(self) -> Path:
+        return (self.folder / "launcher_record/adder/latest").resolve()
+
+    @property
+    def log(self) -> str:
+        return (self.run_dir / "run.log").read_text()
+
+    def checkpoints(self) -> list[str]:
+        """What stands in the folder of checkpoints, half ones included."""
+        return sorted(path.name for path in self.run_dir.glob("checkpoints/*"))
+
+    def wait_until_said(self, words: str, *, seconds: float = 100) -> None:
+        self.wait_until(lambda: words in self.said, f"it said {words!r}", seconds=seconds)
+
+    def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = 100) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert self.process.is_alive(), f"it ended before {what}:\n{self.said}"
+            assert time.monotonic() < deadline, f"{seconds} s passed before {what}:\n{self.said}"
+            time.sleep(0.02)
+
+    def code(self, *, seconds: float = 100) -> int:
+        """As a shell shows it: 128 and the number of the signal that ended the process."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"it has not ended in {seconds} s:\n{self.said}"
+        code = self.process.exitcode
+        return 128 - code if code < 0 else code
+
+
+def start_run(
+    conf: Path,
+    *settings: str,
+    resume: bool = False,
+    max_file_bytes: int | None = None,
+    screen: int | None = None,
+) -> ChildRun:
+    """`astuner --conf CONF key=value …`; keys are given without `astuner.`
+
+    Both streams go to a file, or to the open file `screen`. A file that gets larger than
+    `max_file_bytes` is refused by the system as on a full disk.
+    """
+    path = conf.parent / "screen.log"
+    path.touch()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND) if screen is None else screen
+    arguments = ["--conf", conf.name, *(f"astuner.{setting}" for setting in settings)]
+    if resume:
+        arguments.append("--resume")
+    handed = multiprocessing.reduction.DupFd(descriptor)
+    process = _FORKS.Process(target=_run, args=(arguments, conf.parent, handed, max_file_bytes))
+    process.start()
+    if screen is None:
+        os.close(descriptor)
+    return ChildRun(process=process, folder=conf.parent, _screen=path)
+
+
+def _run(
+    arguments: Sequence[str],
+    folder: Path,
+    screen: "multiprocessing.reduction.DupFd",
+    max_file_bytes: int | None,
+) -> None:
+    from astuner.cli import main
+
+    # A shell ignores both in what it starts in the background or under nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.chdir(folder)
+    descriptor = screen.detach()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    sys.exit(main(arguments))
