@@ -131,6 +131,7 @@ class Hub:
 
     async def _compare_group(self, name: str, attempts: Sequence[Attempt]) -> Answers:
         try:
+            await self._judging.prepare()
             episodes = await self._judging.compare(attempts)
         except AstunerError as error:
             self.fail(error)
