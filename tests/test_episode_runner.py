@@ -132,15 +132,14 @@ class Preparing(Scoring):
         self.is_ready = True
 
 
+async def started_and_ended(runner):
+    await runner.start()
+    await runner._gateway.__aexit__(None, None, None)
+
+
 def test_a_worker_has_its_judge_ready_when_it_starts(tmp_path):
     judge = Preparing()
-    runner = make_runner(tmp_path, make_hub(), judge=judge)
-
-    async def start():
-        await runner.start()
-        await runner._gateway.__aexit__(None, None, None)
-
-    asyncio.run(start())
+    asyncio.run(started_and_ended(make_runner(tmp_path, make_hub(), judge=judge)))
     assert judge.is_ready
 
 
@@ -150,14 +149,10 @@ def test_a_worker_leaves_a_judge_that_compares_to_the_hub(tmp_path):
             return [(1.0, True) for _ in workflow_outputs]
 
     judge = Comparing()
-    runner, hub = make_runner(tmp_path, make_hub(), judge=judge), make_hub()
-
-    async def start():
-        await runner.start()
-        await runner._gateway.__aexit__(None, None, None)
-
-    asyncio.run(start())
+    runner = make_runner(tmp_path, make_hub(), judge=judge)
+    asyncio.run(started_and_ended(runner))
     assert not judge.is_ready
+    hub = make_hub()
     hub._judging = Judging(judge, timeout_seconds=5, madness_reward=-1.0)
-    rolled_out(make_runner(tmp_path, hub, judge=judge), 0, 1, 2)
+    asyncio.run(hub.prepare())
     assert judge.is_ready

@@ -65,24 +65,42 @@ class Watch:
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
         find_dead: Callable[[], str | None] = lambda: None,
+        lost: tuple[type[Exception], ...] = (),
         first_step: int = 0,
     ) -> None:
         """`export` makes a checkpoint of a saved state and returns a line about it;
         `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
-        an actor whose end nobody would notice."""
+        an actor whose end nobody would notice; `lost` are raised in place of an answer where the
+        hub is gone."""
         self._run, self._hub = run, hub
         self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
         self._find_dead, self._looked = find_dead, time.monotonic()
+        self._lost = lost
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
         self._phase = Phase(name="starting", step=None, silent_seconds=0.0)
         self._first_step = self.last_step = first_step
         self._is_stop_wanted = False
+        self._failures: dict[int, str] = {}
+        """Of the steps that are not shown yet: the commonest."""
+
+    async def begin(self, phase: str) -> None:
+        """Tell the hub of a phase that the engine does not tell of itself."""
+        await self._answer(self._hub.enter.remote(phase))
 
     async def follow(self, engine: Future[Any]) -> None:
         """Until the engine ends. Raises BackboneError when it has to be given up, and what it
         raised itself."""
+        try:
+            await self._follow(engine)
+        except self._lost as error:
+            await asyncio.wait({asyncio.wrap_future(engine)}, timeout=_END_SECONDS)
+            if engine.done():
+                engine.result()  # what ended both, where it knows that
+            raise self._hub_lost(error) from error
+
+    async def _follow(self, engine: Future[Any]) -> None:
         is_told = False
         while not engine.done():
             if self._is_stop_wanted and not is_told:
@@ -108,6 +126,7 @@ class Watch:
         await self._writer.flush()
         for validation in news.validations:
             self._take_validation(validation)
+        self._failures |= news.failures
         for metrics in news.steps:
             self._take_step(metrics)
         for saved in news.saved:
@@ -138,6 +157,14 @@ class Watch:
             f"{duration(seconds)} (limit {duration(limit)}; "
             "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
             "cause or raise the limit, then go on with --resume. " + self._describe_silence()
+        )
+
+    def _hub_lost(self, error: Exception) -> BackboneError:
+        first = str(error).strip().partition("\n")[0]
+        return BackboneError(
+            f"{_named(self._phase.name, self._phase.step)}: the hub of the run is lost "
+            f"({type(error).__name__}: {first}); mend the cause, then go on with --resume. "
+            + self._describe_silence()
         )
 
     async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
@@ -178,7 +205,8 @@ class Watch:
     def _take_step(self, metrics: dict[str, float | None]) -> None:
         self._reporter.write(metrics)
         self.last_step = int(metrics["step"] or 0)
-        self._reporter.show_step(metrics)
+        failure = self._failures.pop(self.last_step, None)
+        self._reporter.show_step(metrics, commonest_failure=failure)
         last_good = self._run.run_dir.latest_checkpoint()
         self._reporter.check_health(metrics, last_good=last_good)
 

@@ -192,7 +192,7 @@ class SymbolicComparer:
         self._changed = threading.Condition()
 
     def prepare(self) -> None:
-        """Start a worker in the background, where there is none, so that no comparison waits for it.
+        """Start a worker in the background, where there is none: no comparison then waits for it.
 
         One that cannot be started is told by the first comparison.
         """
