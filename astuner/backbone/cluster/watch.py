@@ -4,6 +4,7 @@ shown, and ends a run that is silent for too long."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -95,7 +96,7 @@ class Watch:
         try:
             await self._follow(engine)
         except self._lost as error:
-            await asyncio.wait({asyncio.wrap_future(engine)}, timeout=_END_SECONDS)
+            await asyncio.to_thread(futures.wait, [engine], timeout=_END_SECONDS)
             if engine.done():
                 engine.result()  # what ended both, where it knows that
             raise self._hub_lost(error) from error
