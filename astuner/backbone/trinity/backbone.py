@@ -21,7 +21,7 @@ from trinity.common.config import Config
 from trinity.utils.log import get_logger
 
 from astuner.backbone.assemble import find_model
-from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
+from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, first_card, go_on
 from astuner.backbone.cluster.mapping import compute_dtype
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
@@ -82,7 +82,8 @@ class TrinityRun:
         runtime_env = {"working_dir": None, "env_vars": {**config.get_envs(), **variables}}
         num_nodes = config.cluster.node_num
         # Trinity reserves the one GPU twice, for the engine and for the trainer.
-        num_gpus = 2 if config.mode == "colocate" else None
+        is_shared = config.mode == "colocate"
+        resources = HeadResources(num_gpus=2, card=first_card()) if is_shared else HeadResources()
         return ray_cluster(
             with_ray=run.with_ray,
             address=run.ray_address,
@@ -90,7 +91,7 @@ class TrinityRun:
             say=run.console.say,
             runtime_env=with_user_files(runtime_env, folder=self._run.home, num_nodes=num_nodes),
             num_nodes=num_nodes,
-            head_resources=HeadResources(num_gpus=num_gpus),
+            head_resources=resources,
         )
 
     def check_cluster(self, worker_run: WorkerRun) -> None:
@@ -177,10 +178,14 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         config: Any = OmegaConf.to_object(merged)
-        return config.check_and_update()
+        config = config.check_and_update()
     except (OmegaConfBaseException, ValueError, AssertionError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"Trinity refuses the configuration: {first}") from error
+    if config.mode == "colocate":
+        # Trinity writes 0 there, whatever the user shows it.
+        config.explorer.rollout_model.cuda_visible_devices = first_card()
+    return config
 
 
 def _launch(config: Config) -> None:
