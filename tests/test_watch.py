@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import io
 import json
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -293,6 +294,63 @@ def test_an_episode_on_disk_is_the_episode_that_was_brought(following):
     following.follow(lambda: add(following.hub, "a", episode))
     (record,) = read_json_lines(following.run_dir.episodes_file(1, "train"))
     assert record == json.loads(json.dumps(episode_to_record(episode)))
+
+
+class SlowHub(HubHere):
+    """Answers after so many seconds."""
+
+    def __init__(self, hub, seconds):
+        super().__init__(hub)
+        self._seconds = seconds
+
+    def __getattr__(self, name):
+        return _Slow(super().__getattr__(name), self._seconds)
+
+
+class _Slow:
+    def __init__(self, method, seconds):
+        self._method, self._seconds = method, seconds
+
+    async def remote(self, *args, **kwargs):
+        await asyncio.sleep(self._seconds)
+        return await self._method.remote(*args, **kwargs)
+
+
+@pytest.mark.parametrize("answer_seconds", [0.0, 0.1])
+def test_a_command_that_was_stopped_for_longer_than_a_deadline_goes_on(
+    tmp_path, monkeypatch, answer_seconds
+):
+    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.5)
+    following.watch._hub = SlowHub(following.hub, answer_seconds)
+    following.hub.enter("loading the model")
+
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0.06)
+        time.sleep(1.0)  # as a stopped process: nothing of it runs
+        await asyncio.sleep(0.15)
+        following.engine.set_result(None)
+        await task
+
+    asyncio.run(whole())
+
+
+def test_a_phase_that_stays_silent_after_a_stop_ends_the_run_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.5)
+    following.hub.enter("loading the model")
+
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0.06)
+        time.sleep(1.0)
+        await asyncio.wait_for(task, 10)
+
+    with pytest.raises(BackboneError, match="loading the model: no sign of life"):
+        asyncio.run(whole())
 
 
 class Gone(Exception):

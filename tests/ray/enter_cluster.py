@@ -1,8 +1,8 @@
 """Enters a cluster as a run does, says so, and leaves at a line of input.
 
 Arguments: a folder for logs, then --with-ray or --ray-address=HOST:PORT or neither, and
---num-gpus=N and --card=CARD of a head that is started. With a card it says next what two processes that
-have a GPU, and one that has none, see of it.
+--num-gpus=N and --card=CARD of a head that is started. With a card it says next what two processes
+that have a GPU see of it, and one that has none.
 """
 
 import os

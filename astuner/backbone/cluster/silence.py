@@ -3,7 +3,7 @@
 # Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from astuner.backbone.cluster.worker_logs import WorkerLogs
@@ -13,19 +13,22 @@ _NUM_LOGS = 3
 
 
 def describe_silence(logs: WorkerLogs) -> str:
-    """For the end of a message: one line for each actor in trouble, and the newest logs' ends."""
+    """For the end of a message: one line for each actor in trouble, and the ends of logs, those of
+    the dead first and then the newest."""
     import ray
 
-    lines = [_described(actor) for actor in _own_actors() if not _is_alive(actor)]
+    actors = _own_actors()
+    lines = [_described(actor) for actor in actors if not _is_alive(actor)]
     if any("PENDING" in line for line in lines):
         lines.append(f"the cluster has {_counted(ray.cluster_resources())}")
         lines.append(f"of which are free {_counted(ray.available_resources())}")
     if not lines:
         lines.append("all actors are alive, so one of them waits or computes")
-    newest = sorted(logs.tail(num_lines=_NUM_LINES).items(), key=lambda item: _age(logs, item[0]))
-    for name, last in newest[:_NUM_LOGS]:
-        lines.append(f"last lines of {logs.folder / name}:")
-        lines += [f"    {line}" for line in last]
+    dead = tuple(_log_end(actor) for actor in actors if actor["State"] == "DEAD")
+    ends = logs.tail(num_lines=_NUM_LINES)
+    names = sorted(ends, key=lambda name: (not name.endswith(dead), _age(logs, name)))
+    for name in names[:_NUM_LOGS]:
+        lines += _quoted(logs, name, ends[name])
     return "\n".join(["", *(f"  {line}" for line in lines)])
 
 
@@ -40,6 +43,24 @@ def describe_lost(error: BaseException) -> str | None:
     lost = getattr(error, "actor_id", None)
     found = (actor for actor in _own_actors() if lost and actor["ActorID"] == lost)
     return next(map(_lost, found), None)
+
+
+def last_words(error: BaseException, logs: WorkerLogs) -> str:
+    """What the actor that an error of Ray is about printed last; empty where that is not known."""
+    lost = getattr(error, "actor_id", None)
+    of_actor = tuple(_log_end(a) for a in _own_actors() if lost and a["ActorID"] == lost)
+    ends = logs.tail(num_lines=_NUM_LINES)
+    quoted = [_quoted(logs, name, ends[name]) for name in ends if name.endswith(of_actor)]
+    return "".join(f"\n  {line}" for lines in quoted for line in lines)
+
+
+def _quoted(logs: WorkerLogs, name: str, last: Sequence[str]) -> list[str]:
+    return [f"last lines of {logs.folder / name}:", *(f"    {line}" for line in last)]
+
+
+def _log_end(actor: Mapping[str, Any]) -> str:
+    """How the name of its log ends."""
+    return f"_{actor['Pid']}.log"
 
 
 def _own_actors() -> list[Mapping[str, Any]]:

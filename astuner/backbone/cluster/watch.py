@@ -25,6 +25,10 @@ _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
 _END_SECONDS = 3.0
 """How long before its end an engine's own actors may be gone."""
+_TURN_SECONDS = 1.0
+"""Of a wait for the hub, which is made of these."""
+_STOPPED_SECONDS = 5.0
+"""By which a wait may overrun its time in a process that runs."""
 _SLACK_SECONDS = 60.0
 """Beyond the time limits of an episode: for the engine's queue and the network."""
 
@@ -77,7 +81,7 @@ class Watch:
         self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
         self._find_dead, self._looked = find_dead, time.monotonic()
-        self._lost = lost
+        self._lost, self._awake_since = lost, time.monotonic()
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
         self._phase = Phase(name="starting", step=None, silent_seconds=0.0)
@@ -109,7 +113,7 @@ class Watch:
                 await self._answer(self._hub.request_stop.remote())
             phase = await self._read()
             await self._look_for_dead(phase, engine)
-            await asyncio.sleep(_INTERVAL_SECONDS)
+            await self._wait(asyncio.sleep(_INTERVAL_SECONDS), seconds=_INTERVAL_SECONDS)
         await self._read()
         engine.result()
 
@@ -136,21 +140,33 @@ class Watch:
             raise news.failure
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
-        if news.phase.silent_seconds > limit:
-            raise self._silence(news.phase.silent_seconds, limit)
+        # Who stops this process, as `docker pause` does, may have stopped all of them.
+        silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
+        if silent > limit:
+            raise self._silence(silent, limit)
         return news.phase
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         """Of the hub, which may be as silent as the phase that it told of last."""
-        limit = self._deadlines.seconds(self._phase)
-        waiting = asyncio.timeout(limit)
+        limit, waited = self._deadlines.seconds(self._phase), 0.0
+        answer = asyncio.ensure_future(asked)
         try:
-            async with waiting:
-                return await asked
-        except TimeoutError:
-            if not waiting.expired():
-                raise
-            raise self._silence(limit, limit) from None
+            while not answer.done():
+                if waited >= limit:
+                    raise self._silence(limit, limit)
+                seconds = min(_TURN_SECONDS, limit - waited)
+                await self._wait(asyncio.wait({answer}, timeout=seconds), seconds=seconds)
+                waited += seconds
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    async def _wait(self, waiting: Awaitable[Any], *, seconds: float) -> None:
+        """Wait for what takes so long at most; note where this process was stopped meanwhile."""
+        before = time.monotonic()
+        await waiting
+        if time.monotonic() - before > seconds + _STOPPED_SECONDS:
+            self._awake_since = time.monotonic()
 
     def _silence(self, seconds: float, limit: float) -> BackboneError:
         return BackboneError(

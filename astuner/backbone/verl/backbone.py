@@ -28,9 +28,10 @@ from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import RayCluster, ray_cluster
 from astuner.backbone.cluster.ray_own_head import HeadResources
-from astuner.backbone.cluster.silence import describe_lost
+from astuner.backbone.cluster.silence import describe_lost, last_words
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
+from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
@@ -193,7 +194,7 @@ def _failed(error: RayError, logs: Path) -> str:
     lost = describe_lost(cause)
     return (
         f"verl ended: {f'{lost} ({found})' if lost else found}. What its processes printed is in "
-        f"{logs}. Mend the cause, then go on with --resume"
+        f"{logs}. Mend the cause, then go on with --resume{last_words(cause, WorkerLogs(logs))}"
     )
 
 
