@@ -254,6 +254,25 @@ def test_a_killed_worker_is_replaced(comparer: SymbolicComparer) -> None:
     assert not set(killed) & set(comparer.idle_process_ids[-1:])
 
 
+def test_workers_that_are_all_killed_are_replaced(tmp_path: Path) -> None:
+    script = (
+        """echo '{"ready": true}'; while read -r line; do sleep 1.5; echo '{"equal": true}'; done"""
+    )
+    with contextlib.closing(comparer_of(script, tmp_path, num_workers=3)) as comparer:
+
+        async def compare(num: int) -> list[bool]:
+            return await asyncio.gather(
+                *(comparer.is_equal("x", "y", timeout_seconds=10) for _ in range(num))
+            )
+
+        asyncio.run(compare(3))
+        killed = comparer.idle_process_ids
+        assert len(killed) > 1
+        for process_id in killed:
+            os.kill(process_id, signal.SIGKILL)
+        assert asyncio.run(compare(1)) == [True]
+
+
 def test_a_worker_that_stalls_leaves_the_verdict_open(comparer: SymbolicComparer) -> None:
     assert asyncio.run(comparer.is_equal("2x", r"\frac{4x}{2}", timeout_seconds=30))
     for process_id in comparer.idle_process_ids:

@@ -226,10 +226,10 @@ class SymbolicComparer:
             self._give_back(self._take_worker())
 
     def _compare(self, answer: str, reference: str, timeout_seconds: float) -> bool:
-        # An idle worker may have been killed from outside, which is not this answer's fault:
-        # one more try tells the two apart.
-        for _ in range(2):
-            worker = self._take_worker()
+        # Idle workers may have been killed from outside, which is not this answer's fault: one more
+        # try, with a new one, tells the two apart.
+        for take in (self._take_worker, self._take_new_worker):
+            worker = take()
             started = worker.cpu_seconds()
             try:
                 verdict = worker.ask(answer, reference, timeout_seconds=timeout_seconds)
@@ -261,13 +261,22 @@ class SymbolicComparer:
         return False
 
     def _take_worker(self) -> _Worker:
-        """An idle one, or one that is soon, else a new one. A start that fails is tried again."""
+        """An idle one, or one that is soon, else a new one."""
         with self._changed:
             if self._num_held:
                 self._changed.wait_for(lambda: self._idle, timeout=_PATIENCE_SECONDS)
             self._num_held += 1
             if self._idle:
                 return self._idle.pop()
+        return self._held_from_start()
+
+    def _take_new_worker(self) -> _Worker:
+        with self._changed:
+            self._num_held += 1
+        return self._held_from_start()
+
+    def _held_from_start(self) -> _Worker:
+        """A new one, which counts as held already. A start that fails is tried once more."""
         try:
             return self._started()
         except BaseException:
