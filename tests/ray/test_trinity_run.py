@@ -405,7 +405,7 @@ def test_a_stop_and_a_lost_console_end_no_run(rough: tuple[Path, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "worker"), [("step 1: update", "WorkerDict"), ("step 1: rollout", "rollout")]
+    ("phase", "worker"), [("step 1: update", "WorkerDict"), ("step 1: rollout", "vLLMRolloutModel")]
 )
 def test_a_worker_that_is_killed_ends_the_run_with_its_name(
     taught_model: Path,  # noqa: F811
@@ -415,13 +415,15 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_name(
     worker: str,
 ) -> None:
     steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
-    path = prepare(tmp_path, taught_model, workflow="adder.py->AdderWorkflow", **steps)
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
     with start(path, ray_address) as process:
         read_until(process, phase)
         (log, *_) = (run_folder(path) / "logs").glob(f"*{worker}*.log")
         os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
         _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
+    sys.stderr.write(rest)
     assert f"{worker} on" in rest and "--resume" in rest
 
 
@@ -431,7 +433,8 @@ def test_a_full_disk_ends_the_run_with_its_name(
     tmp_path: Path,
 ) -> None:
     steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
-    path = prepare(tmp_path, taught_model, workflow="adder.py->AdderWorkflow", **steps)
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
     with start(path, ray_address) as process:
         read_until(process, "step 1: rollout")
         (run_folder(path) / "episodes" / "step_000004.jsonl").symlink_to("/dev/full")
