@@ -3,11 +3,14 @@
 # Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 
+_ACTOR_ID = re.compile(r"\bactor_id: ([0-9a-f]+)")
+"""As Ray's errors write it."""
 _NUM_LINES = 8
 _NUM_LOGS = 3
 
@@ -38,20 +41,18 @@ def find_dead(classes: Collection[str]) -> str | None:
     return next((_lost(actor) for actor in dead if _class_of(actor) in classes), None)
 
 
-def describe_lost(error: BaseException) -> str | None:
-    """The actor that an error of Ray is about, and its machine; None where it is about none."""
-    lost = getattr(error, "actor_id", None)
-    found = (actor for actor in _own_actors() if lost and actor["ActorID"] == lost)
-    return next(map(_lost, found), None)
-
-
-def last_words(error: BaseException, logs: WorkerLogs) -> str:
-    """What the actor that an error of Ray is about printed last; empty where that is not known."""
-    lost = getattr(error, "actor_id", None)
-    of_actor = tuple(_log_end(a) for a in _own_actors() if lost and a["ActorID"] == lost)
+def describe_lost(said: str, logs: WorkerLogs) -> tuple[str | None, str]:
+    """The lost actor that the text of an error of Ray names last, with its machine, and what it
+    printed last. None and nothing where the text names none.
+    """
+    actors = {actor["ActorID"]: actor for actor in _own_actors()}
+    named = [actors[found] for found in _ACTOR_ID.findall(said) if found in actors]
+    if not named:
+        return None, ""
     ends = logs.tail(num_lines=_NUM_LINES)
-    quoted = [_quoted(logs, name, ends[name]) for name in ends if name.endswith(of_actor)]
-    return "".join(f"\n  {line}" for lines in quoted for line in lines)
+    names = [name for name in ends if name.endswith(_log_end(named[-1]))]
+    quoted = [line for name in names for line in _quoted(logs, name, ends[name])]
+    return _lost(named[-1]), "".join(f"\n  {line}" for line in quoted)
 
 
 def _quoted(logs: WorkerLogs, name: str, last: Sequence[str]) -> list[str]:

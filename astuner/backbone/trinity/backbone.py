@@ -27,8 +27,10 @@ from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import RayCluster, ray_cluster
 from astuner.backbone.cluster.ray_own_head import HeadResources
+from astuner.backbone.cluster.silence import describe_lost
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
+from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.trinity.config import TrinityFacts, trinity_settings
@@ -111,7 +113,7 @@ class TrinityRun:
         )
 
     def started(self, hub: str, logs: Path) -> AbstractContextManager[Future[None]]:
-        launch, end = partial(_launch, self._config), partial(_end_actors, self._config)
+        launch, end = partial(_launch, self._config, logs), partial(_end_actors, self._config)
         return at_work(launch, name="trinity", end=end)
 
     def export(self, saved: SavedState) -> str:
@@ -188,13 +190,18 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
     return config
 
 
-def _launch(config: Config) -> None:
+def _launch(config: Config, logs: Path) -> None:
     status: StageStatus = MODE_MAP[config.mode](config)
-    if status.error is not None:
-        raise BackboneError(
-            f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
-            f"{status.error.message}"
-        )
+    if status.error is None:
+        return
+    kind, said = status.error.type_name, status.error.message
+    lost, last_words = describe_lost(said, WorkerLogs(logs))
+    if lost is None:
+        raise BackboneError(f"Trinity failed in mode {config.mode}: {kind}: {said}")
+    raise BackboneError(
+        f"Trinity failed in mode {config.mode}: {lost} ({kind}). What its processes printed is in "
+        f"{logs}. Mend the cause, then go on with --resume{last_words}"
+    )
 
 
 def _end_actors(config: Config) -> None:
