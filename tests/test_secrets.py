@@ -137,6 +137,11 @@ def test_values_that_others_quote_far_from_their_names_are_masked() -> None:
     assert shown == "Value '***' or '***' of explorer at *** is no number"
 
 
+def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
+    settings = {"verl": {"a_password": "begin", "b_password": "beginning"}}
+    assert mask_values("beginning, begin", settings) == "***, ***"
+
+
 @pytest.mark.parametrize("value", [7, "", None, True, ["innermost"], {"inner": "innermost"}])
 def test_a_secret_of_any_kind_is_masked_where_it_is_quoted(value: object) -> None:
     settings = {"verl": {"api_key": value, "steps": 7}}

@@ -103,7 +103,8 @@ def mask_values(
     They may quote a value far from its name. One of a few characters is left, since it stands in
     other words too.
     """
-    for value in _hidden_values(settings, without_secrets(settings, shown_as)):
+    hidden = _hidden_values(settings, without_secrets(settings, shown_as))
+    for value in sorted(hidden, key=len, reverse=True):  # one may begin another
         text = text.replace(value, MASK)
     return mask_text(text)
 

@@ -423,7 +423,6 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_name(
         os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
         _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
-    sys.stderr.write(rest)
     assert f"{worker} on" in rest and "--resume" in rest
 
 

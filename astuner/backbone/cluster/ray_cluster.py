@@ -63,8 +63,7 @@ def ray_cluster(
     import ray
 
     logs = WorkerLogs(logs_dir)
-    resources = head_resources or HeadResources()
-    runtime_env = _with_card(runtime_env or {}, resources.card)
+    resources, runtime_env = head_resources or HeadResources(), runtime_env or {}
     if ray.is_initialized():
         logs.take_over()
         joined = ray.get_runtime_context().gcs_address
@@ -81,7 +80,7 @@ def ray_cluster(
         return
     with (
         own_head(resources, logs, say) as started,
-        _connected(started, runtime_env, logs),
+        _connected(started, _with_card(runtime_env, resources.card), logs),
     ):
         _wait_for_nodes(num_nodes, started.address, seconds=join_seconds, say=say)
         yield RayCluster(address=started.address, is_started_here=True, logs=logs)

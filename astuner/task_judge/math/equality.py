@@ -263,8 +263,9 @@ class SymbolicComparer:
     def _take_worker(self) -> _Worker:
         """An idle one, or one that is soon, else a new one."""
         with self._changed:
-            if self._num_held:
-                self._changed.wait_for(lambda: self._idle, timeout=_PATIENCE_SECONDS)
+            self._changed.wait_for(
+                lambda: self._idle or not self._num_held, timeout=_PATIENCE_SECONDS
+            )
             self._num_held += 1
             if self._idle:
                 return self._idle.pop()
