@@ -19,9 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from astuner.run_dir import RunDir, read_json_lines
+from astuner.trajectory.record import episode_from_record
 
 CONF = Path(__file__).parents[1] / "tutorial/example_math_agent/math_agent_laptop.yaml"
 PHASES = ("step", "rollout", "train", "sync")
+EPISODE_COLUMNS = (
+    *("rollout", "outside", "longest episode", "median episode"),
+    *("generation", "judging", "rest", "longest judging"),
+)
 WARM_UP = 3
 FEW = 5
 
@@ -59,6 +64,22 @@ def row(name: str, first: float, steps: Sequence[dict[str, float]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def episode_row(run_dir: RunDir, step: dict[str, float]) -> str:
+    """Outside is what the rollout took beyond its longest episode: the backbone's own work."""
+    path = run_dir.episodes_file(int(step["step"]), "train")
+    episodes = [episode_from_record(record) for record in read_json_lines(path)]
+    seconds = [episode.seconds for episode in episodes]
+    longest = max(episodes, key=lambda episode: episode.seconds)
+    rest = longest.seconds - longest.engine_seconds - longest.judging_seconds
+    times = (
+        *(step["rollout/seconds"], step["rollout/seconds"] - longest.seconds),
+        *(longest.seconds, statistics.median(seconds)),
+        *(longest.engine_seconds, longest.judging_seconds, rest),
+        max(episode.judging_seconds for episode in episodes),
+    )
+    return f"| {step['step']:.0f} | {' | '.join(f'{value:.2f}' for value in times)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -84,9 +105,19 @@ def main() -> None:
         if parsed.backbone != "local":
             command += ["--with-ray", f"{common}.checkpoint_base_dir={base / 'state'}"]
         first, steps = tune(command, base)
-    print(f"| backbone | to first step | {' | '.join(PHASES)} | reward at first | at last |")
-    print("| --- " * (len(PHASES) + 4) + "|")
+        run_dir = RunDir.latest(base, CONF.stem)
+        assert run_dir is not None
+        episode_rows = [episode_row(run_dir, step) for step in steps]
+    print_table("backbone", "to first step", *PHASES, "reward at first", "at last")
     print(row(parsed.backbone, first, steps))
+    print("\nseconds of each step's rollout; of its longest episode: generation, judging, the rest")
+    print_table("step", *EPISODE_COLUMNS)
+    print(*episode_rows, sep="\n")
+
+
+def print_table(*columns: str) -> None:
+    """Its head."""
+    print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
 
 
 if __name__ == "__main__":

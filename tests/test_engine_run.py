@@ -1,9 +1,9 @@
-"""How many GPUs of each machine a clustered run takes."""
+"""Which GPUs of each machine a clustered run takes, and how many."""
 
 import pytest
 import torch
 
-from astuner.backbone.cluster.engine_run import with_num_gpus
+from astuner.backbone.cluster.engine_run import first_card, with_num_gpus
 from astuner.config.load import load_mapping
 from astuner.errors import ConfigError
 
@@ -32,3 +32,28 @@ def test_a_machine_without_gpu_has_to_be_told_what_the_others_have(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="n_gpus_per_node=8, or train with --backbone=local"):
         num_gpus()
+
+
+@pytest.mark.parametrize(
+    ("shown", "card"),
+    [
+        (None, "0"),
+        ("1", "1"),
+        ("3,2", "3"),
+        (" 2, 3", "2"),
+        ("GPU-6a1b", "GPU-6a1b"),
+        ("MIG-1", "MIG-1"),
+    ],
+)
+def test_a_run_of_one_gpu_takes_the_first_that_it_is_shown(monkeypatch, shown, card):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert first_card() == card
+
+
+@pytest.mark.parametrize("shown", ["", "-1", "NoDevFiles"])
+def test_a_run_that_is_shown_no_gpu_is_told_why(monkeypatch, shown):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    with pytest.raises(ConfigError, match="hides every GPU of this machine"):
+        first_card()

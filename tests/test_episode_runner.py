@@ -123,3 +123,36 @@ def test_episodes_of_groups_whose_names_begin_alike_have_names_of_their_own(tmp_
     runner = make_runner(tmp_path, make_hub(), judge=Scoring())
     one, other = (rolled_out(runner, 0, group=f"0123456789{last}")[0] for last in "ab")
     assert one.episode_id != other.episode_id
+
+
+class Preparing(Scoring):
+    is_ready = False
+
+    def prepare(self):
+        self.is_ready = True
+
+
+async def started_and_ended(runner):
+    await runner.start()
+    await runner._gateway.__aexit__(None, None, None)
+
+
+def test_a_worker_has_its_judge_ready_when_it_starts(tmp_path):
+    judge = Preparing()
+    asyncio.run(started_and_ended(make_runner(tmp_path, make_hub(), judge=judge)))
+    assert judge.is_ready
+
+
+def test_a_worker_leaves_a_judge_that_compares_to_the_hub(tmp_path):
+    class Comparing(Preparing):
+        async def compute_rewards(self, workflow_tasks, workflow_outputs):
+            return [(1.0, True) for _ in workflow_outputs]
+
+    judge = Comparing()
+    runner = make_runner(tmp_path, make_hub(), judge=judge)
+    asyncio.run(started_and_ended(runner))
+    assert not judge.is_ready
+    hub = make_hub()
+    hub._judging = Judging(judge, timeout_seconds=5, madness_reward=-1.0)
+    asyncio.run(hub.prepare())
+    assert judge.is_ready

@@ -304,3 +304,37 @@ def test_the_task_that_a_judge_gets_is_the_one_that_was_run():
 
     run(workflow_that(answer_by_attempt), judge=Noting())
     assert (got[0].task, got[0].episode_id, got[0].attempt) == (TASK, "e", 0)
+
+
+class Preparing(BaseJudge):
+    """Remembers in which order it is asked for what."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def prepare(self):
+        await asyncio.sleep(0)
+        self.asked.append("prepare")
+
+    async def compute_reward(self, workflow_task, workflow_output):
+        self.asked.append("judge")
+        return 1.0, True
+
+
+def test_a_judge_is_made_ready_once_before_it_is_asked_anything():
+    judge = Preparing()
+    rolling = pool(workflow=workflow_that(answer_by_attempt), judge=judge)
+    roll_out(rolling)
+    roll_out(rolling)
+    assert judge.asked == ["prepare", *["judge"] * 24]
+
+
+def test_a_judge_that_cannot_be_made_ready_ends_the_run_with_its_reason():
+    class Broken(Preparing):
+        def prepare(self):
+            raise OSError("no dictionary")
+
+    judge = Broken()
+    with pytest.raises(JudgeError, match="judge Broken raised: OSError: no dictionary"):
+        roll_out(pool(workflow=workflow_that(answer_by_attempt), judge=judge))
+    assert judge.asked == []

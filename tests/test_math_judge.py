@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +27,13 @@ def comparer() -> Iterator[SymbolicComparer]:
     comparer = SymbolicComparer(num_workers=2)
     yield comparer
     comparer.close()
+
+
+@pytest.fixture
+def unused() -> Iterator[SymbolicComparer]:
+    """One that has no worker yet."""
+    with contextlib.closing(SymbolicComparer(num_workers=2)) as comparer:
+        yield comparer
 
 
 def config_with(*, accept_last_number: bool) -> SimpleNamespace:
@@ -247,6 +254,25 @@ def test_a_killed_worker_is_replaced(comparer: SymbolicComparer) -> None:
     assert not set(killed) & set(comparer.idle_process_ids[-1:])
 
 
+def test_workers_that_are_all_killed_are_replaced(tmp_path: Path) -> None:
+    script = (
+        """echo '{"ready": true}'; while read -r line; do sleep 1.5; echo '{"equal": true}'; done"""
+    )
+    with contextlib.closing(comparer_of(script, tmp_path, num_workers=3)) as comparer:
+
+        async def compare(num: int) -> list[bool]:
+            return await asyncio.gather(
+                *(comparer.is_equal("x", "y", timeout_seconds=10) for _ in range(num))
+            )
+
+        asyncio.run(compare(3))
+        killed = comparer.idle_process_ids
+        assert len(killed) > 1
+        for process_id in killed:
+            os.kill(process_id, signal.SIGKILL)
+        assert asyncio.run(compare(1)) == [True]
+
+
 def test_a_worker_that_stalls_leaves_the_verdict_open(comparer: SymbolicComparer) -> None:
     assert asyncio.run(comparer.is_equal("2x", r"\frac{4x}{2}", timeout_seconds=30))
     for process_id in comparer.idle_process_ids:
@@ -255,12 +281,12 @@ def test_a_worker_that_stalls_leaves_the_verdict_open(comparer: SymbolicComparer
         asyncio.run(comparer.is_equal("3x", r"\frac{6x}{2}", timeout_seconds=0.2))
 
 
-def comparer_of(script: str, folder: Path) -> SymbolicComparer:
+def comparer_of(script: str, folder: Path, *, num_workers: int = 1) -> SymbolicComparer:
     """Its workers run a shell script."""
     interpreter = folder / "python"
     interpreter.write_text(f"#!/bin/sh\n{script}\n")
     interpreter.chmod(0o755)
-    return SymbolicComparer(num_workers=1, interpreter=str(interpreter))
+    return SymbolicComparer(num_workers=num_workers, interpreter=str(interpreter))
 
 
 READY = """echo '{"ready": true}'; read -r line"""
@@ -313,6 +339,82 @@ def test_many_judges_share_few_workers_and_leave_the_loop_free(comparer: Symboli
     assert verdicts == [(1.0, True), (0.0, False)] * 10
     assert num_workers <= 2
     assert num_ticks > 5
+
+
+def test_a_judge_that_is_ready_has_a_worker_before_it_is_asked(unused: SymbolicComparer) -> None:
+    MathAnswerAsJudge(None, comparer=unused).prepare()
+    assert becomes_true(lambda: len(unused.idle_process_ids) == 1)
+    (ready,) = unused.idle_process_ids
+    start_worker(unused)
+    assert unused.idle_process_ids == [ready]
+
+
+def test_making_a_judge_ready_again_starts_no_second_worker(unused: SymbolicComparer) -> None:
+    for _ in range(3):
+        MathAnswerAsJudge(None, comparer=unused).prepare()
+    start_worker(unused)
+    assert len(unused.idle_process_ids) == 1
+
+
+def test_a_worker_that_starts_or_compares_is_waited_for_in_place_of_starting_another(
+    tmp_path: Path,
+) -> None:
+    script = f"""echo >> '{tmp_path}/starts'; sleep 0.2; echo '{{"ready": true}}'
+        while read -r line; do sleep 0.1; echo '{{"equal": true}}'; done"""
+    comparer = comparer_of(script, tmp_path, num_workers=2)
+
+    async def compare() -> list[bool]:
+        return await asyncio.gather(
+            *(comparer.is_equal("x", "y", timeout_seconds=10) for _ in range(3))
+        )
+
+    with contextlib.closing(comparer):
+        assert asyncio.run(compare()) == [True] * 3
+    assert (tmp_path / "starts").read_text() == "\n"
+
+
+def test_a_comparison_that_takes_long_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    script = f"""echo '{{"ready": true}}'
+        mkdir '{tmp_path}/first' && sleep 4
+        while read -r line; do echo '{{"equal": true}}'; done"""
+    with contextlib.closing(comparer_of(script, tmp_path, num_workers=2)) as comparer:
+
+        async def compare() -> float:
+            started = time.monotonic()
+            slow = asyncio.create_task(comparer.is_equal("x", "y", timeout_seconds=10))
+            await asyncio.sleep(0.2)
+            await comparer.is_equal("x", "y", timeout_seconds=10)
+            seconds = time.monotonic() - started
+            await slow
+            return seconds
+
+        assert asyncio.run(compare()) < 3.5
+
+
+def test_after_a_hostile_expression_a_new_worker_is_started_at_once(
+    unused: SymbolicComparer,
+) -> None:
+    judge = MathAnswerAsJudge(None, comparer=unused, comparison_timeout_seconds=0.3)
+    start_worker(unused)
+    assert judged(judge, r"\boxed{9^{9^{9^9}}}") == (0.0, False)
+    assert becomes_true(lambda: len(unused.idle_process_ids) == 1)
+
+
+def test_a_judge_whose_worker_cannot_start_is_ready_all_the_same() -> None:
+    comparer = SymbolicComparer(num_workers=1, interpreter="/nonexistent/python")
+    with contextlib.closing(comparer):
+        judge = MathAnswerAsJudge(None, comparer=comparer)
+        judge.prepare()
+        assert judged(judge, r"\boxed{7}", "7") == (1.0, True)
+        with pytest.raises(JudgeError, match="cannot start the process"):
+            judged(judge, r"\boxed{x+1}", "1+x")
+
+
+def becomes_true(condition: Callable[[], bool], *, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
 
 
 def test_a_worker_that_cannot_start_is_a_judge_error() -> None:

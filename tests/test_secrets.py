@@ -12,7 +12,7 @@ import yaml
 from astuner.backbone.local.run_state import RunState, check_can_go_on, to_record
 from astuner.config import LoadedConfig, load_config, save_resolved
 from astuner.config.schema import setting_keys
-from astuner.config.secret import is_secret, mask_text, without_secrets
+from astuner.config.secret import is_secret, mask_text, mask_values, without_secrets
 from astuner.errors import ConfigError
 from astuner.job import AstunerJob
 
@@ -122,6 +122,32 @@ def test_what_tells_nothing_of_a_secret_is_shown(value: object) -> None:
 )
 def test_secrets_inside_of_text_are_masked(text: str, shown: str) -> None:
     assert mask_text(text) == shown
+
+
+def test_values_that_others_quote_far_from_their_names_are_masked() -> None:
+    settings = {
+        "trinity": {
+            "explorer": {"api_key": "plainwords", "name": "explorer"},
+            "monitor_args": {"headers": [{"name": "HF_TOKEN", "value": "otherwords"}]},
+            "path": "resolved/from/env",
+        }
+    }
+    written = "Value 'plainwords' or 'otherwords' of explorer at resolved/from/env is no number"
+    shown = mask_values(written, settings, {"trinity.path": "${oc.env:MODEL}"})
+    assert shown == "Value '***' or '***' of explorer at *** is no number"
+
+
+def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
+    settings = {"verl": {"a_password": "begin", "b_password": "beginning"}}
+    assert mask_values("beginning, begin", settings) == "***, ***"
+
+
+@pytest.mark.parametrize("value", [7, "", None, True, ["innermost"], {"inner": "innermost"}])
+def test_a_secret_of_any_kind_is_masked_where_it_is_quoted(value: object) -> None:
+    settings = {"verl": {"api_key": value, "steps": 7}}
+    assert mask_values("innermost, 7 steps", settings) in ("***, 7 steps", "innermost, 7 steps")
+    if value and not isinstance(value, int):
+        assert "innermost" not in mask_values("innermost", settings)
 
 
 def test_a_variable_of_a_container_is_known_by_its_name() -> None:

@@ -19,6 +19,7 @@ from astuner.backbone.reporter import Reporter
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
 from astuner.run_dir import RunDir, read_json_lines
+from astuner.trajectory.attempt import Failure
 from astuner.trajectory.record import episode_from_record, episode_to_record
 from tests.runs import make_run
 from tests.test_hub import add, make_hub, make_settings, three
@@ -296,3 +297,142 @@ def test_an_episode_on_disk_is_the_episode_that_was_brought(following):
     following.follow(lambda: add(following.hub, "a", episode))
     (record,) = read_json_lines(following.run_dir.episodes_file(1, "train"))
     assert record == json.loads(json.dumps(episode_to_record(episode)))
+
+
+class SlowHub(HubHere):
+    """Answers after so many seconds."""
+
+    def __init__(self, hub, seconds):
+        super().__init__(hub)
+        self._seconds = seconds
+
+    def __getattr__(self, name):
+        return _Slow(super().__getattr__(name), self._seconds)
+
+
+class _Slow:
+    def __init__(self, method, seconds):
+        self._method, self._seconds = method, seconds
+
+    async def remote(self, *args, **kwargs):
+        await asyncio.sleep(self._seconds)
+        return await self._method.remote(*args, **kwargs)
+
+
+@pytest.mark.parametrize("answer_seconds", [0.0, 0.1])
+def test_a_command_that_was_stopped_for_longer_than_a_deadline_goes_on(
+    tmp_path, monkeypatch, answer_seconds
+):
+    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.5)
+    following.watch._hub = SlowHub(following.hub, answer_seconds)
+    following.hub.enter("loading the model")
+
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0.06)
+        time.sleep(1.0)  # as a stopped process: nothing of it runs
+        await asyncio.sleep(0.15)
+        following.engine.set_result(None)
+        await task
+
+    asyncio.run(whole())
+
+
+def test_a_phase_that_stays_silent_after_a_stop_ends_the_run_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.5)
+    following.hub.enter("loading the model")
+
+    async def whole():
+        task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        await asyncio.sleep(0.06)
+        time.sleep(1.0)
+        await asyncio.wait_for(task, 10)
+
+    with pytest.raises(BackboneError, match="loading the model: no sign of life"):
+        asyncio.run(whole())
+
+
+class Gone(Exception):
+    """In place of what Ray raises for an actor that is no more."""
+
+
+class LostHub:
+    """Answers until it is lost."""
+
+    def __init__(self, hub, *, after):
+        self._hub, self._left = HubHere(hub), after
+
+    def __getattr__(self, name):
+        self._left -= 1
+        return getattr(self._hub, name) if self._left >= 0 else _Lost()
+
+
+class _Lost:
+    async def remote(self, *args, **kwargs):
+        raise Gone("the actor died\nits node failed")
+
+
+@pytest.fixture
+def losing(tmp_path, monkeypatch):
+    """A run that is followed until its hub is lost."""
+    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.01)
+    following = Following(tmp_path)
+    following.watch._lost = (Gone,)
+    following.watch._hub = LostHub(following.hub, after=2)
+    following.hub.enter("rollout", step=3)
+    return following
+
+
+def test_a_hub_that_is_lost_ends_the_run_and_says_in_which_phase(losing):
+    with pytest.raises(BackboneError) as caught:
+        asyncio.run(follow_to_end(losing.watch, losing.engine))
+    said = str(caught.value)
+    assert "step 3: rollout: the hub of the run is lost (Gone: the actor died)" in said
+    assert "--resume" in said and "actor 7 has not answered" in said
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_what_the_engine_says_counts_where_it_ends_with_its_hub(losing, is_before):
+    async def whole():
+        following = asyncio.ensure_future(follow_to_end(losing.watch, losing.engine))
+        await asyncio.sleep(0.0 if is_before else 0.05)
+        losing.engine.set_exception(BackboneError("WorkerDict is lost"))
+        await following
+
+    with pytest.raises(BackboneError, match="WorkerDict is lost"):
+        asyncio.run(whole())
+
+
+def test_a_hub_that_does_not_take_the_first_phase_ends_the_run(tmp_path):
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.05)
+    following.watch._hub = DeafHub(following.hub)
+    with pytest.raises(BackboneError, match="starting: no sign of life"):
+        asyncio.run(following.watch.begin("loading the model"))
+
+
+def test_a_phase_that_the_engine_does_not_tell_of_is_told_to_the_hub(following):
+    asyncio.run(following.watch.begin("loading the model"))
+    assert following.hub.news().phase.name == "loading the model"
+
+
+def test_the_commonest_failure_of_a_step_is_said_with_it(following):
+    def work():
+        failed = replace(
+            make_episode(2, 0.0),
+            verdict=None,
+            failure=Failure(kind="JudgeError", message="no answer", traceback=""),
+        )
+        add(following.hub, "a", make_episode(0, 0.0), make_episode(1, 1.0), failed)
+        following.hub.plan_of_what_is_there(1)
+        told = {"train/loss": 0.1, "train/updates": 1.0, "train/seconds": 1.0, "step/seconds": 2.0}
+        following.hub.finish_step(1, told)
+
+    following.follow(work)
+    assert "failed episodes: the commonest reason (1 times): JudgeError: no answer" in (
+        following.said
+    )

@@ -5,7 +5,7 @@ in its place. What else may not be shown, a caller says by `shown_as`; see `show
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from astuner.config.schema import Settings
@@ -58,6 +58,7 @@ _HEADER = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?P<sign>:\s*)(?P<value>\S.*)")
 _FLAG = re.compile(r"(?P<name>--[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>(?!-)\S+)")
 _NAMED = re.compile(r"([A-Za-z][\w.-]*)['\"]?\s*[=:]")
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^,{}]+\}")
+_MIN_HIDDEN_CHARS = 4
 SHOWN_AS_IS: Mapping[str, Any] = {}
 
 
@@ -92,6 +93,35 @@ def mask_text(text: str) -> str:
         text = pattern.sub(_mask_pair, text)
     header = _HEADER.fullmatch(text)
     return _mask_pair(header) if header else text
+
+
+def mask_values(
+    text: str, settings: Mapping[Any, Any], shown_as: Mapping[str, Any] = SHOWN_AS_IS
+) -> str:
+    """What others wrote about the settings, without the values that may not be shown.
+
+    They may quote a value far from its name. One of a few characters is left, since it stands in
+    other words too.
+    """
+    hidden = _hidden_values(settings, without_secrets(settings, shown_as))
+    for value in sorted(hidden, key=len, reverse=True):  # one may begin another
+        text = text.replace(value, MASK)
+    return mask_text(text)
+
+
+def _hidden_values(value: Any, shown: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and isinstance(shown, Mapping):
+        for key, inner in value.items():
+            yield from _hidden_values(inner, shown[key])
+    elif isinstance(value, list | tuple) and isinstance(shown, list | tuple):
+        for inner, inner_shown in zip(value, shown, strict=True):
+            yield from _hidden_values(inner, inner_shown)
+    elif value != shown:
+        if isinstance(value, Mapping | list | tuple):  # hidden as a whole
+            for inner in value.values() if isinstance(value, Mapping) else value:
+                yield from _hidden_values(inner, None)
+        elif len(str(value)) >= _MIN_HIDDEN_CHARS:
+            yield str(value)
 
 
 def names_a_secret(text: str) -> bool:

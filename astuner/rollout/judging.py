@@ -53,8 +53,23 @@ class Judging:
         self._comparing = cast(ComparingJudge, judge) if compares else None
         self._alone = None if compares else cast(Judge | None, judge)
         self._name = f"judge {type(judge).__name__}"
+        self._prepare = getattr(judge, "prepare", None)
         self._timeout_seconds = timeout_seconds
         self._madness_reward = madness_reward
+
+    @property
+    def compares(self) -> bool:
+        """Whether the judge is asked about groups, not about each attempt alone."""
+        return self._comparing is not None
+
+    async def prepare(self) -> None:
+        """Have the judge ready for its first question; calling it again does nothing.
+
+        Raises JudgeError where the judge fails, or takes longer than a question may.
+        """
+        prepare, self._prepare = self._prepare, None
+        if prepare is not None:
+            await self._ask(prepare)
 
     async def judge(self, attempts: Sequence[Attempt]) -> list[Episode]:
         """All attempts at one task, as episodes in the same order."""

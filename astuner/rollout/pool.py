@@ -77,9 +77,10 @@ class RolloutPool:
 
         `first_index` counts the tasks of the step before these, for the names of the episodes.
         `on_episode` is called as each one is judged. Raises BackboneError as soon as more episodes
-        than allowed have failed, naming the commonest reason, and ConfigError for a target to train
-        that no agent has.
+        than allowed have failed, naming the commonest reason, ConfigError for a target to train
+        that no agent has, and JudgeError where the judge cannot be made ready.
         """
+        await self._judging.prepare()
         groups = [_OpenGroup(num_repeat) for _ in tasks]
         plans = [
             (

@@ -22,6 +22,13 @@ class BaseJudge(ABC):
         """`config` is the whole resolved configuration: `config.astuner.task_judge…`."""
         self.config = config
 
+    def prepare(self) -> Awaitable[None] | None:  # noqa: B027  # few judges need it
+        """Do what takes long the first time, such as opening a client; may be async.
+
+        Called once in each process that judges, before it is asked anything. What it raises ends
+        the run.
+        """
+
     @abstractmethod
     def compute_reward(
         self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput
@@ -44,6 +51,13 @@ class GroupJudge(ABC):
     def __init__(self, config: Any) -> None:
         """`config` is the whole resolved configuration: `config.astuner.task_judge…`."""
         self.config = config
+
+    def prepare(self) -> Awaitable[None] | None:  # noqa: B027  # few judges need it
+        """Do what takes long the first time, such as opening a client; may be async.
+
+        Called once in each process that judges, before it is asked anything. What it raises ends
+        the run.
+        """
 
     @abstractmethod
     def compute_rewards(

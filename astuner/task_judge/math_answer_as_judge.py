@@ -61,6 +61,10 @@ class MathAnswerAsJudge(BaseJudge):
             config is None or config.astuner.task_judge.math_answer.accept_last_number
         )
 
+    def prepare(self) -> None:
+        """Have a process ready that compares what only algebra can compare."""
+        self._comparing.prepare()
+
     async def compute_reward(
         self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput
     ) -> tuple[float, bool]:
@@ -78,8 +82,13 @@ class MathAnswerAsJudge(BaseJudge):
         verdict = exact_equality(answer, reference)
         if verdict is not None:
             return verdict
-        comparer = self._comparer or shared_comparer()
-        return await comparer.is_equal(answer, reference, timeout_seconds=self._timeout_seconds)
+        return await self._comparing.is_equal(
+            answer, reference, timeout_seconds=self._timeout_seconds
+        )
+
+    @property
+    def _comparing(self) -> SymbolicComparer:
+        return self._comparer or shared_comparer()
 
 
 def find_answer(text: str, *, accept_last_number: bool) -> str | None:

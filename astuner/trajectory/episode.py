@@ -25,6 +25,8 @@ class Episode(Attempt):
     """An attempt with its verdict, or with the failure that left it without one; never both."""
 
     verdict: Verdict | None
+    judging_seconds: float = 0.0
+    """The part of `seconds` in which its judge was asked; 0 too in records that do not tell."""
 
     def __post_init__(self) -> None:
         if (self.verdict is None) == (self.failure is None):
@@ -43,7 +45,7 @@ class Episode(Attempt):
         known = {field.name: getattr(attempt, field.name) for field in fields(Attempt)}
         known["seconds"] += judging_seconds
         known["failure"] = failure or (attempt.failure if verdict is None else None)
-        return cls(**known, verdict=verdict)
+        return cls(**known, verdict=verdict, judging_seconds=judging_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,8 @@ RECORD_FORMAT = 2
 def episode_to_record(episode: Episode) -> dict[str, Any]:
     """Everything about an episode as JSON-able data; what is none in metadata becomes text."""
     return attempt_to_record(episode) | {
-        "verdict": asdict(episode.verdict) if episode.verdict else None
+        "verdict": asdict(episode.verdict) if episode.verdict else None,
+        "judging_seconds": round(episode.judging_seconds, 4),
     }
 
 
@@ -61,6 +62,7 @@ def episode_from_record(record: Mapping[str, Any]) -> Episode:
         **_shared_fields(record),
         failure=Failure(**record["failure"]) if record["failure"] else None,
         verdict=Verdict(**record["verdict"]) if record["verdict"] else None,
+        judging_seconds=record.get("judging_seconds", 0.0),
     )
 
 

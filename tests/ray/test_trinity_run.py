@@ -37,6 +37,7 @@ from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
+from tests.ray.ends import check_rough_episodes, rough_settings  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
 
@@ -149,6 +150,8 @@ def finished(
     )
     done = tune(path, ray_address)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert "before and after" in done.stderr + done.stdout
+    assert "failed episodes: the commonest reason" in done.stderr + done.stdout
     return path
 
 
@@ -322,6 +325,28 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
     assert "rollout.max_failed_fraction" in done.stderr
 
 
+def start(path: Path, ray_address: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
+        env=environment(RAY_ADDRESS=ray_address),
+        cwd=path.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it says up to a line with these words."""
+    said = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
+
+
 def test_ctrl_c_saves_after_the_step_and_ends_with_130(
     taught_model: Path,  # noqa: F811
     ray_address: str,
@@ -330,26 +355,89 @@ def test_ctrl_c_saves_after_the_step_and_ends_with_130(
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
-    with subprocess.Popen(
-        [sys.executable, "-m", "astuner", "--conf", path.name],
-        env=environment(RAY_ADDRESS=ray_address),
-        cwd=path.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if "step 1: rollout" in line:
-                break
+    with start(path, ray_address) as process:
+        said = read_until(process, "step 1: rollout")
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=240)
     assert process.returncode == 130, (said + rest)[-6000:]
     last = max(metrics_of(path))
     assert 0 < last < 50
     assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
+
+
+@pytest.fixture(scope="module")
+def rough(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, int]:
+    """The YAML of a run that went through all that a run goes on after, and its exit code."""
+    path = prepare(
+        tmp_path_factory.mktemp("rough"),
+        taught_model,
+        workflow="adder.py->AdderWorkflow",
+        val_before_train=False,
+        total_training_steps=2,
+    )
+    process = start(path, ray_address, *rough_settings())
+    read_until(process, "step 1: rollout")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    process.send_signal(signal.SIGCONT)
+    assert process.stderr is not None
+    process.stderr.close()
+    return path, process.wait(timeout=300)
+
+
+def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(
+    rough: tuple[Path, int],
+) -> None:
+    path, code = rough
+    assert code == 0
+    check_rough_episodes(run_folder(path))
+
+
+def test_a_stop_and_a_lost_console_end_no_run(rough: tuple[Path, int]) -> None:
+    path, code = rough
+    assert code == 0
+    assert sorted(metrics_of(path)) == [1, 2]
+    assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
+
+
+@pytest.mark.parametrize("worker", ["WorkerDict", "vLLMRolloutModel"])
+def test_a_worker_that_is_killed_ends_the_run_with_its_name(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+    worker: str,
+) -> None:
+    steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
+    process = start(path, ray_address)
+    read_until(process, "step 1: update")
+    (log, *_) = (run_folder(path) / "logs").glob(f"*_{worker}_*.log")
+    os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 1, rest[-6000:]
+    assert worker in rest and "--resume" in rest
+
+
+def test_a_full_disk_ends_the_run_with_its_name(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
+    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
+    process = start(path, ray_address)
+    read_until(process, "step 1: rollout")
+    (run_folder(path) / "episodes" / "step_000004.jsonl").symlink_to("/dev/full")
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 1, rest[-6000:]
+    assert "step_000004.jsonl: No space left on device" in rest
+    assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(

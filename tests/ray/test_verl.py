@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from astuner.config.source import flatten
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
+from tests.ray.ends import check_rough_episodes, rough_settings
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.tutorial import CONF, as_arguments, make_tutorial
@@ -209,6 +211,11 @@ def test_a_checkpoint_is_the_policy_and_transformers_loads_it(trained):
     assert "nats a token from the policy" in trained.said
 
 
+def test_a_run_says_what_came_of_it_and_why_episodes_failed(trained):
+    assert "before and after" in trained.said
+    assert "failed episodes: the commonest reason (1 times): WorkflowError" in trained.said
+
+
 def test_the_phases_are_announced_and_ray_is_gone_afterwards(trained):
     for phase in ("loading the model and its engines", "step 1: rollout", "step 1: update"):
         assert phase in trained.said
@@ -280,6 +287,48 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     assert "verl ended: WorkerDict on" in rest and "--resume" in rest
 
 
+@pytest.fixture(scope="module")
+def rough(taught_model, tmp_path_factory):  # noqa: F811
+    """The YAML of a run that went through all that a run goes on after, and its exit code."""
+    path = prepare(tmp_path_factory.mktemp("rough"), taught_model, save_freq=2)
+    settings = rough_settings()
+    process = start(path, "--with-ray", *settings, **{FILE_VARIABLE: str(path.parent / "rows")})
+    read_until(process, "step 1: rollout")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    process.send_signal(signal.SIGCONT)
+    assert process.stderr is not None
+    process.stderr.close()
+    return path, process.wait(timeout=300)
+
+
+def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(rough):
+    path, code = rough
+    assert code == 0
+    check_rough_episodes(latest(path))
+
+
+def test_a_stop_and_a_lost_console_end_no_run(rough):
+    path, code = rough
+    assert code == 0
+    assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
+    assert (latest(path) / "checkpoints" / "step_2").is_dir()
+
+
+def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
+    taught_model,  # noqa: F811
+    tmp_path,
+):
+    path = prepare(tmp_path, taught_model, total_training_steps=50, total_epochs=50)
+    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    read_until(process, "step 1: rollout")
+    (latest(path) / "episodes" / "step_000002.jsonl").symlink_to("/dev/full")
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "step_000002.jsonl: No space left on device" in rest
+    assert (latest(path) / "checkpoints" / "step_1").is_dir()
+
+
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     taught_model,  # noqa: F811
     tmp_path,
@@ -292,12 +341,24 @@ def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     assert "Ray:" not in done.stderr
 
 
-def test_too_many_failed_episodes_end_the_run_with_the_reason(taught_model, tmp_path):  # noqa: F811
-    path = prepare(tmp_path, taught_model)
+@pytest.mark.parametrize(
+    ("val_before_train", "said"),
+    [
+        (False, "more than rollout.max_failed_fraction allows"),
+        (True, "validation after step 0: all 2 episodes failed"),
+    ],
+)
+def test_too_many_failed_episodes_end_the_run_with_the_reason(
+    taught_model,  # noqa: F811
+    tmp_path,
+    val_before_train,
+    said,
+):
+    path = prepare(tmp_path, taught_model, val_before_train=val_before_train)
     broken = f"astuner.rollout.agentscope_workflow='{AGENTS}/adder.py->BrokenWorkflow'"
     done = tune(path, "--with-ray", broken)
     assert done.returncode == 1
-    assert "more than rollout.max_failed_fraction allows" in done.stderr
+    assert said in done.stderr
     assert "the tool server is down" in done.stderr
 
 

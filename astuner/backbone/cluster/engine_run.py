@@ -1,5 +1,6 @@
 """An engine at work under the command: its own state of a run, and the thread that waits for it."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from astuner.backbone.cluster.ray_own_head import CARDS_VARIABLE
 from astuner.backbone.run import Run
 from astuner.config.schema import Settings
 from astuner.errors import BackboneError, ConfigError
@@ -48,6 +50,21 @@ def with_num_gpus(settings: Settings) -> Settings:
         )
     changed = common.model_copy(update={"n_gpus_per_node": num_gpus})
     return settings.model_copy(update={"trainer_common": changed})
+
+
+def first_card() -> str:
+    """The GPU of a run that has one: the first that CUDA_VISIBLE_DEVICES shows of this machine.
+
+    Raises ConfigError where it hides all.
+    """
+    shown = os.environ.get(CARDS_VARIABLE, "0")
+    first = shown.partition(",")[0].strip()
+    if first in ("", "-1", "NoDevFiles"):
+        raise ConfigError(
+            f"{CARDS_VARIABLE}={shown!r} hides every GPU of this machine from the run; unset it, "
+            f"or name one: {CARDS_VARIABLE}=0"
+        )
+    return first
 
 
 def go_on(run: Run, *, engine: str) -> int:

@@ -63,9 +63,14 @@ class EpisodeRunner:
         self._running, self._judged = (asyncio.Semaphore(max_parallel) for _ in range(2))
 
     async def start(self) -> None:
-        """Once, in the event loop of the episodes; the gateway lives as long as the process."""
+        """Once, in the event loop of the episodes; the gateway lives as long as the process.
+
+        Raises AstunerError where the judge cannot be made ready.
+        """
         asyncio.get_running_loop().set_default_executor(DaemonThreads())
         await self._gateway.__aenter__()
+        if not self._judging.compares:  # the hub asks one that does
+            await self._judging.prepare()
 
     async def run(
         self, task: Task, *, group: str, step: int, attempt: int, is_validation: bool

@@ -34,7 +34,7 @@ from astuner.backbone.cluster.rows import RowKey
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
-from astuner.rollout.pool import FailureLimit
+from astuner.rollout.pool import FailureLimit, commonest_failure
 from astuner.rollout.refused import check_answered
 from astuner.rollout.targets import TargetWatch
 from astuner.run_dir import json_line
@@ -79,6 +79,11 @@ class Hub:
         now = time.monotonic()
         self._began, self._last_sign = now, now
         self._news = News(phase=Phase(name="starting", step=None, silent_seconds=0.0))
+
+    async def prepare(self) -> None:
+        """Be ready for what is brought. Raises JudgeError where the judge cannot be."""
+        if self._judging.compares:
+            await self._judging.prepare()
 
     # What workers bring.
 
@@ -288,6 +293,9 @@ class Hub:
                 **batch_metrics(batch, num_refills=self._refills[step], weight_version=step - 1),
             }
         )
+        failure = commonest_failure([episode for group in groups for episode in group.episodes])
+        if failure is not None:
+            self._news.failures[step] = failure
         samples = tuple(self._planned(batch.samples, self._groups.pop(step, {})))
         return StepPlan(samples=samples, num_missing=0)
 

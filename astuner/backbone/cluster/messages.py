@@ -79,6 +79,8 @@ class News:
     """Step, whether of a validation, and the record as a JSON line."""
     steps: list[dict[str, float | None]] = field(default_factory=list)
     """Metrics of finished steps."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """The commonest failure of each planned step that has any, by step."""
     validations: list[Validation] = field(default_factory=list)
     saved: list[SavedState] = field(default_factory=list)
     failure: AstunerError | None = None

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from astuner.backbone.cluster.ray_find import FoundCluster, check_answers, find_cluster
-from astuner.backbone.cluster.ray_own_head import HeadResources, Say, own_head
+from astuner.backbone.cluster.ray_own_head import (
+    CARDS_VARIABLE,
+    HeadResources,
+    Say,
+    own_head,
+)
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.errors import BackboneError
 
@@ -58,6 +63,7 @@ def ray_cluster(
     import ray
 
     logs = WorkerLogs(logs_dir)
+    resources, runtime_env = head_resources or HeadResources(), runtime_env or {}
     if ray.is_initialized():
         logs.take_over()
         joined = ray.get_runtime_context().gcs_address
@@ -73,11 +79,18 @@ def ray_cluster(
             yield RayCluster(address=found.address, is_started_here=False, logs=logs)
         return
     with (
-        own_head(head_resources or HeadResources(), logs, say) as started,
-        _connected(started, runtime_env, logs),
+        own_head(resources, logs, say) as started,
+        _connected(started, _with_card(runtime_env, resources.card), logs),
     ):
         _wait_for_nodes(num_nodes, started.address, seconds=join_seconds, say=say)
         yield RayCluster(address=started.address, is_started_here=True, logs=logs)
+
+
+def _with_card(runtime_env: Mapping[str, Any], card: str | None) -> Mapping[str, Any]:
+    """Ray gives all cards of its environment to a process whose place is beyond their number."""
+    if card is None:
+        return runtime_env
+    return {**runtime_env, "env_vars": {**runtime_env.get("env_vars", {}), CARDS_VARIABLE: card}}
 
 
 def _what_was_joined(found: FoundCluster) -> str:
@@ -88,7 +101,7 @@ def _what_was_joined(found: FoundCluster) -> str:
 
 @contextmanager
 def _connected(
-    found: FoundCluster, runtime_env: Mapping[str, Any] | None, logs: WorkerLogs
+    found: FoundCluster, runtime_env: Mapping[str, Any], logs: WorkerLogs
 ) -> Iterator[None]:
     import ray
 
@@ -96,7 +109,7 @@ def _connected(
     try:
         ray.init(
             address=found.address,
-            runtime_env=dict(runtime_env or {}),
+            runtime_env=dict(runtime_env),
             log_to_driver=True,
             configure_logging=False,
         )

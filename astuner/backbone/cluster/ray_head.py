@@ -23,7 +23,8 @@ _KILL_SECONDS = 8.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 0 when the head and all that it started are gone, else 1."""
+    """Returns 0 when the head and all that it started are gone, 1 where some of it is left, and the
+    code of `ray start` where that ended of itself."""
     mark = uuid.uuid4().hex
     head = subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments],
@@ -31,16 +32,19 @@ def main(arguments: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
     )
     signal.signal(signal.SIGTERM, lambda *_: head.terminate())
-    threading.Thread(target=_end_with_the_run, args=(head,), daemon=True).start()
-    head.wait()
+    is_asked = threading.Event()
+    threading.Thread(target=_end_with_the_run, args=(head, is_asked), daemon=True).start()
+    code = head.wait()
     remaining = _kill_marked(mark)
     if remaining:
         sys.stderr.write(f"processes of Ray that do not end: {sorted(remaining)}\n")
-    return 1 if remaining else 0
+        return 1
+    return 0 if is_asked.is_set() else code
 
 
-def _end_with_the_run(head: subprocess.Popen[bytes]) -> None:
+def _end_with_the_run(head: subprocess.Popen[bytes], is_asked: threading.Event) -> None:
     sys.stdin.readline()
+    is_asked.set()
     head.terminate()
     try:
         head.wait(timeout=_GRACE_SECONDS)

@@ -28,6 +28,7 @@ from astuner.errors import BackboneError
 
 logger = logging.getLogger(__name__)
 
+CARDS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 START_SECONDS = 90.0
 STOP_SECONDS = 25.0
 
@@ -40,6 +41,9 @@ class HeadResources:
 
     num_cpus: int | None = None
     num_gpus: int | None = None
+    card: str | None = None
+    """CUDA_VISIBLE_DEVICES of all processes of the run, where `num_gpus` counts places on one card.
+    None: each has the cards that Ray gives it."""
 
 
 @contextmanager
@@ -53,7 +57,7 @@ def own_head(resources: HeadResources, logs: WorkerLogs, say: Say) -> Iterator[F
     address = f"{host}:{port}"
     started = time.monotonic()
     log_file = logs.folder / "ray_head.log"
-    process = _start(_start_arguments(host, port, resources), log_file)
+    process = _start(_start_arguments(host, port, resources), _environment(resources), log_file)
     session: Path | None = None
     try:
         _wait_until_started(process, address, log_file)
@@ -94,6 +98,12 @@ def _start_arguments(host: str, port: int, resources: HeadResources) -> list[str
     return arguments
 
 
+def _environment(resources: HeadResources) -> dict[str, str]:
+    """Ray refuses more GPUs than CUDA_VISIBLE_DEVICES has entries, and gives out no others."""
+    hidden = {CARDS_VARIABLE} if resources.card is not None else set()
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
 def _free_port(host: str) -> int:
     for port in (DEFAULT_PORT, 0):
         with socket.socket() as listener:
@@ -105,12 +115,15 @@ def _free_port(host: str) -> int:
     raise BackboneError(f"starting a Ray head: no port of {host} can be had; end what holds them")
 
 
-def _start(arguments: list[str], log_file: Path) -> subprocess.Popen[bytes]:
+def _start(
+    arguments: list[str], environment: dict[str, str], log_file: Path
+) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C in a terminal reaches the run alone."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "astuner.backbone.cluster.ray_head", *arguments],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -132,9 +145,12 @@ def _wait_until_started(process: subprocess.Popen[bytes], address: str, log_file
 
 
 def _not_started(address: str, found: str, log_file: Path) -> BackboneError:
-    last = "\n".join(log_file.read_text(errors="replace").splitlines()[-15:])
+    lines = [line for line in log_file.read_text(errors="replace").splitlines() if line.strip()]
+    said = f", saying: {lines[-1].strip()}" if lines else ", and said nothing"
+    last = "\n".join(lines[-15:])
     return BackboneError(
-        f"starting a Ray head at {address} failed: {found}. Its last lines ({log_file}):\n{last}\n"
+        f"starting a Ray head at {address} failed: {found}{said}\nIts last lines ({log_file}):"
+        f"\n{last}\n"
         "Mend what they say, or start a head yourself (ray start --head) and use --ray-address"
     )
 

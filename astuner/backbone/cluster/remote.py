@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.worker_run import WorkerRun
-from astuner.errors import BackboneError
+from astuner.errors import AstunerError, BackboneError
 from astuner.types import Task
 
 HUB_VARIABLE = "ASTUNER_HUB"
@@ -27,15 +27,44 @@ def hub_name(worker_run: WorkerRun) -> str:
 
 
 def start_hub(
-    name: str, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]], *, namespace: str | None
+    name: str,
+    worker_run: WorkerRun,
+    tasks: Mapping[str, Sequence[Task]],
+    *,
+    namespace: str | None,
 ) -> HubHandle:
-    """The actor, ready. It ends with the command, or when its handle is killed."""
+    """The actor, ready. It ends with the command, or when its handle is killed.
+
+    Raises BackboneError where it is not ready within trainer_common.phase_timeout_seconds, or dies,
+    and AstunerError for what it cannot do here.
+    """
     import ray
 
+    seconds = worker_run.settings.trainer_common.phase_timeout_seconds
     actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_MAX_CALLS)(Hub)
     hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
-    ray.get(hub.is_stop_requested.remote())
+    try:
+        ray.get(hub.prepare.remote(), timeout=seconds)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, AstunerError):
+            raise error.cause from None
+        raise
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+        found = str(error).strip() or "no answer"
+        raise BackboneError(
+            f"starting the hub, where the processes of the run meet, failed within {seconds:g} s "
+            f"(trainer_common.phase_timeout_seconds): {type(error).__name__}: {found}. Look "
+            "whether the nodes of the cluster are alive and have a free processor (ray status), "
+            "then start again"
+        ) from error
     return hub
+
+
+def lost_errors() -> tuple[type[Exception], ...]:
+    """What is raised in place of an answer where the hub or its node is gone."""
+    import ray
+
+    return (ray.exceptions.RayActorError, ray.exceptions.RaySystemError, ray.exceptions.RpcError)
 
 
 def find_hub() -> HubHandle:

@@ -3,29 +3,35 @@
 # Ray is installed in the virtual environments of verl and Trinity only:
 # pyright: reportMissingImports=false
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 
+_ACTOR_ID = re.compile(r"\bactor_id: ([0-9a-f]+)")
+"""As Ray's errors write it."""
 _NUM_LINES = 8
 _NUM_LOGS = 3
 
 
 def describe_silence(logs: WorkerLogs) -> str:
-    """For the end of a message: one line for each actor in trouble, and the newest logs' ends."""
+    """For the end of a message: one line for each actor in trouble, and the ends of logs, those of
+    the dead first and then the newest."""
     import ray
 
-    lines = [_described(actor) for actor in _own_actors() if not _is_alive(actor)]
+    actors = _own_actors()
+    lines = [_described(actor) for actor in actors if not _is_alive(actor)]
     if any("PENDING" in line for line in lines):
         lines.append(f"the cluster has {_counted(ray.cluster_resources())}")
         lines.append(f"of which are free {_counted(ray.available_resources())}")
     if not lines:
         lines.append("all actors are alive, so one of them waits or computes")
-    newest = sorted(logs.tail(num_lines=_NUM_LINES).items(), key=lambda item: _age(logs, item[0]))
-    for name, last in newest[:_NUM_LOGS]:
-        lines.append(f"last lines of {logs.folder / name}:")
-        lines += [f"    {line}" for line in last]
+    dead = tuple(_log_end(actor) for actor in actors if actor["State"] == "DEAD")
+    ends = logs.tail(num_lines=_NUM_LINES)
+    names = sorted(ends, key=lambda name: (not name.endswith(dead), _age(logs, name)))
+    for name in names[:_NUM_LOGS]:
+        lines += _quoted(logs, name, ends[name])
     return "\n".join(["", *(f"  {line}" for line in lines)])
 
 
@@ -35,11 +41,27 @@ def find_dead(classes: Collection[str]) -> str | None:
     return next((_lost(actor) for actor in dead if _class_of(actor) in classes), None)
 
 
-def describe_lost(error: BaseException) -> str | None:
-    """The actor that an error of Ray is about, and its machine; None where it is about none."""
-    lost = getattr(error, "actor_id", None)
-    found = (actor for actor in _own_actors() if lost and actor["ActorID"] == lost)
-    return next(map(_lost, found), None)
+def describe_lost(said: str, logs: WorkerLogs) -> tuple[str | None, str]:
+    """The lost actor that the text of an error of Ray names last, with its machine, and what it
+    printed last. None and nothing where the text names none.
+    """
+    actors = {actor["ActorID"]: actor for actor in _own_actors()}
+    named = [actors[found] for found in _ACTOR_ID.findall(said) if found in actors]
+    if not named:
+        return None, ""
+    ends = logs.tail(num_lines=_NUM_LINES)
+    names = [name for name in ends if name.endswith(_log_end(named[-1]))]
+    quoted = [line for name in names for line in _quoted(logs, name, ends[name])]
+    return _lost(named[-1]), "".join(f"\n  {line}" for line in quoted)
+
+
+def _quoted(logs: WorkerLogs, name: str, last: Sequence[str]) -> list[str]:
+    return [f"last lines of {logs.folder / name}:", *(f"    {line}" for line in last)]
+
+
+def _log_end(actor: Mapping[str, Any]) -> str:
+    """How the name of its log ends."""
+    return f"_{actor['Pid']}.log"
 
 
 def _own_actors() -> list[Mapping[str, Any]]:

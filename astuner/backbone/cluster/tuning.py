@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from omegaconf import OmegaConf
+
 from astuner.backbone.assemble import read_tasks
 from astuner.backbone.cluster.engine_run import with_num_gpus
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.ray_cluster import RayCluster
-from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, start_hub
+from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, lost_errors, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_dead
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
@@ -24,6 +26,8 @@ from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
+from astuner.config.secret import mask_values
+from astuner.errors import ConfigError
 from astuner.types import Task
 
 Tasks = Mapping[str, Sequence[Task]]
@@ -81,7 +85,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     run = replace(run, settings=with_num_gpus(run.settings))
     training, validation = read_tasks(run)
     most = run.settings.data.max_validation_tasks
-    engine_run = prepare(run, {"train": training, "validation": validation[:most]})
+    engine_run = _prepared(run, prepare, {"train": training, "validation": validation[:most]})
     name = hub_name(worker_run := WorkerRun.of(run))
     variables = {HUB_VARIABLE: f"{name}@{engine_run.namespace}", **engine_run.variables()}
     with (
@@ -102,10 +106,11 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
             export=engine_run.export,
             describe_silence=partial(describe_silence, cluster.logs),
             find_dead=partial(find_dead, engine_run.lasting),
+            lost=lost_errors(),
             first_step=engine_run.first_step,
         )
         if engine_run.first_phase is not None:
-            await hub.enter.remote(engine_run.first_phase)
+            await watch.begin(engine_run.first_phase)
         notice = f"{engine_run.name} finishes its step and saves first"
         with (
             engine_run.started(name, cluster.logs.folder) as engine,
@@ -114,6 +119,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
             await follow_to_end(watch, engine)
     try:
         engine_run.finish(watch.last_step, is_interrupted=interrupt.is_signalled)
+        reporter.show_gain()
     finally:
         run.console.say(f"run directory  {run.run_dir.root}")
     return RunResult(
@@ -122,3 +128,13 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         metrics=reporter.metrics,
         exit_code=interrupt.exit_code,
     )
+
+
+def _prepared(run: Run, prepare: Callable[[Run, Tasks], EngineRun], tasks: Tasks) -> EngineRun:
+    """Engines quote the settings that they refuse."""
+    try:
+        return prepare(run, tasks)
+    except ConfigError as error:
+        config = OmegaConf.to_container(run.config)
+        assert isinstance(config, dict)
+        raise ConfigError(mask_values(str(error), config, run.shown_as)) from None

@@ -4,6 +4,7 @@ shown, and ends a run that is silent for too long."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +25,10 @@ _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
 _END_SECONDS = 3.0
 """How long before its end an engine's own actors may be gone."""
+_TURN_SECONDS = 1.0
+"""Of a wait for the hub, which is made of these."""
+_STOPPED_SECONDS = 5.0
+"""By which a wait may overrun its time in a process that runs."""
 _SLACK_SECONDS = 60.0
 """Beyond the time limits of an episode: for the engine's queue and the network."""
 
@@ -65,24 +70,42 @@ class Watch:
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
         find_dead: Callable[[], str | None] = lambda: None,
+        lost: tuple[type[Exception], ...] = (),
         first_step: int = 0,
     ) -> None:
         """`export` makes a checkpoint of a saved state and returns a line about it;
         `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
-        an actor whose end nobody would notice."""
+        an actor whose end nobody would notice; `lost` are raised in place of an answer where the
+        hub is gone."""
         self._run, self._hub = run, hub
         self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
         self._find_dead, self._looked = find_dead, time.monotonic()
+        self._lost, self._awake_since = lost, time.monotonic()
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
         self._phase = Phase(name="starting", step=None, silent_seconds=0.0)
         self._first_step = self.last_step = first_step
         self._is_stop_wanted = False
+        self._failures: dict[int, str] = {}
+        """Of the steps that are not shown yet: the commonest."""
+
+    async def begin(self, phase: str) -> None:
+        """Tell the hub of a phase that the engine does not tell of itself."""
+        await self._answer(self._hub.enter.remote(phase))
 
     async def follow(self, engine: Future[Any]) -> None:
         """Until the engine ends. Raises BackboneError when it has to be given up, and what it
         raised itself."""
+        try:
+            await self._follow(engine)
+        except self._lost as error:
+            await asyncio.to_thread(futures.wait, [engine], timeout=_END_SECONDS)
+            if engine.done():
+                engine.result()  # what ended both, where it knows that
+            raise self._hub_lost(error) from error
+
+    async def _follow(self, engine: Future[Any]) -> None:
         is_told = False
         while not engine.done():
             if self._is_stop_wanted and not is_told:
@@ -90,7 +113,7 @@ class Watch:
                 await self._answer(self._hub.request_stop.remote())
             phase = await self._read()
             await self._look_for_dead(phase, engine)
-            await asyncio.sleep(_INTERVAL_SECONDS)
+            await self._wait(asyncio.sleep(_INTERVAL_SECONDS), seconds=_INTERVAL_SECONDS)
         await self._read()
         engine.result()
 
@@ -108,6 +131,7 @@ class Watch:
         await self._writer.flush()
         for validation in news.validations:
             self._take_validation(validation)
+        self._failures |= news.failures
         for metrics in news.steps:
             self._take_step(metrics)
         for saved in news.saved:
@@ -116,21 +140,33 @@ class Watch:
             raise news.failure
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
-        if news.phase.silent_seconds > limit:
-            raise self._silence(news.phase.silent_seconds, limit)
+        # Who stops this process, as `docker pause` does, may have stopped all of them.
+        silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
+        if silent > limit:
+            raise self._silence(silent, limit)
         return news.phase
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         """Of the hub, which may be as silent as the phase that it told of last."""
-        limit = self._deadlines.seconds(self._phase)
-        waiting = asyncio.timeout(limit)
+        limit, waited = self._deadlines.seconds(self._phase), 0.0
+        answer = asyncio.ensure_future(asked)
         try:
-            async with waiting:
-                return await asked
-        except TimeoutError:
-            if not waiting.expired():
-                raise
-            raise self._silence(limit, limit) from None
+            while not answer.done():
+                if waited >= limit:
+                    raise self._silence(limit, limit)
+                seconds = min(_TURN_SECONDS, limit - waited)
+                await self._wait(asyncio.wait({answer}, timeout=seconds), seconds=seconds)
+                waited += seconds
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    async def _wait(self, waiting: Awaitable[Any], *, seconds: float) -> None:
+        """Wait for what takes so long at most; note where this process was stopped meanwhile."""
+        before = time.monotonic()
+        await waiting
+        if time.monotonic() - before > seconds + _STOPPED_SECONDS:
+            self._awake_since = time.monotonic()
 
     def _silence(self, seconds: float, limit: float) -> BackboneError:
         return BackboneError(
@@ -138,6 +174,14 @@ class Watch:
             f"{duration(seconds)} (limit {duration(limit)}; "
             "trainer_common.phase_timeout_seconds, rollout.episode_timeout_seconds); mend the "
             "cause or raise the limit, then go on with --resume. " + self._describe_silence()
+        )
+
+    def _hub_lost(self, error: Exception) -> BackboneError:
+        first = str(error).strip().partition("\n")[0]
+        return BackboneError(
+            f"{_named(self._phase.name, self._phase.step)}: the hub of the run is lost "
+            f"({type(error).__name__}: {first}); mend the cause, then go on with --resume. "
+            + self._describe_silence()
         )
 
     async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
@@ -178,7 +222,8 @@ class Watch:
     def _take_step(self, metrics: dict[str, float | None]) -> None:
         self._reporter.write(metrics)
         self.last_step = int(metrics["step"] or 0)
-        self._reporter.show_step(metrics)
+        failure = self._failures.pop(self.last_step, None)
+        self._reporter.show_step(metrics, commonest_failure=failure)
         last_good = self._run.run_dir.latest_checkpoint()
         self._reporter.check_health(metrics, last_good=last_good)
 

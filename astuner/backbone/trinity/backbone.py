@@ -21,14 +21,16 @@ from trinity.common.config import Config
 from trinity.utils.log import get_logger
 
 from astuner.backbone.assemble import find_model
-from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, go_on
+from astuner.backbone.cluster.engine_run import at_work, engine_state_dir, first_card, go_on
 from astuner.backbone.cluster.mapping import compute_dtype
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import RayCluster, ray_cluster
 from astuner.backbone.cluster.ray_own_head import HeadResources
+from astuner.backbone.cluster.silence import describe_lost
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
+from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.trinity.config import TrinityFacts, trinity_settings
@@ -82,7 +84,8 @@ class TrinityRun:
         runtime_env = {"working_dir": None, "env_vars": {**config.get_envs(), **variables}}
         num_nodes = config.cluster.node_num
         # Trinity reserves the one GPU twice, for the engine and for the trainer.
-        num_gpus = 2 if config.mode == "colocate" else None
+        is_shared = config.mode == "colocate"
+        resources = HeadResources(num_gpus=2, card=first_card()) if is_shared else HeadResources()
         return ray_cluster(
             with_ray=run.with_ray,
             address=run.ray_address,
@@ -90,7 +93,7 @@ class TrinityRun:
             say=run.console.say,
             runtime_env=with_user_files(runtime_env, folder=self._run.home, num_nodes=num_nodes),
             num_nodes=num_nodes,
-            head_resources=HeadResources(num_gpus=num_gpus),
+            head_resources=resources,
         )
 
     def check_cluster(self, worker_run: WorkerRun) -> None:
@@ -110,7 +113,7 @@ class TrinityRun:
         )
 
     def started(self, hub: str, logs: Path) -> AbstractContextManager[Future[None]]:
-        launch, end = partial(_launch, self._config), partial(_end_actors, self._config)
+        launch, end = partial(_launch, self._config, logs), partial(_end_actors, self._config)
         return at_work(launch, name="trinity", end=end)
 
     def export(self, saved: SavedState) -> str:
@@ -177,19 +180,28 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), settings)
         config: Any = OmegaConf.to_object(merged)
-        return config.check_and_update()
+        config = config.check_and_update()
     except (OmegaConfBaseException, ValueError, AssertionError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"Trinity refuses the configuration: {first}") from error
+    if config.mode == "colocate":
+        # Trinity writes 0 there, whatever the user shows it.
+        config.explorer.rollout_model.cuda_visible_devices = first_card()
+    return config
 
 
-def _launch(config: Config) -> None:
+def _launch(config: Config, logs: Path) -> None:
     status: StageStatus = MODE_MAP[config.mode](config)
-    if status.error is not None:
-        raise BackboneError(
-            f"Trinity failed in mode {config.mode}: {status.error.type_name}: "
-            f"{status.error.message}"
-        )
+    if status.error is None:
+        return
+    kind, said = status.error.type_name, status.error.message
+    lost, last_words = describe_lost(said, WorkerLogs(logs))
+    if lost is None:
+        raise BackboneError(f"Trinity failed in mode {config.mode}: {kind}: {said}")
+    raise BackboneError(
+        f"Trinity failed in mode {config.mode}: {lost} ({kind}). What its processes printed is in "
+        f"{logs}. Mend the cause, then go on with --resume{last_words}"
+    )
 
 
 def _end_actors(config: Config) -> None:

@@ -31,6 +31,7 @@ from astuner.backbone.cluster.ray_own_head import HeadResources
 from astuner.backbone.cluster.silence import describe_lost
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
+from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import verl_settings
@@ -190,10 +191,10 @@ def _failed(error: RayError, logs: Path) -> str:
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     found = f"{type(cause).__name__}: {lines[-1].rstrip('.') if lines else cause}"
-    lost = describe_lost(cause)
+    lost, last_words = describe_lost(str(cause), WorkerLogs(logs))
     return (
         f"verl ended: {f'{lost} ({found})' if lost else found}. What its processes printed is in "
-        f"{logs}. Mend the cause, then go on with --resume"
+        f"{logs}. Mend the cause, then go on with --resume{last_words}"
     )
 
 

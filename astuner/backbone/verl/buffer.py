@@ -39,6 +39,7 @@ class EpisodeBuffer(ReplayBuffer):
             global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
         )
         if partition_id != "train":
+            self._check_validation(batch, global_steps)
             return batch, metrics
         while (plan := ray.get(self._hub.plan.remote(global_steps))).num_missing:
             assert self.refill_fn is not None
@@ -52,6 +53,13 @@ class EpisodeBuffer(ReplayBuffer):
                 tags=[*batch.tags, *more.tags],
             )
         return _planned(batch, plan), metrics
+
+    def _check_validation(self, batch: KVBatchMeta, step: int) -> None:
+        """verl reads rows though there are none; the hub knows why, and ends the run with it."""
+        if batch.keys:
+            return
+        ray.get(self._hub.finish_validation.remote(step))
+        raise BackboneError(f"validation after step {step}: no episode gave verl a row")
 
 
 def _planned(batch: KVBatchMeta, plan: StepPlan) -> KVBatchMeta:

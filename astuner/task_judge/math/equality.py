@@ -34,6 +34,9 @@ START_TIMEOUT_SECONDS = 60.0
 NUM_WORKERS = max(2, min(8, (os.cpu_count() or 1) // 2))
 """One hostile answer holds one worker until its deadline; the others go on."""
 
+_PATIENCE_SECONDS = 1.0
+"""For a worker that is busy, before another is started: starting one takes longer than almost every
+comparison."""
 _STALLED_SHARE = 0.1
 """Of its deadline: a worker that got less of a processor was not busy with its expressions."""
 
@@ -172,7 +175,7 @@ class _Worker:
 
 
 class SymbolicComparer:
-    """A few worker processes, started when first needed and shared by all who ask.
+    """A few worker processes, started when they are needed and shared by all who ask.
 
     Close it when done. Safe from several threads and event loops.
     """
@@ -184,6 +187,17 @@ class SymbolicComparer:
         self._interpreter = interpreter
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="math-equality")
         self._idle: deque[_Worker] = deque()
+        self._num_held = 0
+        """Workers that start or compare."""
+        self._changed = threading.Condition()
+
+    def prepare(self) -> None:
+        """Start a worker in the background, where there is none: no comparison then waits for it.
+
+        One that cannot be started is told by the first comparison.
+        """
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._threads.submit(self._start_ahead)
 
     async def is_equal(self, answer: str, reference: str, *, timeout_seconds: float) -> bool:
         """Symbolic equality. False as well when the process computes until the deadline, or dies,
@@ -207,17 +221,22 @@ class SymbolicComparer:
         while self._idle:
             self._idle.pop().end()
 
+    def _start_ahead(self) -> None:
+        with contextlib.suppress(JudgeError):
+            self._give_back(self._take_worker())
+
     def _compare(self, answer: str, reference: str, timeout_seconds: float) -> bool:
-        # An idle worker may have been killed from outside, which is not this answer's fault:
-        # one more try tells the two apart.
-        for _ in range(2):
-            worker = self._take_worker()
+        # Idle workers may have been killed from outside, which is not this answer's fault: one more
+        # try, with a new one, tells the two apart.
+        for take in (self._take_worker, self._take_new_worker):
+            worker = take()
             started = worker.cpu_seconds()
             try:
                 verdict = worker.ask(answer, reference, timeout_seconds=timeout_seconds)
             except TimeoutError:
                 spent = worker.cpu_seconds() - started
-                worker.end()
+                self._give_up(worker)
+                self.prepare()
                 if spent < timeout_seconds * _STALLED_SHARE:
                     raise JudgeError(
                         "the process that compares expressions stalled: it got "
@@ -229,9 +248,9 @@ class SymbolicComparer:
                 )
                 return False
             except _WorkerGoneError:
-                worker.end()
+                self._give_up(worker)
                 continue
-            self._idle.append(worker)
+            self._give_back(worker)
             return verdict
         if worker.was_killed:
             raise JudgeError(
@@ -242,13 +261,47 @@ class SymbolicComparer:
         return False
 
     def _take_worker(self) -> _Worker:
-        """An idle one, else a new one. A start that fails is tried once more."""
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
+        """An idle one, or one that is soon, else a new one."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._idle or not self._num_held, timeout=_PATIENCE_SECONDS
+            )
+            self._num_held += 1
+            if self._idle:
+                return self._idle.pop()
+        return self._held_from_start()
+
+    def _take_new_worker(self) -> _Worker:
+        with self._changed:
+            self._num_held += 1
+        return self._held_from_start()
+
+    def _held_from_start(self) -> _Worker:
+        """A new one, which counts as held already. A start that fails is tried once more."""
+        try:
+            return self._started()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _started(self) -> _Worker:
         try:
             return _Worker(self._interpreter)
         except JudgeError:
             return _Worker(self._interpreter)
+
+    def _give_back(self, worker: _Worker) -> None:
+        self._idle.append(worker)
+        self._let_go()
+
+    def _give_up(self, worker: _Worker) -> None:
+        worker.end()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with self._changed:
+            self._num_held -= 1
+            self._changed.notify()
 
 
 def _for_latex_parser(text: str) -> str:
