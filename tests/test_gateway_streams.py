@@ -265,7 +265,7 @@ async def raw_call(it, *, num_missing=0, **fields):
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, (place.hostname, place.port))
         key = f"authorization: Bearer {address.api_key}\r\ncontent-length: {len(body)}"
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{key}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{key}\r\n\r\n"
         await loop.sock_sendall(client, head.encode() + body[: len(body) - num_missing])
         yield num_waiting
 
