@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import NoReturn
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.imported_once"])
@@ -51,16 +52,24 @@ class ChildRun:
     def wait_until(self, is_so: Callable[[], bool], what: str, *, seconds: float = 100) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
-            assert self.process.is_alive(), f"it ended before {what}:\n{self.said}"
-            assert time.monotonic() < deadline, f"{seconds} s passed before {what}:\n{self.said}"
+            if not self.process.is_alive():
+                self._fail(f"it ended before {what}")
+            if time.monotonic() > deadline:
+                self._fail(f"{seconds} s passed before {what}")
             time.sleep(0.02)
 
     def code(self, *, seconds: float = 100) -> int:
         """As a shell shows it: 128 and the number of the signal that ended the process."""
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"it has not ended in {seconds} s:\n{self.said}"
         code = self.process.exitcode
+        if code is None:
+            self._fail(f"it has not ended in {seconds} s")
         return 128 - code if code < 0 else code
+
+    def _fail(self, what: str) -> NoReturn:
+        """What is left of it would keep the tests from ending."""
+        self.process.kill()
+        raise AssertionError(f"{what}:\n{self.said}")
 
 
 def start_run(
