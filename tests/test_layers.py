@@ -40,8 +40,9 @@ ORDER = [unit for layer in LAYERS for unit in layer]
 
 INSIDE = {
     "inference": (
-        ("excerpt", "json_schema", "limits", "token_bytes"),
-        ("answer_format", "tools"),
+        ("excerpt", "limits", "schema_fit", "token_bytes", "weight"),
+        ("json_schema",),
+        ("answer_format", "aside", "tools"),
         ("messages", "template"),
         ("breaks", "watch"),
         ("placement", "request"),
