@@ -15,7 +15,6 @@ from astuner.gateway.caller import Caller, Overdue
 from astuner.gateway.flights import Ticket
 from astuner.gateway.reader import Reader
 from astuner.gateway.refusals import (
-    answered_with_nothing,
     bad_request,
     gateway_failed,
     refused_call,
@@ -30,6 +29,7 @@ from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
 from astuner.serving.keys import Keys, bearer_key
 from astuner.serving.refusal import Refusal
+from astuner.trajectory.refused import RefusedCall
 
 _JSON_HEADERS = {"content-type": "application/json"}
 _RETRY_COUNT = b"x-stainless-retry-count"
@@ -106,7 +106,12 @@ class Endpoint:
             else:
                 await self._answer(reader, ask, told)
             if reader.has_read and flight.is_empty:
-                caller.note_refused(answered_with_nothing(self._wire.path, flight.replies()))
+                num_tokens = flight.replies()[0].num_prompt_tokens
+                caller.note_refused(
+                    RefusedCall.answered_with_nothing(
+                        path=self._wire.path, num_prompt_tokens=num_tokens
+                    )
+                )
         finally:
             caller.leave(flight, has_read=reader.has_read)
             reader.close()

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from astuner.errors import EngineError, EpisodeError, RequestError
 from astuner.inference.excerpt import excerpt
-from astuner.inference.request import ChatReply
 from astuner.serving.refusal import Refusal
 from astuner.trajectory.refused import RefusedCall
 
@@ -63,17 +62,6 @@ def refused_call(path: str, refusal: Refusal) -> RefusedCall:
     """What is kept of a call of `path` that was refused."""
     return RefusedCall.of(
         path=path, status=refusal.status, field=refusal.param, message=refusal.message
-    )
-
-
-def answered_with_nothing(path: str, replies: Sequence[ChatReply]) -> RefusedCall:
-    """What is kept of a call whose prompt left no room for an answer."""
-    return RefusedCall.of(
-        path=path,
-        status=200,
-        field=None,
-        message=f"answered with nothing: its prompt of {replies[0].num_prompt_tokens} tokens "
-        "leaves no room for a reply (docs/runs.md, limits)",
     )
 
 
