@@ -24,7 +24,7 @@ from astuner.workers.shared import Shared
 MAX_SCHEMA_CHARACTERS = 262_144
 """Twice what OpenAI takes."""
 MAX_SECONDS = 5.0
-"""For all checks of one call together, counted from the moment that a worker is free."""
+"""For all checks of one `in_time` together, counted from the moment that a worker is free."""
 MAX_STEPS_AT_ONCE = 1_000
 """Of all checks in one `at_once`, some 10 to 20 ms."""
 MAX_WEIGHT_AT_ONCE = 16_384
