@@ -15,7 +15,8 @@ from typing import Any
 MAX_MEMORY_BYTES = 512 * 1024**2
 MAX_STEPS = 50_000
 """Of one check in a worker process, a second or less."""
-SHOWN_CHARACTERS = 160
+_FOUND_CHARACTERS = 161
+_MESSAGE_CHARACTERS = 120
 _KEPT_CHARACTERS = 500
 _STEPS_OF_A_SCHEMA = 10
 """What one schema in a schema costs to be held to the schema of schemas, some 0.2 ms."""
@@ -205,16 +206,16 @@ def _misfit(error: Any) -> Misfit:
         path=error.json_path[:_KEPT_CHARACTERS],
         keyword=error.validator,
         message=_shortened(error.message),
-        found=json.dumps(error.instance, ensure_ascii=False)[: SHOWN_CHARACTERS + 1],
+        found=json.dumps(error.instance, ensure_ascii=False)[:_FOUND_CHARACTERS],
         expected=_expected(error),
     )
 
 
 def _shortened(message: str) -> str:
     """jsonschema's begin with the value and end with what is wrong with it."""
-    if len(message) <= SHOWN_CHARACTERS:
+    if len(message) <= _MESSAGE_CHARACTERS:
         return message
-    half = SHOWN_CHARACTERS // 2
+    half = _MESSAGE_CHARACTERS // 2
     return f"{message[:half]}…{message[-half:]}"
 
 
