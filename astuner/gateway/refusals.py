@@ -33,6 +33,16 @@ def unknown_fields(names: Sequence[str]) -> Refusal:
     return Refusal(400, f"{', '.join(shown)}: {what}", code="unsupported_parameter", param=shown[0])
 
 
+def all_of(problems: Sequence[Refusal]) -> Refusal:
+    """One refusal for all that is wrong with a body; programs are told the first."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    shown = [f"({i}) {problem.message}" for i, problem in enumerate(problems[:_MAX_NAMED], 1)]
+    message = f"{len(problems)} things are wrong with this call: {'; '.join(shown)}"
+    return Refusal(400, message, code=first.code, param=first.param)
+
+
 def unknown_key() -> Refusal:
     return Refusal(
         401,
