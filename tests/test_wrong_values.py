@@ -164,3 +164,9 @@ def test_what_is_said_of_many_wrong_values_is_bounded(messages) -> None:
             assert len(response.content) < 5000
 
     asyncio.run(body())
+
+
+def test_a_stop_of_any_length_is_refused() -> None:
+    body = {"messages": QUESTION, "stop": ["x" * 1001]}
+    error = asyncio.run(refusal_of("chat/completions", body))
+    assert error["param"] == "stop" and "at most 1000 characters" in error["message"]

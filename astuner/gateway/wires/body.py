@@ -17,6 +17,8 @@ from astuner.serving.refusal import Refusal
 T = TypeVar("T")
 
 _MAX_STOPS = 16
+_MAX_STOP_CHARACTERS = 1_000
+"""Of one stop; a stream looks for the beginning of each behind every token."""
 _LARGEST = 2**31 - 1
 _MAX_DEPTH = 100
 """Of lists and objects in each other; what can just be read may be too deep to be written again."""
@@ -225,6 +227,10 @@ class Fields:
             return ()
         if len(stops) > _MAX_STOPS:
             self.refuse(self.wrong(key, value, f"at most {_MAX_STOPS} texts"))
+            return ()
+        if any(len(stop) > _MAX_STOP_CHARACTERS for stop in stops):
+            expected = f"texts of at most {_MAX_STOP_CHARACTERS} characters"
+            self.refuse(self.wrong(key, value, expected))
             return ()
         return tuple(stops)
 
