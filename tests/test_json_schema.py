@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from astuner.inference import schema_fit
+from astuner.inference import json_schema, schema_fit
 from astuner.inference.json_schema import (
     MAX_SCHEMA_CHARACTERS,
     NeedsTime,
     at_once,
     check_schema,
     first_error,
+    in_time,
 )
 from astuner.workers.pool import Computation, Unanswerable, WorkerPool
 from tests.gateways import serving
@@ -92,6 +93,15 @@ def test_many_small_schemas_share_the_steps_of_one_call() -> None:
             check_schema(schema)
 
 
+def test_even_known_schemas_are_not_read_without_end_in_an_event_loop() -> None:
+    schemas = [{"title": "x" * 10_000, "const": index} for index in range(100)]
+    for schema in schemas:
+        check_schema(schema)
+    with at_once(), pytest.raises(NeedsTime):
+        for schema in schemas:
+            check_schema(schema)
+
+
 class Inner(BaseModel):
     name: str
     pattern: str
@@ -136,6 +146,15 @@ def test_a_schema_that_explodes_is_unusable_and_the_reason_says_what_to_do(schem
         check_schema(schema)
     with at_once(), pytest.raises(ValueError, match="takes too long"):
         check_schema(schema)  # it is known by now
+
+
+def test_a_schema_is_not_blamed_for_the_time_that_others_took() -> None:
+    innocent = {"type": "string", "pattern": "^innocent$"}
+    with in_time():
+        json_schema._allowance.get().seconds = 0.1
+        with pytest.raises(ValueError, match="takes too long"):
+            check_schema(innocent)
+    check_schema(innocent)
 
 
 def test_a_schema_that_is_too_long_is_unusable_unread() -> None:

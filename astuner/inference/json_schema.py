@@ -29,6 +29,8 @@ MAX_STEPS_AT_ONCE = 1_000
 """Of all checks in one `at_once`, some 10 to 20 ms."""
 MAX_WEIGHT_AT_ONCE = 16_384
 """Of a schema, or of a value, that is not given to a worker unread."""
+_LEAST_SECONDS = 0.5
+"""In less, a busy machine and a hostile schema cannot be told apart."""
 _MAX_KNOWN = 1_024
 """Schemas of which the verdict is kept, without the schema."""
 _CHARACTERS_A_STEP = 500
@@ -47,6 +49,10 @@ _checking = Shared(
         )
     )
 )
+
+
+class _OutOfTime(ValueError):
+    """Says something of this call, or of the machine, and not of the schema for good."""
 
 
 class NeedsTime(Exception):
@@ -101,12 +107,16 @@ def checking_pool() -> WorkerPool:
 
 def check_schema(schema: Mapping[str, Any]) -> None:
     """Raises ValueError that says what is wrong with it."""
-    digest = _digest(_text(schema))
+    text = _text(schema)
+    _spend_reading(text)
+    digest = _digest(text)
     found = _known.get(digest)
     if found is None:
         try:
             first_error(schema, None)
             found = ""
+        except _OutOfTime:
+            raise
         except ValueError as error:
             found = str(error)
         _known[digest] = found
@@ -149,13 +159,27 @@ def _few_steps(schema: Mapping[str, Any], value: Any, allowance: _Allowance) -> 
     )
 
 
-def _in_worker(schema: Mapping[str, Any], value: Any, allowance: _Allowance) -> Misfit | None:
-    started = time.monotonic()
-    request = {"schema": _text(schema), "value": value}
+def _spend_reading(text: str) -> None:
+    """Even of schemas that are known, an event loop reads so many only."""
+    allowance = _allowance.get()
+    if allowance is None or allowance.may_wait:
+        return
     try:
-        answer = checking_pool().ask(request, timeout_seconds=max(0.0, allowance.seconds))
+        allowance.spend(1 + len(text) // _CHARACTERS_A_STEP)
+    except TooManySteps:
+        raise NeedsTime from None
+
+
+def _in_worker(schema: Mapping[str, Any], value: Any, allowance: _Allowance) -> Misfit | None:
+    if allowance.seconds < _LEAST_SECONDS:
+        raise _OutOfTime(_TOO_LONG)
+    started, text = time.monotonic(), _text(schema)
+    is_checked = _known.get(_digest(text)) == ""
+    request = {"schema": text, "value": value, "is_checked": is_checked}
+    try:
+        answer = checking_pool().ask(request, timeout_seconds=allowance.seconds)
     except Unanswerable as error:
-        raise ValueError(_TOO_LONG) from error
+        raise _OutOfTime(_TOO_LONG) from error
     except WorkerFailure as error:
         raise EngineError(f"a JSON schema could not be checked: {error}") from error
     finally:

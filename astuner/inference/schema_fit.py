@@ -89,7 +89,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             raise TooManySteps
 
     try:
-        found = find_misfit(request["schema"], request["value"], spend=spend, in_worker=True)
+        found = find_misfit(
+            request["schema"],
+            request["value"],
+            spend=spend,
+            in_worker=True,
+            is_checked=request.get("is_checked", False),
+        )
     except TooManySteps:
         return {"is_too_long": True}
     except ValueError as error:
