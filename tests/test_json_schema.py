@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from astuner.inference import json_schema, schema_fit
+from astuner.inference import schema_fit
 from astuner.inference.json_schema import (
     MAX_SCHEMA_CHARACTERS,
     NeedsTime,
@@ -150,10 +150,8 @@ def test_a_schema_that_explodes_is_unusable_and_the_reason_says_what_to_do(schem
 
 def test_a_schema_is_not_blamed_for_the_time_that_others_took() -> None:
     innocent = {"type": "string", "pattern": "^innocent$"}
-    with in_time():
-        json_schema._allowance.get().seconds = 0.1
-        with pytest.raises(ValueError, match="takes too long"):
-            check_schema(innocent)
+    with in_time(seconds=0.1), pytest.raises(ValueError, match="takes too long"):
+        check_schema(innocent)
     check_schema(innocent)
 
 

@@ -24,7 +24,7 @@ from astuner.workers.shared import Shared
 MAX_SCHEMA_CHARACTERS = 262_144
 """Twice what OpenAI takes."""
 MAX_SECONDS = 5.0
-"""For all checks of one `in_time` together, counted from the moment that a worker is free."""
+"""In workers, for all checks of one `in_time` together."""
 MAX_STEPS_AT_ONCE = 1_000
 """Of all checks in one `at_once`, some 10 to 20 ms."""
 MAX_WEIGHT_AT_ONCE = 16_384
@@ -85,9 +85,9 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_time() -> Iterator[None]:
-    """Inside, checks may block, for MAX_SECONDS together."""
-    with _allowing(_Allowance(may_wait=True)):
+def in_time(seconds: float = MAX_SECONDS) -> Iterator[None]:
+    """Inside, checks may block, for so long together."""
+    with _allowing(_Allowance(may_wait=True, seconds=seconds)):
         yield
 
 
