@@ -136,13 +136,14 @@ def test_an_ordinary_schema_is_followed_at_once() -> None:
     ],
 )
 def test_what_needs_a_worker_is_answered_all_the_same(schema, value, message) -> None:
-    found = first_error(schema, value)
+    with in_time(seconds=60):
+        found = first_error(schema, value)
     assert found is not None and message in found.message
 
 
 @pytest.mark.parametrize("schema", [exploding(21), of_another_draft(3) | exploding(16)])
 def test_a_schema_that_explodes_is_unusable_and_the_reason_says_what_to_do(schema) -> None:
-    with pytest.raises(ValueError, match="takes too long; make it smaller"):
+    with in_time(seconds=60), pytest.raises(ValueError, match="takes too long; make it smaller"):
         check_schema(schema)
     with at_once(), pytest.raises(ValueError, match="takes too long"):
         check_schema(schema)  # it is known by now
@@ -152,7 +153,8 @@ def test_a_schema_is_not_blamed_for_the_time_that_others_took() -> None:
     innocent = {"type": "string", "pattern": "^innocent$"}
     with in_time(seconds=0.1), pytest.raises(ValueError, match="takes too long"):
         check_schema(innocent)
-    check_schema(innocent)
+    with in_time(seconds=60):
+        check_schema(innocent)
 
 
 def test_a_schema_that_is_too_long_is_unusable_unread() -> None:
@@ -234,7 +236,7 @@ def test_other_episodes_are_answered_while_a_schema_explodes(fields, param) -> N
 
 def test_other_episodes_are_answered_while_an_answer_is_held_to_a_pattern() -> None:
     async def body() -> None:
-        answer = json.dumps("a" * 22 + "b")
+        answer = json.dumps("a" * 21 + "b")
         schema = {"type": "string", "pattern": CATASTROPHIC}
         async with serving(lambda prompt: answer) as attacked, serving(lambda p: "5") as other:
             await asyncio.gather(attacked.ask(), other.ask())
