@@ -8,8 +8,10 @@ from astuner.gateway.door import Address, Door
 from astuner.inference.request import Chat
 from astuner.inference.shapes.agentscope import AgentScopeModel, RecordedModel
 from astuner.inference.shapes.agentscope2 import AgentScope2Calls
+from astuner.inference.shapes.noted import NotedChat
 from astuner.inference.shapes.routed import RoutedChat
 from astuner.trajectory.recorder import Recorder
+from astuner.trajectory.refusal_log import RefusalLog
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -30,11 +32,13 @@ class ModelTuner(AgentScopeModel):
         *,
         config: Any = None,
         door: Door | None = None,
+        refusal_log: RefusalLog | None = None,
     ) -> None:
         """A plain chat answers every agent, and all are trained. Without a door the model has no
-        address."""
+        address. `refusal_log` is the run's, for calls that are refused in this process."""
         self._routes = chat if isinstance(chat, RoutedChat) else RoutedChat(chat)
-        super().__init__(self._routes, agent_name=DEFAULT_AGENT, target_tag=DEFAULT_TARGET)
+        noted = NotedChat(self._routes, refusal_log or RefusalLog())
+        super().__init__(noted, agent_name=DEFAULT_AGENT, target_tag=DEFAULT_TARGET)
         self.config = config
         """The resolved configuration with attribute access, read-only."""
         self._door = door

@@ -15,7 +15,21 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
-    ("errors", "os_errors", "types", "bytecode", "caches", "imports", "clock", "log_json", "log", "pins", "calling", "account"),
+    (
+        "errors",
+        "os_errors",
+        "types",
+        "bytecode",
+        "caches",
+        "imports",
+        "clock",
+        "log_json",
+        "log",
+        "pins",
+        "calling",
+        "account",
+        "workers",
+    ),
     ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),
@@ -40,8 +54,9 @@ ORDER = [unit for layer in LAYERS for unit in layer]
 
 INSIDE = {
     "inference": (
-        ("excerpt", "json_schema", "limits", "token_bytes"),
-        ("answer_format", "tools"),
+        ("excerpt", "limits", "schema_fit", "token_bytes", "weight"),
+        ("json_schema",),
+        ("answer_format", "aside", "tools"),
         ("messages", "template"),
         ("breaks", "watch"),
         ("placement", "request"),

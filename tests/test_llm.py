@@ -24,6 +24,7 @@ from astuner.errors import (
     boundary,
 )
 from astuner.llm import LlmUsage
+from astuner.llm.answer_schema import find_problem
 from astuner.llm.budget import Budget
 from astuner.llm.limiter import CallLimiter
 from tests.llm_server import KEY, Naps, Reply, make_model, refuses, says, serving
@@ -147,6 +148,10 @@ def test_an_answer_with_a_schema_is_an_object(text):
     answer, usage, _ = ask([says(text)], schema=Verdict)
     assert isinstance(answer, Verdict) and answer.grade == "right"
     assert usage.num_calls == 1
+
+
+def test_a_fence_that_never_ends_is_read_once() -> None:
+    assert find_problem("```" + "\n" * 200_000, Verdict)
 
 
 def test_the_schema_is_told_behind_the_question():

@@ -1,6 +1,7 @@
-"""What becomes of a call that the gateway refuses: record, log, metric, screen, end of the run."""
+"""What becomes of a call that is refused: record, log, metric, screen, end of the run."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from dataclasses import replace
@@ -12,16 +13,19 @@ import yaml
 
 from astuner.algorithm.step_metrics import rollout_metrics
 from astuner.cli import main
-from astuner.errors import BackboneError, EngineError
+from astuner.errors import BackboneError, EngineError, EpisodeError
 from astuner.gateway.gateway import Gateway
+from astuner.inference.request import ChatRequest
+from astuner.inference.shapes.noted import NotedChat
 from astuner.rollout.refused import check_answered
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record, episode_to_record
-from astuner.trajectory.refused import MAX_CHARACTERS, MAX_KINDS
+from astuner.trajectory.refusal_log import RefusalLog
+from astuner.trajectory.refused import IN_PROCESS, MAX_CHARACTERS, MAX_KINDS
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
-from tests.chats import WIDE, make_chat
+from tests.chats import ADD_TOOL, WIDE, make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
 from tests.gateways import QUESTION, gateway_options, serving
@@ -43,11 +47,31 @@ def play(send, *, script=lambda prompt: "five", num_episodes=1, limits=WIDE, **o
                 await send(http)
             return WorkflowOutput(reward=1.0)
 
+    return play_workflow(Asking, script=script, num_episodes=num_episodes, limits=limits, **options)
+
+
+def play_in_process(call, **options):
+    """The same for an agent that calls `model_tuner`: `call` is a coroutine that does."""
+
+    class Calling(Workflow):
+        name: str = "calling"
+
+        async def execute(self, workflow_task, model_tuner):
+            with contextlib.suppress(EpisodeError):
+                await call(model_tuner)
+            return WorkflowOutput(reward=1.0)
+
+    return play_workflow(Calling, **options)
+
+
+def play_workflow(
+    make_workflow, *, script=lambda prompt: "five", num_episodes=1, limits=WIDE, **options
+):
     async def run():
         async with Gateway(gateway_options(**options)) as gateway:
             engine = ScriptedEngine(script)
             rules = make_rules(
-                make_workflow=Asking,
+                make_workflow=make_workflow,
                 make_chat=lambda recorder, task: make_chat(
                     engine, recorder=recorder, limits=limits
                 ),
@@ -265,6 +289,60 @@ def test_a_step_with_one_answered_call_or_without_any_goes_on():
         pass
 
     check_answered(play(silent), where="step 1")
+
+
+@pytest.mark.parametrize(
+    ("messages", "arguments", "script", "status", "field"),
+    [
+        ([{"role": "nobody", "content": "?"}], {}, None, 400, "messages"),
+        (QUESTION, {"tool_choice": "add", "tools": [ADD_TOOL]}, "broken", 500, None),
+        (QUESTION, {"tool_choice": "mul", "tools": [ADD_TOOL]}, None, 400, "tool_choice"),
+        (QUESTION, {"temperature": 0.1}, None, 400, "temperature"),
+    ],
+)
+def test_a_call_in_this_process_that_a_workflow_swallows_is_refused_too(
+    messages, arguments, script, status, field, caplog
+):
+    with caplog.at_level(logging.WARNING, logger="astuner"):
+        episodes = play_in_process(
+            lambda model: model(messages, **arguments),
+            script=broken_engine if script else lambda prompt: "five",
+            num_episodes=2,
+        )
+    for episode in episodes:
+        call = only(episode)
+        assert (call.path, call.status, call.field) == (IN_PROCESS, status, field)
+        assert episode.failure is None
+    assert len([r for r in caplog.records if "call refused" in r.getMessage()]) == 1
+    with pytest.raises(BackboneError, match=f"the commonest refusal .*: {IN_PROCESS} {status}"):
+        check_answered(episodes, where="step 1")
+
+
+def test_a_call_over_http_is_counted_once():
+    (episode,) = play(ask(messages=[{"role": "nobody", "content": "?"}]))
+    assert only(episode).path == CHAT
+
+
+def test_an_answer_in_this_process_without_room_for_a_token_counts_as_refused():
+    async def body():
+        chat = make_chat(["five"], limits=replace(WIDE, max_model_len=10))
+        reply = await NotedChat(chat, RefusalLog()).complete(ChatRequest(messages=QUESTION))
+        assert reply.is_empty
+        ((call, times),) = chat.recorder.refused.items()
+        assert (call.path, call.status, times) == (IN_PROCESS, 200, 1)
+
+    asyncio.run(body())
+
+
+def test_a_call_in_this_process_behind_the_end_of_its_episode_is_no_refusal():
+    async def body():
+        chat = make_chat(["five"])
+        chat.recorder.end("out of time")
+        with pytest.raises(EpisodeError):
+            await NotedChat(chat, RefusalLog()).complete(ChatRequest(messages=QUESTION))
+        assert chat.recorder.num_refused == 0
+
+    asyncio.run(body())
 
 
 AGENT = """

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from astuner.gateway.flights import Flight, Flights, Fly
-from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.sampling import SamplingRule
+from astuner.inference.aside import Lane
 from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
+from astuner.trajectory.refusal_log import RefusalLog
 from astuner.trajectory.refused import RefusedCall
 
 _LAST_WORDS_SECONDS = 1.0
@@ -32,6 +33,7 @@ class Caller:
     ) -> None:
         self.rule = rule
         self.flights = Flights()
+        self.lane = Lane()
         self._chat = chat
         self._log = log
         self._is_closed = False

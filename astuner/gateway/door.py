@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from astuner.errors import WorkflowError
 from astuner.gateway.caller import Caller
-from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.sampling import SamplingRule
 from astuner.inference.request import Chat
 from astuner.serving.keys import Keys
+from astuner.trajectory.refusal_log import RefusalLog
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

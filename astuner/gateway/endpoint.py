@@ -15,7 +15,6 @@ from astuner.gateway.caller import Caller, Overdue
 from astuner.gateway.flights import Ticket
 from astuner.gateway.reader import Reader
 from astuner.gateway.refusals import (
-    answered_with_nothing,
     bad_request,
     gateway_failed,
     refused_call,
@@ -30,10 +29,13 @@ from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
 from astuner.serving.keys import Keys, presented_key
 from astuner.serving.refusal import Refusal
+from astuner.trajectory.refused import RefusedCall
 
 _JSON_HEADERS = {"content-type": "application/json"}
 _RETRY_COUNT = b"x-stainless-retry-count"
 _MAX_COUNT_DIGITS = 9
+_LONG_BODY = 100_000
+"""Bytes of a body that is read beside the event loop: some 10 ms."""
 _STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
 
 
@@ -93,7 +95,7 @@ class Endpoint:
         body = await read_body(
             headers, receive, max_bytes=self._max_body_bytes, setting="gateway.max_body_bytes"
         )
-        ask = self._wire.read(parse_body(body))
+        ask = await self._read(caller, body)
         told = _sampling_headers(caller.rule.replaced(ask))
         choices = [caller.fly(one, is_stream=ask.is_stream) for one in ask.requests]
         flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
@@ -104,10 +106,23 @@ class Endpoint:
             else:
                 await self._answer(reader, ask, told)
             if reader.has_read and flight.is_empty:
-                caller.note_refused(answered_with_nothing(self._wire.path, flight.replies()))
+                num_tokens = flight.replies()[0].num_prompt_tokens
+                caller.note_refused(
+                    RefusedCall.answered_with_nothing(
+                        path=self._wire.path, num_prompt_tokens=num_tokens
+                    )
+                )
         finally:
             caller.leave(flight, has_read=reader.has_read)
             reader.close()
+
+    async def _read(self, caller: Caller, body: bytes) -> Ask:
+        if len(body) > _LONG_BODY:
+            return await caller.lane.in_thread(self._asked, body)
+        return self._asked(body)
+
+    def _asked(self, body: bytes) -> Ask:
+        return self._wire.read(parse_body(body))
 
     async def _answer(self, reader: Reader, ask: Ask, headers: dict[str, str]) -> None:
         replies = await reader.replies()

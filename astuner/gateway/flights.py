@@ -108,10 +108,7 @@ class Flight:
     @property
     def is_empty(self) -> bool:
         """Whether no choice of it had room for a single token; of a flight with replies."""
-        return all(
-            reply.finish_reason == "context_overflow" and reply.num_sampled_tokens == 0
-            for reply in self.replies()
-        )
+        return all(reply.is_empty for reply in self.replies())
 
     def watch(self) -> asyncio.Event:
         """Is set whenever something came; to be given back with `unwatch`."""

@@ -15,13 +15,13 @@ from typing import Literal, Self
 from astuner.errors import WorkflowError
 from astuner.gateway.caller import Caller
 from astuner.gateway.door import Door
-from astuner.gateway.refusal_log import RefusalLog
 from astuner.gateway.refusals import over, unknown_key
 from astuner.gateway.sampling import Distribution, SamplingRule
 from astuner.inference.request import Chat
 from astuner.serving.address import reachable_host
 from astuner.serving.keys import Keys
 from astuner.serving.server import Server
+from astuner.trajectory.refusal_log import RefusalLog
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from astuner.errors import EngineError, EpisodeError, RequestError
 from astuner.inference.excerpt import excerpt
-from astuner.inference.request import ChatReply
 from astuner.serving.refusal import CLOSE, Refusal
 from astuner.trajectory.refused import RefusedCall
 
@@ -32,6 +31,16 @@ def unknown_fields(names: Sequence[str]) -> Refusal:
         else "these fields are not supported; leave them out"
     )
     return Refusal(400, f"{', '.join(shown)}: {what}", code="unsupported_parameter", param=shown[0])
+
+
+def all_of(problems: Sequence[Refusal]) -> Refusal:
+    """One refusal for all that is wrong with a body; programs are told the first."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    shown = [f"({i}) {problem.message}" for i, problem in enumerate(problems[:_MAX_NAMED], 1)]
+    message = f"{len(problems)} things are wrong with this call: {'; '.join(shown)}"
+    return Refusal(400, message, code=first.code, param=first.param)
 
 
 def unknown_key() -> Refusal:
@@ -64,17 +73,6 @@ def refused_call(path: str, refusal: Refusal) -> RefusedCall:
     """What is kept of a call of `path` that was refused."""
     return RefusedCall.of(
         path=path, status=refusal.status, field=refusal.param, message=refusal.message
-    )
-
-
-def answered_with_nothing(path: str, replies: Sequence[ChatReply]) -> RefusedCall:
-    """What is kept of a call whose prompt left no room for an answer."""
-    return RefusedCall.of(
-        path=path,
-        status=200,
-        field=None,
-        message=f"answered with nothing: its prompt of {replies[0].num_prompt_tokens} tokens "
-        "leaves no room for a reply (docs/runs.md, limits)",
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from astuner.gateway.refusals import all_of
 from astuner.gateway.wires.wire_format import Ask
 from astuner.serving.refusal import Refusal
 
@@ -36,21 +37,14 @@ class SamplingRule:
     def replaced(self, ask: Ask) -> tuple[str, ...]:
         """The fields in whose place the run's own value is used.
 
-        Raises Refusal for the first one where the setting does not allow that.
+        Raises Refusal where the setting does not allow that.
         """
         fields = tuple(self._other_fields(ask))
         if not fields:
             return ()
-        field, own = fields[0], getattr(self._accepted[0], fields[0])
         if self._on_other == "refuse":
-            raise Refusal(
-                400,
-                f"{field} is {getattr(ask, field):g}, but this run samples with {own:g} and trains "
-                f"that distribution; leave {field} out, set rollout.{field} to it, or set "
-                "gateway.client_sampling: replace to have the run's own value used",
-                code="unsupported_value",
-                param=field,
-            )
+            raise all_of([self._refusal(ask, field) for field in fields])
+        field, own = fields[0], getattr(self._accepted[0], fields[0])
         if not self._has_told:
             self._has_told = True
             logger.warning(
@@ -60,6 +54,17 @@ class SamplingRule:
                 own,
             )
         return fields
+
+    def _refusal(self, ask: Ask, field: str) -> Refusal:
+        own = getattr(self._accepted[0], field)
+        return Refusal(
+            400,
+            f"{field} is {getattr(ask, field):g}, but this run samples with {own:g} and trains "
+            f"that distribution; leave {field} out, set rollout.{field} to it, or set "
+            "gateway.client_sampling: replace to have the run's own value used",
+            code="unsupported_value",
+            param=field,
+        )
 
     def _other_fields(self, ask: Ask) -> Iterator[str]:
         for field in ("temperature", "top_p", "top_k"):

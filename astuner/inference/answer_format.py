@@ -49,11 +49,11 @@ def format_problem(text: str, answer_format: AnswerFormat) -> str | None:
         error = first_error(answer_format.schema, value)
     except ValueError as problem:
         raise _unusable(problem) from problem
-    return None if error is None else f"{error.message} at {error.json_path}"
+    return None if error is None else f"{error.message} at {error.path}"
 
 
 def _unusable(error: ValueError) -> RequestError:
     return RequestError(
-        f"the demanded format is not a valid JSON schema: {error}; correct it",
+        f"the demanded format is not a JSON schema that can be used: {error}",
         param="response_format",
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import RequestError
 from astuner.inference.answer_format import FormatCheck, format_problem
+from astuner.inference.aside import Lane
 from astuner.inference.deltas import DeltaQueue, tell_all
 from astuner.inference.limits import TokenLimits, TokenRoom
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
@@ -21,12 +22,16 @@ from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Pl
 from astuner.inference.repair import answer_in_format
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.sampled_tokens import sampled_tokens
-from astuner.inference.template import ChatTemplate
+from astuner.inference.template import ChatTemplate, TooLong
 from astuner.inference.tools.check import check_tools
 from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
+from astuner.inference.weight import weight
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion, Message, Tool
+
+_LONG_REQUEST = 50_000
+"""Weight of a request that is put into tokens beside the event loop: some 10 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,7 @@ class TokenChat:
         self._find_madness = find_madness
         self._ends_on_madness = ends_on_madness
         self._checks_tools = checks_tools
+        self._lane = Lane()
         self._episode_id = episode_id
         self._call_indices = itertools.count()
         self._started = time.monotonic()
@@ -123,7 +129,9 @@ class TokenChat:
         if request.answer_format is None:
             return await self._answer(request, on_delta=on_delta)
         # What can still be replaced is not told.
-        reply = await answer_in_format(request, request.answer_format, self._answer)
+        reply = await answer_in_format(
+            request, request.answer_format, self._answer, self._lane.checked
+        )
         if request.is_taken:
             self.recorder.take(reply.calls)
         tell_all(reply, on_delta)
@@ -137,31 +145,53 @@ class TokenChat:
         on_delta: OnDelta | None = None,
     ) -> ChatReply:
         self.recorder.check_open()
-        prompt = self._place(request, when_valid)
+        tools = self._offered(request)
+        if self._checks_tools:
+            await self._lane.checked(check_tools, tools)
+        try:
+            prompt = await self._placed(request, tools, when_valid)
+        except TooLong as error:
+            self._room.refuse_first(request.agent, error.num_tokens)
+            return self._overflow(request, error.num_tokens)
         if prompt.room <= 0:
-            self.recorder.overflowed.add(request.agent)
-            return _empty_reply(prompt)
+            return self._overflow(request, len(prompt.placement.prompt_ids))
         deltas = DeltaQueue(on_delta) if on_delta else None
         watch = self._watch(prompt, tell=deltas.put if deltas else None)
         generated = await self._sample(prompt, watch)
-        said = self._read(prompt, generated)
+        said = await self._read(prompt, generated)
         index = self._record(prompt, generated, said)
-        self._check_madness(index, prompt, said)
+        await self._check_madness(index, prompt, said)
         if deltas is not None:
             watch.finish(said.reasoning, said.parsed.text)
             deltas.empty()
         return self._reply(index, prompt, generated, said)
 
-    def _place(self, request: ChatRequest, when_valid: FormatCheck) -> _Prompt:
+    async def _placed(
+        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+    ) -> _Prompt:
+        """`_place`, in a thread where that takes long."""
+        asked = [request.prompt, list(request.messages), list(tools)]
+        if weight(asked, _LONG_REQUEST) == _LONG_REQUEST:
+            return await self._lane.in_thread(self._place, request, tools, when_valid)
+        async with self._lane.alone():
+            return self._place(request, tools, when_valid)
+
+    def _place(
+        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+    ) -> _Prompt:
         """Put the request into tokens, behind the call that it continues."""
-        tools = self._offered(request)
+        max_tokens = self._room.most(request.agent)
         opening = self._opening(request.tool_choice, tools)
         if request.prompt is not None:
             messages: list[Message] = [{"role": PLAIN_TEXT, "content": request.prompt}]
-            placement = self._placer.place_text(request.agent, request.prompt)
+            placement = self._placer.place_text(
+                request.agent, request.prompt, max_tokens=max_tokens
+            )
         else:
             messages = normalize_messages(request.messages)
-            placement = self._placer.place(request.agent, messages, tools, opening=opening)
+            placement = self._placer.place(
+                request.agent, messages, tools, opening=opening, max_tokens=max_tokens
+            )
         return _Prompt(
             request=request,
             messages=tuple(messages),
@@ -181,9 +211,11 @@ class TokenChat:
                 "it out",
                 param="parallel_tool_calls",
             )
-        if self._checks_tools:
-            check_tools(tools)
         return tools
+
+    def _overflow(self, request: ChatRequest, num_prompt_tokens: int) -> ChatReply:
+        self.recorder.overflowed.add(request.agent)
+        return _empty_reply(request, num_prompt_tokens)
 
     def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
@@ -224,15 +256,16 @@ class TokenChat:
             completion = replace(completion, finish_reason="context_overflow")
         return _Generated(completion=completion, cut=watch.cut, started=started, seconds=seconds)
 
-    def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
+    async def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
         completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
         text = cut.text if cut else self._template.decode_reply(completion.ids)
         reasoning, answer = "", text
         if prompt.request.prompt is None:
             reasoning, answer = self._template.split_reasoning(prompt.opening + text)
         parsed = self._template.parse(answer, tools) if tools else _plain(answer)
+        format_check = await self._lane.checked(_format_check, prompt, parsed)
         parsed = _with_ids(parsed, len(self.recorder.calls))
-        return _Said(reasoning=reasoning, parsed=parsed, format_check=_format_check(prompt, parsed))
+        return _Said(reasoning=reasoning, parsed=parsed, format_check=format_check)
 
     def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
         """Returns the index of the call."""
@@ -300,12 +333,14 @@ class TokenChat:
             )
         return self._template.tool_opening(tool_choice)
 
-    def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
+    async def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
         """A mad reply is trained whether somebody got it or not: the verdict is about it."""
         parsed = said.parsed
         if said.reasoning:
             parsed = replace(parsed, text=f"{said.reasoning}\n{parsed.text}")
-        found = self._find_madness(Reply(parsed=parsed, tools=prompt.tools))
+        found = await self._lane.checked(
+            self._find_madness, Reply(parsed=parsed, tools=prompt.tools)
+        )
         if found is None:
             return
         self.recorder.take([index])
@@ -335,14 +370,14 @@ def _with_ids(parsed: ParsedReply, call_index: int) -> ParsedReply:
     return replace(parsed, tool_calls=calls)
 
 
-def _empty_reply(prompt: _Prompt) -> ChatReply:
+def _empty_reply(request: ChatRequest, num_prompt_tokens: int) -> ChatReply:
     return ChatReply(
         text="",
         reasoning="",
         tool_calls=(),
         finish_reason="context_overflow",
-        num_prompt_tokens=len(prompt.placement.prompt_ids),
+        num_prompt_tokens=num_prompt_tokens,
         num_sampled_tokens=0,
         seconds=0.0,
-        format_check="invalid" if prompt.request.answer_format else None,
+        format_check="invalid" if request.answer_format else None,
     )

@@ -26,9 +26,25 @@ Not the name of an assistant: a reply is begun without one, so what is said agai
 """
 
 
+_MAX_NAMED = 20
+"""Messages that are named in one error."""
+
+
 def normalize_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return canonical copies. Raises RequestError that names the message and what is wrong."""
-    return [_normalize(message, index) for index, message in enumerate(messages)]
+    """Return canonical copies. Raises RequestError that names the messages and what is wrong."""
+    normalized, wrong = [], []
+    for index, message in enumerate(messages):
+        try:
+            normalized.append(_normalize(message, index))
+        except RequestError as error:
+            wrong.append(error)
+    if len(wrong) > 1:
+        shown = "; ".join(str(error) for error in wrong[:_MAX_NAMED])
+        more = f"; and {len(wrong) - _MAX_NAMED} more" if len(wrong) > _MAX_NAMED else ""
+        raise RequestError(f"{shown}{more}", param="messages")
+    if wrong:
+        raise wrong[0]
+    return normalized
 
 
 def _normalize(message: Mapping[str, Any], index: int) -> Message:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from astuner.inference.breaks import explain_break
 from astuner.inference.messages import message_key
-from astuner.inference.template import ChatTemplate, Written
+from astuner.inference.template import ChatTemplate, TooLong, Written
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
 from astuner.types import Message, Tool
@@ -93,50 +93,73 @@ class Placer:
         self._plain_texts: dict[Agent, PrefixTree[str]] = {}
 
     def place(
-        self, agent: Agent, messages: list[Message], tools: Tools, *, opening: str
+        self,
+        agent: Agent,
+        messages: list[Message],
+        tools: Tools,
+        *,
+        opening: str,
+        max_tokens: int,
     ) -> Placement:
         """Continue the longest earlier conversation of the agent, else start a sequence.
 
-        `opening` begins the reply for the model.
+        `opening` begins the reply for the model. Raises TooLong for a prompt that is longer than
+        `max_tokens` by far, before all of it is encoded.
         """
         self._notice_calls()
         text = self._template.prompt_text(messages, tools)
         broken = None
         for index in self._candidates(agent, messages, tools):
-            continued = self._continue(index, messages, tools, text, opening)
+            continued = self._continue(index, messages, tools, text, opening, max_tokens)
             if isinstance(continued, Placement):
                 return continued
             broken = broken or continued
         if self._policy.joins_by_text:
-            joined = self._join_by_text(agent, text, opening)
+            joined = self._join_by_text(agent, text, opening, max_tokens)
             if joined is not None:
                 return joined
         broken = broken or self._explain(agent, messages, tools)
-        ids = self._template.encode(text) + self._template.encode(opening)
+        ids = self._template.encode_within(text, max_tokens) + self._template.encode(opening)
         self._remember(ids, text, text + opening)
         if broken and self._policy.logs_breaks:
             _log_break(agent, broken)
         return Placement(prompt_ids=ids, extends=None, broken=broken)
 
-    def place_text(self, agent: Agent, prompt: str) -> Placement:
+    def place_text(self, agent: Agent, prompt: str, *, max_tokens: int) -> Placement:
         """Continue the longest earlier text of the agent that this one begins with.
 
         A text that ended by itself cannot be continued: its end token is part of what was said.
+        Raises TooLong like `place`.
         """
         self._notice_calls()
         tree = self._plain_texts.get(agent)
         index = tree.longest(prompt) if tree else None
         if index is None:
-            return Placement(prompt_ids=self._template.encode(prompt), extends=None, broken=None)
+            ids = self._template.encode_within(prompt, max_tokens)
+            return Placement(prompt_ids=ids, extends=None, broken=None)
         earlier = self._recorder.calls[index]
         if earlier.completion.finish_reason not in ("length", "context_overflow"):
-            ids = self._template.encode(prompt)
+            ids = self._template.encode_within(prompt, max_tokens)
             return Placement(prompt_ids=ids, extends=None, broken=_TEXT_ENDED)
-        ids = earlier.ids + self._template.encode(prompt[len(_plain_text(earlier)) :])
+        ids = self._behind(earlier, prompt[len(_plain_text(earlier)) :], max_tokens)
         return Placement(prompt_ids=ids, extends=index, broken=None)
 
+    def _behind(self, earlier: Call, text: str, max_tokens: int) -> tuple[int, ...]:
+        """The ids of a call and of what is said behind it."""
+        room = max(0, max_tokens - earlier.num_ids)
+        try:
+            return earlier.ids + self._template.encode_within(text, room)
+        except TooLong as error:
+            raise TooLong(earlier.num_ids + error.num_tokens) from None
+
     def _continue(
-        self, index: int, messages: list[Message], tools: Tools, text: str, opening: str
+        self,
+        index: int,
+        messages: list[Message],
+        tools: Tools,
+        text: str,
+        opening: str,
+        max_tokens: int,
     ) -> Placement | Break:
         earlier = self._recorder.calls[index]
         remembered = self._remembered[earlier.prompt_ids]
@@ -149,7 +172,7 @@ class Placer:
         if extension.text is None:
             return self._template_break(earlier, tools, text)
         added = extension.text + opening
-        ids = earlier.ids + self._template.encode(extension.text) + self._template.encode(opening)
+        ids = self._behind(earlier, extension.text, max_tokens) + self._template.encode(opening)
         self._remember(ids, text, self._text_of(earlier) + added if remembered.text else None)
         return Placement(prompt_ids=ids, extends=index, broken=None)
 
@@ -198,7 +221,9 @@ class Placer:
             return _TOOLS_CHANGED
         return explain_break(earlier, messages, num_same=len(path))
 
-    def _join_by_text(self, agent: Agent, text: str, opening: str) -> Placement | None:
+    def _join_by_text(
+        self, agent: Agent, text: str, opening: str, max_tokens: int
+    ) -> Placement | None:
         """Put the prompt behind the call whose text it begins with, and count the drift."""
         tree = self._texts.get(agent)
         index = tree.longest(text) if tree else None
@@ -208,7 +233,7 @@ class Placer:
         rest = text[len(self._text_of(earlier)) :]
         if not self._template.ends_turn(earlier.completion, rest):
             return None
-        ids = earlier.ids + self._template.encode(rest)
+        ids = self._behind(earlier, rest, max_tokens)
         num_drifted = _num_drifted(ids, self._template.encode(text))
         ids += self._template.encode(opening)
         self._remember(ids, text, text + opening)

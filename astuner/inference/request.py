@@ -88,6 +88,11 @@ class ChatReply:
     calls: tuple[int, ...] = ()
     """Its calls in the episode's record."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether its prompt left no room for a single token."""
+        return self.finish_reason == "context_overflow" and self.num_sampled_tokens == 0
+
 
 class Chat(Protocol):
     """Answers the model calls of one episode."""

@@ -20,6 +20,21 @@ from astuner.inference.tools.protocol import ParsedReply, ToolFormat
 from astuner.types import Completion, Message, Tool
 
 _MARK = "astuner-probe-reply"
+_READ_WHOLE = 100_000
+"""Characters of a text that are encoded without a look at its beginning, some 30 ms."""
+_TYPICAL_CHARACTERS = 8
+"""Of a token, generously: a text with more of them is looked at again, further on."""
+_SEAM_TOKENS = 64
+"""By which cutting a text may change the number of its tokens."""
+
+
+class TooLong(Exception):
+    """A text has more tokens than there is room for."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(num_tokens)
+        self.num_tokens = num_tokens
+        """At least; the rest of the text was not looked at."""
 
 
 class Written(NamedTuple):
@@ -132,6 +147,21 @@ class ChatTemplate:
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def encode_within(self, text: str, max_tokens: int) -> tuple[int, ...]:
+        """The ids of a text, or TooLong as soon as its beginning has more.
+
+        The beginning is encoded and not estimated, since no number of characters bounds a token:
+        some tokenizers write a run of spaces as one. A text that is not very long is encoded in any
+        case, and may have more.
+        """
+        size = max(_READ_WHOLE, _TYPICAL_CHARACTERS * max_tokens)
+        while size < len(text):
+            num_tokens = len(self.encode(text[:size]))
+            if num_tokens > max_tokens + _SEAM_TOKENS:
+                raise TooLong(num_tokens)
+            size *= 4
+        return self.encode(text)
 
     def decode_reply(self, ids: Sequence[int]) -> str:
         """Text of sampled ids without the end-of-turn token; other control tokens stay visible."""

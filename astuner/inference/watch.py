@@ -211,5 +211,9 @@ class Teller:
 
 def _overlap(text: str, mark: str) -> int:
     """How many last characters of the text may be the beginning of `mark`."""
-    longest = min(len(text), len(mark) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(mark[:n])), 0)
+    at = max(0, len(text) - len(mark) + 1)
+    while (at := text.find(mark[0], at)) >= 0:
+        if mark.startswith(text[at:]):
+            return len(text) - at
+        at += 1
+    return 0

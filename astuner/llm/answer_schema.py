@@ -17,7 +17,7 @@ Form = TypeVar("Form", bound=BaseModel)
 Messages = Sequence[Mapping[str, Any]]
 """A conversation in OpenAI's format."""
 
-_FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
+_FENCED = re.compile(r"```[a-zA-Z]*[^\S\n]*\n(.*?)```", re.DOTALL)
 _END_OF_REASONING = "</think>"
 _MAX_PROBLEMS = 5
 

@@ -23,6 +23,7 @@ from astuner.rollout.targets import TargetWatch
 from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Recorder
+from astuner.trajectory.refusal_log import RefusalLog
 from astuner.tuner import ModelTuner, as_chat_model
 from astuner.types import WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
@@ -46,6 +47,8 @@ class EpisodeSettings:
     untrained_model: str | None = None
     """Answers untrained agents that name no model."""
     target_watch: TargetWatch = field(default_factory=TargetWatch)
+    refusal_log: RefusalLog = field(default_factory=RefusalLog)
+    """Of calls that are refused in this process; the gateway has its own."""
 
 
 async def run_attempt(workflow_task: WorkflowTask, settings: EpisodeSettings) -> Attempt:
@@ -92,7 +95,7 @@ async def _run_workflow(
     )
     with contextlib.closing(chat):
         async with surrounded(stage, settings.surroundings) as whole:
-            output = await _execute_in_time(workflow, whole, settings.config, recorder)
+            output = await _execute_in_time(workflow, whole, settings, recorder)
     if not isinstance(output, WorkflowOutput):
         raise WorkflowError(
             f"workflow {workflow.name!r} returned {type(output).__name__}; execute must return a "
@@ -118,11 +121,13 @@ def _routed_chat(
 
 
 async def _execute_in_time(
-    workflow: Workflow, stage: Stage, config: Any, recorder: Recorder
+    workflow: Workflow, stage: Stage, settings: EpisodeSettings, recorder: Recorder
 ) -> Any:
     """Afterwards the closed recorder refuses the model calls of whatever still runs: no judge would
     see them."""
-    tuner = ModelTuner(stage.chat, config=config, door=stage.door)
+    tuner = ModelTuner(
+        stage.chat, config=settings.config, door=stage.door, refusal_log=settings.refusal_log
+    )
     name = f"workflow {workflow.name!r}"
     with boundary(WorkflowError, f"{name} raised"):
         return await bounded(

@@ -25,7 +25,7 @@ def check_answered(episodes: Sequence[Episode], *, where: str) -> None:
     call, times = refused.most_common(1)[0]
     raise BackboneError(
         f"{where}: no model call of {len(episodes)} episodes was answered, and {num_refused} were "
-        "refused by the gateway or answered with nothing, so there is nothing to learn from; the "
+        "refused or answered with nothing, so there is nothing to learn from; the "
         f"commonest refusal ({times} times): {call.line()}. Correct what the agent sends "
         "(docs/gateway.md)"
     )

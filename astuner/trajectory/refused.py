@@ -1,4 +1,4 @@
-"""Model calls of an episode that came to nothing at the gateway, as data of a bounded size.
+"""Model calls of an episode that came to nothing, as data of a bounded size.
 
 What such a call asks is not kept: it is the client's, and may be long. Owns no HTTP.
 """
@@ -8,6 +8,7 @@ from typing import Self
 
 MAX_KINDS = 32
 """Refused calls of one episode that are told apart; of further ones only the number is kept."""
+IN_PROCESS = "model_tuner"
 MAX_CHARACTERS = 500
 """Longest text that is kept of each."""
 
@@ -17,8 +18,9 @@ class RefusedCall:
     """A call that was refused, or answered with nothing. Texts are one line each."""
 
     path: str
+    """Of the gateway; IN_PROCESS for a call that took no HTTP."""
     status: int
-    """Of HTTP: 400 to 599; 200 for an answer that held nothing."""
+    """As of HTTP: 400 to 599; 200 for an answer that held nothing."""
     field: str | None
     """The field of the body that is at fault; None where it is not one field."""
     message: str
@@ -30,6 +32,17 @@ class RefusedCall:
             status=status,
             field=None if field is None else _one_line(field),
             message=_one_line(message),
+        )
+
+    @classmethod
+    def answered_with_nothing(cls, *, path: str, num_prompt_tokens: int) -> Self:
+        """Its prompt left no room for an answer."""
+        return cls.of(
+            path=path,
+            status=200,
+            field=None,
+            message=f"answered with nothing: its prompt of {num_prompt_tokens} tokens leaves no "
+            "room for a reply (docs/runs.md, limits)",
         )
 
     def line(self) -> str:

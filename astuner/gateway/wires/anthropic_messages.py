@@ -4,8 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from astuner.gateway.refusals import bad_request, unsupported
-from astuner.gateway.wires.body import Fields
-from astuner.gateway.wires.shared import arguments_text, error_type, function_tool, named_tool
+from astuner.gateway.wires.body import Fields, fields_of
+from astuner.gateway.wires.shared import (
+    arguments_text,
+    error_type,
+    function_tool,
+    named_tool,
+    no_messages,
+)
 from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
@@ -26,45 +32,46 @@ _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def read(body: JSON) -> Ask:
-    fields = Fields(body)
-    model = fields.text("model", "astuner")
-    ask = Ask(
-        requests=(_request(fields),),
-        model=model,
-        is_stream=fields.flag("stream"),
-        temperature=fields.number("temperature"),
-        top_p=fields.number("top_p"),
-        top_k=fields.whole("top_k", low=-1),
-    )
-    thinking = fields.inside(fields.mapping("thinking") or {"type": "disabled"}, path="thinking.")
-    thinking.only(
-        "type", "disabled", "adaptive", why="how long the model thinks is given by its template"
-    )
-    thinking.close()
-    fields.only("service_tier", "auto", "standard_only", why="there is one tier")
-    fields.ignore("metadata", "cache_control")
-    fields.close()
-    return ask
+    with fields_of(body) as fields:
+        model = fields.text("model", "astuner")
+        request = _request(fields)
+        thinking = fields.inside(
+            fields.mapping("thinking") or {"type": "disabled"}, path="thinking."
+        )
+        thinking.only(
+            "type", "disabled", "adaptive", why="how long the model thinks is given by its template"
+        )
+        thinking.close()
+        fields.only("service_tier", "auto", "standard_only", why="there is one tier")
+        fields.ignore("metadata", "cache_control")
+        return Ask(
+            requests=(request,),
+            model=model,
+            is_stream=fields.flag("stream"),
+            temperature=fields.number("temperature"),
+            top_p=fields.number("top_p"),
+            top_k=fields.whole("top_k", low=-1),
+        )
 
 
 def _request(fields: Fields) -> ChatRequest:
     max_tokens = fields.whole("max_tokens", low=1)
     if max_tokens is None:
-        raise bad_request("max_tokens is missing", param="max_tokens")
-    messages = [*_system(fields), *_messages(fields)]
-    tools = [
-        _tool(fields, tool, path=f"tools[{index}].")
-        for index, tool in enumerate(fields.objects("tools"))
-    ]
+        fields.refuse(bad_request("max_tokens is missing", param="max_tokens"))
+    system = fields.attempt(_system, [])
+    messages = [message for turn in fields.each("messages", _turn) for message in turn]
+    _check_ends(fields, messages)
+    tools = fields.each("tools", _tool)
+    known = tools if fields.is_right("tools") else None
     choice = fields.inside(fields.mapping("tool_choice") or {"type": "auto"}, path="tool_choice.")
     request = ChatRequest(
-        messages=messages,
+        messages=[*system, *messages],
         tools=tools,
-        tool_choice=_tool_choice(choice, tools),
+        tool_choice=choice.attempt(lambda choice: _tool_choice(choice, known), "auto"),
         only_one_call=choice.flag("disable_parallel_tool_use"),
         stops=fields.stops("stop_sequences"),
         max_new_tokens=max_tokens,
-        answer_format=_answer_format(fields),
+        answer_format=fields.attempt(_answer_format, None),
     )
     choice.close()
     return request
@@ -83,30 +90,32 @@ def _answer_format(body: Fields) -> AnswerFormat | None:
     return AnswerFormat(schema=schema or {})
 
 
-def _tool(body: Fields, tool: JSON, *, path: str) -> JSON:
-    fields = body.inside(tool, path=path)
+def _tool(fields: Fields) -> JSON:
     fields.only("type", "custom", why="only tools of your own can be offered")
+    fields.ignore("cache_control")
     names = {"input_schema": "parameters"}
-    dropped = ("type", "cache_control")
-    function = {names.get(key, key): tool[key] for key in tool if key not in dropped}
-    return function_tool(body, function, path=path)
+    function = {names.get(key, key): value for key, value in fields.rest().items()}
+    return function_tool(fields, function, path=fields.name(""))
 
 
-def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]]) -> str:
+def _tool_choice(choice: Fields, tools: Sequence[dict[str, Any]] | None) -> str:
+    """Where the tools are wrong, None, nothing is said of a choice among them."""
     kind = choice.text("type")
-    if kind == "tool":
-        return named_tool(choice.text("name"), tools)
-    if kind not in _TOOL_CHOICES:
+    name = choice.text("name") if kind == "tool" else None
+    if kind != "tool" and kind not in _TOOL_CHOICES:
         raise unsupported("tool_choice.type", f"{kind!r} is not one of auto, any, tool, none")
+    if tools is None:
+        return "auto"
+    if kind == "tool":
+        return named_tool(name, tools)
     if kind == "any" and not tools:
         raise bad_request("tool_choice is any, but no tools are offered", param="tool_choice")
     return _TOOL_CHOICES[kind]
 
 
-def _system(fields: Fields) -> Iterator[JSON]:
+def _system(fields: Fields) -> list[JSON]:
     system = fields.raw("system")
-    if system:
-        yield {"role": "system", "content": _text(fields, system, "system")}
+    return [{"role": "system", "content": _text(fields, system, "system")}] if system else []
 
 
 def _text(outer: Fields, content: object, name: str) -> str | list[JSON]:
@@ -129,28 +138,30 @@ def _text_block(outer: Fields, block: object, name: str) -> JSON:
     return {"type": "text", "text": text}
 
 
-def _messages(fields: Fields) -> Iterator[JSON]:
-    messages = fields.objects("messages")
+def _check_ends(fields: Fields, messages: Sequence[JSON]) -> None:
+    if not fields.is_right("messages"):
+        return
     if not messages:
-        raise bad_request("messages is missing; send at least one message", param="messages")
-    if messages[-1].get("role") == "assistant":
-        raise unsupported("messages", "the last one is the assistant's; a reply cannot be begun")
-    for index, message in enumerate(messages):
-        inner = fields.inside(message, path=f"messages[{index}].")
-        role, content = inner.text("role"), inner.raw("content", "")
-        inner.close()
-        name = f"messages[{index}].content"
-        blocks = _as_blocks(content)
-        if not isinstance(blocks, list):
-            raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
-        if role == "assistant":
-            yield _assistant(inner, blocks, name)
-        elif role == "user":
-            yield from _user(inner, blocks, name)
-        else:
-            raise bad_request(
-                f"messages[{index}].role is {role!r}; expected user or assistant", param="messages"
-            )
+        fields.refuse(no_messages())
+    elif messages[-1]["role"] == "assistant":
+        why = "the last one is the assistant's; a reply cannot be begun"
+        fields.refuse(unsupported("messages", why))
+
+
+def _turn(fields: Fields) -> list[JSON]:
+    role, content = fields.text("role"), fields.raw("content", "")
+    fields.close()
+    name = fields.name("content")
+    blocks = _as_blocks(content)
+    if not isinstance(blocks, list):
+        raise bad_request(f"{name} is neither a text nor a list of blocks", param=name)
+    if role == "assistant":
+        return [_assistant(fields, blocks, name)]
+    if role == "user":
+        return list(_user(fields, blocks, name))
+    raise bad_request(
+        f"{fields.name('role')} is {role!r}; expected user or assistant", param="messages"
+    )
 
 
 def _as_blocks(content: Any) -> Any:

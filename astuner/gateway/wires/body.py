@@ -3,25 +3,36 @@
 Knows no format. Nothing that a client sends is ignored in silence.
 """
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self, TypeVar
 
-from astuner.gateway.refusals import bad_request, unknown_fields, unsupported
+from astuner.gateway.refusals import all_of, bad_request, unknown_fields, unsupported
 from astuner.serving.json_text import JSON
 from astuner.serving.refusal import Refusal
 
+T = TypeVar("T")
+
 _MAX_STOPS = 16
+_MAX_STOP_CHARACTERS = 1_000
+"""Of one stop; a stream looks for the beginning of each behind every token."""
 _LARGEST = 2**31 - 1
 _MAX_DEPTH = 100
 """Of lists and objects in each other; what can just be read may be too deep to be written again."""
+_MAX_VALUES = 200_000
+"""Lists, objects and what stands in them. Reading JSON holds up every thread, by a second for some
+million small lists; long texts cost next to nothing."""
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _MAY_BE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_body(body: bytes) -> JSON:
     """Raises Refusal for bytes that are no JSON object, no UTF-8, or hold what no answer could."""
+    if _has_too_many_values(body):
+        raise bad_request(f"the body holds more than {_MAX_VALUES} values; send a shorter one")
     try:
         # Not the bytes, in which json would take half of a surrogate pair and other encodings.
         value = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
@@ -36,6 +47,23 @@ def parse_body(body: bytes) -> JSON:
     if _MAY_BE_SURROGATE.search(body) and not _is_text(value):
         raise bad_request("the body holds half of a surrogate pair, which no tokenizer can read")
     return value
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    """By the signs that begin or part them, of which those inside of texts are none."""
+    if _num_signs(body, 0, len(body)) <= _MAX_VALUES:
+        return False
+    num_values = at = 0
+    for text in _TEXT.finditer(body):
+        num_values += _num_signs(body, at, text.start())
+        at = text.end()
+        if num_values > _MAX_VALUES:
+            return True
+    return num_values + _num_signs(body, at, len(body)) > _MAX_VALUES
+
+
+def _num_signs(body: bytes, start: int, end: int) -> int:
+    return sum(body.count(sign, start, end) for sign in (b"[", b"{", b","))
 
 
 def _no_number(name: str) -> None:
@@ -73,24 +101,68 @@ def _is_text(value: object) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def fields_of(body: JSON) -> Iterator["Fields"]:
+    """The fields of a body; at the end, all that is wrong with any of them is raised at once.
+
+    A Refusal that is raised inside is the last of them, since nothing was read behind it.
+    """
+    fields = Fields(body)
+    try:
+        yield fields
+        fields.close()
+    except Refusal as refusal:
+        fields.refuse(refusal)
+    fields.end()
+
+
 class Fields:
     """The fields of a body, taken one by one; what nobody took is refused by name.
 
-    A field that is null counts as absent. The objects in a body are read by `inside` of it, so that
-    closing the body can name all that is unknown in any of them.
+    A field that is null counts as absent. One with a wrong value is noted, and its default given.
+    The objects in a body are read by `inside` of it, so that the body knows all that is wrong.
     """
 
     def __init__(self, body: JSON) -> None:
         self._left = {key: value for key, value in body.items() if value is not None}
         self._path = ""
         self._unknown: list[str] = []
-        self._is_inside = False
+        self._problems: dict[str, Refusal] = {}
+        """Of the whole body, in the order they were found; one for each field."""
 
     def inside(self, value: JSON, *, path: str) -> Self:
         """The fields of an object in this body; `path` begins their names."""
         fields = type(self)(value)
-        fields._path, fields._unknown, fields._is_inside = path, self._unknown, True
+        fields._path, fields._unknown, fields._problems = path, self._unknown, self._problems
         return fields
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Note what is wrong; of one field, the first thing."""
+        self._problems.setdefault(refusal.param or refusal.message, refusal)
+
+    def is_right(self, key: str) -> bool:
+        """Whether nothing is known to be wrong with the field, or in it."""
+        name = self.name(key)
+        return not any(known.startswith(name) for known in self._problems)
+
+    def attempt(self, read: Callable[[Self], T], otherwise: T) -> T:
+        """What `read` makes of these fields; where it raises a Refusal, that is noted."""
+        try:
+            return read(self)
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return otherwise
+
+    def each(self, key: str, read: Callable[[Self], T]) -> list[T]:
+        """What `read` makes of each object of a list; those that it refuses are noted."""
+        found: list[T] = []
+        for index, item in enumerate(self.items(key)):
+            if not isinstance(item, dict):
+                self.refuse(self.wrong(f"{key}[{index}]", item, "an object"))
+                continue
+            inner = self.inside(item, path=f"{self.name(key)}[{index}].")
+            inner.attempt(lambda fields: found.append(read(fields)), None)
+        return found
 
     def name(self, key: str) -> str:
         return f"{self._path}{key}"
@@ -100,6 +172,11 @@ class Fields:
 
     def raw(self, key: str, default: Any = None) -> Any:
         return self._left.pop(key, default)
+
+    def rest(self) -> dict[str, Any]:
+        """All that nobody took yet, which counts as taken now."""
+        left, self._left = self._left, {}
+        return left
 
     def text(self, key: str, default: str = "") -> str:
         return self._typed(key, str, "a text", default)
@@ -114,8 +191,8 @@ class Fields:
         found = self.items(key)
         for index, item in enumerate(found):
             if not isinstance(item, dict):
-                raise self.wrong(f"{key}[{index}]", item, "an object")
-        return found
+                self.refuse(self.wrong(f"{key}[{index}]", item, "an object"))
+        return [item for item in found if isinstance(item, dict)]
 
     def mapping(self, key: str) -> dict[str, Any] | None:
         return self._typed(key, dict, "an object", None)
@@ -125,9 +202,11 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.wrong(key, value, "a whole number")
+            self.refuse(self.wrong(key, value, "a whole number"))
+            return None
         if not low <= value <= high:
-            raise self.wrong(key, value, f"{low} to {high}")
+            self.refuse(self.wrong(key, value, f"{low} to {high}"))
+            return None
         return value
 
     def number(self, key: str) -> float | None:
@@ -136,16 +215,23 @@ class Fields:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number and abs(value) <= _LARGEST):
-            raise self.wrong(key, value, "a number")
+            self.refuse(self.wrong(key, value, "a number"))
+            return None
         return float(value)
 
     def stops(self, key: str) -> tuple[str, ...]:
         value = self._left.pop(key, None) or []
         stops = [value] if isinstance(value, str) else value
         if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops):
-            raise self.wrong(key, value, "a text or a list of texts, none of them empty")
+            self.refuse(self.wrong(key, value, "a text or a list of texts, none of them empty"))
+            return ()
         if len(stops) > _MAX_STOPS:
-            raise self.wrong(key, value, f"at most {_MAX_STOPS} texts")
+            self.refuse(self.wrong(key, value, f"at most {_MAX_STOPS} texts"))
+            return ()
+        if any(len(stop) > _MAX_STOP_CHARACTERS for stop in stops):
+            expected = f"texts of at most {_MAX_STOP_CHARACTERS} characters"
+            self.refuse(self.wrong(key, value, expected))
+            return ()
         return tuple(stops)
 
     def only(self, key: str, *allowed: object, why: str) -> None:
@@ -153,7 +239,7 @@ class Fields:
         value = self._left.pop(key, None)
         if value is None or any(value == one and type(value) is type(one) for one in allowed):
             return
-        raise unsupported(self.name(key), f"{_shown(value)} is not supported: {why}")
+        self.refuse(unsupported(self.name(key), f"{_shown(value)} is not supported: {why}"))
 
     def ignore(self, *keys: str) -> None:
         """Fields that change nothing about the answer."""
@@ -161,11 +247,17 @@ class Fields:
             self._left.pop(key, None)
 
     def close(self) -> None:
-        """Nothing else is to be taken. Of the body itself: refuse what is left, here and inside."""
+        """Nothing else is to be taken."""
         self._unknown += map(self.name, self._left)
         self._left.clear()
-        if self._unknown and not self._is_inside:
-            raise unknown_fields(self._unknown)
+
+    def end(self) -> None:
+        """Of the body itself: raise all that is wrong with it, and what was left when it and the
+        objects in it were closed."""
+        if self._unknown:
+            self.refuse(unknown_fields(self._unknown))
+        if self._problems:
+            raise all_of([*self._problems.values()])
 
     def wrong(self, key: str, value: object, expected: str) -> Refusal:
         name = self.name(key)
@@ -176,7 +268,8 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, kind):
-            raise self.wrong(key, value, expected)
+            self.refuse(self.wrong(key, value, expected))
+            return default
         return value
 
 

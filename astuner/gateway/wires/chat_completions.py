@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from astuner.gateway.refusals import bad_request
-from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.body import Fields, fields_of
 from astuner.gateway.wires.shared import (
     FINISH_REASONS,
     MAX_CHOICES,
     arguments_text,
     choices,
     function_tool,
+    no_messages,
     openai_error,
     plain_format,
     refuse_unsupported,
@@ -39,37 +40,28 @@ _MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
 
 
 def read(body: JSON) -> Ask:
-    fields = Fields(body)
-    model = fields.text("model", "astuner")
-    request = _request(fields)
-    num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
-    ask = Ask(
-        requests=choices(request, num_choices),
-        model=model,
-        is_stream=fields.flag("stream"),
-        temperature=fields.number("temperature"),
-        top_p=fields.number("top_p"),
-        top_k=fields.whole("top_k", low=-1),
-        options={"include_usage": stream_options(fields)},
-    )
-    refuse_unsupported(fields)
-    fields.close()
-    return ask
+    with fields_of(body) as fields:
+        model = fields.text("model", "astuner")
+        request = _request(fields)
+        num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
+        refuse_unsupported(fields)
+        return Ask(
+            requests=choices(request, num_choices),
+            model=model,
+            is_stream=fields.flag("stream"),
+            temperature=fields.number("temperature"),
+            top_p=fields.number("top_p"),
+            top_k=fields.whole("top_k", low=-1),
+            options={"include_usage": stream_options(fields)},
+        )
 
 
 def _request(fields: Fields) -> ChatRequest:
-    messages = [
-        _message(fields.inside(message, path=f"messages[{index}]."))
-        for index, message in enumerate(fields.objects("messages"))
-    ]
-    if not messages:
-        raise bad_request("messages is missing; send at least one message", param="messages")
-    tools = [
-        _tool(fields.inside(tool, path=f"tools[{index}]."))
-        for index, tool in enumerate(fields.objects("tools"))
-    ]
+    messages = fields.each("messages", _message)
+    if not messages and fields.is_right("messages"):
+        fields.refuse(no_messages())
+    tools = fields.each("tools", _tool)
     wants_tokens = fields.flag("logprobs")
-    num_top = top_logprobs(fields, wants_tokens=wants_tokens)
     fields.only("modalities", ["text"], why="the model writes text")
     asked = fields.whole("max_completion_tokens", low=1), fields.whole("max_tokens", low=1)
     return ChatRequest(
@@ -81,8 +73,8 @@ def _request(fields: Fields) -> ChatRequest:
         max_new_tokens=min((limit for limit in asked if limit is not None), default=None),
         seed=fields.whole("seed", low=0, high=2**63),
         wants_tokens=wants_tokens,
-        num_top_logprobs=num_top,
-        answer_format=_answer_format(fields),
+        num_top_logprobs=top_logprobs(fields, wants_tokens=wants_tokens),
+        answer_format=fields.attempt(_answer_format, None),
     )
 
 

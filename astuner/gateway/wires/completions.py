@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from astuner.gateway.refusals import bad_request
-from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.body import Fields, fields_of
 from astuner.gateway.wires.shared import (
     FINISH_REASONS,
     MAX_CHOICES,
@@ -28,32 +27,31 @@ _DEFAULT_MAX_TOKENS = 16
 
 
 def read(body: JSON) -> Ask:
-    fields = Fields(body)
-    model = fields.text("model", "astuner")
-    prompts = _prompts(fields.raw("prompt"))
-    request = _request(fields)
-    num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
-    if num_choices * len(prompts) > MAX_CHOICES:
-        raise bad_request(f"prompt and n ask for more than {MAX_CHOICES} choices", param="n")
-    fields.only("best_of", num_choices, why="every completion is returned")
-    fields.only("echo", False, why="the prompt is not repeated")
-    fields.only("suffix", "", why="the model writes forward only")
-    ask = Ask(
-        requests=tuple(
-            replace(choice, prompt=prompt)
-            for prompt in prompts
-            for choice in choices(request, num_choices)
-        ),
-        model=model,
-        is_stream=fields.flag("stream"),
-        temperature=fields.number("temperature"),
-        top_p=fields.number("top_p"),
-        top_k=fields.whole("top_k", low=-1),
-        options={"include_usage": stream_options(fields), "num_choices": num_choices},
-    )
-    refuse_unsupported(fields)
-    fields.close()
-    return ask
+    with fields_of(body) as fields:
+        model = fields.text("model", "astuner")
+        prompts = fields.attempt(_prompts, [])
+        request = _request(fields)
+        num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
+        if num_choices * len(prompts) > MAX_CHOICES:
+            too_many = f"prompt and n ask for more than {MAX_CHOICES} choices"
+            fields.refuse(bad_request(too_many, param="n"))
+        fields.only("best_of", num_choices, why="every completion is returned")
+        fields.only("echo", False, why="the prompt is not repeated")
+        fields.only("suffix", "", why="the model writes forward only")
+        refuse_unsupported(fields)
+        return Ask(
+            requests=tuple(
+                replace(choice, prompt=prompt)
+                for prompt in prompts
+                for choice in choices(request, num_choices)
+            ),
+            model=model,
+            is_stream=fields.flag("stream"),
+            temperature=fields.number("temperature"),
+            top_p=fields.number("top_p"),
+            top_k=fields.whole("top_k", low=-1),
+            options={"include_usage": stream_options(fields), "num_choices": num_choices},
+        )
 
 
 def _request(fields: Fields) -> ChatRequest:
@@ -68,7 +66,8 @@ def _request(fields: Fields) -> ChatRequest:
     )
 
 
-def _prompts(prompt: Any) -> list[str]:
+def _prompts(fields: Fields) -> list[str]:
+    prompt = fields.raw("prompt")
     prompts = [prompt] if isinstance(prompt, str) else prompt
     is_texts = isinstance(prompts, list) and all(isinstance(one, str) and one for one in prompts)
     if not is_texts or not prompts:

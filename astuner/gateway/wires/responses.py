@@ -7,7 +7,7 @@ model gave, its reasoning, its text and its calls, are read back as one message.
 from collections.abc import Iterator, Sequence
 
 from astuner.gateway.refusals import bad_request, unsupported
-from astuner.gateway.wires.body import Fields
+from astuner.gateway.wires.body import Fields, fields_of
 from astuner.gateway.wires.shared import (
     arguments_text,
     function_tool,
@@ -42,22 +42,20 @@ _WHEN_NOT_SAID: JSON = {
 
 
 def read(body: JSON) -> Ask:
-    fields = Fields(body)
-    model = fields.text("model", "astuner")
-    request = _request(fields)
-    echoed = {key: body[key] for key in _ECHOED if body.get(key) is not None}
-    ask = Ask(
-        requests=(request,),
-        model=model,
-        is_stream=fields.flag("stream"),
-        temperature=fields.number("temperature"),
-        top_p=fields.number("top_p"),
-        options={**_WHEN_NOT_SAID, **echoed, "parallel_tool_calls": not request.only_one_call},
-    )
-    _refuse_state(fields)
-    refuse_unsupported(fields)
-    fields.close()
-    return ask
+    with fields_of(body) as fields:
+        model = fields.text("model", "astuner")
+        request = _request(fields)
+        echoed = {key: body[key] for key in _ECHOED if body.get(key) is not None}
+        _refuse_state(fields)
+        refuse_unsupported(fields)
+        return Ask(
+            requests=(request,),
+            model=model,
+            is_stream=fields.flag("stream"),
+            temperature=fields.number("temperature"),
+            top_p=fields.number("top_p"),
+            options={**_WHEN_NOT_SAID, **echoed, "parallel_tool_calls": not request.only_one_call},
+        )
 
 
 def _refuse_state(fields: Fields) -> None:
@@ -75,10 +73,7 @@ def _refuse_state(fields: Fields) -> None:
 
 
 def _request(fields: Fields) -> ChatRequest:
-    tools = [
-        _tool(fields, tool, path=f"tools[{index}].")
-        for index, tool in enumerate(fields.objects("tools"))
-    ]
+    tools = fields.each("tools", _tool)
     wants_tokens = _wants_logprobs(fields)
     return ChatRequest(
         messages=_messages(fields),
@@ -88,14 +83,13 @@ def _request(fields: Fields) -> ChatRequest:
         max_new_tokens=fields.whole("max_output_tokens", low=1),
         wants_tokens=wants_tokens,
         num_top_logprobs=top_logprobs(fields, wants_tokens=wants_tokens),
-        answer_format=_answer_format(fields),
+        answer_format=fields.attempt(_answer_format, None),
     )
 
 
-def _tool(body: Fields, tool: JSON, *, path: str) -> JSON:
-    fields = body.inside(tool, path=path)
+def _tool(fields: Fields) -> JSON:
     fields.only("type", "function", why="only function tools can be offered")
-    return function_tool(body, {key: tool[key] for key in tool if key != "type"}, path=path)
+    return function_tool(fields, fields.rest(), path=fields.name(""))
 
 
 def _wants_logprobs(fields: Fields) -> bool:
@@ -103,7 +97,8 @@ def _wants_logprobs(fields: Fields) -> bool:
     # There is no encrypted reasoning: what the model thinks is given back openly.
     unknown = [one for one in include if one not in (_LOGPROBS, "reasoning.encrypted_content")]
     if unknown:
-        raise unsupported("include", f"{unknown[0]!r} is not supported; leave it out")
+        what = f"{unknown[0]!r} is not supported; leave it out"
+        fields.refuse(unsupported("include", what))
     return _LOGPROBS in include
 
 
@@ -124,14 +119,16 @@ def _messages(fields: Fields) -> list[JSON]:
     given = fields.raw("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list) or not items:
-        raise fields.wrong("input", given, "a text or a list of items, not empty")
+        fields.refuse(fields.wrong("input", given, "a text or a list of items, not empty"))
+        return []
     turns = _Turns()
     if instructions:
         turns.add({"role": "system", "content": instructions})
     for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise fields.wrong(f"input[{index}]", item, "an object")
-        turns.read(fields.inside(item, path=f"input[{index}]."))
+        if isinstance(item, dict):
+            fields.inside(item, path=f"input[{index}].").attempt(turns.read, None)
+        else:
+            fields.refuse(fields.wrong(f"input[{index}]", item, "an object"))
     return turns.messages
 
 

@@ -62,8 +62,13 @@ def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:
     """How many of the most probable tokens are to be told."""
     num_top = fields.whole("top_logprobs", low=0, high=MAX_TOP_LOGPROBS) or 0
     if num_top and not wants_tokens:
-        raise bad_request("top_logprobs needs logprobs too; ask for both", param="top_logprobs")
+        why = "top_logprobs needs logprobs too; ask for both"
+        fields.refuse(bad_request(why, param="top_logprobs"))
     return num_top
+
+
+def no_messages() -> Refusal:
+    return bad_request("messages is missing; send at least one message", param="messages")
 
 
 def function_tool(outer: Fields, function: JSON, *, path: str) -> JSON:
@@ -85,8 +90,17 @@ def function_tool(outer: Fields, function: JSON, *, path: str) -> JSON:
 
 
 def tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> str:
-    """auto, none, required or a tool's name, from either spelling of OpenAI."""
+    """auto, none, required or a tool's name, from either spelling of OpenAI.
+
+    Where the tools are wrong, nothing is said of a choice among them.
+    """
     choice = fields.raw("tool_choice", "auto")
+    if not fields.is_right("tools"):
+        return "auto"
+    return fields.attempt(lambda fields: _chosen(fields, choice, tools), "auto")
+
+
+def _chosen(fields: Fields, choice: Any, tools: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(choice, dict):
         named = fields.inside(choice, path="tool_choice.")
         named.only("type", "function", why="expected auto, none, required or a function")

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from astuner.errors import EngineError
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
-from astuner.inference.request import Chat, ChatReply, ChatRequest
+from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.shapes.noted import NotedChat, unsettable
 from astuner.inference.tools.protocol import ToolCall
 from astuner.trajectory.recorder import Agent, Call, Recorder
 from astuner.types import Completion, Message
@@ -27,7 +28,7 @@ class AgentScopeModel:
     model_name = "astuner"
     stream = False
 
-    def __init__(self, chat: Chat, *, agent_name: str, target_tag: str) -> None:
+    def __init__(self, chat: NotedChat, *, agent_name: str, target_tag: str) -> None:
         self._chat = chat
         self._agent_name = agent_name
         self._target_tag = target_tag
@@ -47,10 +48,7 @@ class AgentScopeModel:
         so other keyword arguments are refused with EngineError.
         """
         if kwargs:
-            raise EngineError(
-                f"model call: {sorted(kwargs)} cannot be set per call; the distribution that is "
-                "trained is set by rollout.temperature and its neighbours"
-            )
+            raise self._chat.refused(unsettable(kwargs))
         if structured_model is not None:
             return await self._complete_structured(messages, structured_model)
         reply = await self._complete(messages, tools or [], tool_choice or "auto")

@@ -9,8 +9,8 @@ import json
 from importlib import import_module
 from typing import Any
 
-from astuner.errors import EngineError
-from astuner.inference.request import Chat, ChatReply, ChatRequest
+from astuner.inference.request import ChatReply, ChatRequest
+from astuner.inference.shapes.noted import NotedChat, unsettable
 
 _UNBOUNDED_CONTEXT = 2**40
 
@@ -18,7 +18,7 @@ _UNBOUNDED_CONTEXT = 2**40
 class AgentScope2Calls:
     """What AgentScope 2 asks of a chat model."""
 
-    _chat: Chat
+    _chat: NotedChat
     _agent_name: str
     _target_tag: str
     model = "astuner"
@@ -56,10 +56,7 @@ class AgentScope2Calls:
         **kwargs: Any,
     ) -> Any:
         if kwargs:
-            raise EngineError(
-                f"model call: {sorted(kwargs)} cannot be set per call; the distribution that is "
-                "trained is set by rollout.temperature and its neighbours"
-            )
+            raise self._chat.refused(unsettable(kwargs))
         allowed = tool_choice.tools if tool_choice else None
         offered = [t for t in tools or () if not allowed or t["function"]["name"] in allowed]
         reply = await self._chat.complete(

@@ -7,7 +7,7 @@ from typing import Any
 from astuner.errors import RequestError
 from astuner.inference.excerpt import SHOWN_CHARACTERS, excerpt
 from astuner.inference.json_schema import check_schema, first_error
-from astuner.inference.tools.json_calls import encode
+from astuner.inference.schema_fit import Misfit
 from astuner.inference.tools.protocol import ToolCall, function_named
 from astuner.types import FunctionSchema, Tool
 
@@ -58,15 +58,12 @@ def _not_offered(name: str, tools: Sequence[Tool]) -> str:
     return f"call of {excerpt(name)!r}, which was not offered; {hint}"
 
 
-def _in_words(error: Any) -> str:
-    """Word one jsonschema ValidationError."""
-    where = error.json_path.removeprefix("$").removeprefix(".")
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
+def _in_words(misfit: Misfit) -> str:
+    where = misfit.path.removeprefix("$").removeprefix(".")
+    if misfit.keyword == "required":
         inside = f" in {where!r}" if where else ""
-        return f"argument {missing[0]!r} is missing{inside}"
-    if error.validator == "type":
-        expected = error.validator_value
-        types = expected if isinstance(expected, str) else " or ".join(expected)
-        return f"argument {where!r} is {excerpt(encode(error.instance))}, not of type {types}"
-    return f"argument {where!r}: {error.message}" if where else str(error.message)
+        return f"argument {misfit.expected[0]!r} is missing{inside}"
+    if misfit.keyword == "type":
+        types = " or ".join(misfit.expected)
+        return f"argument {where!r} is {excerpt(misfit.found)}, not of type {types}"
+    return f"argument {where!r}: {misfit.message}" if where else misfit.message

@@ -16,7 +16,7 @@ _INDEX = re.compile(r"\[\d+\]")
 
 
 class RefusalLog:
-    """One for each gateway."""
+    """One for each gateway, and one for the calls of a run that need none."""
 
     def __init__(self) -> None:
         self._told: set[tuple[str, int, str | None]] = set()
