@@ -38,3 +38,10 @@ def check_rough_episodes(run_dir: Path) -> None:
     assert "called sys.exit('the judge exits')" in failed[EXITING_JUDGE]["message"]
     assert "did not answer in 15 s" in failed[HANGING_JUDGE]["message"]
     assert records[LOSING_JUDGE]["verdict"]["is_success"]
+
+
+def fill_disk_at(run_dir: Path, *, step: int) -> None:
+    """Have the system refuse the episodes of a step to come, for want of space."""
+    file = run_dir / "episodes" / f"step_{step:06d}.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    file.symlink_to("/dev/full")

@@ -37,7 +37,7 @@ from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
-from tests.ray.ends import check_rough_episodes, rough_settings  # noqa: E402
+from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
 
@@ -433,7 +433,7 @@ def test_a_full_disk_ends_the_run_with_its_name(
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
     process = start(path, ray_address)
     read_until(process, "step 1: rollout")
-    (run_folder(path) / "episodes" / "step_000004.jsonl").symlink_to("/dev/full")
+    fill_disk_at(run_folder(path), step=4)
     _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
     assert "step_000004.jsonl: No space left on device" in rest

@@ -18,7 +18,7 @@ from astuner.config.source import flatten
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
-from tests.ray.ends import check_rough_episodes, rough_settings
+from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.tutorial import CONF, as_arguments, make_tutorial
@@ -322,7 +322,7 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     path = prepare(tmp_path, taught_model, total_training_steps=50, total_epochs=50)
     process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
     read_until(process, "step 1: rollout")
-    (latest(path) / "episodes" / "step_000002.jsonl").symlink_to("/dev/full")
+    fill_disk_at(latest(path), step=2)
     _, rest = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "step_000002.jsonl: No space left on device" in rest
