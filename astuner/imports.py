@@ -104,10 +104,18 @@ def describe_shadow() -> str:
         file = getattr(sys.modules[name], "__file__", None)
         if file is None or any(Path(file).is_relative_to(place) for place in places):
             continue
+        if _is_installed(Path(file)):
+            continue
         installed = PathFinder.find_spec(name, places)
         if installed is not None and installed.origin is not None:
             return f"; {file} is imported in place of {installed.origin}: give it another name"
     return ""
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether it lies in a folder of packages, such as one that PYTHONPATH names on purpose."""
+    folder = file.parent.parent if file.stem == "__init__" else file.parent
+    return any(folder.glob("*.dist-info"))
 
 
 def _load_module(path: str, search_dirs: Sequence[Path]) -> tuple[ModuleType, str]:

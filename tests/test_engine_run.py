@@ -41,8 +41,6 @@ def test_a_machine_without_gpu_has_to_be_told_what_the_others_have(monkeypatch):
         ("1", "1"),
         ("3,2", "3"),
         (" 2, 3", "2"),
-        ("GPU-6a1b", "GPU-6a1b"),
-        ("MIG-1", "MIG-1"),
     ],
 )
 def test_a_run_of_one_gpu_takes_the_first_that_it_is_shown(monkeypatch, shown, card):
@@ -56,4 +54,11 @@ def test_a_run_of_one_gpu_takes_the_first_that_it_is_shown(monkeypatch, shown, c
 def test_a_run_that_is_shown_no_gpu_is_told_why(monkeypatch, shown):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     with pytest.raises(ConfigError, match="hides every GPU of this machine"):
+        first_card()
+
+
+@pytest.mark.parametrize("shown", ["GPU-6a1b", "MIG-1", "GPU-6a1b,GPU-7c2d"])
+def test_a_gpu_that_is_not_named_by_its_number_is_refused(monkeypatch, shown):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    with pytest.raises(ConfigError, match="by its number only"):
         first_card()

@@ -55,7 +55,7 @@ def with_num_gpus(settings: Settings) -> Settings:
 def first_card() -> str:
     """The GPU of a run that has one: the first that CUDA_VISIBLE_DEVICES shows of this machine.
 
-    Raises ConfigError where it hides all.
+    Raises ConfigError where it hides all, or names one otherwise than by its number.
     """
     shown = os.environ.get(CARDS_VARIABLE, "0")
     first = shown.partition(",")[0].strip()
@@ -63,6 +63,11 @@ def first_card() -> str:
         raise ConfigError(
             f"{CARDS_VARIABLE}={shown!r} hides every GPU of this machine from the run; unset it, "
             f"or name one: {CARDS_VARIABLE}=0"
+        )
+    if not first.isdecimal():
+        raise ConfigError(
+            f"{CARDS_VARIABLE}={shown!r}: vLLM takes the GPU that Trinity's engine and trainer share "
+            f"by its number only, as `nvidia-smi -L` lists it; write {CARDS_VARIABLE}=0"
         )
     return first
 
