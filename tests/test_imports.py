@@ -92,6 +92,13 @@ def test_a_file_that_hides_an_installed_module_is_named_as_the_cause(
     assert "give it another name" in message
 
 
+def test_a_folder_of_packages_may_hide_the_installed_ones(project: Path) -> None:
+    (project / "tabnanny-1.0.dist-info").mkdir()
+    (project / "tabnanny.py").write_text("ours = 1\n")
+    (project / "flow.py").write_text("import tabnanny\nfound = tabnanny.check('a')\n")
+    assert "in place of" not in _fails("flow->Flow", [project])
+
+
 def test_a_module_of_the_user_is_no_cause_where_it_hides_nothing(project: Path) -> None:
     (project / "my_colors.py").write_text("ours = 1\n")
     (project / "flow.py").write_text("import my_colors\nred = my_colors.red\n")
