@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from astuner.bytecode import UncachedLoader
 from astuner.errors import ConfigError
+from astuner.machine.bytecode import UncachedLoader
 
 _pinned: dict[str, Path] = {}
 """Top-level name -> the folder that `_pin` loaded it from; changed by `_pin` only."""

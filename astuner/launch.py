@@ -13,18 +13,18 @@ from typing import Any
 from rich.console import Console
 
 from astuner import log
-from astuner.account import name_the_account
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.user_code import load_workflow, make_judge
-from astuner.bytecode import leave_no_bytecode
-from astuner.caches import use_writable_caches
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError
 from astuner.imports import fix_sys_path, module_folders
 from astuner.log_json import JsonLines
+from astuner.machine.account import name_the_account
+from astuner.machine.bytecode import leave_no_bytecode
+from astuner.machine.caches import use_writable_caches
 from astuner.pins.install import PINS, check_installed
 from astuner.rollout.targets import check_not_empty
 from astuner.rollout.threads import DaemonThreads

@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from astuner.errors import AstunerError, BackboneError, ConfigError
-from astuner.os_errors import advice, told
+from astuner.machine.os_errors import advice, told
 
 logger = logging.getLogger(__name__)
 

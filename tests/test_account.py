@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from astuner.account import name_the_account
+from astuner.machine.account import name_the_account
 
 NOBODYS_ID = 4_000_123_456
 

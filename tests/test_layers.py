@@ -17,17 +17,14 @@ PACKAGE = REPOSITORY / "astuner"
 LAYERS = (
     (
         "errors",
-        "os_errors",
         "types",
-        "bytecode",
-        "caches",
+        "machine",
         "imports",
         "clock",
         "log_json",
         "log",
         "pins",
         "calling",
-        "account",
         "workers",
     ),
     ("serving", "config", "console", "run_dir"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from astuner.errors import AstunerError
-from astuner.os_errors import advice, told
+from astuner.machine.os_errors import advice, told
 from astuner.run_dir import append_json_line, naming_the_file
 
 

@@ -14,10 +14,10 @@ pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
 from astuner.backbone.cluster.engine_run import engine_state_dir
-from astuner.bytecode import leave_no_bytecode
-from astuner.caches import use_writable_caches
 from astuner.cli import main
 from astuner.config.load import load_config
+from astuner.machine.bytecode import leave_no_bytecode
+from astuner.machine.caches import use_writable_caches
 from astuner.run_dir import RunDir
 from tests.runs import make_run
 from tests.test_local_run import AGENTS, taught_model, write_conf  # noqa: F401
@@ -100,7 +100,8 @@ def test_bytecode_that_is_there_is_used_and_that_of_installed_packages_is_writte
     (installed / "cached_package.py").touch()
     (tmp_path / "own" / "uncached_module.py").touch()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom astuner.bytecode import leave_no_bytecode\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from astuner.machine.bytecode import leave_no_bytecode\n"
         f"sys.path[:0] = [{str(tmp_path / 'own')!r}, {str(installed)!r}]\n"
         f"leave_no_bytecode([Path({str(tmp_path / 'own')!r})])\n"
         "import cached_package, uncached_module\n"

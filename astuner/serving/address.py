@@ -3,7 +3,7 @@
 import socket
 
 from astuner.errors import ConfigError
-from astuner.os_errors import advice
+from astuner.machine.os_errors import advice
 
 _BACKLOG = 256
 """Connections that may wait to be accepted: as many as come in while a step of the loop is slow."""

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from astuner.backbone.run import Run
 from astuner.backbone.user_code import load_workflow, make_judge
-from astuner.bytecode import leave_no_bytecode
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
 from astuner.imports import fix_sys_path
+from astuner.machine.bytecode import leave_no_bytecode
 from astuner.run_dir import RunDir
 
 

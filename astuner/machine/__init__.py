@@ -1,0 +1,1 @@
+"""What this machine and the account of this process allow, and what to say where they do not."""
