@@ -5,6 +5,8 @@ gets plain values.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
@@ -14,12 +16,20 @@ from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.imports import load_object
 from astuner.rollout.episode import EpisodeSettings
+from astuner.rollout.held_lock import lock_supervised
 from astuner.rollout.judging import Judging
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.rollout.surroundings import GatewayDoor
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
 from astuner.types import Task
+
+_LEAST_LOCK_SECONDS, _MOST_LOCK_SECONDS = 10.0, 60.0
+_LOCK_ADVICE = (
+    "Bound what it computes: patterns by the package `regex` with timeout=, numbers by their size, "
+    "a judge by task_judge.judge_in_process=true. The last whole checkpoint is there; go on with "
+    "--resume"
+)
 
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
@@ -90,9 +100,11 @@ def make_pool(
         timeout_seconds=timeout_seconds,
         make_reference_chat=make_reference_chat,
     )
+    rollout = run.settings.rollout
     limits = PoolSettings(
         max_parallel=max_parallel,
-        max_failed_fraction=run.settings.rollout.max_failed_fraction,
+        max_failed_fraction=rollout.max_failed_fraction,
+        max_computing_seconds=rollout.episode_timeout_seconds / 4,
     )
     return RolloutPool(
         episode,
@@ -109,6 +121,17 @@ def make_judging(run: Run) -> Judging:
         run.judge,
         timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
         madness_reward=run.settings.rollout.agent_madness_reward,
+    )
+
+
+def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextManager[None]:
+    """Inside, code that holds the interpreter lock for too long ends this process, by its name."""
+    limit = run.settings.rollout.lock_timeout_seconds
+    if limit is None:
+        judge_seconds = run.settings.task_judge.judge_timeout_seconds
+        limit = min(max(judge_seconds, _LEAST_LOCK_SECONDS), _MOST_LOCK_SECONDS)
+    return lock_supervised(
+        limit, limit_name="rollout.lock_timeout_seconds", advice=_LOCK_ADVICE, log_file=log_file
     )
 
 

@@ -29,6 +29,8 @@ class PoolSettings:
     """Attempts that run at a time, and so many more that are judged meanwhile."""
     max_failed_fraction: float
     """Of a batch's episodes, in [0, 1]."""
+    max_computing_seconds: float | None = None
+    """How long a workflow may keep the event loop busy by computing; None: like by anything."""
 
 
 @dataclass(slots=True)
@@ -107,7 +109,11 @@ class RolloutPool:
                     failures.count(episode)
 
         # A part of the deadline, so that the others that it held up still have time.
-        with loop_watchdog(self._episode.timeout_seconds / 4, find_port=self._find_port):
+        with loop_watchdog(
+            self._episode.timeout_seconds / 4,
+            max_computing_seconds=self._settings.max_computing_seconds,
+            find_port=self._find_port,
+        ):
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             try:
                 await _gather([run_one(*plan) for plan in plans])

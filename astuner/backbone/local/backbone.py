@@ -18,7 +18,7 @@ from astuner.algorithm.batch import (
     make_batch,
 )
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
-from astuner.backbone.assemble import load_advantage, make_gateway, read_tasks
+from astuner.backbone.assemble import load_advantage, lock_supervised_for, make_gateway, read_tasks
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
@@ -56,7 +56,8 @@ class LocalBackbone:
         notice = "the weights are saved first"
         with interrupted_by_signals(run.console, notice=notice) as interrupt:
             try:
-                await tuning.run_steps(interrupt)
+                with lock_supervised_for(run, log_file=run.run_dir.log_file):
+                    await tuning.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
                 if not interrupt.is_requested:
                     raise

@@ -57,6 +57,11 @@ class RolloutSettings(Section):
     episode_timeout_seconds: PositiveFloat = setting(
         UsedBy.TRAINING, "An episode that takes longer has failed."
     )
+    lock_timeout_seconds: PositiveFloat | None = setting(
+        UsedBy.ALL,
+        "A run ends when code holds the interpreter lock for longer, since nothing else runs "
+        "meanwhile; null: task_judge.judge_timeout_seconds, within 10 and 60.",
+    )
     max_failed_fraction: float = setting(
         UsedBy.ALL, "Stop the run when more of a step's episodes failed.", ge=0, le=1
     )
