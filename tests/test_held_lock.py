@@ -13,20 +13,20 @@ import yaml
 from astuner.rollout.lock_supervisor import describe_holder
 
 HOLDERS = """
-import re
+import itertools, re
 from astuner import WorkflowOutput
 
 def rewarded(workflow_task, model_tuner):
     return WorkflowOutput(metadata={})
 
 async def holds(workflow_task, model_tuner):
-    return WorkflowOutput(reward=float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))))
+    return WorkflowOutput(reward=float(sum(itertools.repeat(1))))
 
 def by_pattern(workflow_task, workflow_output):
     return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
 
-async def by_number(workflow_task, workflow_output):
-    return float(9 ** 9 ** 9), True
+async def in_the_loop(workflow_task, workflow_output):
+    return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
 """
 
 
@@ -59,7 +59,6 @@ def tune(project: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     ("setting", "line", "function"),
     [
         ("task_judge.judge_protocol='holders.py->by_pattern'", 12, "by_pattern"),
-        ("task_judge.judge_protocol='holders.py->by_number'", 15, "by_number"),
         ("rollout.agentscope_workflow='holders.py->holds'", 9, "holds"),
     ],
 )
@@ -72,6 +71,18 @@ def test_code_that_holds_the_lock_ends_the_run_and_is_named(project, setting, li
     assert "1.5 s (rollout.lock_timeout_seconds)" in last and "judge_in_process" in last
     log = next(project.glob("launcher_record/job/2*/run.log")).read_text()
     assert place in log and "most recent call first" in log
+
+
+def test_what_looks_for_signals_in_the_main_thread_fails_its_episode_alone(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->in_the_loop'",
+        "astuner.rollout.episode_timeout_seconds=2",
+        "astuner.rollout.lock_timeout_seconds=30",
+        "astuner.rollout.max_failed_fraction=1",
+    )
+    assert ended.returncode == 0
+    assert "holders.py:15; await it" in ended.stderr and "2 episodes, 2 failed" in ended.stderr
 
 
 SUPERVISED = """

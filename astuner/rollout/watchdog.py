@@ -40,7 +40,10 @@ _NUM_TICKS_AT_GATEWAY = 4
 """So long a call to the gateway may block before it counts as one that nobody can answer, and so
 long any other once the run is to end."""
 _NUM_TICKS_UNTIL_NAMED = 10
-_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+_LIBRARIES = (
+    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
+    __file__,  # a tick may come while another one is counted
+)
 _NUM_CLIENT_FRAMES = 8
 """From the read of a socket up to what HTTP clients keep of it."""
 

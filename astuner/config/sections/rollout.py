@@ -55,7 +55,9 @@ class RolloutSettings(Section):
     num_repeat: PositiveInt = setting(UsedBy.ALL, "Episodes of one task, its group.")
     max_env_worker: PositiveInt = setting(UsedBy.TRAINING, "Episodes that run at the same time.")
     episode_timeout_seconds: PositiveFloat = setting(
-        UsedBy.TRAINING, "An episode that takes longer has failed."
+        UsedBy.ALL,
+        "An episode that takes longer has failed, or keeps others waiting for a quarter of it; in "
+        "debug, where somebody may stand at a breakpoint, only the latter, and by computing.",
     )
     lock_timeout_seconds: PositiveFloat | None = setting(
         UsedBy.ALL,
