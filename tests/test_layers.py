@@ -49,7 +49,7 @@ INSIDE = {
         ("chat", "shapes"),
     ),
     "backbone": (
-        ("user_code", "earlier_run"),
+        ("user_code", "earlier_run", "grace"),
         ("run",),
         ("interrupt", "loggers", "validation", "episode_writer", "chats"),
         ("assemble", "reporter"),

@@ -24,6 +24,7 @@ from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
 from astuner.types import Task
 
+_LEAVE_SECONDS = 10.0
 _LEAST_LOCK_SECONDS, _MOST_LOCK_SECONDS = 10.0, 60.0
 _LOCK_ADVICE = (
     "Bound what it computes: patterns by the package `regex` with timeout=, numbers by their size, "
@@ -100,17 +101,19 @@ def make_pool(
         timeout_seconds=timeout_seconds,
         make_reference_chat=make_reference_chat,
     )
-    rollout = run.settings.rollout
+    rollout, grace = run.settings.rollout, run.grace
     limits = PoolSettings(
         max_parallel=max_parallel,
         max_failed_fraction=rollout.max_failed_fraction,
         max_computing_seconds=rollout.episode_timeout_seconds / 4,
+        leave_seconds=min(_LEAVE_SECONDS, grace.rollout_seconds) if grace else _LEAVE_SECONDS,
     )
     return RolloutPool(
         episode,
         make_judging(run),
         limits,
         find_port=lambda: gateway.port,
+        is_ending=lambda: grace is not None and grace.is_begun,
         expect_callers=expect_callers,
     )
 

@@ -52,7 +52,9 @@ class DebugBackbone:
 
         with (
             EpisodeWriter(run.run_dir) as writer,
-            interrupted_by_signals(run.console, notice="no further episode is shown") as interrupt,
+            interrupted_by_signals(
+                run.console, notice="no further episode is shown", grace=run.grace
+            ) as interrupt,
         ):
             try:
                 async with make_gateway(run) as gateway, _chats(run) as chats:

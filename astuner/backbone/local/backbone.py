@@ -54,7 +54,7 @@ class LocalBackbone:
         saved = find_saved(run, training) if run.is_resumed else None
         tuning = _Tuning(run, training, validation, saved, log, writer, gateway)
         notice = "the weights are saved first"
-        with interrupted_by_signals(run.console, notice=notice) as interrupt:
+        with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:
             try:
                 with lock_supervised_for(run, log_file=run.run_dir.log_file):
                     await tuning.run_steps(interrupt)
@@ -238,7 +238,8 @@ class _Tuning:
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step."""
-        self._state = self._keeper.save(self._state)
+        with self._run.grace.saving() if self._run.grace else contextlib.nullcontext():
+            self._state = self._keeper.save(self._state)
 
     def finish(self, *, exit_code: int) -> RunResult:
         """Say what came of it, and where everything lies."""
