@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.taught_model import make_taught_model
-
 HANGING = """
 import asyncio, sys, time
 from astuner import WorkflowOutput
@@ -93,7 +91,7 @@ def debug_settings(**rollout: object) -> dict:
         "task_reader": {"type": "random_dummy"},
         "rollout": {"num_repeat": 1, **rollout},
         "debug": {"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "none"},
-        "trainer_common": {"grace_seconds": 6},
+        "trainer_common": {"grace_seconds": 20},
     }
 
 
@@ -129,10 +127,17 @@ def test_what_nothing_interrupts_is_left_behind_and_the_loss_is_said(tmp_path, s
 
 def test_a_workflow_that_blocks_does_not_keep_the_last_step_from_being_saved(tmp_path):
     pytest.importorskip("torch")
+    from tests.tiny_model import make_tiny_model
+
+    make_tiny_model(tmp_path / "model")
     settings = {
-        "model": {"path": str(make_taught_model(tmp_path / "model"))},
+        "model": {"path": str(tmp_path / "model")},
         "task_reader": {"type": "random_dummy"},
-        "data": {"train_batch_size": 1},
+        "data": {
+            "train_batch_size": 1,
+            "max_prompt_length": 128,
+            "max_response_length": 64,
+        },
         "rollout": {
             "agentscope_workflow": "hanging.py->blocks_in_the_second_step",
             "num_repeat": 2,

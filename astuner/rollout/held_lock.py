@@ -13,13 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from astuner.rollout.watchdog import TICK_SIGNAL
+from astuner.rollout.watchdog import LIBRARIES, TICK_SIGNAL
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,6 @@ _BEAT_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _DUMP_SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 _SUPERVISOR_FILE = Path(__file__).with_name("lock_supervisor.py")
-_LIBRARIES = (
-    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]),
-)
 
 
 @contextmanager
@@ -50,7 +45,7 @@ def lock_supervised(
         "tick_signal": int(TICK_SIGNAL),
         "dump_signal": int(_DUMP_SIGNAL),
         "stacks": stacks,
-        "libraries": _LIBRARIES,
+        "libraries": LIBRARIES,
         "limit_name": limit_name,
         "advice": advice,
         "log_file": None if log_file is None else str(log_file),

@@ -115,7 +115,7 @@ def describe_holder(stacks: str, libraries: list[str]) -> str:
     parts = re.split(r"^(?=Thread |Current thread )", stacks, flags=re.MULTILINE)
     parts.sort(key=lambda part: not part.startswith("Current thread "))
     threads = [frames for part in parts if (frames := _frames(part))]
-    foreign = (*libraries, "<")
+    foreign = tuple(libraries)
     own = (one for frames in threads for one in frames if not one.file.startswith(foreign))
     innermost = (frames[0] for frames in threads)
     return str(next(own, None) or next(innermost, "code that cannot be named"))

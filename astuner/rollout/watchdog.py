@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -40,10 +41,12 @@ _NUM_TICKS_AT_GATEWAY = 4
 """So long a call to the gateway may block before it counts as one that nobody can answer, and so
 long any other once the run is to end."""
 _NUM_TICKS_UNTIL_NAMED = 10
-_LIBRARIES = (
+LIBRARIES = (
     *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-    __file__,  # a tick may come while another one is counted
+    str(Path(__file__).parents[1]),
+    "<frozen ",
 )
+"""Where code stands that is not the user's."""
 _NUM_CLIENT_FRAMES = 8
 """From the read of a socket up to what HTTP clients keep of it."""
 
@@ -218,7 +221,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _place(frame: FrameType | None) -> str:
     """The innermost line that belongs to no library, else the innermost."""
-    own = (one for one in _frames(frame) if not one.f_code.co_filename.startswith(_LIBRARIES))
+    own = (one for one in _frames(frame) if not one.f_code.co_filename.startswith(LIBRARIES))
     found = next(own, frame)
     return f"{found.f_code.co_filename}:{found.f_lineno}" if found else "unknown place"
 
