@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "astuner"
 
 LAYERS = (
-    ("errors", "types", "imports", "log", "pins", "calling"),
+    ("errors", "types", "imports", "log", "pins", "calling", "workers"),
     ("serving", "config", "console", "run_dir"),
     ("llm", "trajectory"),
     ("algorithm", "models"),

@@ -6,38 +6,33 @@ worker processes only, each answer has a deadline, and a worker that misses it i
 """
 
 import asyncio
-import atexit
-import contextlib
-import json
 import logging
-import math
-import os
 import re
-import selectors
-import signal
-import subprocess
 import sys
-import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from astuner.errors import JudgeError
 from astuner.task_judge.math.number import parse_number
 from astuner.task_judge.math.text import plain_math
+from astuner.workers.pool import (
+    NUM_WORKERS,
+    Computation,
+    Unanswerable,
+    WorkerFailure,
+    WorkerPool,
+)
+from astuner.workers.shared import Shared
 
 logger = logging.getLogger(__name__)
 
 MAX_EXPRESSION_CHARS = 2_000
 """Longer expressions are equal only to the same text."""
-START_TIMEOUT_SECONDS = 60.0
-NUM_WORKERS = max(2, min(8, (os.cpu_count() or 1) // 2))
-"""One hostile answer holds one worker until its deadline; the others go on."""
-
-_STALLED_SHARE = 0.1
-"""Of its deadline: a worker that got less of a processor was not busy with its expressions."""
-
-_WORKER_FILE = Path(__file__).with_name("worker.py")
+COMPARING = Computation(
+    process="the process that compares expressions",
+    file=Path(__file__).with_name("worker.py"),
+    module="math_verify",
+    package="astuner[math]",
+)
 _CHOICE = re.compile(r"\(?([A-Za-z])\)?")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTIONS = re.compile(
@@ -78,99 +73,6 @@ def is_prose(text: str) -> bool:
     return not all(_FUNCTIONS.fullmatch(word) for word in _WORD.findall(text))
 
 
-class _WorkerGoneError(Exception):
-    """The worker ended without an answer."""
-
-
-class _Worker:
-    """One child process with math-verify. Used by one thread at a time; owned by its pool."""
-
-    def __init__(self, interpreter: str) -> None:
-        self._interpreter = interpreter
-        command = [interpreter, "-P", str(_WORKER_FILE)]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise JudgeError(
-                f"cannot start the process that compares expressions ({' '.join(command)}): "
-                f"{error}; free memory or processes on this machine"
-            ) from error
-        self._wait_until_ready()
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
-    def was_killed(self) -> bool:
-        """By whoever kills processes, not over what it computed. Known once it has ended."""
-        return self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
-
-    def cpu_seconds(self) -> float:
-        """What it has computed so far; infinite where the system does not tell."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except OSError:
-            return math.inf
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-    def ask(self, answer: str, reference: str, *, timeout_seconds: float) -> bool:
-        """Raises TimeoutError after the deadline, _WorkerGoneError if the process is gone."""
-        assert self._process.stdin is not None
-        request = {
-            "answer": answer,
-            "reference": reference,
-            "timeout_seconds": timeout_seconds,
-        }
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError as error:
-            raise _WorkerGoneError from error
-        return self._read(timeout_seconds)["equal"]
-
-    def end(self) -> None:
-        """Kill the process, unless it has ended, and reap it. Twice is harmless."""
-        if self._process.poll() is None:
-            self._process.kill()
-        with self._process:
-            pass
-
-    def _wait_until_ready(self) -> None:
-        try:
-            greeting = self._read(START_TIMEOUT_SECONDS)
-        except (_WorkerGoneError, TimeoutError) as error:
-            self.end()
-            raise JudgeError(
-                "the process that compares expressions did not start: "
-                f"{type(error).__name__} {error}, exit code {self._process.returncode}; try "
-                f"`{self._interpreter} -c 'import math_verify'`"
-            ) from error
-        if "error" in greeting:
-            self.end()
-            raise JudgeError(
-                f"the process that compares expressions did not start: {greeting['error']}; "
-                "install it with `pip install 'astuner[math]'`"
-            )
-
-    def _read(self, timeout_seconds: float) -> dict:
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout_seconds):
-                raise TimeoutError(f"no answer within {timeout_seconds:g} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise _WorkerGoneError
-        return json.loads(line)
-
-
 class SymbolicComparer:
     """A few worker processes, started when first needed and shared by all who ask.
 
@@ -181,9 +83,7 @@ class SymbolicComparer:
         self, *, num_workers: int = NUM_WORKERS, interpreter: str = sys.executable
     ) -> None:
         """`interpreter` is the Python that runs the workers; it must have math-verify."""
-        self._interpreter = interpreter
-        self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="math-equality")
-        self._idle: deque[_Worker] = deque()
+        self._pool = WorkerPool(COMPARING, num_workers=num_workers, interpreter=interpreter)
 
     async def is_equal(self, answer: str, reference: str, *, timeout_seconds: float) -> bool:
         """Symbolic equality. False as well when the process computes until the deadline, or dies,
@@ -193,62 +93,27 @@ class SymbolicComparer:
         not known: no worker can be started, it was killed, or the machine gave it no time.
         """
         answer, reference = _for_latex_parser(answer), _for_latex_parser(reference)
-        future = self._threads.submit(self._compare, answer, reference, timeout_seconds)
+        future = self._pool.threads.submit(self._compare, answer, reference, timeout_seconds)
         return await asyncio.wrap_future(future)
 
     @property
     def idle_process_ids(self) -> list[int]:
         """Of the workers that wait for an expression."""
-        return [worker.process_id for worker in list(self._idle)]
+        return self._pool.idle_process_ids
 
     def close(self) -> None:
         """End all workers; waits for the comparisons that are running, at most their deadline."""
-        self._threads.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().end()
+        self._pool.close()
 
     def _compare(self, answer: str, reference: str, timeout_seconds: float) -> bool:
-        # An idle worker may have been killed from outside, which is not this answer's fault:
-        # one more try tells the two apart.
-        for _ in range(2):
-            worker = self._take_worker()
-            started = worker.cpu_seconds()
-            try:
-                verdict = worker.ask(answer, reference, timeout_seconds=timeout_seconds)
-            except TimeoutError:
-                spent = worker.cpu_seconds() - started
-                worker.end()
-                if spent < timeout_seconds * _STALLED_SHARE:
-                    raise JudgeError(
-                        "the process that compares expressions stalled: it got "
-                        f"{spent:.1f} s of a processor in {timeout_seconds:g} s; this machine has "
-                        "too little time or memory for it"
-                    ) from None
-                logger.warning(
-                    "comparison stopped seconds=%g answer=%.80r", timeout_seconds, answer
-                )
-                return False
-            except _WorkerGoneError:
-                worker.end()
-                continue
-            self._idle.append(worker)
-            return verdict
-        if worker.was_killed:
-            raise JudgeError(
-                "the process that compares expressions was killed twice by something else, such "
-                "as the system for want of memory; free memory on this machine"
-            )
-        logger.warning("comparison ended its process twice answer=%.80r", answer)
-        return False
-
-    def _take_worker(self) -> _Worker:
-        """An idle one, else a new one. A start that fails is tried once more."""
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
+        request = {"answer": answer, "reference": reference}
         try:
-            return _Worker(self._interpreter)
-        except JudgeError:
-            return _Worker(self._interpreter)
+            return self._pool.ask(request, timeout_seconds=timeout_seconds)["equal"]
+        except Unanswerable as error:
+            logger.warning("comparison stopped reason=%s answer=%.80r", error, answer)
+            return False
+        except WorkerFailure as error:
+            raise JudgeError(str(error)) from error
 
 
 def _for_latex_parser(text: str) -> str:
@@ -259,29 +124,9 @@ def _for_latex_parser(text: str) -> str:
     return re.sub(r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}", text)
 
 
-_shared: SymbolicComparer | None = None
-_shared_lock = threading.Lock()
+_shared = Shared(SymbolicComparer)
 
 
 def shared_comparer() -> SymbolicComparer:
     """The one comparer of this process, closed when the interpreter ends."""
-    global _shared
-    with _shared_lock:
-        if _shared is None:
-            _shared = SymbolicComparer()
-        return _shared
-
-
-@atexit.register
-def _close_shared() -> None:
-    if _shared is not None:
-        _shared.close()
-
-
-def _forget_after_fork() -> None:
-    """A forked child has neither the threads nor a right to the workers of its parent."""
-    global _shared, _shared_lock
-    _shared, _shared_lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
+    return _shared.get()
