@@ -14,8 +14,9 @@ from typing import Any
 from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.grace import Grace
+from astuner.backbone.judge_process import judge_of
 from astuner.backbone.run import Backbone, Run, RunResult
-from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.backbone.user_code import load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import RunConsole, open_screen
@@ -63,7 +64,7 @@ def launch(
     if loaded.settings.rollout.trainable_targets is None:
         targets = workflow_class.model_fields["trainable_targets"].default
         check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
-    judge = make_judge(loaded.settings, loaded.config, search_dirs, judge_class)
+    judge = judge_of(loaded.settings, loaded.config, search_dirs, judge_class)
     if resume and loaded.settings.backbone == "debug":
         raise ConfigError(
             "--resume: the backbone debug has nothing to resume; use it with one that trains"

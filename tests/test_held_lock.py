@@ -25,6 +25,14 @@ async def holds(workflow_task, model_tuner):
 def by_pattern(workflow_task, workflow_output):
     return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
 
+def by_pattern_of_one(workflow_task, workflow_output):
+    if workflow_task.attempt == 0:
+        by_pattern(workflow_task, workflow_output)
+    return 0.5, True
+
+def raises(workflow_task, workflow_output):
+    raise ValueError("no such answer")
+
 async def in_the_loop(workflow_task, workflow_output):
     return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
 """
@@ -73,6 +81,32 @@ def test_code_that_holds_the_lock_ends_the_run_and_is_named(project, setting, li
     assert place in log and "most recent call first" in log
 
 
+def test_a_judge_in_a_process_that_holds_the_lock_fails_its_episode_alone(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->by_pattern_of_one'",
+        "astuner.task_judge.judge_in_process=true",
+        "astuner.task_judge.judge_timeout_seconds=10",
+        "astuner.rollout.num_repeat=2",
+        "astuner.rollout.max_failed_fraction=1",
+        "astuner.debug.debug_first_n_tasks=1",
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "took more than 10 s (task_judge.judge_timeout_seconds)" in ended.stderr
+    assert "2 episodes, 1 failed, reward mean 0.5" in ended.stderr
+
+
+def test_what_a_judge_in_a_process_raises_is_told_with_its_line(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->raises'",
+        "astuner.task_judge.judge_in_process=true",
+        "astuner.task_judge.judge_timeout_seconds=30",
+        "astuner.rollout.max_failed_fraction=1",
+    )
+    assert "ValueError: no such answer" in ended.stderr and "holders.py" in ended.stderr
+
+
 def test_what_looks_for_signals_in_the_main_thread_fails_its_episode_alone(project):
     ended = tune(
         project,
@@ -82,7 +116,7 @@ def test_what_looks_for_signals_in_the_main_thread_fails_its_episode_alone(proje
         "astuner.rollout.max_failed_fraction=1",
     )
     assert ended.returncode == 0
-    assert "holders.py:15; await it" in ended.stderr and "2 episodes, 2 failed" in ended.stderr
+    assert "holders.py:23; await it" in ended.stderr and "2 episodes, 2 failed" in ended.stderr
 
 
 SUPERVISED = """

@@ -50,8 +50,8 @@ INSIDE = {
     ),
     "backbone": (
         ("user_code", "earlier_run", "grace"),
-        ("run",),
-        ("interrupt", "loggers", "validation", "episode_writer", "chats"),
+        ("run", "judge_child"),
+        ("interrupt", "loggers", "validation", "episode_writer", "chats", "judge_process"),
         ("assemble", "reporter"),
         ("local",),
         ("debug", "cluster"),

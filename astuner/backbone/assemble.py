@@ -4,6 +4,7 @@ Together with `chats.py` the only place where settings of the rollout are read; 
 gets plain values.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -120,9 +121,11 @@ def make_pool(
 
 def make_judging(run: Run) -> Judging:
     """What judges the attempts of the run."""
+    judge = run.settings.task_judge
     return Judging(
         run.judge,
-        timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
+        # In processes each answer has its deadline from when one is free.
+        timeout_seconds=math.inf if judge.judge_in_process else judge.judge_timeout_seconds,
         madness_reward=run.settings.rollout.agent_madness_reward,
     )
 
