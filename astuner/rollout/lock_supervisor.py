@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     stacks: int
     """The reading end of a pipe."""
     libraries: list[str]
-    """Folders of code that is not the user's."""
+    """How the files of code begin that is not the user's."""
     limit_name: str
     advice: str
     log_file: str | None
@@ -103,7 +103,7 @@ def _end(plan: Plan) -> None:
         message = f"{stacks}{message}"
     with contextlib.suppress(OSError):
         os.write(2, f"\nastuner: BackboneError: {message}\n".encode(errors="backslashreplace"))
-    os.kill(plan.parent, signal.SIGKILL)
+    _send(plan.parent, None, signal.SIGKILL)
 
 
 def describe_holder(stacks: str, libraries: list[str]) -> str:
@@ -174,7 +174,8 @@ def _send(process: int, thread: int | None, number: int) -> None:
         with contextlib.suppress(AttributeError, OSError):
             if ctypes.CDLL(None).tgkill(process, thread, number) == 0:
                 return
-    os.kill(process, number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _read_stacks(pipe: int) -> str:

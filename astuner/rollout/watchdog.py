@@ -42,11 +42,11 @@ _NUM_TICKS_AT_GATEWAY = 4
 long any other once the run is to end."""
 _NUM_TICKS_UNTIL_NAMED = 10
 LIBRARIES = (
-    *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]),
+    *(f"{sysconfig.get_paths()[name]}/" for name in ("stdlib", "purelib", "platlib")),
+    f"{Path(__file__).parents[1]}/",
     "<frozen ",
 )
-"""Where code stands that is not the user's."""
+"""How the files of code begin that is not the user's."""
 _NUM_CLIENT_FRAMES = 8
 """From the read of a socket up to what HTTP clients keep of it."""
 
@@ -58,7 +58,7 @@ def loop_watchdog(
     max_computing_seconds: float | None = None,
     find_port: Callable[[], int | None] = lambda: None,
     is_ending: Callable[[], bool] = lambda: False,
-    on_stuck: Callable[[BackboneError], None] = lambda _: None,
+    on_stuck: Callable[[BackboneError], object] = lambda _: None,
 ) -> Iterator[None]:
     """Raise TimeoutError in code that keeps the running loop busy for longer than allowed.
 
@@ -94,7 +94,7 @@ class _LoopTurns:
         *,
         find_port: Callable[[], int | None],
         is_ending: Callable[[], bool],
-        on_stuck: Callable[[BackboneError], None],
+        on_stuck: Callable[[BackboneError], object],
     ) -> None:
         self._find_port, self._is_ending, self._on_stuck = find_port, is_ending, on_stuck
         self._loop = asyncio.get_running_loop()
@@ -160,7 +160,7 @@ class _LoopTurns:
                 continue
             _raise_in(self._thread, fault)
             _disconnect(self._find_port(), frame)
-            if self._num_raised > 1:
+            if self._num >= 2 * self._most:
                 self._on_stuck(
                     BackboneError(
                         f"a workflow {fault}. It could not be interrupted there, and no episode "
