@@ -192,20 +192,15 @@ def test_a_supervisor_that_is_killed_takes_nothing_along():
         assert process.communicate("on\n", timeout=60)[0] == "done\n"
 
 
-STACKS = """Thread 0x01 (most recent call first):
-  File "/lib/threading.py", line 331 in wait
-  File "/home/a/agent.py", line 3 in waits
-
-Current thread 0x02 (most recent call first):
+STACKS = """Current thread 0x02 (most recent call first):
   File "/lib/re/__init__.py", line 166 in match
   File "/home/a/judge.py", line 4 in compute_reward
   File "/lib/threading.py", line 982 in run
 """
 
 
-def test_the_holder_is_the_users_line_of_the_thread_that_computes():
-    named = describe_holder(STACKS, ["/lib"])
-    assert named == "/home/a/judge.py:4 (compute_reward)"
+def test_the_holder_is_the_innermost_line_of_the_user():
+    assert describe_holder(STACKS, ["/lib"]) == "/home/a/judge.py:4 (compute_reward)"
 
 
 def test_where_no_line_is_the_users_the_innermost_is_named():

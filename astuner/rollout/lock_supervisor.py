@@ -90,8 +90,9 @@ def _end(plan: Plan) -> None:
     stacks = _read_stacks(plan.stacks)
     if select.select([0], [], [], 0)[0] or os.getppid() != plan.parent:
         return
+    told = stacks if hottest is None else _current_thread(stacks)
     message = (
-        f"{describe_holder(stacks, plan.libraries)} holds the interpreter lock: nothing else of "
+        f"{describe_holder(told, plan.libraries)} holds the interpreter lock: nothing else of "
         f"process {plan.parent} could run for {plan.limit_seconds:g} s ({plan.limit_name}), no "
         f"other time limit and no signal either, so it was killed. {plan.advice}"
     )
@@ -107,18 +108,19 @@ def _end(plan: Plan) -> None:
 
 
 def describe_holder(stacks: str, libraries: list[str]) -> str:
-    """File, line and function of the user's code that computes, from faulthandler's text.
-
-    The current thread, which got the signal, is the one that computes; where none does, the first
-    that stands in user code.
-    """
+    """The first of the user's lines in faulthandler's text, else the first line, with file and
+    function."""
     parts = re.split(r"^(?=Thread |Current thread )", stacks, flags=re.MULTILINE)
-    parts.sort(key=lambda part: not part.startswith("Current thread "))
     threads = [frames for part in parts if (frames := _frames(part))]
     foreign = tuple(libraries)
     own = (one for frames in threads for one in frames if not one.file.startswith(foreign))
     innermost = (frames[0] for frames in threads)
     return str(next(own, None) or next(innermost, "code that cannot be named"))
+
+
+def _current_thread(stacks: str) -> str:
+    """That got the signal."""
+    return stacks.partition("Current thread ")[2].partition("\n\n")[0] or stacks
 
 
 def _frames(text: str) -> list[Frame]:
