@@ -281,36 +281,6 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     assert "verl ended: WorkerDict on" in rest and "--resume" in rest
 
 
-@pytest.mark.parametrize(
-    ("workflow", "judge", "said"),
-    [
-        ("spins", None, "blocking.py:11; await it"),
-        ("sleeps", None, "It could not be interrupted there"),
-        ("unrewarded", "backtracks", "(backtracks) holds the interpreter lock"),
-    ],
-)
-def test_code_that_blocks_a_worker_ends_the_run_with_its_line(
-    taught_model,  # noqa: F811
-    tmp_path,
-    workflow,
-    judge,
-    said,
-):
-    path = prepare(tmp_path, taught_model)
-    content = yaml.safe_load(path.read_text())
-    rollout, file = content["astuner"]["rollout"], AGENTS / "blocking.py"
-    rollout |= {
-        "agentscope_workflow": f"{file}->{workflow}",
-        "episode_timeout_seconds": 20,
-        "lock_timeout_seconds": 3,
-    }
-    content["astuner"]["task_judge"] = {"judge_protocol": judge and f"{file}->{judge}"}
-    path.write_text(yaml.safe_dump(content))
-    done = tune(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
-    assert done.returncode == 1
-    assert said in done.stderr and "blocking.py" in done.stderr, done.stderr[-5000:]
-
-
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     taught_model,  # noqa: F811
     tmp_path,
