@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from rich.console import Console
 
 from astuner import log
 from astuner.backbone.earlier_run import find_named, find_newest
+from astuner.backbone.grace import Grace
+from astuner.backbone.judge_process import judge_of
 from astuner.backbone.run import Backbone, Run, RunResult
-from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.backbone.user_code import load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
@@ -99,7 +102,7 @@ def _launch(
     if loaded.settings.rollout.trainable_targets is None:
         targets = workflow_class.model_fields["trainable_targets"].default
         check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
-    judge = make_judge(loaded.settings, loaded.config, search_dirs, judge_class)
+    judge = judge_of(loaded.settings, loaded.config, search_dirs, judge_class)
     if resume and loaded.settings.backbone == "debug":
         raise ConfigError(
             "--resume: the backbone debug has nothing to resume; use it with one that trains"
@@ -112,7 +115,11 @@ def _launch(
     shown_by = LoggedConsole() if json_lines else RunConsole(screen, is_live=is_live)
     if json_lines:
         json_lines.formatter.run = run_dir.run_name
-    with run_dir.in_use(), log_handlers, shown_by as console:
+    grace = Grace(
+        loaded.settings.trainer_common.grace_seconds,
+        describe_saved=partial(_describe_saved, run_dir),
+    )
+    with run_dir.in_use(), log_handlers, shown_by as console, grace:
         config_file = run_dir.new_config_file()
         with naming_the_file(config_file):
             save_resolved(loaded.config, config_file, shown_as=loaded.shown_as)
@@ -135,16 +142,25 @@ def _launch(
             with_ray=with_ray,
             ray_address=ray_address,
             is_resumed=is_resumed,
+            grace=grace,
         )
         if resume and not is_resumed:
             console.say("nothing to resume: no earlier run of this name has a checkpoint")
         try:
-            return run_to_end(make_backbone(), run)
+            leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
+            return run_to_end(make_backbone(), run, leave_seconds=leave_seconds)
         except SystemExit as error:
             raise BackboneError(
                 f"user code ended the run by sys.exit({error.code!r}) outside of any episode; see "
                 "the traceback in run.log, and raise an error there instead"
             ) from error
+
+
+def _describe_saved(run_dir: RunDir) -> str:
+    checkpoint = run_dir.latest_checkpoint()
+    if checkpoint is None:
+        return "no checkpoint was saved before, so what it learned is lost"
+    return f"what it learned after {checkpoint} is lost; go on from there with --resume"
 
 
 def _open_run_dir(loaded: LoadedConfig, *, resume: bool | str) -> tuple[RunDir, bool]:

@@ -61,10 +61,9 @@ INSIDE = {
         ("chat", "shapes"),
     ),
     "backbone": (
-        ("user_code", "earlier_run", "prometheus"),
-        ("run",),
-        ("interrupt", "loggers", "validation", "record_bound", "chats"),
-        ("episode_writer",),
+        ("user_code", "earlier_run", "prometheus", "grace"),
+        ("run", "judge_child"),
+        ("interrupt", "loggers", "validation", "record_bound", "chats", "judge_process"),
         ("assemble", "reporter"),
         ("local",),
         ("debug", "cluster"),

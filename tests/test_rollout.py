@@ -7,11 +7,13 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from astuner.errors import BackboneError, Quit
+from astuner.errors import BackboneError, LoopBlocked, Quit
+from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
@@ -432,7 +434,7 @@ def test_a_workflow_that_blocks_the_event_loop_is_interrupted_at_its_line():
 
 def test_an_alarm_that_comes_late_such_as_of_a_stopped_process_blames_nobody():
     async def body(task, tuner):
-        os.kill(os.getpid(), signal.SIGALRM)
+        os.kill(os.getpid(), TICK_SIGNAL)
         return WorkflowOutput(reward=1.0)
 
     groups, _ = roll_out(
@@ -441,11 +443,13 @@ def test_an_alarm_that_comes_late_such_as_of_a_stopped_process_blames_nobody():
     assert len(groups[0].judged) == 2
 
 
-def test_user_code_that_clears_the_alarm_does_not_free_others_to_block():
+@pytest.mark.parametrize("goes_on", ["later", "at once"])
+def test_user_code_that_clears_the_alarm_does_not_free_others_to_block(goes_on):
     async def body(task, tuner):
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.alarm(0)
-        await asyncio.sleep(0.2)
+        if goes_on == "later":
+            await asyncio.sleep(0.2)
         time.sleep(30)
 
     groups, _ = roll_out(
@@ -454,6 +458,58 @@ def test_user_code_that_clears_the_alarm_does_not_free_others_to_block():
         num_repeat=1,
     )
     assert "blocked all other episodes" in groups[0].episodes[0].failure.message
+
+
+def test_an_alarm_that_user_code_sets_comes_when_it_is_due():
+    """As of packages that bound a call by it; it stays also where the code awaits meanwhile."""
+    came = threading.Event()
+
+    async def body(task, tuner):
+        previous = signal.signal(signal.SIGALRM, lambda *_: came.set())
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        await asyncio.to_thread(came.wait, 20)
+        signal.signal(signal.SIGALRM, previous)
+        return WorkflowOutput(reward=1.0)
+
+    roll_out(pool(workflow=workflow_that(body), timeout_seconds=80), num_tasks=1, num_repeat=1)
+    assert came.is_set()
+
+
+def test_code_that_blocks_a_loop_outside_of_the_main_thread_is_interrupted_too():
+    async def body(task, tuner):
+        while True:
+            time.sleep(0.01)
+
+    def work():
+        return roll_out(
+            pool(workflow=workflow_that(body), timeout_seconds=0.8, max_failed_fraction=1.0),
+            num_tasks=1,
+            num_repeat=1,
+        )
+
+    with ThreadPoolExecutor() as threads:
+        groups, _ = threads.submit(work).result(timeout=60)
+    message = groups[0].episodes[0].failure.message
+    assert "blocked all other episodes" in message and "test_rollout.py" in message
+
+
+def test_code_that_cannot_be_interrupted_is_told_of_by_its_line():
+    """Outside of the main thread no signal ends a system call."""
+    told = []
+    released = threading.Event()
+
+    def note(error):
+        told.append(error)
+        released.set()
+
+    async def blocks():
+        with loop_watchdog(0.4, on_stuck=note), contextlib.suppress(TimeoutError, LoopBlocked):
+            await asyncio.sleep(0)
+            released.wait(60)
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(asyncio.run, blocks()).result(timeout=60)
+    assert "test_rollout.py" in str(told[0]) and "could not be interrupted" in str(told[0])
 
 
 def test_cancelling_the_pool_cancels_its_model_calls():

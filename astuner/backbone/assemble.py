@@ -4,7 +4,10 @@ Together with `chats.py` the only place where settings of the rollout are read; 
 gets plain values.
 """
 
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
@@ -14,12 +17,21 @@ from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.imports import load_object
 from astuner.rollout.episode import EpisodeSettings
+from astuner.rollout.held_lock import lock_supervised
 from astuner.rollout.judging import Judging
 from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.rollout.surroundings import GatewayDoor
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
 from astuner.types import Task
+
+_LEAVE_SECONDS = 10.0
+_LEAST_LOCK_SECONDS, _MOST_LOCK_SECONDS = 10.0, 60.0
+_LOCK_ADVICE = (
+    "Bound what it computes: patterns by the package `regex` with timeout=, numbers by their size, "
+    "a judge by task_judge.judge_in_process=true. The last whole checkpoint is there; go on with "
+    "--resume"
+)
 
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
@@ -104,25 +116,42 @@ def make_pool(
         timeout_seconds=timeout_seconds,
         make_reference_chat=make_reference_chat,
     )
+    rollout, grace = run.settings.rollout, run.grace
     limits = PoolSettings(
         max_parallel=max_parallel,
-        max_failed_fraction=run.settings.rollout.max_failed_fraction,
+        max_failed_fraction=rollout.max_failed_fraction,
+        max_computing_seconds=rollout.episode_timeout_seconds / 4,
+        leave_seconds=min(_LEAVE_SECONDS, grace.rollout_seconds) if grace else _LEAVE_SECONDS,
     )
     return RolloutPool(
         episode,
         make_judging(run),
         limits,
         find_port=lambda: gateway.port,
+        is_ending=lambda: grace is not None and grace.is_begun,
         expect_callers=expect_callers,
     )
 
 
 def make_judging(run: Run) -> Judging:
     """What judges the attempts of the run."""
+    judge = run.settings.task_judge
     return Judging(
         run.judge,
-        timeout_seconds=run.settings.task_judge.judge_timeout_seconds,
+        # In processes each answer has its deadline from when one is free.
+        timeout_seconds=math.inf if judge.judge_in_process else judge.judge_timeout_seconds,
         madness_reward=run.settings.rollout.agent_madness_reward,
+    )
+
+
+def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextManager[None]:
+    """Inside, code that holds the interpreter lock for too long ends this process, by its name."""
+    limit = run.settings.rollout.lock_timeout_seconds
+    if limit is None:
+        judge_seconds = run.settings.task_judge.judge_timeout_seconds
+        limit = min(max(judge_seconds, _LEAST_LOCK_SECONDS), _MOST_LOCK_SECONDS)
+    return lock_supervised(
+        limit, limit_name="rollout.lock_timeout_seconds", advice=_LOCK_ADVICE, log_file=log_file
     )
 
 

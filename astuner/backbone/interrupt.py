@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from astuner.backbone.grace import Grace
 from astuner.errors import Quit
 
 if TYPE_CHECKING:
@@ -59,11 +60,14 @@ class Interrupt:
 
 
 @contextmanager
-def interrupted_by_signals(console: "RunConsole", *, notice: str) -> Iterator[Interrupt]:
+def interrupted_by_signals(
+    console: "RunConsole", *, notice: str, grace: Grace | None = None
+) -> Iterator[Interrupt]:
     """Cancel the current task on the first signal; raise Quit on a second Ctrl-C.
 
-    `notice` tells the user what happens after the first. Outside the main thread, as in notebooks,
-    signals cannot be handled; there the task is cancelled from outside.
+    `notice` tells the user what happens after the first, and the `grace` of the run begins where
+    that is not Ctrl-C, after which the user decides when it is enough. Outside the main thread, as
+    in notebooks, signals cannot be handled; there the task is cancelled from outside.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     interrupt = Interrupt(task)
@@ -79,10 +83,14 @@ def interrupted_by_signals(console: "RunConsole", *, notice: str) -> Iterator[In
 
     def handle(number: int, _frame: object) -> None:
         if interrupt.is_signalled:
+            if grace is not None and number != signal.SIGINT:
+                grace.begin(number)
             if number == signal.SIGINT:
                 raise Quit(number)
             return
         interrupt.take(number)
+        if grace is not None and number != signal.SIGINT:
+            grace.begin(number)
         again = "; press Ctrl-C again to quit at once" if number == signal.SIGINT else ""
         text = f"{signal.Signals(number).name}: stopping: {notice}{again}"
         try:

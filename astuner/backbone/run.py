@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from astuner.backbone.grace import Grace
 from astuner.backbone.user_code import AnyJudge
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
@@ -37,6 +38,8 @@ class Run:
     """Whether a cluster of this machine may be used, and started where there is none."""
     ray_address: str | None = None
     """Host and port of the cluster to join."""
+    grace: Grace | None = None
+    """Begins with a signal that asks for the end; None where nobody bounds that."""
     is_resumed: bool = False
     """Whether to go on from the newest checkpoint in `run_dir`."""
 

@@ -49,11 +49,12 @@ def make_judge(
     path = settings.task_judge.judge_protocol
     if path is None:
         return None
-    made = judge_class or _load_judge(path, search_dirs)
+    made = judge_class or load_judge(path, search_dirs)
     return make_object(path, partial(made, config), search_dirs=search_dirs)
 
 
-def _load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[AnyJudge]:
+def load_judge(path: str, search_dirs: tuple[Path, ...]) -> type[AnyJudge]:
+    """Import the judge's class or function. Raises ConfigError where it is none."""
     found = load_object(path, search_dirs=search_dirs)
     if inspect.isfunction(found):
         return judge_class_of(found, where=repr(path))

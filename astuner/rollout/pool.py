@@ -29,6 +29,10 @@ class PoolSettings:
     """Attempts that run at a time, and so many more that are judged meanwhile."""
     max_failed_fraction: float
     """Of a batch's episodes, in [0, 1]."""
+    max_computing_seconds: float | None = None
+    """How long a workflow may keep the event loop busy by computing; None: like by anything."""
+    leave_seconds: float = 10.0
+    """How long cancelled episodes may take to end."""
 
 
 @dataclass(slots=True)
@@ -53,14 +57,16 @@ class RolloutPool:
         settings: PoolSettings,
         *,
         find_port: Callable[[], int | None] = lambda: None,
+        is_ending: Callable[[], bool] = lambda: False,
         expect_callers: Callable[[int], None] | None = None,
     ) -> None:
         """`find_port` tells where this loop serves the model over HTTP, once it does;
+        `is_ending` whether a signal asked for the end, so that what blocks is left no time;
         `expect_callers` is told how many attempts are in flight, whenever that changes."""
         self._episode = episode
         self._judging = judging
         self._settings = settings
-        self._find_port = find_port
+        self._find_port, self._is_ending = find_port, is_ending
         self._expect_callers = expect_callers or (lambda _: None)
 
     async def run(
@@ -108,10 +114,17 @@ class RolloutPool:
                     failures.count(episode)
 
         # A part of the deadline, so that the others that it held up still have time.
-        with loop_watchdog(self._episode.timeout_seconds / 4, find_port=self._find_port):
+        with loop_watchdog(
+            self._episode.timeout_seconds / 4,
+            max_computing_seconds=self._settings.max_computing_seconds,
+            find_port=self._find_port,
+            is_ending=self._is_ending,
+        ):
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             try:
-                await _gather([run_one(*plan) for plan in plans])
+                await _gather(
+                    [run_one(*plan) for plan in plans], leave_seconds=self._settings.leave_seconds
+                )
             finally:
                 self._expect_callers(0)
         self._episode.target_watch.finish_batch()
@@ -142,7 +155,7 @@ def _plan(task: Task, index: int, step: int, attempt: int, *, is_validation: boo
     )
 
 
-async def _gather(work: Sequence) -> None:
+async def _gather(work: Sequence, *, leave_seconds: float) -> None:
     """Await all; the first error cancels the others and is raised as itself."""
     running = [asyncio.ensure_future(one) for one in work]
     try:
@@ -150,7 +163,7 @@ async def _gather(work: Sequence) -> None:
     except BaseException:
         for one in running:
             one.cancel()
-        await asyncio.wait(running, timeout=10)
+        await asyncio.wait(running, timeout=leave_seconds)
         raise
 
 

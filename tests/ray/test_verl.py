@@ -265,7 +265,8 @@ def test_a_signal_saves_after_the_step_and_has_its_own_code(
     sent,
     code,
 ):
-    path = prepare(tmp_path, taught_model, total_training_steps=50, save_freq=50)
+    common = {"total_training_steps": 50, "save_freq": 50, "grace_seconds": 240}
+    path = prepare(tmp_path, taught_model, **common)
     process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
     read_until(process, "step 1: rollout")
     process.send_signal(sent)

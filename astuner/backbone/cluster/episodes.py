@@ -7,9 +7,15 @@ import asyncio
 import json
 import math
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import replace
 
-from astuner.backbone.assemble import make_episode_settings, make_gateway, make_judging
+from astuner.backbone.assemble import (
+    lock_supervised_for,
+    make_episode_settings,
+    make_gateway,
+    make_judging,
+)
 from astuner.backbone.chats import make_token_chat
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.messages import TargetNote
@@ -21,6 +27,7 @@ from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import run_attempt
 from astuner.rollout.targets import TargetWatch
 from astuner.rollout.threads import DaemonThreads
+from astuner.rollout.watchdog import loop_watchdog
 from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode
@@ -47,8 +54,9 @@ class EpisodeRunner:
     ) -> None:
         """`num_processes` run episodes at the same time and share rollout.max_env_worker."""
         rollout = run.settings.rollout
-        self._hub = hub
+        self._run, self._hub = run, hub
         self._gateway = make_gateway(run)
+        self._lasting = ExitStack()
         self._targets = _TargetNotes()
         settings = make_episode_settings(
             run,
@@ -63,12 +71,20 @@ class EpisodeRunner:
         self._running, self._judged = (asyncio.Semaphore(max_parallel) for _ in range(2))
 
     async def start(self) -> None:
-        """Once, in the event loop of the episodes; the gateway lives as long as the process.
+        """Once, in the event loop of the episodes; all of it lives as long as the process.
 
         Raises AstunerError where the judge cannot be made ready.
         """
         asyncio.get_running_loop().set_default_executor(DaemonThreads())
         await self._gateway.__aenter__()
+        self._lasting.enter_context(lock_supervised_for(self._run, log_file=None))
+        self._lasting.enter_context(
+            loop_watchdog(
+                self._run.settings.rollout.episode_timeout_seconds / 4,
+                find_port=lambda: self._gateway.port,
+                on_stuck=self._hub.fail.remote,
+            )
+        )
         if not self._judging.compares:  # the hub asks one that does
             await self._judging.prepare()
 

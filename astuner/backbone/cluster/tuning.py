@@ -114,7 +114,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         notice = f"{engine_run.name} finishes its step and saves first"
         with (
             engine_run.started(name, cluster.logs.folder) as engine,
-            interrupted_by_signals(run.console, notice=notice) as interrupt,
+            interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt,
         ):
             await follow_to_end(watch, engine)
     try:

@@ -11,8 +11,9 @@ from typing import Any, Self
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from astuner.backbone.judge_process import judge_of
 from astuner.backbone.run import Run
-from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.backbone.user_code import load_workflow
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
 from astuner.imports import fix_sys_path
@@ -64,7 +65,7 @@ class WorkerRun:
             home=Path.cwd(),
             search_dirs=search_dirs,
             workflow_class=load_workflow(self.settings, search_dirs, where=where),
-            judge=make_judge(self.settings, config, search_dirs),
+            judge=judge_of(self.settings, config, search_dirs),
             console=RunConsole(Console(stderr=True, highlight=False), is_live=False),
         )
 

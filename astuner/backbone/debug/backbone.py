@@ -11,7 +11,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
-from astuner.backbone.assemble import find_model, make_gateway, make_pool, read_tasks
+from astuner.backbone.assemble import (
+    find_model,
+    lock_supervised_for,
+    make_gateway,
+    make_pool,
+    read_tasks,
+)
 from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupted_by_signals
@@ -46,7 +52,9 @@ class DebugBackbone:
 
         with (
             EpisodeWriter(run.run_dir) as writer,
-            interrupted_by_signals(run.console, notice="no further episode is shown") as interrupt,
+            interrupted_by_signals(
+                run.console, notice="no further episode is shown", grace=run.grace
+            ) as interrupt,
         ):
             try:
                 async with make_gateway(run) as gateway, _chats(run) as chats:
@@ -58,9 +66,14 @@ class DebugBackbone:
                         max_parallel=debug.debug_max_parallel,
                         timeout_seconds=_TIMEOUT_SECONDS,
                     )
-                    await pool.run(
-                        tasks, num_repeat=num_repeat, step=1, is_validation=False, on_episode=show
-                    )
+                    with lock_supervised_for(run, log_file=run.run_dir.log_file):
+                        await pool.run(
+                            tasks,
+                            num_repeat=num_repeat,
+                            step=1,
+                            is_validation=False,
+                            on_episode=show,
+                        )
             except asyncio.CancelledError:
                 if not interrupt.is_requested:
                     raise

@@ -18,7 +18,7 @@ from astuner.algorithm.batch import (
     make_batch,
 )
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
-from astuner.backbone.assemble import load_advantage, make_gateway, read_tasks
+from astuner.backbone.assemble import load_advantage, lock_supervised_for, make_gateway, read_tasks
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
 from astuner.backbone.local.disk import check_disk
@@ -59,9 +59,10 @@ class LocalBackbone:
         saved = find_saved(run, training) if run.is_resumed else None
         tuning = _Tuning(run, training, validation, saved, log, writer, gateway)
         notice = "the weights are saved first"
-        with interrupted_by_signals(run.console, notice=notice) as interrupt:
+        with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:
             try:
-                await tuning.run_steps(interrupt)
+                with lock_supervised_for(run, log_file=run.run_dir.log_file):
+                    await tuning.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
                 if not interrupt.is_requested:
                     raise
@@ -250,7 +251,8 @@ class _Tuning:
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step."""
-        self._state = self._keeper.save(self._state)
+        with self._run.grace.saving() if self._run.grace else contextlib.nullcontext():
+            self._state = self._keeper.save(self._state)
 
     def finish(self, *, exit_code: int) -> RunResult:
         """Say what came of it, and where everything lies."""

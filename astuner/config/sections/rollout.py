@@ -55,7 +55,14 @@ class RolloutSettings(Section):
     num_repeat: PositiveInt = setting(UsedBy.ALL, "Episodes of one task, its group.")
     max_env_worker: PositiveInt = setting(UsedBy.TRAINING, "Episodes that run at the same time.")
     episode_timeout_seconds: PositiveFloat = setting(
-        UsedBy.TRAINING, "An episode that takes longer has failed."
+        UsedBy.ALL,
+        "An episode that takes longer has failed, or keeps others waiting for a quarter of it; in "
+        "debug, where somebody may stand at a breakpoint, only the latter, and by computing.",
+    )
+    lock_timeout_seconds: PositiveFloat | None = setting(
+        UsedBy.ALL,
+        "A run ends when code holds the interpreter lock for longer, since nothing else runs "
+        "meanwhile; null: task_judge.judge_timeout_seconds, within 10 and 60.",
     )
     max_failed_fraction: float = setting(
         UsedBy.ALL, "Stop the run when more of a step's episodes failed.", ge=0, le=1

@@ -47,6 +47,11 @@ class TaskJudgeSettings(Section):
         UsedBy.ALL, 'The judge class, "pkg.mod->Name"; null: workflows give every reward.'
     )
     judge_timeout_seconds: PositiveFloat = setting(UsedBy.ALL, "A judge that takes longer failed.")
+    judge_in_process: bool = setting(
+        UsedBy.ALL,
+        "Ask the judge in processes of its own, which are ended where it takes too long, also in C "
+        "code that holds the interpreter lock.",
+    )
     math_answer: MathAnswerSettings
     alien_llm_model: str = setting(UsedBy.ALL, "Auxiliary model of judges that ask one.")
     alien_llm_response_length: PositiveInt = setting(UsedBy.ALL, "Most new tokens of its answer.")

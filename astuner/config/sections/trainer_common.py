@@ -96,6 +96,11 @@ class TrainerSettings(Section):
     save_merged: bool = setting(
         UsedBy.LOCAL, "With LoRA, write the merged model into each checkpoint too."
     )
+    grace_seconds: PositiveFloat = setting(
+        UsedBy.ALL,
+        "A run that has not ended for so long after SIGTERM or SIGHUP says what is lost, and "
+        "quits: a little less than what its system allows.",
+    )
     seed: NonNegativeInt = setting(
         UsedBy.TRAINING, "Seed of the order of tasks and of new weights."
     )

@@ -1,0 +1,99 @@
+"""Bounds how long code may hold the interpreter lock: no other bound of a run works meanwhile.
+
+A pathological regular expression, `9**9**9` or a library in C keeps every thread of the process
+from running, and every signal handler. A thread beats as long as it gets the lock;
+`lock_supervisor.py`, a process beside this one, misses the beats.
+"""
+
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from astuner.rollout.watchdog import LIBRARIES, TICK_SIGNAL
+
+logger = logging.getLogger(__name__)
+
+_BEAT_SECONDS = 0.5
+_LEAVE_SECONDS = 5.0
+_DUMP_SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+_SUPERVISOR_FILE = Path(__file__).with_name("lock_supervisor.py")
+
+
+@contextmanager
+def lock_supervised(
+    limit_seconds: float, *, advice: str, limit_name: str, log_file: Path | None = None
+) -> Iterator[None]:
+    """Inside, this process is killed once nothing of it but C code ran for `limit_seconds`.
+
+    The message names the user's line, the limit by `limit_name`, and says the `advice`. It and the
+    stacks of all threads go to standard error, where a `log_file` is given the stacks there.
+    """
+    stacks, writing = os.pipe()
+    faulthandler.register(_DUMP_SIGNAL, file=writing, all_threads=True)
+    plan = {
+        "parent": os.getpid(),
+        "limit_seconds": limit_seconds,
+        "tick_signal": int(TICK_SIGNAL),
+        "dump_signal": int(_DUMP_SIGNAL),
+        "stacks": stacks,
+        "libraries": LIBRARIES,
+        "limit_name": limit_name,
+        "advice": advice,
+        "log_file": None if log_file is None else str(log_file),
+    }
+    try:
+        with _beating(plan, stacks):
+            yield
+    finally:
+        faulthandler.unregister(_DUMP_SIGNAL)
+        os.close(writing)
+        os.close(stacks)
+
+
+@contextmanager
+def _beating(plan: dict[str, object], stacks: int) -> Iterator[None]:
+    command = [sys.executable, "-I", "-S", str(_SUPERVISOR_FILE), json.dumps(plan)]
+    try:
+        supervisor = subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(stacks,)
+        )
+    except OSError as error:
+        logger.warning("code that holds the interpreter lock is not bounded: %s", error)
+        yield
+        return
+    assert supervisor.stdin is not None
+    os.set_blocking(supervisor.stdin.fileno(), False)
+    left = threading.Event()
+    beats = threading.Thread(
+        target=_beat, args=(supervisor.stdin.fileno(), left), name="lock-beat", daemon=True
+    )
+    beats.start()
+    try:
+        yield
+    finally:
+        left.set()
+        beats.join()
+        supervisor.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            supervisor.wait(_LEAVE_SECONDS)
+        supervisor.kill()
+        supervisor.wait()
+
+
+def _beat(pipe: int, left: threading.Event) -> None:
+    while not left.wait(_BEAT_SECONDS):
+        with contextlib.suppress(BlockingIOError):  # full, as of a supervisor that is stopped
+            try:
+                os.write(pipe, b".")
+            except BrokenPipeError:
+                logger.warning("code that holds the interpreter lock is no longer bounded")
+                return

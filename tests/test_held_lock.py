@@ -1,0 +1,208 @@
+"""Code that holds the interpreter lock: it ends the run by name, and nothing else is blamed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astuner.rollout.lock_supervisor import describe_holder
+
+HOLDERS = """
+import itertools, re
+from astuner import WorkflowOutput
+
+def rewarded(workflow_task, model_tuner):
+    return WorkflowOutput(metadata={})
+
+async def holds(workflow_task, model_tuner):
+    return WorkflowOutput(reward=float(sum(itertools.repeat(1))))
+
+def by_pattern(workflow_task, workflow_output):
+    return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
+
+def by_pattern_of_one(workflow_task, workflow_output):
+    if workflow_task.attempt == 0:
+        by_pattern(workflow_task, workflow_output)
+    return 0.5, True
+
+def raises(workflow_task, workflow_output):
+    raise ValueError("no such answer")
+
+async def in_the_loop(workflow_task, workflow_output):
+    return float(bool(re.match(r"(a+)+$", "a" * 40 + "b"))), True
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "holders.py").write_text(HOLDERS)
+    settings = {
+        "backbone": "debug",
+        "task_reader": {"type": "random_dummy"},
+        "task_judge": {"judge_timeout_seconds": 0.5},
+        "rollout": {
+            "agentscope_workflow": "holders.py->rewarded",
+            "num_repeat": 1,
+            "lock_timeout_seconds": 1.5,
+        },
+        "debug": {"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "none"},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
+    return tmp_path
+
+
+def tune(project: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", *settings]
+    return subprocess.run(
+        command, cwd=project, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "line", "function"),
+    [
+        ("task_judge.judge_protocol='holders.py->by_pattern'", 12, "by_pattern"),
+        ("rollout.agentscope_workflow='holders.py->holds'", 9, "holds"),
+    ],
+)
+def test_code_that_holds_the_lock_ends_the_run_and_is_named(project, setting, line, function):
+    ended = tune(project, f"astuner.{setting}")
+    assert ended.returncode == -signal.SIGKILL
+    place = f"{project / 'holders.py'}:{line} ({function})"
+    last = ended.stderr.splitlines()[-1]
+    assert f"{place} holds the interpreter lock" in last
+    assert "1.5 s (rollout.lock_timeout_seconds)" in last and "judge_in_process" in last
+    log = next(project.glob("launcher_record/job/2*/run.log")).read_text()
+    assert place in log and "most recent call first" in log
+
+
+def test_a_judge_in_a_process_that_holds_the_lock_fails_its_episode_alone(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->by_pattern_of_one'",
+        "astuner.task_judge.judge_in_process=true",
+        "astuner.task_judge.judge_timeout_seconds=10",
+        "astuner.rollout.num_repeat=2",
+        "astuner.rollout.max_failed_fraction=1",
+        "astuner.debug.debug_first_n_tasks=1",
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "FAILED JudgeError: judge holders.py->by_pattern_of_one" in ended.stderr
+    assert "2 episodes, 1 failed, reward mean 0.5" in ended.stderr
+
+
+def test_what_a_judge_in_a_process_raises_is_told_with_its_line(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->raises'",
+        "astuner.task_judge.judge_in_process=true",
+        "astuner.task_judge.judge_timeout_seconds=30",
+        "astuner.rollout.max_failed_fraction=1",
+    )
+    assert "ValueError: no such answer" in ended.stderr and "holders.py" in ended.stderr
+
+
+def test_what_looks_for_signals_in_the_main_thread_fails_its_episode_alone(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->in_the_loop'",
+        "astuner.rollout.episode_timeout_seconds=2",
+        "astuner.rollout.lock_timeout_seconds=30",
+        "astuner.rollout.max_failed_fraction=1",
+    )
+    assert ended.returncode == 0
+    assert "holders.py:23; await it" in ended.stderr and "2 episodes, 2 failed" in ended.stderr
+
+
+SUPERVISED = """
+import sys, threading, time
+from astuner.rollout.held_lock import lock_supervised
+with lock_supervised(1.0, advice="", limit_name="limit"):
+    print("inside", flush=True)
+    {body}
+print("done", flush=True)
+"""
+
+
+def supervised(body: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED.format(body=body)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_stopped_process_is_blamed_for_nothing():
+    with supervised("sys.stdin.readline()") as process:
+        assert process.stdout.readline() == "inside\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate("on\n", timeout=60)[0] == "done\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "time.sleep(3)",  # as torch does, it lets go of the lock
+        "end = time.monotonic() + 3\n    while time.monotonic() < end: pass",
+    ],
+)
+def test_code_that_lets_others_have_the_lock_may_go_on(body):
+    with supervised(body) as process:
+        assert process.communicate(timeout=60)[0] == "inside\ndone\n"
+    assert process.returncode == 0
+
+
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in found.split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_the_supervisor_ends_with_a_process_that_is_killed():
+    with supervised("time.sleep(60)") as process:
+        process.stdout.readline()
+        (supervisor,) = children_of(process.pid)
+        process.kill()
+    deadline = time.monotonic() + 60
+    while not is_gone(supervisor) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_gone(supervisor)
+
+
+def test_a_supervisor_that_is_killed_takes_nothing_along():
+    with supervised("sys.stdin.readline()") as process:
+        process.stdout.readline()
+        os.kill(*children_of(process.pid), signal.SIGKILL)
+        time.sleep(1.5)
+        assert process.communicate("on\n", timeout=60)[0] == "done\n"
+
+
+STACKS = """Current thread 0x02 (most recent call first):
+  File "/lib/re/__init__.py", line 166 in match
+  File "/home/a/judge.py", line 4 in compute_reward
+  File "/lib/threading.py", line 982 in run
+"""
+
+
+def test_the_holder_is_the_innermost_line_of_the_user():
+    assert describe_holder(STACKS, ["/lib"]) == "/home/a/judge.py:4 (compute_reward)"
+
+
+def test_where_no_line_is_the_users_the_innermost_is_named():
+    assert describe_holder(STACKS, ["/"]) == "/lib/re/__init__.py:166 (match)"
+    assert describe_holder("", []) == "code that cannot be named"
