@@ -66,8 +66,8 @@ def first_card() -> str:
         )
     if not first.isdecimal():
         raise ConfigError(
-            f"{CARDS_VARIABLE}={shown!r}: vLLM takes the GPU that it shares with the trainer by its "
-            f"number only, as `nvidia-smi -L` lists it; write {CARDS_VARIABLE}=0"
+            f"{CARDS_VARIABLE}={shown!r}: vLLM takes the GPU that it shares with the trainer by "
+            f"its number only, as `nvidia-smi -L` lists it; write {CARDS_VARIABLE}=0"
         )
     return first
 
