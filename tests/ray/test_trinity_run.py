@@ -325,15 +325,22 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
     assert "rollout.max_failed_fraction" in done.stderr
 
 
-def start(path: Path, ray_address: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(path: Path, ray_address: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A run, which does not outlive the context."""
+    with subprocess.Popen(
         [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
         env=environment(RAY_ADDRESS=ray_address),
         cwd=path.parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
@@ -355,7 +362,7 @@ def test_ctrl_c_saves_after_the_step_and_ends_with_130(
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
-    with start(path, ray_address) as process:
+    with started(path, ray_address) as process:
         said = read_until(process, "step 1: rollout")
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=240)
@@ -379,14 +386,14 @@ def rough(
         val_before_train=False,
         total_training_steps=2,
     )
-    process = start(path, ray_address, *rough_settings())
-    read_until(process, "step 1: rollout")
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(3)
-    process.send_signal(signal.SIGCONT)
-    assert process.stderr is not None
-    process.stderr.close()
-    return path, process.wait(timeout=300)
+    with started(path, ray_address, *rough_settings()) as process:
+        read_until(process, "step 1: rollout")
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        process.stderr.close()
+        return path, process.wait(timeout=300)
 
 
 def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(
@@ -414,11 +421,11 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_name(
     steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
-    process = start(path, ray_address)
-    read_until(process, "step 1: update")
-    (log, *_) = (run_folder(path) / "logs").glob(f"*_{worker}_*.log")
-    os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
-    _, rest = process.communicate(timeout=240)
+    with started(path, ray_address) as process:
+        read_until(process, "step 1: update")
+        (log, *_) = (run_folder(path) / "logs").glob(f"*_{worker}_*.log")
+        os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
+        _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
     assert worker in rest and "--resume" in rest
 
@@ -431,10 +438,10 @@ def test_a_full_disk_ends_the_run_with_its_name(
     steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
-    process = start(path, ray_address)
-    read_until(process, "step 1: rollout")
-    fill_disk_at(run_folder(path), step=4)
-    _, rest = process.communicate(timeout=240)
+    with started(path, ray_address) as process:
+        read_until(process, "step 1: rollout")
+        fill_disk_at(run_folder(path), step=4)
+        _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
     assert "step_000004.jsonl: No space left on device" in rest
     assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
