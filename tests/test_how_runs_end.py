@@ -65,6 +65,9 @@ WAYS = {
             "test_cli.py::test_a_hangup_is_ignored_under_nohup",
         )
     ),
+    "something hangs for `trainer_common.grace_seconds` after SIGTERM or SIGHUP": Shown(
+        local=("test_grace.py::test_what_nothing_interrupts_is_left_behind_and_the_loss_is_said",)
+    ),
     "SIGKILL: by hand, by the system for want of memory, or the machine goes down": Shown(
         local=(
             "test_a_kill_leaves_the_last_checkpoint",
@@ -80,6 +83,9 @@ WAYS = {
             "test_a_screen_that_goes_away_ends_nothing",
             "test_cli.py::test_a_screen_that_takes_no_text_does_not_end_the_run",
         )
+    ),
+    "the disk has too little room for the checkpoints that are kept": Shown(
+        local=("test_disk.py::test_a_run_that_cannot_fit_is_told_what_would",)
     ),
     "the disk is full": Shown(
         local=("test_a_full_disk_ends_the_run_and_leaves_no_half_checkpoint",)
@@ -118,6 +124,9 @@ WAYS = {
     ),
     "user code exits outside of any episode": Shown(
         local=("test_user_code_that_exits_outside_of_an_episode_ends_the_run_by_name",)
+    ),
+    "code holds the interpreter lock, such as a pathological pattern in C": Shown(
+        local=("test_held_lock.py::test_code_that_holds_the_lock_ends_the_run_and_is_named",)
     ),
     "a judge hangs": Shown(local=("test_a_judge_that_hangs_fails_its_episodes_only",)),
     "a worker of the math judge dies or stalls": Shown(
