@@ -64,6 +64,7 @@ INSIDE = {
         ("user_code", "earlier_run", "prometheus", "grace"),
         ("run", "judge_child"),
         ("interrupt", "loggers", "validation", "record_bound", "chats", "judge_process"),
+        ("episode_writer",),
         ("assemble", "reporter"),
         ("local",),
         ("debug", "cluster"),

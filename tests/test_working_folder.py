@@ -33,8 +33,8 @@ from astuner import Workflow, WorkflowOutput
 
 class Late(Workflow):
     async def execute(self, workflow_task, model_tuner):
-        import neighbour, package.inner
-        return WorkflowOutput(reward=float(neighbour.VALUE + package.inner.VALUE))
+        import beside_the_flow, package.inner
+        return WorkflowOutput(reward=float(beside_the_flow.VALUE + package.inner.VALUE))
 """
 
 
@@ -45,7 +45,7 @@ def project(tmp_path, monkeypatch):
     (folder / "package").mkdir(parents=True)
     monkeypatch.chdir(folder)
     Path("late.py").write_text(WORKFLOW)
-    Path("neighbour.py").write_text("VALUE = 1\n")
+    Path("beside_the_flow.py").write_text("VALUE = 1\n")
     Path("package/__init__.py").touch()
     Path("package/inner.py").write_text("VALUE = 2\n")
     settings = {
