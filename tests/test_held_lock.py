@@ -1,5 +1,6 @@
 """Code that holds the interpreter lock: it ends the run by name, and nothing else is blamed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,19 @@ def test_code_that_holds_the_lock_ends_the_run_and_is_named(project, setting, li
     assert "1.5 s (rollout.lock_timeout_seconds)" in last and "judge_in_process" in last
     log = next(project.glob("launcher_record/job/2*/run.log")).read_text()
     assert place in log and "most recent call first" in log
+
+
+def test_under_a_log_of_objects_the_holder_is_named_by_one(project):
+    ended = tune(
+        project,
+        "astuner.task_judge.judge_protocol='holders.py->by_pattern'",
+        "astuner.log.format=json",
+    )
+    log = next(project.glob("launcher_record/job/2*/run.log")).read_text()
+    for text in (ended.stderr, log):
+        last = [json.loads(line) for line in text.splitlines()][-1]
+        assert "(by_pattern) holds the interpreter lock" in last["message"]
+        assert "Current thread" in last["error.stack_trace"]
 
 
 def test_a_judge_in_a_process_that_holds_the_lock_fails_its_episode_alone(project):

@@ -151,7 +151,11 @@ def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextMa
         judge_seconds = run.settings.task_judge.judge_timeout_seconds
         limit = min(max(judge_seconds, _LEAST_LOCK_SECONDS), _MOST_LOCK_SECONDS)
     return lock_supervised(
-        limit, limit_name="rollout.lock_timeout_seconds", advice=_LOCK_ADVICE, log_file=log_file
+        limit,
+        limit_name="rollout.lock_timeout_seconds",
+        advice=_LOCK_ADVICE,
+        log_file=log_file,
+        is_json=run.settings.log.format == "json",
     )
 
 

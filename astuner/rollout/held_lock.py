@@ -30,12 +30,18 @@ _SUPERVISOR_FILE = Path(__file__).with_name("lock_supervisor.py")
 
 @contextmanager
 def lock_supervised(
-    limit_seconds: float, *, advice: str, limit_name: str, log_file: Path | None = None
+    limit_seconds: float,
+    *,
+    advice: str,
+    limit_name: str,
+    log_file: Path | None = None,
+    is_json: bool = False,
 ) -> Iterator[None]:
     """Inside, this process is killed once nothing of it but C code ran for `limit_seconds`.
 
     The message names the user's line, the limit by `limit_name`, and says the `advice`. It and the
-    stacks of all threads go to standard error, where a `log_file` is given the stacks there.
+    stacks of all threads go to standard error, where a `log_file` is given the stacks there; with
+    `is_json` as JSON objects.
     """
     stacks, writing = os.pipe()
     faulthandler.register(_DUMP_SIGNAL, file=writing, all_threads=True)
@@ -49,6 +55,7 @@ def lock_supervised(
         "limit_name": limit_name,
         "advice": advice,
         "log_file": None if log_file is None else str(log_file),
+        "is_json": is_json,
     }
     try:
         with _beating(plan, stacks):

@@ -31,6 +31,7 @@ _STACKS_SECONDS = 5.0
 _QUIET_SECONDS = 0.5
 """The stacks are whole when nothing came for so long."""
 
+_LOGGER = "astuner.rollout.held_lock"
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)$')
 
 
@@ -50,6 +51,8 @@ class Plan(NamedTuple):
     limit_name: str
     advice: str
     log_file: str | None
+    is_json: bool
+    """Whether records are JSON objects."""
 
 
 class Frame(NamedTuple):
@@ -96,15 +99,31 @@ def _end(plan: Plan) -> None:
         f"process {plan.parent} could run for {plan.limit_seconds:g} s ({plan.limit_name}), no "
         f"other time limit and no signal either, so it was killed. {plan.advice}"
     )
+    record = (_as_json if plan.is_json else _as_text)(message, stacks)
     if plan.log_file is not None:
-        when = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError), open(plan.log_file, "a", encoding="utf-8") as log:
-            log.write(f"{when},000 ERROR astuner.rollout.held_lock {message}\n{stacks}")
-    else:
-        message = f"{stacks}{message}"
+            log.write(record)
+    shown = f"\nastuner: BackboneError: {message}\n"
+    if plan.is_json:
+        shown = record
+    elif plan.log_file is None:
+        shown = f"\n{stacks}{shown}"
     with contextlib.suppress(OSError):
-        os.write(2, f"\nastuner: BackboneError: {message}\n".encode(errors="backslashreplace"))
+        os.write(2, shown.encode(errors="backslashreplace"))
     _send(plan.parent, None, signal.SIGKILL)
+
+
+def _as_text(message: str, stacks: str) -> str:
+    """As `log.py` writes a record."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"{when},000 ERROR {_LOGGER} {message}\n{stacks}"
+
+
+def _as_json(message: str, stacks: str) -> str:
+    """As `log_json.py` writes one."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    fields = {"@timestamp": when, "log.level": "error", "message": message, "log.logger": _LOGGER}
+    return json.dumps({**fields, "error.stack_trace": stacks}) + "\n"
 
 
 def describe_holder(stacks: str, libraries: list[str]) -> str:

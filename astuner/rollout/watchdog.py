@@ -15,6 +15,7 @@ one that does not is told of, so that whoever listens can end the run.
 import asyncio
 import contextlib
 import ctypes
+import inspect
 import logging
 import math
 import signal
@@ -28,7 +29,6 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from astuner.errors import BackboneError, LoopBlocked
 
@@ -231,15 +231,16 @@ def _waits_for(port: int | None, frame: FrameType | None) -> bool:
     return any(True for _ in _sockets(port, frame))
 
 
-def _sockets(port: int | None, frame: FrameType | None) -> Iterator[Any]:
+def _sockets(port: int | None, frame: FrameType | None) -> Iterator[socket.socket]:
     """Those connected to this port that the code reads."""
     if port is None:
         return
     for one in islice(_frames(frame), _NUM_CLIENT_FRAMES):
-        sock: Any = getattr(one.f_locals.get("self"), "_sock", None)
-        try:
-            peer = sock.getpeername()
-        except (AttributeError, OSError):
+        # No attribute of an object that may be half made is computed.
+        sock = inspect.getattr_static(one.f_locals.get("self"), "_sock", None)
+        if not isinstance(sock, socket.socket):
             continue
-        if isinstance(peer, tuple) and peer[1] == port:
-            yield sock
+        with contextlib.suppress(OSError):
+            peer = sock.getpeername()
+            if isinstance(peer, tuple) and peer[1] == port:
+                yield sock
