@@ -4,10 +4,8 @@ FROM python:3.11-slim-bookworm
 
 # cpu or gpu.
 ARG DEVICE=cpu
-# Extras of pyproject.toml; a GPU adds its own.
-ARG EXTRAS=quickstart
-# Where torch without CUDA lies; the one with CUDA lies where all other packages do.
-ARG CPU_TORCH=https://download.pytorch.org/whl/cpu
+# Where pip finds torch without CUDA; without it, it takes the build with CUDA.
+ARG PIP_EXTRA_INDEX_URL
 
 ENV PATH=/opt/astuner/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
@@ -22,21 +20,17 @@ RUN if [ "$DEVICE" = gpu ]; then \
 
 RUN python -m venv /opt/astuner
 
-# The packages change with these files only; a change of the code below keeps their layers.
+# The packages change with these files only; a change of the code below keeps their layer. Each is
+# checked by its hash.
 WORKDIR /opt/source
-COPY constraints.txt ./
-RUN pip install --constraint constraints.txt setuptools \
-    && if [ "$DEVICE" = cpu ]; then \
-        torch=$(grep '^torch==' constraints.txt) \
-        && pip install --no-deps --index-url "$CPU_TORCH" "$torch"; \
-    fi
-COPY pyproject.toml README.md LICENSE ./
-COPY astuner/__init__.py astuner/
-RUN if [ "$DEVICE" = gpu ]; then EXTRAS="$EXTRAS,gpu"; fi \
-    && pip install --constraint constraints.txt --no-build-isolation ".[$EXTRAS]"
+COPY astuner/pins/locked.py astuner/pins/build.txt astuner/pins/cpu.txt astuner/pins/cuda.txt \
+    astuner/pins/
+COPY locks/quickstart.txt locks/
+RUN python astuner/pins/locked.py /opt/astuner locks/quickstart.txt
 
+COPY pyproject.toml README.md LICENSE ./
 COPY astuner astuner
-RUN pip install --no-deps --no-build-isolation --force-reinstall . \
+RUN pip install --no-deps --no-build-isolation . \
     && install --directory --owner=10001 --group=0 --mode=0775 /runs
 
 # Whoever runs it, by a user id without a name too, has these. Models that are fetched by their

@@ -30,6 +30,10 @@ class BuildError(Exception):
     """A step of the Dockerfile cannot be done; the message names it."""
 
 
+class NoBaseError(BuildError):
+    """There is nothing to begin from: Debian cannot be reached, or this account may not mount."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
     """One instruction of a Dockerfile."""
@@ -184,14 +188,18 @@ def _make_base(root: Path, *, image: str) -> None:
     """A minimal Debian of the release that the image's tag ends with, its Python named as there."""
     suite = image.rpartition("-")[2]
     with tempfile.TemporaryDirectory() as scratch:
-        command, environment = _debootstrap(Path(scratch))
-        options = ["--variant=minbase", f"--include={DEBIAN_PACKAGES}", suite, str(root)]
-        subprocess.run(
-            [*command, *options],
-            env={**os.environ, **environment},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        try:
+            subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=True)
+            command, environment = _debootstrap(Path(scratch))
+            options = ["--variant=minbase", f"--include={DEBIAN_PACKAGES}", suite, str(root)]
+            subprocess.run(
+                [*command, *options],
+                env={**os.environ, **environment},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        except subprocess.CalledProcessError as error:
+            raise NoBaseError(f"FROM {image}: {error}") from error
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     version = subprocess.run(
         ["chroot", str(root), "python3", "--version"], capture_output=True, text=True, check=True

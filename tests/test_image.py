@@ -16,6 +16,7 @@ from scripts.build_image import (
     ROOT,
     Image,
     Instruction,
+    NoBaseError,
     build,
     copied_files,
     is_ignored,
@@ -82,24 +83,14 @@ def test_every_file_that_is_copied_is_there_and_versioned():
 
 
 def test_a_change_of_the_code_keeps_the_layer_of_the_packages():
-    """What comes before the installation changes only with the lists of packages."""
-    texts = [step.text for step in DOCKERFILE]
-    (installs,) = (i for i, text in enumerate(texts) if '".[$EXTRAS]"' in text)
+    """What comes before their installation changes only with the locks."""
+    (installs,) = (i for i, step in enumerate(DOCKERFILE) if "locked.py /opt" in step.text)
     before = [step for step in DOCKERFILE[:installs] if step.name == "COPY"]
     copied = {s.as_posix() for step in before for s, _ in copied_files(step, IGNORED)}
     assert copied == {
-        "constraints.txt",
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "astuner/__init__.py",
+        *(f"astuner/pins/{name}" for name in ("locked.py", "build.txt", "cpu.txt", "cuda.txt")),
+        "locks/quickstart.txt",
     }
-
-
-def test_the_extras_that_are_installed_exist():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extras,) = (s.text.partition("=")[2] for s in steps("ARG") if s.text.startswith("EXTRAS="))
-    assert {*extras.split(","), "gpu"} <= project["optional-dependencies"].keys()
 
 
 def test_it_runs_as_a_number_that_is_not_root():
@@ -130,7 +121,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     if os.getuid() != 0 or shutil.which("unshare") is None or shutil.which("apt-get") is None:
         pytest.skip("needs root on Debian")
     folder = tmp_path_factory.mktemp("image") / "root"
-    yield build(folder, arguments={})
+    try:
+        yield build(folder, arguments={})
+    except NoBaseError as error:
+        pytest.skip(str(error))
     shutil.rmtree(folder)
 
 
