@@ -44,7 +44,7 @@ NOT_HERE = "not installed here"
 TO_LOOK_AT = re.compile(rf"GPL|MPL|EPL|CDDL|CC-BY|Proprietary|Other|{NOT_SAID}", re.IGNORECASE)
 """Licences that ask for more than a notice, or may."""
 LOCKS = {
-    "quickstart": {"yes": "constraints.txt"},
+    "quickstart": {"yes": "locks/quickstart.txt", "on GPUs": "astuner/pins/cuda.txt"},
     "verl": {"yes": "astuner/pins/verl-cpu.txt", "on GPUs": "astuner/pins/verl-gpu.txt"},
     "Trinity": {"yes": "astuner/pins/trinity-cpu.txt", "on GPUs": "astuner/pins/trinity-gpu.txt"},
 }
