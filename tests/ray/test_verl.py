@@ -52,13 +52,16 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def prepare(folder: Path, model: Path, **common: Any) -> Path:
-    """The YAML of an adder with a tool and a checker; one episode of task 1 fails."""
+    """The YAML of an adder with a tool and a checker; one episode of task 1 fails.
+
+    All episodes run in one process, since each takes a while to start.
+    """
     write_conf(folder, model)
     path = folder / "adder.yaml"
     content = yaml.safe_load(path.read_text())
     settings = content["astuner"]
     workflow = f"{AGENTS}/adder_and_checker.py->AdderAndCheckerWorkflow"
-    settings["rollout"]["agentscope_workflow"] = workflow
+    settings["rollout"] |= {"agentscope_workflow": workflow, "max_env_worker": 16}
     settings["task_judge"] = {}
     settings["trainer_common"] |= {"n_gpus_per_node": 1, "test_freq": 2}
     settings["trainer_common"] |= {"val_before_train": False, **common}
@@ -91,10 +94,11 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trained(taught_model, tmp_path_factory):  # noqa: F811
-    """Two steps of the real thing."""
+    """Two steps of the real thing, with episodes in two processes."""
     folder = tmp_path_factory.mktemp("verl")
     path, record = prepare(folder, taught_model), folder / "rows.jsonl"
-    done = tune(path, "--with-ray", **{FILE_VARIABLE: str(record)})
+    two = "astuner.rollout.max_env_worker=64"
+    done = tune(path, "--with-ray", two, **{FILE_VARIABLE: str(record)})
     assert done.returncode == 0, done.stderr[-5000:]
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     return Trained(run_dir=latest(path), rows=rows, said=done.stderr)
@@ -220,6 +224,7 @@ def test_a_run_says_what_came_of_it_and_why_episodes_failed(trained):
 def test_the_phases_are_announced_and_ray_is_gone_afterwards(trained):
     for phase in ("loading the model and its engines", "step 1: rollout", "step 1: update"):
         assert phase in trained.said
+    assert len(list((trained.run_dir / "logs").glob("*AgentLoopWorker*.log"))) == 2
     assert list((trained.run_dir / "logs").glob("*.log"))
 
 
@@ -466,6 +471,19 @@ def test_too_many_failed_episodes_end_the_run_with_the_reason(
     assert done.returncode == 1
     assert said in done.stderr
     assert "the tool server is down" in done.stderr
+
+
+def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model)
+    settings = [
+        f"astuner.rollout.agentscope_workflow='{AGENTS}/adder.py->AdderWorkflow'",
+        f"astuner.task_judge.judge_protocol='{AGENTS}/adder.py->judge_alike'",
+        "astuner.trainer_common.detectors.no_spread_steps=1",
+    ]
+    done = tune(path, "--with-ray", *settings)
+    assert done.returncode == 1
+    assert "groups had two different rewards" in last_message(done.stderr)
+    assert not list((latest(path) / "checkpoints").glob("*"))
 
 
 def test_the_tutorial_trains_by_the_flag_alone(tmp_path):
