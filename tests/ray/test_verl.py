@@ -379,7 +379,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(rough):
     process.send_signal(signal.SIGINT)
     read_until(process, "SIGINT: stopping")
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "ended by SIGINT" in rest
     assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
