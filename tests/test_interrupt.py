@@ -1,6 +1,7 @@
 """Signals that end a run: what is left of them when it has ended."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 import pytest
 from rich.console import Console
 
+from astuner.backbone.grace import Grace
 from astuner.backbone.interrupt import Interrupted, interrupted_by_signals
 from astuner.console import RunConsole
 from astuner.errors import Quit
@@ -30,6 +32,29 @@ def test_a_signal_during_work_that_does_not_await_leaves_no_cancellation_behind(
         return interrupt.exit_code
 
     assert asyncio.run(run()) == 143
+
+
+@pytest.mark.parametrize(
+    ("number", "bound"),
+    [
+        (signal.SIGINT, "; press Ctrl-C again to quit at once"),
+        (signal.SIGTERM, ", within 40 s (trainer_common.grace_seconds)"),
+        (signal.SIGHUP, ", within 40 s (trainer_common.grace_seconds)"),
+    ],
+)
+def test_a_signal_is_answered_with_what_bounds_the_end(number, bound):
+    screen = io.StringIO()
+    shown = RunConsole(Console(file=screen, width=200), is_live=False)
+    grace = Grace(40.0, describe_saved=lambda: "")
+
+    async def run():
+        with interrupted_by_signals(shown, notice="saving", grace=grace):
+            os.kill(os.getpid(), number)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    asyncio.run(run())
+    assert f"{number.name}: stopping: saving{bound}\n" in screen.getvalue()
 
 
 def test_a_second_ctrl_c_quits_at_once_and_a_second_sigterm_does_not():

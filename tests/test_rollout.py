@@ -508,6 +508,31 @@ def test_code_that_cannot_be_interrupted_is_told_of_by_its_line():
     assert "test_rollout.py" in str(told[0]) and "could not be interrupted" in str(told[0])
 
 
+@pytest.mark.parametrize("is_main", [True, False])
+def test_each_of_several_that_block_in_one_turn_of_the_loop_is_interrupted_alone(is_main):
+    told = []
+
+    async def spins():
+        try:
+            while True:
+                time.sleep(0.01)
+        except (TimeoutError, LoopBlocked) as error:
+            return error
+
+    async def go():
+        with loop_watchdog(0.4, on_stuck=told.append):
+            return await asyncio.gather(*(spins() for _ in range(4)))
+
+    if is_main:
+        errors = asyncio.run(go())
+    else:
+        with ThreadPoolExecutor() as threads:
+            errors = threads.submit(asyncio.run, go()).result(timeout=60)
+    assert not told
+    assert all(isinstance(error, TimeoutError) for error in errors)
+    assert all("for 0.4 s" in str(error) for error in errors)
+
+
 def test_cancelling_the_pool_cancels_its_model_calls():
     engine = ScriptedEngine(lambda prompt: "5", delay_seconds=60)
 

@@ -6,15 +6,17 @@ import io
 import json
 import time
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from astuner.backbone.cluster import watch as watch_module
-from astuner.backbone.cluster.messages import Phase, SavedState
+from astuner.backbone.cluster.messages import SAVING, Phase, SavedState
 from astuner.backbone.cluster.watch import Deadlines, Watch, follow_to_end
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.grace import Grace
 from astuner.backbone.reporter import Reporter
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
@@ -45,6 +47,21 @@ class _Remote:
         return await answer if inspect.isawaitable(answer) else answer
 
 
+class NotedGrace(Grace):
+    """Notes whether what is being written is waited for."""
+
+    is_saving = False
+
+    @contextmanager
+    def saving(self):
+        assert not self.is_saving
+        self.is_saving = True
+        try:
+            yield
+        finally:
+            self.is_saving = False
+
+
 class Following:
     """A hub, a watch over it, and what the watch says and writes."""
 
@@ -55,16 +72,22 @@ class Following:
         loaded = load_mapping(make_settings(**changed), name="test")
         self.logged = []
         self.engine = Future()
-        run = make_run(loaded, self.run_dir, screen=self.screen)
+        self.grace = NotedGrace(25.0, describe_saved=lambda: "")
+        self.exported = []
+        run = replace(make_run(loaded, self.run_dir, screen=self.screen), grace=self.grace)
         self.watch = Watch(
             run,
             HubHere(self.hub),
             reporter=Reporter(run, self.logged.append, num_steps=5),
             writer=EpisodeWriter(self.run_dir),
-            export=lambda saved: f"exported {saved.step}",
+            export=self._export,
             describe_silence=lambda: "actor 7 has not answered",
             find_dead=find_dead,
         )
+
+    def _export(self, saved):
+        self.exported.append((saved.step, self.grace.is_saving))
+        return f"exported {saved.step}"
 
     def follow(self, work=lambda: None):
         """Follow while `work` is done, then end the engine."""
@@ -135,6 +158,32 @@ def test_a_saved_state_is_exported_and_said(following):
         lambda: following.hub.saved(SavedState(step=3, weights="/somewhere", probes=()))
     )
     assert "exported 3" in following.said
+
+
+def test_the_end_of_the_grace_waits_for_what_the_engine_saves(following, monkeypatch):
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.01)
+    hub, grace, seen = following.hub, following.grace, []
+
+    async def whole():
+        work = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
+        for phase in ("update", SAVING, "weight sync", SAVING):
+            hub.enter(phase, step=1)
+            await asyncio.sleep(0.2)
+            seen.append(grace.is_saving)
+        following.engine.set_exception(BackboneError("the engine died"))
+        with pytest.raises(BackboneError):
+            await work
+        seen.append(grace.is_saving)
+
+    asyncio.run(whole())
+    assert seen == [False, True, False, True, False]
+
+
+def test_the_end_of_the_grace_waits_for_an_export(following):
+    state = SavedState(step=3, weights="/somewhere", probes=())
+    following.follow(lambda: following.hub.saved(state))
+    assert following.exported == [(3, True)]
+    assert not following.grace.is_saving
 
 
 def test_what_the_engine_raises_is_raised(following):

@@ -58,6 +58,11 @@ class Grace:
         return self._signal is not None
 
     @property
+    def limit(self) -> str:
+        """How long it is, in words, with its setting."""
+        return f"{self._seconds:g} s ({_SETTING})"
+
+    @property
     def rollout_seconds(self) -> float:
         """How long cancelled episodes may take to end."""
         return self._seconds * _SHARE_OF_ROLLOUT
@@ -84,8 +89,8 @@ class Grace:
 
     def _end(self, number: int) -> None:
         message = (
-            f"{signal.Signals(number).name}: the run did not end within {self._seconds:g} s "
-            f"({_SETTING}); {self._describe_saved()}"
+            f"{signal.Signals(number).name}: the run did not end within {self.limit}; "
+            f"{self._describe_saved()}"
         )
         logger.error("%s", message)
         with contextlib.suppress(OSError):

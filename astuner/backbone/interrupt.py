@@ -91,8 +91,10 @@ def interrupted_by_signals(
         interrupt.take(number)
         if grace is not None and number != signal.SIGINT:
             grace.begin(number)
-        again = "; press Ctrl-C again to quit at once" if number == signal.SIGINT else ""
-        text = f"{signal.Signals(number).name}: stopping: {notice}{again}"
+        bound = "" if grace is None else f", within {grace.limit}"
+        if number == signal.SIGINT:
+            bound = "; press Ctrl-C again to quit at once"
+        text = f"{signal.Signals(number).name}: stopping: {notice}{bound}"
         try:
             console.say(text)
         except RuntimeError:  # the signal came while the same stream was being written

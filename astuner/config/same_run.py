@@ -53,6 +53,7 @@ _MAY_DIFFER = (
     "trainer_common.save_optimizer",
     "trainer_common.max_records_mb",
     "trainer_common.checkpoint_base_dir",
+    "trainer_common.grace_seconds",
     "trainer_common.logger",
     "trainer_common.detectors",
 )

@@ -85,7 +85,7 @@ def loop_watchdog(
 
 
 class _LoopTurns:
-    """Counts the ticks since the last turn of one loop, and says what is to be raised."""
+    """Counts the ticks for which one task blocks one loop, and says what is to be raised."""
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class _LoopTurns:
     def _start_anew(self) -> None:
         self._num = self._num_computing = self._num_raised = 0
         self._computed = time.process_time()
+        self._task: asyncio.Task[Any] | None = None
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
@@ -170,6 +171,10 @@ class _LoopTurns:
 
     def _count(self, frame: FrameType | None) -> BaseException | None:
         """One tick more; what to raise at `frame`, where it is the last one."""
+        task = asyncio.current_task(self._loop)
+        if task is not self._task:  # several may block within one turn
+            self._start_anew()
+            self._task = task
         computed, self._computed = self._computed, time.process_time()
         self._num += 1
         self._num_computing += self._computed - computed > self._tick_seconds / 2

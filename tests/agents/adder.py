@@ -69,4 +69,8 @@ class BrokenWorkflow(Workflow):
         raise RuntimeError("the tool server is down")
 
 
+def judge_alike(workflow_task, workflow_output):
+    return 1.0, True
+
+
 NOT_A_WORKFLOW = 3

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ROOT / "tests" / "agents"
+BLOCKING = AGENTS / "blocking.py"
 OWN = {
     "actor_rollout_ref": {
         "rollout": {"name": SERVER, "free_cache_engine": False},
@@ -51,13 +52,16 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def prepare(folder: Path, model: Path, **common: Any) -> Path:
-    """The YAML of an adder with a tool and a checker; one episode of task 1 fails."""
+    """The YAML of an adder with a tool and a checker; one episode of task 1 fails.
+
+    All episodes run in one process, since each takes a while to start.
+    """
     write_conf(folder, model)
     path = folder / "adder.yaml"
     content = yaml.safe_load(path.read_text())
     settings = content["astuner"]
     workflow = f"{AGENTS}/adder_and_checker.py->AdderAndCheckerWorkflow"
-    settings["rollout"]["agentscope_workflow"] = workflow
+    settings["rollout"] |= {"agentscope_workflow": workflow, "max_env_worker": 16}
     settings["task_judge"] = {}
     settings["trainer_common"] |= {"n_gpus_per_node": 1, "test_freq": 2}
     settings["trainer_common"] |= {"val_before_train": False, **common}
@@ -90,10 +94,11 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module")
 def trained(taught_model, tmp_path_factory):  # noqa: F811
-    """Two steps of the real thing."""
+    """Two steps of the real thing, with episodes in two processes."""
     folder = tmp_path_factory.mktemp("verl")
     path, record = prepare(folder, taught_model), folder / "rows.jsonl"
-    done = tune(path, "--with-ray", **{FILE_VARIABLE: str(record)})
+    two = "astuner.rollout.max_env_worker=64"
+    done = tune(path, "--with-ray", two, **{FILE_VARIABLE: str(record)})
     assert done.returncode == 0, done.stderr[-5000:]
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     return Trained(run_dir=latest(path), rows=rows, said=done.stderr)
@@ -219,20 +224,8 @@ def test_a_run_says_what_came_of_it_and_why_episodes_failed(trained):
 def test_the_phases_are_announced_and_ray_is_gone_afterwards(trained):
     for phase in ("loading the model and its engines", "step 1: rollout", "step 1: update"):
         assert phase in trained.said
+    assert len(list((trained.run_dir / "logs").glob("*AgentLoopWorker*.log"))) == 2
     assert list((trained.run_dir / "logs").glob("*.log"))
-
-
-def test_a_run_goes_on_from_verls_latest_state(taught_model, trained):  # noqa: F811
-    path = next(trained.run_dir.parents[2].glob("*.yaml"))
-    record = path.parent / "more_rows.jsonl"
-    steps = "astuner.trainer_common.total_training_steps=3"
-    done = tune(path, "--with-ray", "--resume", steps, **{FILE_VARIABLE: str(record)})
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert "resuming from step 2" in done.stderr
-    lines = list(read_json_lines(trained.run_dir / "metrics.jsonl"))
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert (trained.run_dir / "checkpoints" / "step_3").is_dir()
-    assert {json.loads(line)["step"] for line in record.read_text().splitlines()} == {3}
 
 
 def start(path: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
@@ -256,6 +249,42 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return said
     raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
+
+
+class Resumed(NamedTuple):
+    run_dir: Path
+    rows: list[dict[str, Any]]
+    code: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def resumed(trained):
+    """The same run, which goes on for longer and gets SIGHUP in its third step."""
+    path = next(trained.run_dir.parents[2].glob("*.yaml"))
+    record = path.parent / "more_rows.jsonl"
+    more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
+    patient = "astuner.trainer_common.grace_seconds=240"
+    process = start(path, "--with-ray", "--resume", patient, *more, **{FILE_VARIABLE: str(record)})
+    said = read_until(process, "step 3: rollout")
+    process.send_signal(signal.SIGHUP)
+    _, rest = process.communicate(timeout=300)
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    return Resumed(run_dir=trained.run_dir, rows=rows, code=process.returncode, said=said + rest)
+
+
+def test_a_run_goes_on_from_verls_latest_state(resumed):
+    assert "resuming from step 2" in resumed.said
+    lines = list(read_json_lines(resumed.run_dir / "metrics.jsonl"))
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
+    assert {row["step"] for row in resumed.rows} == {3}
+
+
+def test_a_hangup_saves_after_the_step(resumed):
+    assert resumed.code == 129, resumed.said[-5000:]
+    assert "SIGHUP: stopping: verl finishes its step and saves first" in resumed.said
+    assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -330,6 +359,87 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     assert (latest(path) / "checkpoints" / "step_1").is_dir()
 
 
+def test_a_run_directory_that_is_gone_ends_the_run(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model, total_training_steps=50)
+    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    read_until(process, "step 1: rollout")
+    run_dir = latest(path)
+    run_dir.rename(tmp_path / "moved")
+    _, rest = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert f"the run directory {run_dir} is gone" in last_message(rest)
+    assert not run_dir.exists()
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(rough):
+    path, _ = rough
+    more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
+    process = start(path, "--with-ray", "--resume", *rough_settings(), *more)
+    read_until(process, "step 3: rollout")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "SIGINT: stopping")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "ended by SIGINT" in rest
+    assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
+    assert (latest(path) / "checkpoints" / "step_2").is_dir()
+
+
+def test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line(
+    taught_model,  # noqa: F811
+    tmp_path,
+):
+    path = prepare(tmp_path, taught_model, total_training_steps=50, total_epochs=50)
+    settings = [
+        *blocking_settings("SpinningWorkflow"),
+        "astuner.rollout.lock_timeout_seconds=5",
+        f"astuner.task_judge.judge_protocol='{BLOCKING}->backtracks'",
+    ]
+    record = {FILE_VARIABLE: str(tmp_path / "rows.jsonl")}
+    done = tune(path, "--with-ray", *settings, **record)
+    assert done.returncode == 1
+    records = read_json_lines(latest(path) / "episodes" / "step_000001.jsonl")
+    failures = [record["failure"]["message"] for record in records if record["failure"]]
+    assert len(failures) == 2
+    assert all(f"{line_with('time.sleep(0.01)')}; await it" in failure for failure in failures)
+    said = last_message(done.stderr)
+    assert f"{line_with('re.match')} (backtracks) holds the interpreter lock" in said
+    assert "for 5 s (rollout.lock_timeout_seconds)" in said and "--resume" in said
+
+
+def test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its_line(
+    taught_model,  # noqa: F811
+    tmp_path,
+):
+    path = prepare(tmp_path, taught_model)
+    done = tune(path, "--with-ray", *blocking_settings("sleeps"))
+    assert done.returncode == 1
+    said = last_message(done.stderr)
+    assert (
+        f"{line_with('time.sleep(600)')}; await it" in said
+        and "could not be interrupted there" in said
+    )
+
+
+def blocking_settings(workflow: str) -> list[str]:
+    return [
+        f"astuner.rollout.agentscope_workflow='{BLOCKING}->{workflow}'",
+        "astuner.rollout.episode_timeout_seconds=24",
+    ]
+
+
+def line_with(code: str) -> str:
+    lines = BLOCKING.read_text().splitlines()
+    (number,) = (number for number, line in enumerate(lines, 1) if code in line)
+    return f"{BLOCKING}:{number}"
+
+
+def last_message(said: str) -> str:
+    """That of the command, without what it said before."""
+    return said.rpartition("\nastuner: ")[2]
+
+
 def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     taught_model,  # noqa: F811
     tmp_path,
@@ -361,6 +471,19 @@ def test_too_many_failed_episodes_end_the_run_with_the_reason(
     assert done.returncode == 1
     assert said in done.stderr
     assert "the tool server is down" in done.stderr
+
+
+def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model)
+    settings = [
+        f"astuner.rollout.agentscope_workflow='{AGENTS}/adder.py->AdderWorkflow'",
+        f"astuner.task_judge.judge_protocol='{AGENTS}/adder.py->judge_alike'",
+        "astuner.trainer_common.detectors.no_spread_steps=1",
+    ]
+    done = tune(path, "--with-ray", *settings)
+    assert done.returncode == 1
+    assert "groups had two different rewards" in last_message(done.stderr)
+    assert not list((latest(path) / "checkpoints").glob("*"))
 
 
 def test_the_tutorial_trains_by_the_flag_alone(tmp_path):

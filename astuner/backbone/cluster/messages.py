@@ -11,6 +11,8 @@ from astuner.trajectory.recorder import Agent
 Metrics = Mapping[str, float | None]
 TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
 """The targets that an episode was to train, None for all, and the agents that it had."""
+SAVING = "saving"
+"""The phase in which an engine writes its state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ What an engine does in its own way is an `EngineRun`; everything around it is th
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,8 @@ class EngineRun(Protocol):
         ...
 
     def finish(self, last_step: int, *, is_interrupted: bool) -> None:
-        """Once its processes have ended. Raises BackboneError where the engine ended early."""
+        """Once its processes have ended: what is not exported yet. Raises BackboneError where the
+        engine ended early."""
         ...
 
 
@@ -118,7 +119,8 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         ):
             await follow_to_end(watch, engine)
     try:
-        engine_run.finish(watch.last_step, is_interrupted=interrupt.is_signalled)
+        with run.grace.saving() if run.grace else nullcontext():
+            engine_run.finish(watch.last_step, is_interrupted=interrupt.is_signalled)
         reporter.show_gain()
     finally:
         run.console.say(f"run directory  {run.run_dir.root}")

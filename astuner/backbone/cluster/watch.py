@@ -6,11 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent import futures
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from astuner.backbone.cluster.hub_handle import HubHandle
-from astuner.backbone.cluster.messages import Phase, SavedState
+from astuner.backbone.cluster.messages import SAVING, Phase, SavedState
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run
@@ -87,6 +88,7 @@ class Watch:
         self._phase = Phase(name="starting", step=None, silent_seconds=0.0)
         self._first_step = self.last_step = first_step
         self._is_stop_wanted = False
+        self._saving, self._is_saving = ExitStack(), False
         self._failures: dict[int, str] = {}
         """Of the steps that are not shown yet: the commonest."""
 
@@ -98,7 +100,8 @@ class Watch:
         """Until the engine ends. Raises BackboneError when it has to be given up, and what it
         raised itself."""
         try:
-            await self._follow(engine)
+            with self._saving:
+                await self._follow(engine)
         except self._lost as error:
             await asyncio.to_thread(futures.wait, [engine], timeout=_END_SECONDS)
             if engine.done():
@@ -134,8 +137,11 @@ class Watch:
         self._failures |= news.failures
         for metrics in news.steps:
             self._take_step(metrics)
+        is_saving = news.phase.name == SAVING
+        self._keep_from_being_cut(is_saving or bool(news.saved))
         for saved in news.saved:
             self._run.console.say(await asyncio.to_thread(self._export, saved))
+        self._keep_from_being_cut(is_saving)
         if news.failure is not None:
             raise news.failure
         self._show(news.phase)
@@ -145,6 +151,16 @@ class Watch:
         if silent > limit:
             raise self._silence(silent, limit)
         return news.phase
+
+    def _keep_from_being_cut(self, is_saving: bool) -> None:
+        """The end of the run's grace waits while something is saved."""
+        if is_saving == self._is_saving or self._run.grace is None:
+            return
+        self._is_saving = is_saving
+        if is_saving:
+            self._saving.enter_context(self._run.grace.saving())
+        else:
+            self._saving.close()
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         """Of the hub, which may be as silent as the phase that it told of last."""

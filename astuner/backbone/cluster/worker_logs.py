@@ -31,6 +31,7 @@ class WorkerLogs:
     """Writes the lines of workers to files below `folder`; one for a run."""
 
     def __init__(self, folder: Path) -> None:
+        """The folder around it is there: one that is gone is not made again."""
         self.folder = folder
         self._lock = threading.Lock()
         self._is_broken = False
@@ -52,7 +53,7 @@ class WorkerLogs:
                 return
             try:
                 with naming_the_file(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self.folder.mkdir(exist_ok=True)
                     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                         file.write(text)
             except AstunerError as error:
@@ -70,6 +71,8 @@ class WorkerLogs:
 
     def copy_services(self, session_dir: Path) -> None:
         """Copy what Ray's services on this machine wrote, for a look after the run."""
+        if not self.folder.parent.is_dir():  # the run has ended by that
+            return
         target = self.folder / "ray"
         for pattern in _SERVICES:
             for path in session_dir.joinpath("logs").glob(pattern):

@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from astuner.backbone.cluster.messages import Probe, SavedState
+from astuner.backbone.cluster.messages import SAVING, Probe, SavedState
 from astuner.backbone.cluster.remote import find_hub
 from astuner.backbone.verl.buffer import ADVANTAGE, WEIGHT
 from astuner.backbone.verl.config import TRAINER_NAME
@@ -138,7 +138,7 @@ class EpisodeTrainer(PPOTrainerSync):
         ray.get(self._hub.finish_step.remote(global_steps, our_metrics(metrics)))
 
     def _save_checkpoint(self) -> None:
-        self._enter("saving")
+        self._enter(SAVING)
         super()._save_checkpoint()
         self._saved_step = self.global_steps
         folder = f"{self.config.trainer.default_local_dir}/global_step_{self.global_steps}"
