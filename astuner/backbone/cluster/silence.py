@@ -11,6 +11,11 @@ from astuner.backbone.cluster.worker_logs import WorkerLogs
 
 _ACTOR_ID = re.compile(r"\bactor_id: ([0-9a-f]+)")
 """As Ray's errors write it."""
+_PURPOSES = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED", "OWNER_DIED")
+"""Reasons that Ray gives for the end of an actor that somebody wanted to end, or that followed its
+owner, which is told of itself."""
+_WANTED_EXIT = "Worker exit type: INTENDED_"
+"""In what Ray says of a process that ended itself in order."""
 _NUM_LINES = 8
 _NUM_LOGS = 3
 
@@ -35,10 +40,14 @@ def describe_silence(logs: WorkerLogs) -> str:
     return "\n".join(["", *(f"  {line}" for line in lines)])
 
 
-def find_dead(classes: Collection[str]) -> str | None:
-    """The first actor of one of the `classes` that died; None while all live."""
-    dead = (actor for actor in _own_actors() if actor["State"] == "DEAD")
-    return next((_lost(actor) for actor in dead if _class_of(actor) in classes), None)
+def find_lost(classes: Collection[str]) -> str | None:
+    """The first actor of one of the `classes` that died of a fault; None while there is none.
+
+    One that was ended, or ended itself in order, as an engine's do at its end, is not lost; nor is
+    one whose constructor raised, which whoever made it is told.
+    """
+    lost = (actor for actor in _own_actors() if actor["State"] == "DEAD" and _has_failed(actor))
+    return next((_lost(actor) for actor in lost if _class_of(actor) in classes), None)
 
 
 def describe_lost(said: str, logs: WorkerLogs) -> tuple[str | None, str]:
@@ -80,6 +89,17 @@ def _class_of(actor: Mapping[str, Any]) -> str:
 
 def _is_alive(actor: Mapping[str, Any]) -> bool:
     return actor["State"] == "ALIVE"
+
+
+def _has_failed(actor: Mapping[str, Any]) -> bool:
+    """Of one that is dead."""
+    cause = actor["DeathCause"]
+    kind = cause.WhichOneof("context")
+    if kind != "actor_died_error_context":
+        return kind != "creation_task_failure_context"
+    died = cause.actor_died_error_context
+    reason = died.DESCRIPTOR.fields_by_name["reason"].enum_type.values_by_number[died.reason].name
+    return reason not in _PURPOSES and _WANTED_EXIT not in died.error_message
 
 
 def _lost(actor: Mapping[str, Any]) -> str:

@@ -24,7 +24,9 @@ _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
 _END_SECONDS = 3.0
-"""How long before its end an engine's own actors may be gone."""
+"""How long an engine may take to end when the hub or a worker of an episode is gone."""
+_TELL_SECONDS = 20.0
+"""How long it may take to say itself why it ends, where it notices."""
 _TURN_SECONDS = 1.0
 """Of a wait for the hub, which is made of these."""
 _STOPPED_SECONDS = 5.0
@@ -69,18 +71,18 @@ class Watch:
         writer: EpisodeWriter,
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
-        find_dead: Callable[[], str | None] = lambda: None,
+        find_lost: Callable[[], str | None] = lambda: None,
         lost: tuple[type[Exception], ...] = (),
         first_step: int = 0,
     ) -> None:
         """`export` makes a checkpoint of a saved state and returns a line about it;
-        `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
-        an actor whose end nobody would notice; `lost` are raised in place of an answer where the
-        hub is gone."""
+        `describe_silence` tells who has not answered and what their logs say last, `find_lost` of
+        an actor that is gone, which not every engine notices; `lost` are raised in place of an
+        answer where the hub is gone."""
         self._run, self._hub = run, hub
         self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
-        self._find_dead, self._looked = find_dead, time.monotonic()
+        self._find_lost, self._looked = find_lost, time.monotonic()
         self._lost, self._awake_since = lost, time.monotonic()
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
@@ -112,7 +114,7 @@ class Watch:
                 is_told = True
                 await self._answer(self._hub.request_stop.remote())
             phase = await self._read()
-            await self._look_for_dead(phase, engine)
+            await self._look_for_lost(phase, engine)
             await self._wait(asyncio.sleep(_INTERVAL_SECONDS), seconds=_INTERVAL_SECONDS)
         await self._read()
         engine.result()
@@ -137,7 +139,8 @@ class Watch:
         for saved in news.saved:
             self._run.console.say(await asyncio.to_thread(self._export, saved))
         if news.failure is not None:
-            raise news.failure
+            lost = self._find_lost()
+            raise news.failure if lost is None else self._worker_lost(lost) from news.failure
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
         # Who stops this process, as `docker pause` does, may have stopped all of them.
@@ -184,23 +187,25 @@ class Watch:
             + self._describe_silence()
         )
 
-    async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
-        """In rollouts the trainer waits for episodes, and does not see that their worker is gone.
-
-        Elsewhere it sees so itself, and tells more. An engine that ends takes its actors with it.
-        """
-        if phase.total is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+    async def _look_for_lost(self, phase: Phase, engine: Future[Any]) -> None:
+        """An engine that notices itself tells more, and has time for it; while it waits for
+        episodes it does not."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        found = self._find_dead()
+        found = self._find_lost()
         if found is None:
             return
-        await asyncio.sleep(_END_SECONDS)
+        seconds = _TELL_SECONDS if phase.total is None else _END_SECONDS
+        await asyncio.to_thread(futures.wait, [engine], timeout=seconds)
         if not engine.done():
-            raise BackboneError(
-                f"{_named(phase.name, phase.step)}: {found}; mend the cause, then go on with "
-                "--resume. " + self._describe_silence()
-            )
+            raise self._worker_lost(found)
+
+    def _worker_lost(self, found: str) -> BackboneError:
+        return BackboneError(
+            f"{_named(self._phase.name, self._phase.step)}: {found}; mend the cause, then go on "
+            "with --resume. " + self._describe_silence()
+        )
 
     def _begin(self, name: str, step: int | None) -> None:
         self._run.console.phase(_named(name, step))

@@ -58,8 +58,19 @@ class TrinityRun:
     """An `EngineRun` of Trinity's explorer and trainer."""
 
     name = "Trinity"
-    lasting = frozenset({"Explorer", "Trainer", "WorkerDict"})
-    """The explorer's own end before it."""
+    lasting = frozenset(
+        {
+            "Explorer",
+            "QueueStorage",
+            "RolloutCoordinator",
+            "Synchronizer",
+            "Trainer",
+            "WorkerDict",
+            "WorkflowRunner",
+            "vLLMRolloutModel",
+        }
+    )
+    """Trinity would make another runner, but never ask it for what the lost one was at."""
     first_phase: str | None = "loading the model and its engines"
 
     def __init__(self, run: Run, tasks: Tasks) -> None:
