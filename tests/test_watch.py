@@ -231,7 +231,7 @@ def test_a_lost_actor_ends_the_run_in_whatever_phase(tmp_path, monkeypatch, tota
         monkeypatch.setattr(watch_module, name, 0.0)
     following = Following(tmp_path, find_lost=lambda: "actor 9 is lost")
     following.hub.enter("closing the step", step=1, total=total)
-    with pytest.raises(BackboneError, match=r"step 1: closing the step: actor 9 is lost; .*--resum"):
+    with pytest.raises(BackboneError, match=r"closing the step: actor 9 is lost; .*--resume"):
         asyncio.run(follow_to_end(following.watch, following.engine))
 
 
