@@ -81,6 +81,8 @@ class TrinityRun:
         self.namespace, self.num_steps = self._facts.namespace, self._facts.num_steps
         self.first_step = _go_on(run, self._facts) if run.is_resumed else 0
         self._config = make_config(run, self._facts)
+        # Beside the others, since Ray logs what Trinity hands to it for its runners.
+        self._runner_variables, self._config.explorer.env_vars = self._config.explorer.env_vars, {}
 
     def variables(self) -> dict[str, str]:
         kept = ("VERL_", "VLLM_", "HF_", "TRINITY_")
@@ -88,7 +90,7 @@ class TrinityRun:
         if not self._facts.has_flash_attention:
             modules = (variables.get(_VERL_MODULES), _WITHOUT_FLASH_ATTENTION)
             variables[_VERL_MODULES] = ",".join(filter(None, modules))
-        return variables
+        return {**variables, **self._runner_variables}
 
     def enter_cluster(self, variables: Mapping[str, str]) -> AbstractContextManager[RayCluster]:
         run, config = self._run, self._config
