@@ -1,5 +1,7 @@
 """The two agents, with a step that nobody can learn from."""
 
+import re
+
 from tests.agents.adder_and_checker import AdderAndCheckerWorkflow
 
 FLAT_STEP = 3
@@ -14,4 +16,16 @@ class FlatInOneStepWorkflow(AdderAndCheckerWorkflow):
         output = await super().execute(workflow_task, model_tuner)
         if workflow_task.step == FLAT_STEP and not workflow_task.is_validation:
             output.reward = {"adder": 1.0, "checker": 1.0}
+        return output
+
+
+class LockHoldingWorkflow(AdderAndCheckerWorkflow):
+    """One attempt compares its answer by a pattern that takes years."""
+
+    name: str = "lock_holding"
+
+    async def execute(self, workflow_task, model_tuner):
+        output = await super().execute(workflow_task, model_tuner)
+        if workflow_task.attempt == 0:
+            re.match(r"(a+)+$", "a" * 40 + "b")
         return output
