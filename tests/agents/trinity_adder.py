@@ -1,10 +1,13 @@
 """The two agents, with a step that nobody can learn from."""
 
+import os
 import re
 
 from tests.agents.adder_and_checker import AdderAndCheckerWorkflow
 
 FLAT_STEP = 3
+TOOL_VARIABLES = {"TOOL_ADDRESS": "localhost", "TOOL_TOKEN": "a-secret"}
+"""Without which no episode succeeds."""
 
 
 class FlatInOneStepWorkflow(AdderAndCheckerWorkflow):
@@ -13,6 +16,7 @@ class FlatInOneStepWorkflow(AdderAndCheckerWorkflow):
     name: str = "flat_in_one_step"
 
     async def execute(self, workflow_task, model_tuner):
+        assert os.environ.items() >= TOOL_VARIABLES.items()
         output = await super().execute(workflow_task, model_tuner)
         if workflow_task.step == FLAT_STEP and not workflow_task.is_validation:
             output.reward = {"adder": 1.0, "checker": 1.0}

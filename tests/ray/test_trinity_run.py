@@ -36,7 +36,7 @@ from astuner.run_dir import read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
-from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
+from tests.agents.trinity_adder import FLAT_STEP, TOOL_VARIABLES  # noqa: E402
 from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
@@ -113,6 +113,7 @@ def prepare(folder: Path, model: Path, *, workflow: str, **common: Any) -> Path:
     }
     own = {
         "synchronizer": {"sync_method": "checkpoint"},
+        "explorer": {"env_vars": TOOL_VARIABLES},
         "buffer": {
             "trainer_input": {"experience_buffer": {"path": f"sqlite:///{folder}/trained.db"}}
         },
