@@ -227,7 +227,7 @@ def test_a_rollout_that_has_begun_may_be_as_silent_as_an_episode_may_last(total,
 
 @pytest.mark.parametrize("total", [6, None])
 def test_a_lost_actor_ends_the_run_in_whatever_phase(tmp_path, monkeypatch, total):
-    for name in ("_LOOK_SECONDS", "_END_SECONDS", "_TELL_SECONDS"):
+    for name in ("_LOOK_SECONDS", "_TELL_SECONDS"):
         monkeypatch.setattr(watch_module, name, 0.0)
     following = Following(tmp_path, find_lost=lambda: "actor 9 is lost")
     following.hub.enter("closing the step", step=1, total=total)
@@ -259,7 +259,6 @@ def test_a_lost_actor_is_named_before_the_failures_that_it_causes(tmp_path):
 
 def test_actors_that_an_engine_took_along_at_its_end_are_not_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.01)
 
     def find_lost():
         asyncio.get_running_loop().call_soon(following.engine.set_result, None)

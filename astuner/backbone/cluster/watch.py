@@ -24,9 +24,9 @@ _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
 _END_SECONDS = 3.0
-"""How long an engine may take to end when the hub or a worker of an episode is gone."""
+"""How long an engine may take to end when the hub is gone."""
 _TELL_SECONDS = 20.0
-"""How long it may take to say itself why it ends, where it notices."""
+"""How long it may take to end when one of its processes is gone, and to say itself why."""
 _TURN_SECONDS = 1.0
 """Of a wait for the hub, which is made of these."""
 _STOPPED_SECONDS = 5.0
@@ -113,8 +113,8 @@ class Watch:
             if self._is_stop_wanted and not is_told:
                 is_told = True
                 await self._answer(self._hub.request_stop.remote())
-            phase = await self._read()
-            await self._look_for_lost(phase, engine)
+            await self._read()
+            await self._look_for_lost(engine)
             await self._wait(asyncio.sleep(_INTERVAL_SECONDS), seconds=_INTERVAL_SECONDS)
         await self._read()
         engine.result()
@@ -123,7 +123,7 @@ class Watch:
         """Have the trainer save and end after the step that it is at."""
         self._is_stop_wanted = True
 
-    async def _read(self) -> Phase:
+    async def _read(self) -> None:
         news = await self._answer(self._hub.news.remote())
         self._phase = news.phase
         for name, step in news.begun:
@@ -147,7 +147,6 @@ class Watch:
         silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
         if silent > limit:
             raise self._silence(silent, limit)
-        return news.phase
 
     async def _answer(self, asked: Awaitable[Answer]) -> Answer:
         """Of the hub, which may be as silent as the phase that it told of last."""
@@ -187,17 +186,15 @@ class Watch:
             + self._describe_silence()
         )
 
-    async def _look_for_lost(self, phase: Phase, engine: Future[Any]) -> None:
-        """An engine that notices itself tells more, and has time for it; while it waits for
-        episodes it does not."""
+    async def _look_for_lost(self, engine: Future[Any]) -> None:
+        """An engine does not notice each loss; where it does, it tells more."""
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         found = self._find_lost()
         if found is None:
             return
-        seconds = _TELL_SECONDS if phase.total is None else _END_SECONDS
-        await asyncio.to_thread(futures.wait, [engine], timeout=seconds)
+        await asyncio.to_thread(futures.wait, [engine], timeout=_TELL_SECONDS)
         if not engine.done():
             raise self._worker_lost(found)
 

@@ -6,7 +6,8 @@ them to their end."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -42,6 +43,8 @@ from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
+_LAST_WORDS_SECONDS = 2.0
+"""Which Ray may take to bring what a process printed."""
 _VERL_MODULES = "VERL_USE_EXTERNAL_MODULES"
 """Modules that every process of verl imports, by its own rule."""
 _WITHOUT_FLASH_ATTENTION = "astuner.backbone.trinity.without_flash_attention"
@@ -126,7 +129,8 @@ class TrinityRun:
         )
 
     def started(self, hub: str, logs: Path) -> AbstractContextManager[Future[None]]:
-        launch, end = partial(_launch, self._config, logs), partial(_end_actors, self._config)
+        launch = partial(_launch, self._config, logs, self.lasting)
+        end = partial(_end_actors, self._config)
         return at_work(launch, name="trinity", end=end)
 
     def export(self, saved: SavedState) -> str:
@@ -203,12 +207,13 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
     return config
 
 
-def _launch(config: Config, logs: Path) -> None:
+def _launch(config: Config, logs: Path, lasting: Collection[str]) -> None:
     status: StageStatus = MODE_MAP[config.mode](config)
     if status.error is None:
         return
     kind, said = status.error.type_name, status.error.message
-    lost, last_words = describe_lost(said, WorkerLogs(logs))
+    time.sleep(_LAST_WORDS_SECONDS)
+    lost, last_words = describe_lost(said, WorkerLogs(logs), lasting)
     if lost is None:
         raise BackboneError(f"Trinity failed in mode {config.mode}: {kind}: {said}")
     raise BackboneError(
