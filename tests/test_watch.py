@@ -65,7 +65,7 @@ class NotedGrace(Grace):
 class Following:
     """A hub, a watch over it, and what the watch says and writes."""
 
-    def __init__(self, folder, *, find_dead=lambda: None, **changed):
+    def __init__(self, folder, *, find_lost=lambda: None, **changed):
         self.hub = make_hub(**changed)
         self.run_dir = RunDir(root=folder)
         self.screen = io.StringIO()
@@ -82,7 +82,7 @@ class Following:
             writer=EpisodeWriter(self.run_dir),
             export=self._export,
             describe_silence=lambda: "actor 7 has not answered",
-            find_dead=find_dead,
+            find_lost=find_lost,
         )
 
     def _export(self, saved):
@@ -274,30 +274,46 @@ def test_a_rollout_that_has_begun_may_be_as_silent_as_an_episode_may_last(total,
     assert deadlines.seconds(phase) == expected
 
 
-@pytest.mark.parametrize(("total", "is_looked_for"), [(6, True), (None, False)])
-def test_the_dead_are_looked_for_only_while_episodes_are_awaited(
-    tmp_path, monkeypatch, total, is_looked_for
-):
-    monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
-    following = Following(tmp_path, find_dead=lambda: "actor 9 is lost")
-    following.hub.enter("validation", step=1, total=6)
+@pytest.mark.parametrize("total", [6, None])
+def test_a_lost_actor_ends_the_run_in_whatever_phase(tmp_path, monkeypatch, total):
+    for name in ("_LOOK_SECONDS", "_TELL_SECONDS"):
+        monkeypatch.setattr(watch_module, name, 0.0)
+    following = Following(tmp_path, find_lost=lambda: "actor 9 is lost")
     following.hub.enter("closing the step", step=1, total=total)
-    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.0)
-    if not is_looked_for:
-        return following.follow()
-    with pytest.raises(BackboneError, match="actor 9 is lost"):
+    with pytest.raises(BackboneError, match=r"closing the step: actor 9 is lost; .*--resume"):
         asyncio.run(follow_to_end(following.watch, following.engine))
+
+
+def test_an_engine_that_notices_a_loss_itself_has_time_to_say_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
+
+    def find_lost():
+        told = RuntimeError("the update failed on rank 3")
+        asyncio.get_running_loop().call_later(0.1, following.engine.set_exception, told)
+        return "actor 9 is lost"
+
+    following = Following(tmp_path, find_lost=find_lost)
+    following.hub.enter("update", step=1)
+    with pytest.raises(RuntimeError, match="the update failed on rank 3"):
+        asyncio.run(follow_to_end(following.watch, following.engine))
+
+
+def test_a_lost_actor_is_named_before_the_failures_that_it_causes(tmp_path):
+    following = Following(tmp_path, find_lost=lambda: "the engine is lost")
+    following.hub.fail(BackboneError("8 of 8 episodes failed: connection refused"))
+    with pytest.raises(BackboneError, match="the engine is lost") as raised:
+        asyncio.run(follow_to_end(following.watch, following.engine))
+    assert "8 of 8 episodes failed" in str(raised.value.__cause__)
 
 
 def test_actors_that_an_engine_took_along_at_its_end_are_not_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(watch_module, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.01)
 
-    def find_dead():
+    def find_lost():
         asyncio.get_running_loop().call_soon(following.engine.set_result, None)
         return "actor 9 is lost"
 
-    following = Following(tmp_path, find_dead=find_dead)
+    following = Following(tmp_path, find_lost=find_lost)
     following.hub.enter("rollout", step=1, total=6)
     asyncio.run(follow_to_end(following.watch, following.engine))
 

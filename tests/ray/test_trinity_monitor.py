@@ -1,5 +1,7 @@
 """What Trinity's monitor tells the hub, without a cluster."""
 
+import logging
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 
 pytestmark = [pytest.mark.trinity, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("trinity.utils.monitor", reason="Trinity-RFT is not installed")
+
+from trinity.utils.log import get_logger  # noqa: E402
 
 from astuner.backbone.trinity import monitor  # noqa: E402
 
@@ -37,3 +41,28 @@ def test_a_saved_state_is_told_once_the_trainer_is_past_it_since_the_last_is_wri
         of_trainer.log({"time/train_step": 1.0, **saves}, step)
         told.append(hub.saved_steps())
     assert told == [[], [], [2], [2]]
+
+
+@pytest.fixture
+def explorer_log() -> Iterator[logging.Logger]:
+    log = get_logger()
+    before = list(log.handlers)
+    yield log
+    log.handlers[:] = before
+
+
+def test_the_explorer_dies_of_the_error_that_ends_it_and_of_no_other(
+    monkeypatch: pytest.MonkeyPatch, explorer_log: logging.Logger
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(monitor.os, "_exit", codes.append)
+    monkeypatch.setattr(monitor, "find_hub", RecordingHub)
+    config = SimpleNamespace(trainer=SimpleNamespace(name="trainer"))
+    monitor.HubMonitor("project", "group", "run", "trainer", config)
+    explorer_log.error("Error in Explorer: of another process")
+    monitor.HubMonitor("project", "group", "run", "explorer", config)
+    explorer_log.error("Trainer sync watcher task error: it goes on")
+    explorer_log.info("Error in Explorer: quoted")
+    assert codes == []
+    explorer_log.error("Error in Explorer: Traceback ...")
+    assert codes == [1]

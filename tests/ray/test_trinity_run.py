@@ -36,7 +36,7 @@ from astuner.run_dir import read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
-from tests.agents.trinity_adder import FLAT_STEP  # noqa: E402
+from tests.agents.trinity_adder import FLAT_STEP, TOOL_VARIABLES  # noqa: E402
 from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
@@ -113,6 +113,7 @@ def prepare(folder: Path, model: Path, *, workflow: str, **common: Any) -> Path:
     }
     own = {
         "synchronizer": {"sync_method": "checkpoint"},
+        "explorer": {"env_vars": TOOL_VARIABLES},
         "buffer": {
             "trainer_input": {"experience_buffer": {"path": f"sqlite:///{folder}/trained.db"}}
         },
@@ -327,15 +328,18 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
 
 @contextlib.contextmanager
 def started(path: Path, ray_address: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A run, which does not outlive the context."""
-    with subprocess.Popen(
+    """A run, which does not outlive the context, and heeds SIGHUP also where the tests do not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    process = subprocess.Popen(
         [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
         env=environment(RAY_ADDRESS=ray_address),
         cwd=path.parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
+    )
+    signal.signal(signal.SIGHUP, before)
+    with process:
         try:
             yield process
         finally:
@@ -354,19 +358,23 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
 
 
-def test_ctrl_c_saves_after_the_step_and_ends_with_130(
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_after_the_step_and_has_its_own_code(
     taught_model: Path,  # noqa: F811
     ray_address: str,
     tmp_path: Path,
+    sent: signal.Signals,
+    code: int,
 ) -> None:
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
-    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
+    path = prepare(tmp_path, taught_model, workflow=workflow, grace_seconds=240, **steps)
     with started(path, ray_address) as process:
         said = read_until(process, "step 1: rollout")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, rest = process.communicate(timeout=240)
-    assert process.returncode == 130, (said + rest)[-6000:]
+    assert process.returncode == code, (said + rest)[-6000:]
+    assert f"{sent.name}: stopping" in rest
     last = max(metrics_of(path))
     assert 0 < last < 50
     assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
@@ -378,13 +386,18 @@ def rough(
     ray_address: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, int]:
-    """The YAML of a run that went through all that a run goes on after, and its exit code."""
+    """The YAML of a run that went through all that a run goes on after, and was ended by SIGHUP
+    when two steps were done, and its exit code."""
     path = prepare(
         tmp_path_factory.mktemp("rough"),
         taught_model,
         workflow="adder.py->AdderWorkflow",
         val_before_train=False,
-        total_training_steps=2,
+        total_training_steps=50,
+        total_epochs=50,
+        save_freq=50,
+        test_freq=50,
+        grace_seconds=240,
     )
     with started(path, ray_address, *rough_settings()) as process:
         read_until(process, "step 1: rollout")
@@ -393,22 +406,34 @@ def rough(
         process.send_signal(signal.SIGCONT)
         assert process.stderr is not None
         process.stderr.close()
-        return path, process.wait(timeout=300)
+        wait_for_step(2, path, process)
+        process.send_signal(signal.SIGHUP)
+        return path, process.wait(timeout=240)
+
+
+def wait_for_step(step: int, path: Path, process: subprocess.Popen[str]) -> None:
+    metrics_file = run_folder(path) / "metrics.jsonl"
+    while not metrics_file.exists() or step not in metrics_of(path):
+        assert process.poll() is None, f"it ended with {process.returncode} before step {step}"
+        time.sleep(0.2)
 
 
 def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(
     rough: tuple[Path, int],
 ) -> None:
-    path, code = rough
-    assert code == 0
+    path, _code = rough
     check_rough_episodes(run_folder(path))
 
 
-def test_a_stop_and_a_lost_console_end_no_run(rough: tuple[Path, int]) -> None:
+def test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order(
+    rough: tuple[Path, int],
+) -> None:
     path, code = rough
-    assert code == 0
-    assert sorted(metrics_of(path)) == [1, 2]
-    assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
+    assert code == 129
+    last = max(metrics_of(path))
+    assert sorted(metrics_of(path)) == list(range(1, last + 1))
+    assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
+    assert "SIGHUP: stopping" in (run_folder(path) / "run.log").read_text()
 
 
 @pytest.mark.parametrize("worker", ["WorkerDict", "vLLMRolloutModel"])
@@ -428,6 +453,20 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_name(
         _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
     assert worker in rest and "--resume" in rest
+
+
+def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
+    taught_model: Path,  # noqa: F811
+    ray_address: str,
+    tmp_path: Path,
+) -> None:
+    workflow = "trinity_adder.py->LockHoldingWorkflow"
+    path = prepare(tmp_path, taught_model, workflow=workflow, val_before_train=False)
+    done = tune(path, ray_address, "astuner.rollout.lock_timeout_seconds=5")
+    assert done.returncode == 1, done.stderr[-6000:]
+    assert "step 1: rollout: WorkflowRunner on" in done.stderr
+    assert "(match) holds the interpreter lock" in done.stderr
+    assert "rollout.lock_timeout_seconds" in done.stderr and "--resume" in done.stderr
 
 
 def test_a_full_disk_ends_the_run_with_its_name(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astuner.backbone.cluster.hidden_variables import with_hidden_variables
 from astuner.backbone.cluster.ray_find import FoundCluster, check_answers, find_cluster
 from astuner.backbone.cluster.ray_own_head import (
     CARDS_VARIABLE,
@@ -109,7 +110,7 @@ def _connected(
     try:
         ray.init(
             address=found.address,
-            runtime_env=dict(runtime_env),
+            runtime_env=with_hidden_variables(runtime_env),
             log_to_driver=True,
             configure_logging=False,
         )

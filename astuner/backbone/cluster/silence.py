@@ -11,6 +11,11 @@ from astuner.backbone.cluster.worker_logs import WorkerLogs
 
 _ACTOR_ID = re.compile(r"\bactor_id: ([0-9a-f]+)")
 """As Ray's errors write it."""
+_PURPOSES = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED", "OWNER_DIED")
+"""Reasons that Ray gives for the end of an actor that somebody wanted to end, or that followed its
+owner, which is told of itself."""
+_WANTED_EXIT = "Worker exit type: INTENDED_"
+"""In what Ray says of a process that ended itself in order."""
 _NUM_LINES = 8
 _NUM_LOGS = 3
 
@@ -35,24 +40,40 @@ def describe_silence(logs: WorkerLogs) -> str:
     return "\n".join(["", *(f"  {line}" for line in lines)])
 
 
-def find_dead(classes: Collection[str]) -> str | None:
-    """The first actor of one of the `classes` that died; None while all live."""
-    dead = (actor for actor in _own_actors() if actor["State"] == "DEAD")
-    return next((_lost(actor) for actor in dead if _class_of(actor) in classes), None)
+def find_lost(classes: Collection[str]) -> str | None:
+    """The actor of one of the `classes` that died first of a fault; None while there is none.
+
+    One that was ended, or ended itself in order, as an engine's do at its end, is not lost; nor is
+    one whose constructor raised, which whoever made it is told.
+    """
+    return next(map(_lost, _failed_first(classes)), None)
 
 
-def describe_lost(said: str, logs: WorkerLogs) -> tuple[str | None, str]:
-    """The lost actor that the text of an error of Ray names last, with its machine, and what it
-    printed last. None and nothing where the text names none.
+def describe_lost(
+    said: str, logs: WorkerLogs, classes: Collection[str] = ()
+) -> tuple[str | None, str]:
+    """The lost actor behind an error of Ray, with its machine, and what it printed last: that of
+    one of the `classes` that died first, else the one that the text `said` names last.
+
+    None and nothing where there is none.
     """
     actors = {actor["ActorID"]: actor for actor in _own_actors()}
     named = [actors[found] for found in _ACTOR_ID.findall(said) if found in actors]
-    if not named:
+    lost = next(iter([*_failed_first(classes), *reversed(named)]), None)
+    if lost is None:
         return None, ""
     ends = logs.tail(num_lines=_NUM_LINES)
-    names = [name for name in ends if name.endswith(_log_end(named[-1]))]
+    names = [name for name in ends if name.endswith(_log_end(lost))]
     quoted = [line for name in names for line in _quoted(logs, name, ends[name])]
-    return _lost(named[-1]), "".join(f"\n  {line}" for line in quoted)
+    return _lost(lost), "".join(f"\n  {line}" for line in quoted)
+
+
+def _failed_first(classes: Collection[str]) -> list[Mapping[str, Any]]:
+    """Those that died of a fault, the first before those that it took along."""
+    failed = [
+        actor for actor in _own_actors() if _class_of(actor) in classes and _has_failed(actor)
+    ]
+    return sorted(failed, key=lambda actor: actor["EndTime"])
 
 
 def _quoted(logs: WorkerLogs, name: str, last: Sequence[str]) -> list[str]:
@@ -80,6 +101,18 @@ def _class_of(actor: Mapping[str, Any]) -> str:
 
 def _is_alive(actor: Mapping[str, Any]) -> bool:
     return actor["State"] == "ALIVE"
+
+
+def _has_failed(actor: Mapping[str, Any]) -> bool:
+    if actor["State"] != "DEAD":
+        return False
+    cause = actor["DeathCause"]
+    kind = cause.WhichOneof("context")
+    if kind != "actor_died_error_context":
+        return kind != "creation_task_failure_context"
+    died = cause.actor_died_error_context
+    reason = died.DESCRIPTOR.fields_by_name["reason"].enum_type.values_by_number[died.reason].name
+    return reason not in _PURPOSES and _WANTED_EXIT not in died.error_message
 
 
 def _lost(actor: Mapping[str, Any]) -> str:

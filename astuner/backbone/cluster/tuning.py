@@ -18,7 +18,7 @@ from astuner.backbone.cluster.engine_run import with_num_gpus
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.ray_cluster import RayCluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, lost_errors, start_hub
-from astuner.backbone.cluster.silence import describe_silence, find_dead
+from astuner.backbone.cluster.silence import describe_silence, find_lost
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.episode_writer import EpisodeWriter
@@ -42,7 +42,7 @@ class EngineRun(Protocol):
     namespace: str
     """Of the run's actors in Ray."""
     lasting: frozenset[str]
-    """Classes of the engine's actors that live as long as a run."""
+    """Classes of the engine's actors without which no run can go on."""
     first_phase: str | None
     """What the engine begins with, where it does not tell the hub itself."""
     tasks: Tasks
@@ -106,7 +106,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
             writer=writer,
             export=engine_run.export,
             describe_silence=partial(describe_silence, cluster.logs),
-            find_dead=partial(find_dead, engine_run.lasting),
+            find_lost=partial(find_lost, engine_run.lasting),
             lost=lost_errors(),
             first_step=engine_run.first_step,
         )

@@ -25,7 +25,9 @@ _INTERVAL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
 """Between looks for actors that died."""
 _END_SECONDS = 3.0
-"""How long before its end an engine's own actors may be gone."""
+"""How long an engine may take to end when the hub is gone."""
+_TELL_SECONDS = 20.0
+"""How long it may take to end when one of its processes is gone, and to say itself why."""
 _TURN_SECONDS = 1.0
 """Of a wait for the hub, which is made of these."""
 _STOPPED_SECONDS = 5.0
@@ -70,18 +72,18 @@ class Watch:
         writer: EpisodeWriter,
         export: Callable[[SavedState], str],
         describe_silence: Callable[[], str],
-        find_dead: Callable[[], str | None] = lambda: None,
+        find_lost: Callable[[], str | None] = lambda: None,
         lost: tuple[type[Exception], ...] = (),
         first_step: int = 0,
     ) -> None:
         """`export` makes a checkpoint of a saved state and returns a line about it;
-        `describe_silence` tells who has not answered and what their logs say last, `find_dead` of
-        an actor whose end nobody would notice; `lost` are raised in place of an answer where the
-        hub is gone."""
+        `describe_silence` tells who has not answered and what their logs say last, `find_lost` of
+        an actor that is gone, which not every engine notices; `lost` are raised in place of an
+        answer where the hub is gone."""
         self._run, self._hub = run, hub
         self._reporter, self._writer = reporter, writer
         self._export, self._describe_silence = export, describe_silence
-        self._find_dead, self._looked = find_dead, time.monotonic()
+        self._find_lost, self._looked = find_lost, time.monotonic()
         self._lost, self._awake_since = lost, time.monotonic()
         self._deadlines = Deadlines.of(run)
         self._started = time.monotonic()
@@ -114,8 +116,8 @@ class Watch:
             if self._is_stop_wanted and not is_told:
                 is_told = True
                 await self._answer(self._hub.request_stop.remote())
-            phase = await self._read()
-            await self._look_for_dead(phase, engine)
+            await self._read()
+            await self._look_for_lost(engine)
             await self._wait(asyncio.sleep(_INTERVAL_SECONDS), seconds=_INTERVAL_SECONDS)
         await self._read()
         engine.result()
@@ -124,7 +126,7 @@ class Watch:
         """Have the trainer save and end after the step that it is at."""
         self._is_stop_wanted = True
 
-    async def _read(self) -> Phase:
+    async def _read(self) -> None:
         news = await self._answer(self._hub.news.remote())
         self._phase = news.phase
         for name, step in news.begun:
@@ -143,14 +145,14 @@ class Watch:
             self._run.console.say(await asyncio.to_thread(self._export, saved))
         self._keep_from_being_cut(is_saving)
         if news.failure is not None:
-            raise news.failure
+            lost = self._find_lost()
+            raise news.failure if lost is None else self._worker_lost(lost) from news.failure
         self._show(news.phase)
         limit = self._deadlines.seconds(news.phase)
         # Who stops this process, as `docker pause` does, may have stopped all of them.
         silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
         if silent > limit:
             raise self._silence(silent, limit)
-        return news.phase
 
     def _keep_from_being_cut(self, is_saving: bool) -> None:
         """The end of the run's grace waits while something is saved."""
@@ -200,23 +202,23 @@ class Watch:
             + self._describe_silence()
         )
 
-    async def _look_for_dead(self, phase: Phase, engine: Future[Any]) -> None:
-        """In rollouts the trainer waits for episodes, and does not see that their worker is gone.
-
-        Elsewhere it sees so itself, and tells more. An engine that ends takes its actors with it.
-        """
-        if phase.total is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+    async def _look_for_lost(self, engine: Future[Any]) -> None:
+        """An engine does not notice each loss; where it does, it tells more."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        found = self._find_dead()
+        found = self._find_lost()
         if found is None:
             return
-        await asyncio.sleep(_END_SECONDS)
+        await asyncio.to_thread(futures.wait, [engine], timeout=_TELL_SECONDS)
         if not engine.done():
-            raise BackboneError(
-                f"{_named(phase.name, phase.step)}: {found}; mend the cause, then go on with "
-                "--resume. " + self._describe_silence()
-            )
+            raise self._worker_lost(found)
+
+    def _worker_lost(self, found: str) -> BackboneError:
+        return BackboneError(
+            f"{_named(self._phase.name, self._phase.step)}: {found}; mend the cause, then go on "
+            "with --resume. " + self._describe_silence()
+        )
 
     def _begin(self, name: str, step: int | None) -> None:
         self._run.console.phase(_named(name, step))

@@ -6,7 +6,8 @@ them to their end."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -42,6 +43,8 @@ from astuner.task_reader.order import TaskOrder
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
+_LAST_WORDS_SECONDS = 2.0
+"""Which Ray may take to bring what a process printed."""
 _VERL_MODULES = "VERL_USE_EXTERNAL_MODULES"
 """Modules that every process of verl imports, by its own rule."""
 _WITHOUT_FLASH_ATTENTION = "astuner.backbone.trinity.without_flash_attention"
@@ -58,8 +61,19 @@ class TrinityRun:
     """An `EngineRun` of Trinity's explorer and trainer."""
 
     name = "Trinity"
-    lasting = frozenset({"Explorer", "Trainer", "WorkerDict"})
-    """The explorer's own end before it."""
+    lasting = frozenset(
+        {
+            "Explorer",
+            "QueueStorage",
+            "RolloutCoordinator",
+            "Synchronizer",
+            "Trainer",
+            "WorkerDict",
+            "WorkflowRunner",
+            "vLLMRolloutModel",
+        }
+    )
+    """Trinity would make another runner, but never ask it for what the lost one was at."""
     first_phase: str | None = "loading the model and its engines"
 
     def __init__(self, run: Run, tasks: Tasks) -> None:
@@ -70,6 +84,8 @@ class TrinityRun:
         self.namespace, self.num_steps = self._facts.namespace, self._facts.num_steps
         self.first_step = _go_on(run, self._facts) if run.is_resumed else 0
         self._config = make_config(run, self._facts)
+        # Beside the others, since Ray logs what Trinity hands to it for its runners.
+        self._runner_variables, self._config.explorer.env_vars = self._config.explorer.env_vars, {}
 
     def variables(self) -> dict[str, str]:
         kept = ("VERL_", "VLLM_", "HF_", "TRINITY_")
@@ -77,7 +93,7 @@ class TrinityRun:
         if not self._facts.has_flash_attention:
             modules = (variables.get(_VERL_MODULES), _WITHOUT_FLASH_ATTENTION)
             variables[_VERL_MODULES] = ",".join(filter(None, modules))
-        return variables
+        return {**variables, **self._runner_variables}
 
     def enter_cluster(self, variables: Mapping[str, str]) -> AbstractContextManager[RayCluster]:
         run, config = self._run, self._config
@@ -113,7 +129,8 @@ class TrinityRun:
         )
 
     def started(self, hub: str, logs: Path) -> AbstractContextManager[Future[None]]:
-        launch, end = partial(_launch, self._config, logs), partial(_end_actors, self._config)
+        launch = partial(_launch, self._config, logs, self.lasting)
+        end = partial(_end_actors, self._config)
         return at_work(launch, name="trinity", end=end)
 
     def export(self, saved: SavedState) -> str:
@@ -190,12 +207,13 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
     return config
 
 
-def _launch(config: Config, logs: Path) -> None:
+def _launch(config: Config, logs: Path, lasting: Collection[str]) -> None:
     status: StageStatus = MODE_MAP[config.mode](config)
     if status.error is None:
         return
     kind, said = status.error.type_name, status.error.message
-    lost, last_words = describe_lost(said, WorkerLogs(logs))
+    time.sleep(_LAST_WORDS_SECONDS)
+    lost, last_words = describe_lost(said, WorkerLogs(logs), lasting)
     if lost is None:
         raise BackboneError(f"Trinity failed in mode {config.mode}: {kind}: {said}")
     raise BackboneError(

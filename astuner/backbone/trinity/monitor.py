@@ -3,9 +3,13 @@
 # Trinity-RFT and Ray are installed in a virtual environment of their own:
 # pyright: reportMissingImports=false
 
+import logging
+import os
+import sys
 import time
 from typing import Any
 
+from trinity.utils.log import get_logger
 from trinity.utils.monitor import Monitor
 
 from astuner.backbone.cluster.messages import SavedState
@@ -14,6 +18,8 @@ from astuner.backbone.trinity.metrics import our_metrics, theirs
 
 _SAVED = "time/save_checkpoint"
 _VALIDATED = "eval/"
+_EXPLORER_ERROR = "Error in Explorer"
+"""How Trinity logs the error that ends its explorer."""
 
 
 class HubMonitor(Monitor):
@@ -25,6 +31,8 @@ class HubMonitor(Monitor):
         self._is_trainer = role == config.trainer.name
         self._logged_at: float | None = None
         self._saved: SavedState | None = None
+        if not self._is_trainer:
+            get_logger().addHandler(_EndOfExplorer())
 
     def log(self, data: dict[str, Any], step: int, commit: bool = False) -> None:
         if self._is_trainer:
@@ -48,6 +56,18 @@ class HubMonitor(Monitor):
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class _EndOfExplorer(logging.Handler):
+    """Has the explorer die of the error that ends it, behind the handlers that write it down.
+
+    Trinity's launcher takes its return for a good end, and would wait an hour for the trainer.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR and record.getMessage().startswith(_EXPLORER_ERROR):
+            sys.stdout.flush()
+            os._exit(1)
 
 
 def weights_folder(job_dir: str, step: int) -> str:
