@@ -173,6 +173,53 @@ async def _cancels_itself(task, tuner):
     raise asyncio.CancelledError
 
 
+async def _raises_generator_exit(task, tuner):
+    raise GeneratorExit
+
+
+async def _raises_generator_exit_in_a_thread(task, tuner):
+    def leave():
+        raise GeneratorExit
+
+    await asyncio.to_thread(leave)
+
+
+class _Untold(Exception):
+    def __str__(self):
+        raise RuntimeError("the connection that it would tell of is closed")
+
+
+class _UntoldByExit(Exception):
+    def __str__(self):
+        exit()
+
+
+class _UntoldByInterrupt(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+class _UntoldByNumber(Exception):
+    def __str__(self):
+        return 404
+
+
+def _raising(error):
+    async def body(task, tuner):
+        raise error
+
+    return body
+
+
+class _Reprless:
+    def __repr__(self):
+        raise RuntimeError("gone")
+
+
+async def _exits_with_what_has_no_repr(task, tuner):
+    sys.exit(_Reprless())
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -186,6 +233,13 @@ async def _cancels_itself(task, tuner):
         (_raises_keyboard_interrupt, "raised KeyboardInterrupt"),
         (_raises_no_exception, "_Outcome: not an Exception"),
         (_cancels_itself, "user code raised asyncio.CancelledError"),
+        (_raises_generator_exit, "user code raised GeneratorExit"),
+        (_raises_generator_exit_in_a_thread, "user code raised GeneratorExit"),
+        (_raising(_Untold()), "_Untold: (its text cannot be made: RuntimeError)"),
+        (_raising(_UntoldByExit()), "_UntoldByExit: (its text cannot be made: SystemExit)"),
+        (_raising(_UntoldByInterrupt()), "(its text cannot be made: KeyboardInterrupt)"),
+        (_raising(_UntoldByNumber()), "_UntoldByNumber: (its text cannot be made: TypeError)"),
+        (_exits_with_what_has_no_repr, "called sys.exit((its text cannot be made: RuntimeError))"),
         (_none, "returned NoneType; execute must return a WorkflowOutput"),
         (_nan, "the workflow's reward is nan; expected a finite number"),
         (_hangs, "did not finish in 0.1 s"),

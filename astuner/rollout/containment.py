@@ -27,8 +27,8 @@ _containment: ContextVar[_Containment | None] = ContextVar("containment", defaul
 
 
 def contained(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task for user code. It and the tasks that it starts raise Escaped in place of
-    SystemExit and KeyboardInterrupt, and where one of them did, the task raises it at its end."""
+    """A task for user code. It and the tasks that it starts raise Escaped in place of SystemExit,
+    KeyboardInterrupt and GeneratorExit, and where one of them did, the task raises it at its end."""
     loop = asyncio.get_running_loop()
     _contain_tasks(loop)
     containment = _Containment()
@@ -113,6 +113,6 @@ def _kept_inside(containment: _Containment) -> Iterator[None]:
         yield
     except Quit:
         raise
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         containment.error = Escaped.of(error)
         raise containment.error from error
