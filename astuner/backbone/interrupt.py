@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from astuner.backbone.grace import Grace
-from astuner.errors import Quit
+from astuner.errors import BackboneError, Quit
 
 if TYPE_CHECKING:
     from astuner.console import RunConsole
@@ -67,7 +67,8 @@ def interrupted_by_signals(
 
     `notice` tells the user what happens after the first, and the `grace` of the run begins where
     that is not Ctrl-C, after which the user decides when it is enough. Outside the main thread, as
-    in notebooks, signals cannot be handled; there the task is cancelled from outside.
+    in notebooks, signals cannot be handled; there the task is cancelled from outside. Where they
+    can, such a cancellation is a fault of user code: raises BackboneError at the end.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     interrupt = Interrupt(task)
@@ -104,6 +105,12 @@ def interrupted_by_signals(
             yield interrupt
         finally:
             is_open = False
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and interrupt.is_requested and not interrupt.is_signalled:
+        raise BackboneError(
+            "the run was cancelled, and no signal asked for it: user code cancels tasks that are "
+            "not its own, as those of asyncio.all_tasks(); cancel only what you started"
+        )
 
 
 @contextmanager
