@@ -78,6 +78,26 @@ class CancellingAll(Workflow):
             task.cancel()
         await asyncio.sleep(30)
 
+class Forking(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        child = os.fork()
+        if child == 0:
+            await self.end_of_child()
+            return WorkflowOutput(reward=0.0)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        return WorkflowOutput(reward=float(os.waitstatus_to_exitcode(status)))
+
+    async def end_of_child(self):
+        match os.environ["CHILD"]:
+            case "exits":
+                exit(3)
+            case "raises":
+                raise ValueError("no such program")
+            case "waits":
+                await asyncio.sleep(3600)
+            case "starts a task":
+                await asyncio.create_task(asyncio.sleep(0))
+
 class Printing(Workflow):
     async def execute(self, workflow_task, model_tuner):
         print("said by the agent", flush=True)
@@ -190,6 +210,23 @@ def test_user_code_that_ends_the_event_loop_ends_the_run_by_name(project, capfd)
     path = "astuner.rollout.agentscope_workflow=agents->ExitingTheLoop"
     assert main(["--conf", "job.yaml", path]) == 1
     assert "user code ended the run by sys.exit(None)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("child", "code"),
+    [("returns", 0), ("exits", 3), ("raises", 1), ("waits", 1), ("starts a task", 1)],
+)
+def test_a_process_that_user_code_forks_never_goes_on_in_the_run(project, child, code):
+    path = "astuner.rollout.agentscope_workflow=agents->Forking"
+    done = subprocess.run(
+        [sys.executable, "-m", "astuner", "--conf", "job.yaml", path],
+        env=os.environ | {"CHILD": child, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"4 episodes, 0 failed, reward mean {code}.000" in done.stderr
+    assert done.stderr.count(" episodes, ") == 1 and done.returncode == 0
 
 
 def test_an_interrupt_that_no_key_sent_is_user_code_that_ends_the_run(project, capfd):

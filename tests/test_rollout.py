@@ -14,6 +14,7 @@ import pytest
 
 from astuner.errors import BackboneError, LoopBlocked, Quit
 from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
+from astuner.trajectory.record import episode_to_record
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
@@ -220,6 +221,18 @@ async def _exits_with_what_has_no_repr(task, tuner):
     sys.exit(_Reprless())
 
 
+class _Proxy:
+    """Of an object that is not bound, as web frameworks have them."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("working outside of a request")
+
+
+async def _proxy(task, tuner):
+    return _Proxy()
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -241,6 +254,7 @@ async def _exits_with_what_has_no_repr(task, tuner):
         (_raising(_UntoldByNumber()), "_UntoldByNumber: (its text cannot be made: TypeError)"),
         (_exits_with_what_has_no_repr, "called sys.exit((its text cannot be made: RuntimeError))"),
         (_none, "returned NoneType; execute must return a WorkflowOutput"),
+        (_proxy, "cannot be read: RuntimeError: working outside of a request"),
         (_nan, "the workflow's reward is nan; expected a finite number"),
         (_hangs, "did not finish in 0.1 s"),
         (_swallows_cancellation, "did not finish in 0.1 s"),
@@ -250,6 +264,28 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     episode = run(workflow_that(body), timeout_seconds=0.1)
     assert episode.verdict is None
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
+
+
+def test_each_attempt_has_the_task_as_it_was_read_whatever_others_did_to_theirs():
+    seen = []
+
+    class SeesTheAnswer:
+        def compute_reward(self, workflow_task, workflow_output):
+            return float(workflow_task.task.metadata["answer"]), True
+
+    async def body(workflow_task, tuner):
+        row = workflow_task.task.metadata
+        seen.append((row.pop("answer"), list(row["tries"])))
+        row["tries"].append(object())
+        return WorkflowOutput(metadata={})
+
+    task = Task(task_id="7", main_query="?", metadata={"answer": 5, "tries": []})
+    plan = attempt(task=task)
+    rules = settings(workflow_that(body), SeesTheAnswer())
+    episodes = [asyncio.run(run_episode(plan, rules)) for _ in range(2)]
+    assert seen == [(5, []), (5, [])]
+    assert [episode.verdict.reward for episode in episodes] == [5.0, 5.0]
+    assert episode_to_record(episodes[1])["task"]["metadata"] == {"answer": 5, "tries": []}
 
 
 def test_an_exit_in_a_task_group_fails_the_episode_by_its_traceback():
