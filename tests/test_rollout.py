@@ -8,8 +8,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from astuner.errors import BackboneError, LoopBlocked, Quit
@@ -20,6 +23,8 @@ from astuner.workflow import Workflow
 from tests.chats import make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
+
+torch = pytest.importorskip("torch")
 
 TASK = Task(main_query="What is 2 + 3?", task_id="t1", metadata={"answer": "5"})
 
@@ -106,6 +111,10 @@ async def _raises(task, tuner):
 
 async def _none(task, tuner):
     return None
+
+
+async def _no_reward(task, tuner):
+    return WorkflowOutput(metadata={})
 
 
 async def _nan(task, tuner):
@@ -264,6 +273,29 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     episode = run(workflow_that(body), timeout_seconds=0.1)
     assert episode.verdict is None
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5")]
+)
+def test_any_kind_of_number_is_a_reward(number):
+    class Gives:
+        def compute_reward(self, workflow_task, workflow_output):
+            return number, True
+
+    assert run(workflow_that(_no_reward), judge=Gives()).verdict.reward == 0.5
+
+
+@pytest.mark.parametrize(
+    "value", [np.array([0.5]), torch.ones(1, 1), "0.5", None, Decimal("NaN"), np.float64("inf"), 1j]
+)
+def test_what_is_no_finite_number_is_no_reward(value):
+    class Gives:
+        def compute_reward(self, workflow_task, workflow_output):
+            return value, True
+
+    failure = run(workflow_that(_no_reward), judge=Gives()).failure
+    assert failure.kind == "JudgeError" and "expected a finite number" in failure.message
 
 
 def test_each_attempt_has_the_task_as_it_was_read_whatever_others_did_to_theirs():
