@@ -33,7 +33,7 @@ _containment: ContextVar[_Containment | None] = ContextVar("containment", defaul
 
 def contained(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """A task for user code. It and the tasks that it starts raise Escaped in place of SystemExit,
-    KeyboardInterrupt and GeneratorExit, and where one of them did, the task raises it at its end."""
+    KeyboardInterrupt and GeneratorExit. Where one of them did, the task raises it at its end."""
     loop = asyncio.get_running_loop()
     _contain_tasks(loop)
     containment = _Containment()
