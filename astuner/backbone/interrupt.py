@@ -18,6 +18,7 @@ from astuner.errors import BackboneError, Quit
 if TYPE_CHECKING:
     from astuner.console import RunConsole
 
+_AGAIN_SECONDS = 1.0
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a run that was ended in order where no signal did it."""
 
@@ -115,14 +116,39 @@ def interrupted_by_signals(
 
 @contextmanager
 def quit_by_signals() -> Iterator[None]:
-    """Raise Quit on SIGTERM and SIGHUP, also as the first process of a container, where the system
-    would ignore them: for the time in which there is nothing to save."""
+    """Raise Quit on a signal, also as the first process of a container, where the system would
+    ignore it: for the time in which there is nothing to save.
+
+    Python drops what a handler raises while it runs a finalizer or a callback of its collector, so
+    the signal comes again until this is left, or another handler has it.
+    """
+    taken: list[tuple[int, object]] = []
+    came, left = threading.Event(), threading.Event()
 
     def handle(number: int, _frame: object) -> None:
+        taken.append((number, signal.getsignal(number)))
+        came.set()
         raise Quit(number)
 
-    with _handled(handle, signal.SIGTERM, signal.SIGHUP):
-        yield
+    def repeat() -> None:
+        came.wait()
+        while not left.wait(_AGAIN_SECONDS):
+            number, handler = taken[-1]
+            is_ours = signal.getsignal(number) is handler
+            os.kill(os.getpid(), number)
+            if not is_ours:
+                return
+
+    is_int_handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    numbers = [signal.SIGINT] if is_int_handled else []
+    # Before any signal: a handler that starts a thread may wait for a lock of its own thread.
+    threading.Thread(target=repeat, name="signal-again", daemon=True).start()
+    try:
+        with _handled(handle, *numbers, signal.SIGTERM, signal.SIGHUP):
+            yield
+    finally:
+        left.set()
+        came.set()
 
 
 @contextmanager
