@@ -17,9 +17,9 @@ AstunerError
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 
 class AstunerError(Exception):
@@ -109,12 +109,26 @@ class Escaped(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
-        """The same for SystemExit, KeyboardInterrupt and asyncio.CancelledError."""
+        """The same for SystemExit, KeyboardInterrupt, GeneratorExit and asyncio.CancelledError."""
         if isinstance(error, SystemExit):
-            return cls(f"called sys.exit({error.code!r}); raise an error instead")
+            return cls(f"called sys.exit({_said(repr, error.code)}); raise an error instead")
         is_cancellation = isinstance(error, asyncio.CancelledError)
-        name = "asyncio.CancelledError" if is_cancellation else "KeyboardInterrupt"
+        name = "asyncio.CancelledError" if is_cancellation else type(error).__name__
         return cls(f"user code raised {name}; catch it there, or raise another error")
+
+
+def described(error: BaseException) -> str:
+    """Class and message of an error of user code, whose text may be code that fails too."""
+    return f"{type(error).__name__}: {_said(str, error)}"
+
+
+def _said(tell: Callable[[Any], str], value: Any) -> str:
+    try:
+        return tell(value)
+    except Quit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # user code, which exits as well as any other
+        return f"(its text cannot be made: {type(error).__name__})"
 
 
 @contextmanager
@@ -130,4 +144,4 @@ def boundary(kind: type[EpisodeError], what: str) -> Iterator[None]:
     except Escaped as error:
         raise kind(f"{what}: {error}") from error
     except BaseException as error:
-        raise kind(f"{what}: {type(error).__name__}: {error}") from error
+        raise kind(f"{what}: {described(error)}") from error

@@ -6,7 +6,9 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+import signal
+import threading
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from astuner.backbone.user_code import load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
-from astuner.errors import BackboneError, ConfigError
+from astuner.errors import BackboneError, ConfigError, Quit
 from astuner.imports import fix_sys_path, module_folders
 from astuner.log_json import JsonLines
 from astuner.machine.account import name_the_account
@@ -150,10 +152,7 @@ def _launch(
             leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
             return run_to_end(make_backbone(), run, leave_seconds=leave_seconds)
         except SystemExit as error:
-            raise BackboneError(
-                f"user code ended the run by sys.exit({error.code!r}) outside of any episode; see "
-                "the traceback in run.log, and raise an error there instead"
-            ) from error
+            raise _ended_by_user_code(error) from error
 
 
 def _describe_saved(run_dir: RunDir) -> str:
@@ -211,14 +210,20 @@ class _RunLoop:
     def run(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
         self._task = self._loop.create_task(work)
         try:
-            return self._loop.run_until_complete(self._task)
-        except SystemExit:
-            # User code ended the loop, by a callback; the run still saves, as when interrupted.
-            self._task.cancel()
-            while not self._task.done():
-                with contextlib.suppress(SystemExit):
-                    self._loop.run_until_complete(asyncio.wait([self._task]))
-            raise
+            return self._result(self._task)
+        finally:
+            self._end_tasks()
+            self._end_generators()
+            self._loop.close()
+            self._threads.join(self._leave_seconds)
+
+    def _result(self, task: asyncio.Task[RunResult]) -> RunResult:
+        try:
+            while not (task.done() or self._loop.is_closed()):
+                # Over and over, since user code may stop the loop.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.run_until_complete(task)
+            return task.result()
         except asyncio.CancelledError as error:
             if self._is_cancelled:
                 raise KeyboardInterrupt from error
@@ -226,11 +231,30 @@ class _RunLoop:
                 "the run ended because user code raised asyncio.CancelledError; catch it in the "
                 "workflow or judge of the traceback in run.log"
             ) from error
-        finally:
-            self._end_tasks()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
-            self._threads.join(self._leave_seconds)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not _is_by_user_code(error):
+                raise
+            # In a callback, which is no part of an episode; the run still saves, as at a signal.
+            task.cancel()
+            self._run_until_ended({task})
+            raise _ended_by_user_code(error) from error
+
+    def _run_until_ended(
+        self, tasks: Collection[asyncio.Task[Any]], timeout: float | None = None
+    ) -> set[asyncio.Task[Any]]:
+        """Those that have not ended by then; their errors are nobody's, and end nothing."""
+        wait = self._loop.create_task(asyncio.wait(tasks, timeout=timeout))
+        while not wait.done():
+            try:
+                self._loop.run_until_complete(wait)
+            except Quit:
+                raise
+            except (SystemExit, KeyboardInterrupt, RuntimeError):
+                logger.debug("user code left behind stops the loop", exc_info=True)
+        ended, unfinished = wait.result()
+        for task in ended:
+            _ = task.cancelled() or task.exception()
+        return unfinished
 
     def cancel(self) -> None:
         """End the run from another thread; it then raises KeyboardInterrupt."""
@@ -243,10 +267,31 @@ class _RunLoop:
         for task in tasks:
             task.cancel()
         if tasks:
-            wait = asyncio.wait(tasks, timeout=self._leave_seconds)
-            _, unfinished = self._loop.run_until_complete(wait)
-            for task in unfinished:
+            for task in self._run_until_ended(tasks, self._leave_seconds):
                 logger.warning("task left behind, it ignores its cancellation: %r", task)
+
+    def _end_generators(self) -> None:
+        """Asynchronous generators that user code left in the middle."""
+        ending = self._loop.create_task(self._loop.shutdown_asyncgens())
+        if self._run_until_ended({ending}, self._leave_seconds):
+            logger.warning("asynchronous generator left behind, its finally does not end")
+
+
+def _is_by_user_code(error: BaseException) -> bool:
+    """SystemExit always; KeyboardInterrupt where a signal would not raise it but be handled."""
+    if isinstance(error, Quit):
+        return False
+    is_main = threading.current_thread() is threading.main_thread()
+    is_raised_by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, SystemExit) or not (is_main and is_raised_by_signal)
+
+
+def _ended_by_user_code(error: BaseException) -> BackboneError:
+    how = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
+    return BackboneError(
+        f"user code ended the run by {how} outside of any episode; see the traceback in run.log, "
+        "and raise an error there instead"
+    )
 
 
 def backbone_maker(name: str) -> Callable[[], Backbone]:

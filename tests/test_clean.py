@@ -154,6 +154,33 @@ def test_the_newest_of_each_name_and_younger_ones_stay(capsys):
     assert latest is not None and latest.root.name == newest.root.name
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"started.json": "{}"},
+        {"started.json": '{"server": "api", "number": "3"}'},
+        {"started.json": "[" * 9999},
+        {"started.json": ""},
+        {"config.yaml": "astuner: 5", "run.log": ""},
+        {"config.yaml": "model: {path: base}", "run.log": "done"},
+        {"config.yaml": "- a", "run.log": "done"},
+    ],
+)
+@pytest.mark.parametrize("named", ["launcher_record", "launcher_record/server/v1"])
+def test_a_folder_that_no_run_wrote_is_never_deleted(files, named, capsys):
+    make_run("adder")
+    folder = BASE / "server/v1"
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    before = everything()
+    code = main(["clean", named, "--runs", "--yes", "--keep", "0"])
+    shown = capsys.readouterr()
+    kept = {path: size for path, size in before.items() if "server" in path}
+    assert kept.items() <= everything().items() and "server/v1" not in shown.out
+    assert code == (0 if named == "launcher_record" else 2)
+
+
 def test_a_run_that_is_named_goes_though_it_is_the_newest():
     run, other = make_run("math"), make_run("chess")
     assert main(["clean", "--runs", "--yes", str(run.root)]) == 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,46 @@ class ExitingTheLoop(Workflow):
     async def execute(self, workflow_task, model_tuner):
         asyncio.get_running_loop().call_soon(exit)
         await asyncio.sleep(30)
+
+class InterruptingTheLoop(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        asyncio.get_running_loop().call_soon(self.interrupt)
+        await asyncio.sleep(30)
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+class StoppingTheLoop(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return WorkflowOutput(reward=1.0)
+
+class CancellingAll(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(30)
+
+class Forking(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        child = os.fork()
+        if child == 0:
+            await self.end_of_child()
+            return WorkflowOutput(reward=0.0)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        return WorkflowOutput(reward=float(os.waitstatus_to_exitcode(status)))
+
+    async def end_of_child(self):
+        match os.environ["CHILD"]:
+            case "exits":
+                exit(3)
+            case "raises":
+                raise ValueError("no such program")
+            case "waits":
+                await asyncio.sleep(3600)
+            case "starts a task":
+                await asyncio.create_task(asyncio.sleep(0))
 
 class Printing(Workflow):
     async def execute(self, workflow_task, model_tuner):
@@ -169,6 +210,42 @@ def test_user_code_that_ends_the_event_loop_ends_the_run_by_name(project, capfd)
     path = "astuner.rollout.agentscope_workflow=agents->ExitingTheLoop"
     assert main(["--conf", "job.yaml", path]) == 1
     assert "user code ended the run by sys.exit(None)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("child", "code"),
+    [("returns", 0), ("exits", 3), ("raises", 1), ("waits", 1), ("starts a task", 1)],
+)
+def test_a_process_that_user_code_forks_never_goes_on_in_the_run(project, child, code):
+    path = "astuner.rollout.agentscope_workflow=agents->Forking"
+    done = subprocess.run(
+        [sys.executable, "-m", "astuner", "--conf", "job.yaml", path],
+        env=os.environ | {"CHILD": child, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"4 episodes, 0 failed, reward mean {code}.000" in done.stderr
+    assert done.stderr.count(" episodes, ") == 1 and done.returncode == 0
+
+
+def test_an_interrupt_that_no_key_sent_is_user_code_that_ends_the_run(project, capfd):
+    path = "astuner.rollout.agentscope_workflow=agents->InterruptingTheLoop"
+    assert main(["--conf", "job.yaml", path]) == 1
+    shown = capfd.readouterr().err
+    assert "user code ended the run by KeyboardInterrupt" in shown and "SIGINT" not in shown
+
+
+def test_a_loop_that_user_code_stops_runs_on(project, capfd):
+    path = "astuner.rollout.agentscope_workflow=agents->StoppingTheLoop"
+    assert main(["--conf", "job.yaml", path]) == 0
+    assert "4 episodes, 0 failed" in capfd.readouterr().err
+
+
+def test_user_code_that_cancels_the_run_ends_it_by_name(project, capfd):
+    path = "astuner.rollout.agentscope_workflow=agents->CancellingAll"
+    assert main(["--conf", "job.yaml", path]) == 1
+    assert "the run was cancelled, and no signal asked for it" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
@@ -354,6 +431,40 @@ def test_user_code_that_never_ends_cannot_keep_the_process_alive(leave):
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "here\n" and done.returncode == 0, done.stderr
+
+
+async def leave_a_generator(end):
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            await end()
+
+    Leaving.generator = numbers()
+    await anext(Leaving.generator)
+
+
+async def _exit():
+    sys.exit(3)
+
+
+async def _interrupt():
+    raise KeyboardInterrupt
+
+
+async def _stop():
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+
+
+async def _never():
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("end", [_exit, _interrupt, _stop, _never])
+def test_a_generator_that_was_left_in_the_middle_ends_no_run_that_is_done(end):
+    work = Leaving(partial(leave_a_generator, end))
+    assert run_to_end(work, None, leave_seconds=0.1).run_dir == Path("here")
 
 
 def test_where_a_loop_runs_already_the_run_gets_a_thread_of_its_own():

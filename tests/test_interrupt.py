@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from astuner.backbone.grace import Grace
-from astuner.backbone.interrupt import Interrupted, interrupted_by_signals
+from astuner.backbone.interrupt import Interrupted, interrupted_by_signals, quit_by_signals
 from astuner.console import RunConsole
 from astuner.errors import Quit
 
@@ -98,3 +99,29 @@ def test_handlers_are_as_before_when_the_run_has_ended():
         assert [signal.getsignal(number) for number in numbers] == before
 
     asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("is_collected", [True, False])
+def test_a_signal_during_a_finalizer_is_not_lost(sent, is_collected):
+    """Python only writes `Exception ignored in` of what its handler raises there."""
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), sent)
+
+    signals = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    previous = {number: signal.signal(number, handler) for number, handler in signals.items()}
+    try:
+        with pytest.raises(Quit) as quit_, quit_by_signals():
+            doomed = Finalized()
+            if is_collected:
+                doomed.itself = doomed
+            del doomed
+            gc.collect()
+            time.sleep(10)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    assert quit_.value.signal_number == sent

@@ -108,6 +108,16 @@ class Unspeakable:
         raise RuntimeError("no words")
 
 
+class Leaving:
+    def __str__(self):
+        exit()
+
+
+class Interrupting(dict):
+    def items(self):
+        raise KeyboardInterrupt
+
+
 class Unlistable(dict):
     def items(self):
         raise KeyError("gone")
@@ -132,6 +142,9 @@ def nested(depth):
         (holds_itself(), {"answer": 5, "again": ["<not recorded: a dict that holds itself>"]}),
         (Unspeakable(), "<not recorded: Unspeakable: RuntimeError: no words>"),
         ({Unspeakable(): 1}, {"<not recorded: Unspeakable: RuntimeError: no words>": 1}),
+        ([Leaving()], ["<not recorded: Leaving: SystemExit: None>"]),
+        ({Leaving(): 1}, {"<not recorded: Leaving: SystemExit: None>": 1}),
+        (Interrupting(a=1), "<not recorded: Interrupting: KeyboardInterrupt>"),
         (Unlistable(a=Unspeakable()), "<not recorded: Unlistable: KeyError: 'gone'>"),
         ([1, 10**5000], [1, f"<not recorded: int: {TOO_LONG}>"]),
         ({10**5000: 1}, {f"<not recorded: int: {TOO_LONG}>": 1}),

@@ -16,9 +16,9 @@ pytest.importorskip("openai")
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
-def complete(server, recorder: Recorder, **request) -> ChatReply:
+def complete(server, recorder: Recorder, *, url: str | None = None, **request) -> ChatReply:
     async def run():
-        opened = LlmServer.read(server.base_url, "MY_KEY", {"MY_KEY": "k"})
+        opened = LlmServer.read(url or server.base_url, "MY_KEY", {"MY_KEY": "k"})
         async with opened.open_client(max_retries=0) as client:
             chat = RemoteChat(
                 client,
@@ -64,3 +64,11 @@ def test_what_the_server_does_wrong_is_named_with_the_setting(reply, said):
     with serving([reply]) as server, pytest.raises(EngineError, match=said) as caught:
         complete(server, Recorder(), messages=[])
     assert f"debug.openai_base_url {server.base_url}" in str(caught.value)
+
+
+@pytest.mark.parametrize("reply", [Reply(body=b"{}"), refuses(400, "too long")])
+def test_a_password_in_the_address_of_the_server_stands_in_no_error(reply):
+    with serving([reply]) as server, pytest.raises(EngineError) as caught:
+        url = server.base_url.replace("://", "://me:hunter2@")
+        complete(server, Recorder(), url=url, messages=[])
+    assert "http://me:***@127.0.0.1" in str(caught.value) and "hunter2" not in str(caught.value)

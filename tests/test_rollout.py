@@ -8,17 +8,23 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from astuner.errors import BackboneError, LoopBlocked, Quit
 from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
+from astuner.trajectory.record import episode_to_record
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 from tests.chats import make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
+
+torch = pytest.importorskip("torch")
 
 TASK = Task(main_query="What is 2 + 3?", task_id="t1", metadata={"answer": "5"})
 
@@ -107,6 +113,10 @@ async def _none(task, tuner):
     return None
 
 
+async def _no_reward(task, tuner):
+    return WorkflowOutput(metadata={})
+
+
 async def _nan(task, tuner):
     return WorkflowOutput(reward=float("nan"))
 
@@ -173,6 +183,65 @@ async def _cancels_itself(task, tuner):
     raise asyncio.CancelledError
 
 
+async def _raises_generator_exit(task, tuner):
+    raise GeneratorExit
+
+
+async def _raises_generator_exit_in_a_thread(task, tuner):
+    def leave():
+        raise GeneratorExit
+
+    await asyncio.to_thread(leave)
+
+
+class _Untold(Exception):
+    def __str__(self):
+        raise RuntimeError("the connection that it would tell of is closed")
+
+
+class _UntoldByExit(Exception):
+    def __str__(self):
+        exit()
+
+
+class _UntoldByInterrupt(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+class _UntoldByNumber(Exception):
+    def __str__(self):
+        return 404
+
+
+def _raising(error):
+    async def body(task, tuner):
+        raise error
+
+    return body
+
+
+class _Reprless:
+    def __repr__(self):
+        raise RuntimeError("gone")
+
+
+async def _exits_with_what_has_no_repr(task, tuner):
+    sys.exit(_Reprless())
+
+
+class _Proxy:
+    """Of an object that is not bound, as web frameworks have them."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("working outside of a request")
+
+
+async def _proxy(task, tuner):
+    return _Proxy()
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -186,7 +255,15 @@ async def _cancels_itself(task, tuner):
         (_raises_keyboard_interrupt, "raised KeyboardInterrupt"),
         (_raises_no_exception, "_Outcome: not an Exception"),
         (_cancels_itself, "user code raised asyncio.CancelledError"),
+        (_raises_generator_exit, "user code raised GeneratorExit"),
+        (_raises_generator_exit_in_a_thread, "user code raised GeneratorExit"),
+        (_raising(_Untold()), "_Untold: (its text cannot be made: RuntimeError)"),
+        (_raising(_UntoldByExit()), "_UntoldByExit: (its text cannot be made: SystemExit)"),
+        (_raising(_UntoldByInterrupt()), "(its text cannot be made: KeyboardInterrupt)"),
+        (_raising(_UntoldByNumber()), "_UntoldByNumber: (its text cannot be made: TypeError)"),
+        (_exits_with_what_has_no_repr, "called sys.exit((its text cannot be made: RuntimeError))"),
         (_none, "returned NoneType; execute must return a WorkflowOutput"),
+        (_proxy, "cannot be read: RuntimeError: working outside of a request"),
         (_nan, "the workflow's reward is nan; expected a finite number"),
         (_hangs, "did not finish in 0.1 s"),
         (_swallows_cancellation, "did not finish in 0.1 s"),
@@ -196,6 +273,51 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     episode = run(workflow_that(body), timeout_seconds=0.1)
     assert episode.verdict is None
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5")]
+)
+def test_any_kind_of_number_is_a_reward(number):
+    class Gives:
+        def compute_reward(self, workflow_task, workflow_output):
+            return number, True
+
+    assert run(workflow_that(_no_reward), judge=Gives()).verdict.reward == 0.5
+
+
+@pytest.mark.parametrize(
+    "value", [np.array([0.5]), torch.ones(1, 1), "0.5", None, Decimal("NaN"), np.float64("inf"), 1j]
+)
+def test_what_is_no_finite_number_is_no_reward(value):
+    class Gives:
+        def compute_reward(self, workflow_task, workflow_output):
+            return value, True
+
+    failure = run(workflow_that(_no_reward), judge=Gives()).failure
+    assert failure.kind == "JudgeError" and "expected a finite number" in failure.message
+
+
+def test_each_attempt_has_the_task_as_it_was_read_whatever_others_did_to_theirs():
+    seen = []
+
+    class SeesTheAnswer:
+        def compute_reward(self, workflow_task, workflow_output):
+            return float(workflow_task.task.metadata["answer"]), True
+
+    async def body(workflow_task, tuner):
+        row = workflow_task.task.metadata
+        seen.append((row.pop("answer"), list(row["tries"])))
+        row["tries"].append(object())
+        return WorkflowOutput(metadata={})
+
+    task = Task(task_id="7", main_query="?", metadata={"answer": 5, "tries": []})
+    plan = attempt(task=task)
+    rules = settings(workflow_that(body), SeesTheAnswer())
+    episodes = [asyncio.run(run_episode(plan, rules)) for _ in range(2)]
+    assert seen == [(5, []), (5, [])]
+    assert [episode.verdict.reward for episode in episodes] == [5.0, 5.0]
+    assert episode_to_record(episodes[1])["task"]["metadata"] == {"answer": 5, "tries": []}
 
 
 def test_an_exit_in_a_task_group_fails_the_episode_by_its_traceback():

@@ -110,6 +110,8 @@ def test_what_tells_nothing_of_a_secret_is_shown(value: object) -> None:
         ("Server=db;Password='a b';Database=x", "Server=db;Password=***;Database=x"),
         ("postgres://me:${oc.env:PW}@db", "postgres://me:${oc.env:PW}@db"),
         ("call it with sk-0123456789abcdef now", "call it with *** now"),
+        ("https://hooks.slack.com/services/T0/B0/x1", "https://hooks.slack.com/services/***"),
+        ("https://discord.com/api/webhooks/12/a-b_c", "https://discord.com/api/webhooks/***"),
         ("Bearer abc123def456", "Bearer ***"),
         ("Authorization=Bearer hunter", "Authorization=***"),
         ("X-Api-Key: hunter2", "X-Api-Key: ***"),

@@ -148,6 +148,8 @@ def test_a_byte_order_mark_and_other_line_ends_are_fine(tmp_path: Path) -> None:
         (b'{"main_query": "a"}\n{"main_query": "b",}\n', r":2:20: not JSON: .*found '\{\"main_q"),
         (b'{"main_query": "a\n', r":1:16: not JSON: Unterminated string"),
         (b'["a"]\n', r":1: not a JSON object; found"),
+        (b'{"main_query": ' + b"7" * 5000 + b"}", r":1: cannot be read: Exceeds the limit"),
+        (b'{"main_query": ' + b"[" * 99999, r":1: cannot be read: .*recursion"),
         (b'{"main_query": "\xff"}\n', r":1:17: not UTF-8 text; found byte 0xff"),
         (b'{"main_query": 5}\n', r":1: field 'main_query' .* string; found 5 of type int"),
         (b'{"main_query": "a", "metadata": "b"}\n', r"'metadata' .* found 'b' of type str"),
@@ -343,6 +345,9 @@ def test_a_folder_of_configs_names_them(tmp_path: Path) -> None:
         ("train.parquet", "version https://git-lfs.github.com/spec/v1", "cannot read .*git-lfs"),
         ("train.json", "[1, 2]", "cannot read .*: found 1 in the list"),
         ("train.json", "[", "cannot read .*: Expecting value"),
+        ("train.json", "[" + "7" * 5000 + "]", "cannot read .*: Exceeds the limit"),
+        ("train.json", "[" * 99999, "cannot read .*recursion"),
+        ("train.jsonl", "[" * 99999, "train.jsonl:1: cannot be read: .*recursion"),
         ("train.jsonl", "{]", r"train.jsonl:1:2: not JSON"),
         ("train.jsonl", "", "there are no rows"),
         (

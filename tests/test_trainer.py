@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -266,6 +267,50 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not() -> None
 
     assert_same(trained(1), trained(1))
     assert differs(trained(1), trained(2))
+
+
+def entered(mode: AbstractContextManager[object]) -> AbstractContextManager[object]:
+    mode.__enter__()
+    return mode
+
+
+@pytest.mark.parametrize(
+    "left_by_user_code",
+    [
+        lambda: torch.set_grad_enabled(False),
+        lambda: entered(torch.inference_mode()),
+        lambda: entered(torch.autocast("cpu", dtype=torch.bfloat16)),
+        lambda: torch.set_default_dtype(torch.float64),
+        lambda: torch.set_default_device("meta"),
+    ],
+    ids=["no gradients", "inference mode", "autocast", "default type", "default device"],
+)
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, kl_in_reward_coef=0.1)])
+def test_what_user_code_left_of_torchs_switches_changes_no_weight(
+    settings: PolicyTrainerSettings, left_by_user_code: Callable[[], object]
+) -> None:
+    def trained() -> tuple[dict[str, Tensor], dict[tuple[str, int], float]]:
+        divergences = step.reference_divergences(samples)
+        step.train_step(samples)
+        return weights(model), divergences
+
+    model = tiny_model()
+    step, samples = trainer(model, settings), bandit_samples(model)
+    expected = trained()
+    model = tiny_model()
+    step, samples = trainer(model, settings), bandit_samples(model)
+    left = left_by_user_code()
+    try:
+        found = trained()
+    finally:
+        # The thread of a test is that of the next one.
+        if isinstance(left, AbstractContextManager):
+            left.__exit__(None, None, None)
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert_same(found[0], expected[0])
+    assert found[1] == expected[1]
 
 
 def test_progress_counts_packed_tokens_up_to_the_total() -> None:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from astuner.backbone.grace import Grace
-from astuner.errors import Quit
+from astuner.errors import BackboneError, Quit
 
 if TYPE_CHECKING:
     from astuner.console import RunConsole
 
+_AGAIN_SECONDS = 1.0
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a run that was ended in order where no signal did it."""
 
@@ -67,7 +68,8 @@ def interrupted_by_signals(
 
     `notice` tells the user what happens after the first, and the `grace` of the run begins where
     that is not Ctrl-C, after which the user decides when it is enough. Outside the main thread, as
-    in notebooks, signals cannot be handled; there the task is cancelled from outside.
+    in notebooks, signals cannot be handled; there the task is cancelled from outside. Where they
+    can, such a cancellation is a fault of user code: raises BackboneError at the end.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     interrupt = Interrupt(task)
@@ -106,18 +108,49 @@ def interrupted_by_signals(
             yield interrupt
         finally:
             is_open = False
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and interrupt.is_requested and not interrupt.is_signalled:
+        raise BackboneError(
+            "the run was cancelled, and no signal asked for it: user code cancels tasks that are "
+            "not its own, as those of asyncio.all_tasks(); cancel only what you started"
+        )
 
 
 @contextmanager
 def quit_by_signals() -> Iterator[None]:
-    """Raise Quit on SIGTERM and SIGHUP, also as the first process of a container, where the system
-    would ignore them: for the time in which there is nothing to save."""
+    """Raise Quit on a signal, also as the first process of a container, where the system would
+    ignore it: for the time in which there is nothing to save.
+
+    Python drops what a handler raises while it runs a finalizer or a callback of its collector, so
+    the signal comes again until this is left, or another handler has it.
+    """
+    taken: list[tuple[int, object]] = []
+    came, left = threading.Event(), threading.Event()
 
     def handle(number: int, _frame: object) -> None:
+        taken.append((number, signal.getsignal(number)))
+        came.set()
         raise Quit(number)
 
-    with _handled(handle, signal.SIGTERM, signal.SIGHUP):
-        yield
+    def repeat() -> None:
+        came.wait()
+        while not left.wait(_AGAIN_SECONDS):
+            number, handler = taken[-1]
+            is_ours = signal.getsignal(number) is handler
+            os.kill(os.getpid(), number)
+            if not is_ours:
+                return
+
+    is_int_handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    numbers = [signal.SIGINT] if is_int_handled else []
+    # Before any signal: a handler that starts a thread may wait for a lock of its own thread.
+    threading.Thread(target=repeat, name="signal-again", daemon=True).start()
+    try:
+        with _handled(handle, *numbers, signal.SIGTERM, signal.SIGHUP):
+            yield
+    finally:
+        left.set()
+        came.set()
 
 
 @contextmanager

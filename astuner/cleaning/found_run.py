@@ -73,9 +73,12 @@ def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Releases that did not number runs wrote no started.json."""
-    has_both = (folder / "config.yaml").is_file() and (folder / "run.log").is_file()
-    return (folder / "started.json").is_file() or has_both
+    """By what a run wrote, since other projects have files of these names; releases that did not
+    number runs wrote no started.json."""
+    is_numbered = RunDir(root=folder).number > 0
+    return is_numbered or (
+        (folder / "run.log").is_file() and read_saved_settings(folder / "config.yaml") is not None
+    )
 
 
 def _look_at(run_dir: RunDir, users: Mapping[str, str]) -> FoundRun:

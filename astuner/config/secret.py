@@ -36,6 +36,8 @@ _SHAPE = re.compile(
       \b (?: sk-[\w-]{12,} | (?:hf|gh[opsu]|glpat|npm|pypi|sk_live|rk_live|github_pat)[_-]\w{16,}
         | xox[abprs]-[\w-]{10,} | AKIA[0-9A-Z]{16} | AIza[\w-]{30,}
         | eyJ[\w-]{8,}\.[\w-]+\.[\w-]* )
+    | (?<= hooks\.slack\.com/services/ ) \w+/\w+/\w+
+    | (?<= /api/webhooks/ ) \d+/[\w-]+
     | (?<= [Bb]earer\ ) (?=\S*[\d=]) [\w.~+/=-]{8,}
     | (?<= [Bb]asic\ ) (?=\S*[\d=]) [\w.~+/=-]{8,}
     | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ A-Z]*-----|\Z)

@@ -3,14 +3,18 @@
 A task in which `exit()` is called, or KeyboardInterrupt raised, ends the whole event loop, also
 when it is a tool's task that an agent awaits by `asyncio.gather`. Inside `contained` both fail the
 episode whose code did it, and nothing else. The user's own Ctrl-C is `Quit`, which passes.
+
+A process that such code forks has the whole run in it, and ends where that code would return to it.
 """
 
 import asyncio
+import os
+import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from astuner.errors import Escaped, Quit
 
@@ -21,14 +25,15 @@ class _Containment:
 
     error: Escaped | None = None
     """What one of them raised, if only to an `asyncio.gather` that gave it back as a value."""
+    process: int = field(default_factory=os.getpid)
 
 
 _containment: ContextVar[_Containment | None] = ContextVar("containment", default=None)
 
 
 def contained(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task for user code. It and the tasks that it starts raise Escaped in place of
-    SystemExit and KeyboardInterrupt, and where one of them did, the task raises it at its end."""
+    """A task for user code. It and the tasks that it starts raise Escaped in place of SystemExit,
+    KeyboardInterrupt and GeneratorExit. Where one of them did, the task raises it at its end."""
     loop = asyncio.get_running_loop()
     _contain_tasks(loop)
     containment = _Containment()
@@ -109,10 +114,31 @@ class _WholeCoroutine(_ContainedCoroutine):
 
 @contextmanager
 def _kept_inside(containment: _Containment) -> Iterator[None]:
+    error: BaseException | None = None
     try:
         yield
     except Quit:
         raise
-    except (SystemExit, KeyboardInterrupt) as error:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as caught:
+        error = caught
         containment.error = Escaped.of(error)
         raise containment.error from error
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        if os.getpid() != containment.process:
+            _end_child(error)
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked process by what its code ended with: None where it waits for the event loop,
+    which is the parent's. Nothing of the run ends in it."""
+    code = 1
+    if isinstance(error, StopIteration):
+        code = 0
+    elif isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        traceback.print_exception(error)
+    os._exit(code & 255)

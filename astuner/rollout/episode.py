@@ -8,7 +8,7 @@ found in `judging.py`.
 import contextlib
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -85,10 +85,11 @@ async def _run_workflow(
 ) -> WorkflowOutput:
     with boundary(WorkflowError, "the workflow could not be made"):
         workflow = settings.make_workflow()
+        own_task = workflow_task.task.model_copy(deep=True)  # a workflow may change its row
     targets = settings.trainable_targets or workflow.trainable_targets
     chat = _routed_chat(workflow_task, settings, recorder, targets)
     stage = Stage(
-        workflow_task=workflow_task,
+        workflow_task=replace(workflow_task, task=own_task),
         chat=chat,
         seconds=settings.timeout_seconds,
         deadline=time.monotonic() + settings.timeout_seconds,
@@ -96,7 +97,9 @@ async def _run_workflow(
     with contextlib.closing(chat):
         async with surrounded(stage, settings.surroundings) as whole:
             output = await _execute_in_time(workflow, whole, settings, recorder)
-    if not isinstance(output, WorkflowOutput):
+    with boundary(WorkflowError, f"what workflow {workflow.name!r} returned cannot be read"):
+        is_output = isinstance(output, WorkflowOutput)  # asks a proxy, which may fail
+    if not is_output:
         raise WorkflowError(
             f"workflow {workflow.name!r} returned {type(output).__name__}; execute must return a "
             "WorkflowOutput"

@@ -7,7 +7,7 @@ import contextlib
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 from astuner.errors import EpisodeError
 from astuner.trajectory.attempt import Attempt
@@ -51,7 +51,8 @@ def make_verdict(
 
 
 def _finite(value: Any, refuse: Refuse, whose: str) -> float:
-    if isinstance(value, (int, float)):
+    # Also of numpy and torch, Fraction and Decimal; what has axes is no number.
+    if isinstance(value, SupportsFloat) and not getattr(value, "shape", ()):
         with contextlib.suppress(OverflowError):
             number = float(value)
             if math.isfinite(number):

@@ -133,7 +133,7 @@ def _is_json_list(file: Path) -> bool:
 def _read_json_list(file: Path) -> list[dict[str, Any]]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or too large to hold
         raise TaskReadError(f"cannot read {file}: {error}; write a list of objects") from error
     wrong = [row for row in rows if not isinstance(row, dict)]
     if wrong:

@@ -50,6 +50,10 @@ def _parse_object(text: str, place: str) -> dict[str, Any]:
             f"{place}:{error.colno}: not JSON: {error.msg}; found {text.strip()!r:.80}; write one "
             "JSON object per line"
         ) from error
+    except (ValueError, RecursionError) as error:  # numbers, or nesting, without a sensible end
+        raise TaskReadError(
+            f"{place}: cannot be read: {error}; found {text.strip()!r:.80}; shorten that value"
+        ) from error
     if not isinstance(value, dict):
         raise TaskReadError(
             f"{place}: not a JSON object; found {text.strip()!r:.80}; write one object per line, "

@@ -7,6 +7,7 @@ optimizer and the metrics are in the files beside it. Not safe while the same mo
 import copy
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -33,6 +34,7 @@ from astuner.training.score import (
 )
 from astuner.training.settings import PolicyTrainerSettings
 from astuner.training.step_record import Progress, StepRecord
+from astuner.training.switches import training_switches
 from astuner.trajectory.samples import TrainSample
 
 
@@ -83,6 +85,12 @@ class PolicyTrainer:
         update. What `on_progress` raises ends the step: updates that were made stay, gradients of
         an unfinished one are dropped. Raises BackboneError when a gradient is not finite.
         """
+        with training_switches(self.model.device):
+            return self._train_step(samples, on_progress)
+
+    def _train_step(
+        self, samples: Sequence[TrainSample], on_progress: Progress | None
+    ) -> dict[str, float | None]:
         started = time.monotonic()
         mini_batches = [self._packed(part) for part in self._mini_batches(samples)]
         record = StepRecord(
@@ -207,6 +215,11 @@ class PolicyTrainer:
         totals = dict.fromkeys(((sample.episode_id, sample.sequence) for sample in samples), 0.0)
         if not self.settings.kl_in_reward_coef:
             return totals
+        with training_switches(self.model.device):
+            return totals | self._divergences(samples)
+
+    def _divergences(self, samples: Sequence[TrainSample]) -> dict[tuple[str, int], float]:
+        totals: dict[tuple[str, int], float] = Counter()
         estimate = KL_ESTIMATORS[self.settings.kl_loss_type]
         device = self.model.device
         temperature_S = torch.tensor([sample.temperature for sample in samples], device=device)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from traceback import format_exception_only
 from typing import Any
 
+from astuner.errors import Quit
+
 _MAX_DEPTH = 100
 """Containers inside of each other; far fewer than the interpreter can follow."""
 
@@ -15,7 +17,9 @@ def plain(value: Any, around: tuple[Any, ...] = ()) -> Any:
     """
     try:
         return _plain(value, around)
-    except Exception as error:  # noqa: BLE001  # code of the user's own classes
+    except Quit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # code of the user's own classes, exits too
         return _without_text(value, error)
 
 
@@ -41,11 +45,13 @@ def _plain(value: Any, around: tuple[Any, ...]) -> Any:
 def _key(key: Any) -> str:
     try:
         return str(key)
-    except Exception as error:  # noqa: BLE001  # as above
+    except Quit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # as above
         return _without_text(key, error)
 
 
-def _without_text(value: Any, error: Exception) -> str:
+def _without_text(value: Any, error: BaseException) -> str:
     found = "".join(format_exception_only(error)).strip()
     return _not_recorded(f"{type(value).__name__}: {found}")
 

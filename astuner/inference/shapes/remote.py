@@ -11,6 +11,7 @@ import json
 import time
 from typing import Any
 
+from astuner.config.secret import mask_text
 from astuner.errors import EngineError, RequestError
 from astuner.inference.deltas import tell_all
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
@@ -42,6 +43,8 @@ class RemoteChat:
         self._setting = setting
         self._is_trained = is_trained
         self._client = client
+        # Some put a password into the address, and messages go to files.
+        self._place = f"{setting} {mask_text(str(client.base_url))}"
         self._model_name = model_name
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
@@ -63,7 +66,7 @@ class RemoteChat:
         seconds = time.monotonic() - started
         if not getattr(response, "choices", None):
             found = describe_no_completion(response)
-            raise EngineError(f"{self._setting} {self._client.base_url}: {found}")
+            raise EngineError(f"{self._place}: {found}")
         choice = response.choices[0]
         calls = tuple(_tool_call(call) for call in choice.message.tool_calls or ())
         text = choice.message.content or ""
@@ -133,8 +136,8 @@ class RemoteChat:
             )
         except OpenAIError as error:
             raise EngineError(
-                f"{self._setting} {self._client.base_url}: the server did not answer model "
-                f"{self._model_name!r}: {type(error).__name__}: {error}"
+                f"{self._place}: the server did not answer model {self._model_name!r}: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
 
