@@ -24,8 +24,8 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """Where it is tested how a run ends: `file::function` below tests/, without a file those of
-    this one."""
+    """Where it is tested how a run ends: `file::function` below tests/. Without a file it is this one,
+    or that of the real engine."""
 
     local: tuple[str, ...] = ()
     verl: tuple[str, ...] = ()
@@ -35,35 +35,35 @@ class Shown:
 WAYS = {
     "all steps are done": Shown(
         local=("test_a_run_that_is_done_ends_with_0_and_says_where_everything_lies",),
-        verl=("ray/test_verl.py::test_the_tutorial_trains_by_the_flag_alone",),
-        trinity=("ray/test_trinity_run.py::test_the_tutorial_trains_by_the_flag_alone",),
+        verl=("test_the_tutorial_trains_by_the_flag_alone",),
+        trinity=("test_the_tutorial_trains_by_the_flag_alone",),
     ),
     "a setting is wrong": Shown(
         local=("test_local_run.py::test_a_path_that_is_no_workflow_says_what_its_module_defines",),
-        verl=(
-            "ray/test_verl.py::"
-            "test_settings_that_contradict_each_other_end_the_run_before_ray_starts",
-        ),
-        trinity=(
-            "ray/test_trinity_run.py::"
-            "test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked",
-        ),
+        verl=("test_settings_that_contradict_each_other_end_the_run_before_ray_starts",),
+        trinity=("test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked",),
     ),
     "Ctrl-C": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
-        verl=("ray/test_verl.py::test_a_signal_saves_after_the_step_and_has_its_own_code",),
-        trinity=("ray/test_trinity_run.py::test_ctrl_c_saves_after_the_step_and_ends_with_130",),
+        verl=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
     ),
-    "Ctrl-C twice": Shown(local=("test_ctrl_c_twice_ends_at_once",)),
+    "Ctrl-C twice": Shown(
+        local=("test_ctrl_c_twice_ends_at_once",),
+        verl=("test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved",),
+    ),
     "SIGTERM": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
-        verl=("ray/test_verl.py::test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        verl=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
     ),
     "SIGHUP": Shown(
         local=(
             "test_a_signal_saves_the_last_whole_step",
             "test_cli.py::test_a_hangup_is_ignored_under_nohup",
-        )
+        ),
+        verl=("test_a_hangup_saves_after_the_step",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
     ),
     "something hangs for `trainer_common.grace_seconds` after SIGTERM or SIGHUP": Shown(
         local=("test_grace.py::test_what_nothing_interrupts_is_left_behind_and_the_loss_is_said",)
@@ -76,33 +76,37 @@ WAYS = {
         verl=("ray/test_cluster.py::test_a_head_does_not_outlive_a_run_that_is_killed",),
     ),
     "Ctrl-Z and `fg`, `docker pause`": Shown(
-        local=("test_a_pause_longer_than_an_episode_may_take_changes_nothing",)
+        local=("test_a_pause_longer_than_an_episode_may_take_changes_nothing",),
+        verl=("test_a_stop_and_a_lost_console_end_no_run",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
     ),
     "the screen goes away": Shown(
         local=(
             "test_a_screen_that_goes_away_ends_nothing",
             "test_cli.py::test_a_screen_that_takes_no_text_does_not_end_the_run",
-        )
+        ),
+        verl=("test_a_stop_and_a_lost_console_end_no_run",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
     ),
     "the disk has too little room for the checkpoints that are kept": Shown(
         local=("test_disk.py::test_a_run_that_cannot_fit_is_told_what_would",)
     ),
     "the disk is full": Shown(
-        local=("test_a_full_disk_ends_the_run_and_leaves_no_half_checkpoint",)
+        local=("test_a_full_disk_ends_the_run_and_leaves_no_half_checkpoint",),
+        verl=("test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint",),
+        trinity=("test_a_full_disk_ends_the_run_with_its_name",),
     ),
     "the run directory is deleted or moved": Shown(
-        local=("test_run_dir.py::test_a_run_directory_that_is_gone_is_said",)
+        local=("test_run_dir.py::test_a_run_directory_that_is_gone_is_said",),
+        verl=("test_a_run_directory_that_is_gone_ends_the_run",),
     ),
     "memory runs out in training": Shown(
         local=("test_out_of_memory_in_training_ends_the_run_with_what_to_lower",)
     ),
     "too many episodes fail": Shown(
         local=("test_local_run.py::test_a_run_whose_episodes_all_fail_stops_with_the_reason",),
-        verl=("ray/test_verl.py::test_too_many_failed_episodes_end_the_run_with_the_reason",),
-        trinity=(
-            "ray/test_trinity_run.py::"
-            "test_more_failed_episodes_than_allowed_end_the_run_with_their_reason",
-        ),
+        verl=("test_too_many_failed_episodes_end_the_run_with_the_reason",),
+        trinity=("test_more_failed_episodes_than_allowed_end_the_run_with_their_reason",),
     ),
     "all calls are refused": Shown(
         local=("test_local_run.py::test_a_run_whose_calls_are_all_refused_stops_with_the_refusal",)
@@ -111,7 +115,8 @@ WAYS = {
         local=(
             "test_health.py::test_a_judge_that_always_says_the_same_stops_the_run",
             "test_health.py::test_a_workflow_that_never_asks_the_model_stops_the_run",
-        )
+        ),
+        verl=("test_a_judge_that_always_says_the_same_ends_the_run",),
     ),
     "a loss or weight is no finite number": Shown(
         local=("test_health.py::test_a_weight_that_becomes_nan_is_never_saved",)
@@ -120,23 +125,34 @@ WAYS = {
         local=("test_an_unexpected_error_ends_the_run_with_its_traceback",)
     ),
     "user code exits inside of an episode": Shown(
-        local=("test_cli.py::test_user_code_that_exits_fails_its_own_episode_only",)
+        local=("test_cli.py::test_user_code_that_exits_fails_its_own_episode_only",),
+        verl=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
+        trinity=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
     ),
     "user code exits outside of any episode": Shown(
         local=("test_user_code_that_exits_outside_of_an_episode_ends_the_run_by_name",)
     ),
     "code holds the interpreter lock, such as a pathological pattern in C": Shown(
-        local=("test_held_lock.py::test_code_that_holds_the_lock_ends_the_run_and_is_named",)
+        local=("test_held_lock.py::test_code_that_holds_the_lock_ends_the_run_and_is_named",),
+        verl=("test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line",),
+        trinity=("test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line",),
     ),
-    "a judge hangs": Shown(local=("test_a_judge_that_hangs_fails_its_episodes_only",)),
+    "a judge hangs": Shown(
+        local=("test_a_judge_that_hangs_fails_its_episodes_only",),
+        verl=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
+        trinity=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
+    ),
     "a worker of the math judge dies or stalls": Shown(
         local=(
             "test_math_judge.py::test_a_worker_that_stalls_leaves_the_verdict_open",
             "test_math_judge.py::test_a_worker_that_is_killed_each_time_leaves_the_verdict_open",
-        )
+        ),
+        verl=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
+        trinity=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
     ),
     "a process of the cluster dies": Shown(
-        verl=("ray/test_verl.py::test_a_worker_that_dies_ends_the_run_with_its_name",)
+        verl=("test_a_worker_that_dies_ends_the_run_with_its_name",),
+        trinity=("test_a_worker_that_is_killed_ends_the_run_with_its_name",),
     ),
     "a machine of the cluster is lost": Shown(
         verl=("ray/test_two_nodes_run.py::test_a_machine_that_is_lost_ends_the_run_and_is_named",)
@@ -257,10 +273,13 @@ def test_the_documented_ways_are_the_tested_ones():
 @pytest.mark.parametrize("way", WAYS)
 def test_the_tests_of_a_way_are_there(way):
     shown = WAYS[way]
-    for name in (*shown.local, *shown.verl, *shown.trinity):
-        file, _, function = name.rpartition("::")
-        text = (ROOT / "tests" / (file or Path(__file__).name)).read_text(encoding="utf-8")
-        assert f"\ndef {function}(" in text, name
+    engines = {"local": "test_how_runs_end.py", "verl": "ray/test_verl.py"}
+    engines["trinity"] = "ray/test_trinity_run.py"
+    for engine, own_file in engines.items():
+        for name in getattr(shown, engine):
+            file, _, function = name.rpartition("::")
+            text = (ROOT / "tests" / (file or own_file)).read_text(encoding="utf-8")
+            assert f"\ndef {function}(" in text, name
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from astuner.errors import BackboneError, LoopBlocked
 
