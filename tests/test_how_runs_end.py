@@ -24,8 +24,8 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """Where it is tested how a run ends: `file::function` below tests/. Without a file it is this one,
-    or that of the real engine."""
+    """Where it is tested how a run ends: `file::function` below tests/. Without a file it is this
+    one, or that of the real engine."""
 
     local: tuple[str, ...] = ()
     verl: tuple[str, ...] = ()
