@@ -314,6 +314,26 @@ def test_an_unexpected_error_is_shown_once_and_ends_with_1(project, capfd):
     assert shown.count("Traceback") == 1 and "unexpected ValueError" in shown.splitlines()[-1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_an_ended_run_exits_shows_no_traceback(project, number):
+    program = f"""
+import atexit, os, signal, sys, time
+from astuner.cli import main
+
+@atexit.register
+def leave():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
+(open("ends.py", "w")).write("import os\\nos.kill(os.getpid(), {int(number)})")
+sys.argv = ["astuner", "--conf", "job.yaml", "astuner.rollout.agentscope_workflow=ends.py->run"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 128 + number
+    assert f"ended by {number.name}" in done.stderr and "Traceback" not in done.stderr
+
+
 # --- Commands
 
 

@@ -116,6 +116,7 @@ def test_a_run_says_what_it_needs_before_its_first_step(
     assert main(["--conf", "adder.yaml"]) == 0
     screen = capsys.readouterr().err
     assert re.search(r"disk: at most .* \(1 checkpoints? of", screen)
+    assert "(1 checkpoint of" in screen
     assert screen.index("disk: at most") < screen.index("step 1/1")
     estimated = re.search(r"checkpoints? of ([\d.]+) MB and ([\d.]+) MB of training state", screen)
     assert estimated is not None

@@ -78,6 +78,7 @@ def test_code_that_holds_the_lock_ends_the_run_and_is_named(project, setting, li
     last = ended.stderr.splitlines()[-1]
     assert f"{place} holds the interpreter lock" in last
     assert "1.5 s (rollout.lock_timeout_seconds)" in last and "judge_in_process" in last
+    assert "Where the run has a checkpoint, --resume goes on" in last  # debug has none
     log = next(project.glob("launcher_record/job/2*/run.log")).read_text()
     assert place in log and "most recent call first" in log
 

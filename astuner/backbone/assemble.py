@@ -29,8 +29,8 @@ _LEAVE_SECONDS = 10.0
 _LEAST_LOCK_SECONDS, _MOST_LOCK_SECONDS = 10.0, 60.0
 _LOCK_ADVICE = (
     "Bound what it computes: patterns by the package `regex` with timeout=, numbers by their size, "
-    "a judge by task_judge.judge_in_process=true. The last whole checkpoint is there; go on with "
-    "--resume"
+    "a judge by task_judge.judge_in_process=true. Where the run has a checkpoint, --resume goes on "
+    "from it"
 )
 
 

@@ -19,12 +19,22 @@ from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
 from astuner.imports import describe_shadow
 from astuner.log import tell, tell_in_json
 
+_BY_SIGNAL = 128
+"""Exit codes above it are those of a signal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code.
+
+    Without `arguments` it is the command of this process, which a further Ctrl-C ends at once.
+    """
     tell_in_json(False)
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return _guarded(lambda: _run(arguments))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    code = _guarded(lambda: _run(given))
+    if arguments is None and code > _BY_SIGNAL:
+        # Else a Ctrl-C in the exit handlers of libraries shows their tracebacks.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -94,7 +104,7 @@ def _guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         number = error.signal_number if isinstance(error, Quit) else signal.SIGINT
         tell(f"astuner: ended by {signal.Signals(number).name}")
-        return 128 + number
+        return _BY_SIGNAL + number
     except Exception as error:  # noqa: BLE001  # the outermost boundary
         said = f"{type(error).__name__}: {error}{describe_shadow()}"
         tell(f"astuner: unexpected {said}", error=error)

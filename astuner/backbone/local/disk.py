@@ -193,7 +193,8 @@ def _describe(plan: DiskPlan, facts: DiskFacts, need: DiskNeed) -> str:
         one += f" and {data_size(facts.state_bytes)} of training state{of_which}"
     there = f", {facts.num_checkpoints} of them there already" if facts.num_checkpoints else ""
     records = data_size(need.records_bytes)
+    noun = "checkpoint" if need.num_checkpoints == 1 else "checkpoints"
     return (
-        f"{data_size(need.total)} ({need.num_checkpoints} checkpoints of {one}{there}; records "
+        f"{data_size(need.total)} ({need.num_checkpoints} {noun} of {one}{there}; records "
         f"{'as so far' if facts.is_measured else 'of full length'} {records})"
     )
