@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -24,8 +25,10 @@ pytest.importorskip("openai")
 
 WORKFLOWS = """\
 import asyncio
+import logging
 import os
 import signal
+import sys
 from astuner import Workflow, WorkflowOutput
 from astuner.task_judge.base_judge import BaseJudge
 
@@ -97,6 +100,15 @@ class Forking(Workflow):
                 await asyncio.sleep(3600)
             case "starts a task":
                 await asyncio.create_task(asyncio.sleep(0))
+
+class ExitsWhenLogged(logging.Handler):
+    def emit(self, record):
+        sys.exit(0)
+
+class ExitingInTheLog(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        logging.getLogger("astuner").addHandler(ExitsWhenLogged())
+        return WorkflowOutput(reward=1.0)
 
 class Printing(Workflow):
     async def execute(self, workflow_task, model_tuner):
@@ -227,6 +239,16 @@ def test_a_process_that_user_code_forks_never_goes_on_in_the_run(project, child,
     )
     assert f"4 episodes, 0 failed, reward mean {code}.000" in done.stderr
     assert done.stderr.count(" episodes, ") == 1 and done.returncode == 0
+
+
+def test_a_log_handler_that_exits_never_ends_the_command_without_a_word(project, capfd):
+    handlers = list(logging.getLogger("astuner").handlers)
+    try:
+        path = "astuner.rollout.agentscope_workflow=agents->ExitingInTheLog"
+        assert main(["--conf", "job.yaml", path]) == 1
+    finally:
+        logging.getLogger("astuner").handlers[:] = handlers
+    assert "user code ended the command by sys.exit(0)" in capfd.readouterr().err
 
 
 def test_an_interrupt_that_no_key_sent_is_user_code_that_ends_the_run(project, capfd):

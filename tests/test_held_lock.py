@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -144,11 +145,12 @@ print("done", flush=True)
 """
 
 
-def supervised(body: str) -> subprocess.Popen[str]:
+def supervised(body: str, stderr: IO[str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SUPERVISED.format(body=body)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -197,6 +199,34 @@ def test_the_supervisor_ends_with_a_process_that_is_killed():
     while not is_gone(supervisor) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert is_gone(supervisor)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("import os; os._exit(0)", 0),
+        ("import os; os.abort()", -signal.SIGABRT),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+        ("import os; os.execvp('true', ['true'])", 0),
+    ],
+)
+def test_a_process_that_ends_inside_without_a_word_is_told_of(body, code, tmp_path):
+    with (tmp_path / "stderr").open("w") as stderr:
+        process = supervised(body, stderr=stderr)
+    assert process.communicate(timeout=60)[0] == "inside\n" and process.returncode == code
+    said = f"process {process.pid} ended within the run and said nothing"
+    deadline = time.monotonic() + 60
+    while said not in (tmp_path / "stderr").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert said in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize("body", ["pass", "sys.exit(3)", "raise ValueError('of its own')"])
+def test_of_one_that_leaves_in_order_nothing_is_told(body, tmp_path):
+    with (tmp_path / "stderr").open("w") as stderr:
+        process = supervised(body, stderr=stderr)
+    process.communicate(timeout=60)  # its end waits for the supervisor
+    assert "said nothing" not in (tmp_path / "stderr").read_text()
 
 
 def test_a_supervisor_that_is_killed_takes_nothing_along():

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from astuner.rollout.held_lock import take_leave
+
 logger = logging.getLogger(__name__)
 
 _SETTING = "trainer_common.grace_seconds"
@@ -95,4 +97,5 @@ class Grace:
         logger.error("%s", message)
         with contextlib.suppress(OSError):
             os.write(2, f"astuner: {message}\n".encode())
+        take_leave()
         os._exit(128 + number)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from astuner import __version__
 from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
-from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
+from astuner.errors import AstunerError, BackboneError, ConfigError, Quit, TaskReadError
 from astuner.imports import describe_shadow
 from astuner.log import tell, tell_in_json
 
@@ -49,7 +49,15 @@ def _run(arguments: list[str]) -> int:
     if re.fullmatch(r"\w[\w-]*", first):  # an override has another sign, such as "="
         name, arguments = _checked(first), arguments[1:]
     command = load_command(name)
-    return command.run(_parse(command.make_parser(), arguments))
+    parsed = _parse(command.make_parser(), arguments)
+    try:
+        return command.run(parsed)
+    except SystemExit as error:
+        # It would end this process without a word, perhaps with 0.
+        raise BackboneError(
+            f"user code ended the command by sys.exit({error.code!r}), as in a handler of the log; "
+            "raise an error there instead"
+        ) from error
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from astuner.rollout.lock_supervisor import FAREWELL
 from astuner.rollout.watchdog import LIBRARIES, TICK_SIGNAL
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _BEAT_SECONDS = 0.5
 _LEAVE_SECONDS = 5.0
 _DUMP_SIGNAL = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 _SUPERVISOR_FILE = Path(__file__).with_name("lock_supervisor.py")
+_pipes: list[int] = []
+"""To the supervisors of this process; changed by `_beating` only."""
 
 
 @contextmanager
@@ -41,7 +44,8 @@ def lock_supervised(
 
     The message names the user's line, the limit by `limit_name`, and says the `advice`. It and the
     stacks of all threads go to standard error, where a `log_file` is given the stacks there; with
-    `is_json` as JSON objects.
+    `is_json` as JSON objects. So does a line where the process ends inside without a word, as by
+    os._exit.
     """
     stacks, writing = os.pipe()
     faulthandler.register(_DUMP_SIGNAL, file=writing, all_threads=True)
@@ -84,11 +88,13 @@ def _beating(plan: dict[str, object], stacks: int) -> Iterator[None]:
         target=_beat, args=(supervisor.stdin.fileno(), left), name="lock-beat", daemon=True
     )
     beats.start()
+    _pipes.append(supervisor.stdin.fileno())
     try:
         yield
     finally:
         left.set()
         beats.join()
+        _write(_pipes.pop(), FAREWELL)
         supervisor.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             supervisor.wait(_LEAVE_SECONDS)
@@ -96,11 +102,24 @@ def _beating(plan: dict[str, object], stacks: int) -> Iterator[None]:
         supervisor.wait()
 
 
+def take_leave() -> None:
+    """The process ends now, by os._exit, and has said why."""
+    for pipe in _pipes:
+        _write(pipe, FAREWELL)
+
+
 def _beat(pipe: int, left: threading.Event) -> None:
     while not left.wait(_BEAT_SECONDS):
-        with contextlib.suppress(BlockingIOError):  # full, as of a supervisor that is stopped
-            try:
-                os.write(pipe, b".")
-            except BrokenPipeError:
-                logger.warning("code that holds the interpreter lock is no longer bounded")
-                return
+        if not _write(pipe, b"."):
+            logger.warning("code that holds the interpreter lock is no longer bounded")
+            return
+
+
+def _write(pipe: int, sign: bytes) -> bool:
+    """Whether somebody is there to read it."""
+    with contextlib.suppress(BlockingIOError):  # full, as of a supervisor that is stopped
+        try:
+            os.write(pipe, sign)
+        except BrokenPipeError:
+            return False
+    return True

@@ -8,6 +8,9 @@ says which code it is, and kills. Ends with its parent.
 Silence is counted in rounds of this loop in which the parent could run: a process that is stopped,
 or a machine that was suspended, is as silent and blames nobody. A round in which the parent got
 next to no processor, as on a machine that is out of memory, counts a fifth.
+
+A process that ends without its farewell, by os._exit or a crash in C, can say nothing of it any
+more; this one does.
 """
 
 import contextlib
@@ -22,6 +25,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+FAREWELL = b"!"
+"""The last sign of a process that leaves in order."""
 ROUND_SECONDS = 0.5
 _STARVED_WEIGHT = 0.2
 _BUSY_SHARE = 0.1
@@ -68,11 +73,13 @@ def main(plan: Plan) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, whose end is ours
     silent_seconds = 0.0
+    signs = b""
     used = _cpu_seconds(plan.parent)
     while os.getppid() == plan.parent:
         if select.select([0], [], [], ROUND_SECONDS)[0]:
-            if not os.read(0, 65536):
-                return 0
+            earlier, signs = signs, os.read(0, 65536)
+            if not signs:
+                return _take_leave(plan, earlier)
             silent_seconds = 0.0
             continue
         _send(plan.parent, None, plan.tick_signal)
@@ -81,24 +88,45 @@ def main(plan: Plan) -> int:
             is_starved = used - before < ROUND_SECONDS * _BUSY_SHARE
             silent_seconds += ROUND_SECONDS * (_STARVED_WEIGHT if is_starved else 1.0)
         if silent_seconds >= plan.limit_seconds:
-            _end(plan)
+            if _end(plan):
+                return 0
             silent_seconds = 0.0
+    return _take_leave(plan, signs)
+
+
+def _take_leave(plan: Plan, last_signs: bytes) -> int:
+    """The parent has gone, or is another program now."""
+    if not last_signs.endswith(FAREWELL):
+        _tell(
+            plan,
+            f"process {plan.parent} ended within the run and said nothing: code called os._exit or "
+            "os.exec, a library crashed, or the system killed it, as for want of memory. Whatever "
+            "its exit code is, the run is not done; go on from the last whole checkpoint with "
+            "--resume",
+        )
     return 0
 
 
-def _end(plan: Plan) -> None:
+def _end(plan: Plan) -> bool:
     """Say whose code it is and kill the parent, unless it goes on in the last moment."""
     hottest = _hottest_thread(plan.parent)
     _send(plan.parent, hottest, plan.dump_signal)
     stacks = _read_stacks(plan.stacks)
     if select.select([0], [], [], 0)[0] or os.getppid() != plan.parent:
-        return
+        return False
     told = stacks if hottest is None else _current_thread(stacks)
     message = (
         f"{describe_holder(told, plan.libraries)} holds the interpreter lock: nothing else of "
         f"process {plan.parent} could run for {plan.limit_seconds:g} s ({plan.limit_name}), no "
         f"other time limit and no signal either, so it was killed. {plan.advice}"
     )
+    _tell(plan, message, stacks)
+    _send(plan.parent, None, signal.SIGKILL)
+    return True
+
+
+def _tell(plan: Plan, message: str, stacks: str = "") -> None:
+    """On standard error and in the log, which has the stacks where there is one."""
     record = (_as_json if plan.is_json else _as_text)(message, stacks)
     if plan.log_file is not None:
         with contextlib.suppress(OSError), open(plan.log_file, "a", encoding="utf-8") as log:
@@ -110,7 +138,6 @@ def _end(plan: Plan) -> None:
         shown = f"\n{stacks}{shown}"
     with contextlib.suppress(OSError):
         os.write(2, shown.encode(errors="backslashreplace"))
-    _send(plan.parent, None, signal.SIGKILL)
 
 
 def _as_text(message: str, stacks: str) -> str:
@@ -123,7 +150,9 @@ def _as_json(message: str, stacks: str) -> str:
     """As `log_json.py` writes one."""
     when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
     fields = {"@timestamp": when, "log.level": "error", "message": message, "log.logger": _LOGGER}
-    return json.dumps({**fields, "error.stack_trace": stacks}) + "\n"
+    if stacks:
+        fields["error.stack_trace"] = stacks
+    return json.dumps(fields) + "\n"
 
 
 def describe_holder(stacks: str, libraries: list[str]) -> str:

@@ -7,7 +7,7 @@ optimizer and the metrics are in the files beside it. Not safe while the same mo
 import copy
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -219,7 +219,7 @@ class PolicyTrainer:
             return totals | self._divergences(samples)
 
     def _divergences(self, samples: Sequence[TrainSample]) -> dict[tuple[str, int], float]:
-        totals: dict[tuple[str, int], float] = Counter()
+        totals: dict[tuple[str, int], float] = defaultdict(float)
         estimate = KL_ESTIMATORS[self.settings.kl_loss_type]
         device = self.model.device
         temperature_S = torch.tensor([sample.temperature for sample in samples], device=device)
