@@ -465,7 +465,8 @@ def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
     done = tune(path, ray_address, "astuner.rollout.lock_timeout_seconds=5")
     assert done.returncode == 1, done.stderr[-6000:]
     assert "step 1: rollout: WorkflowRunner on" in done.stderr
-    assert "(match) holds the interpreter lock" in done.stderr
+    assert "trinity_adder.py:" in done.stderr
+    assert "(execute) holds the interpreter lock" in done.stderr
     assert "rollout.lock_timeout_seconds" in done.stderr and "--resume" in done.stderr
 
 
