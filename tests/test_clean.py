@@ -154,6 +154,14 @@ def test_the_newest_of_each_name_and_younger_ones_stay(capsys):
     assert latest is not None and latest.root.name == newest.root.name
 
 
+def test_a_newer_run_without_a_checkpoint_does_not_make_a_model_superfluous():
+    trained, debugged = make_run("math", days=2), make_run("math", backbone="debug", steps=0)
+    assert main(["clean", "--runs", "--yes"]) == 0
+    assert trained.root.exists() and debugged.root.exists()
+    assert main(["clean", "--runs", "--yes", "--keep", "0"]) == 0
+    assert not trained.root.exists() and not debugged.root.exists()
+
+
 @pytest.mark.parametrize(
     "files",
     [

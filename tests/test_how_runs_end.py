@@ -132,12 +132,22 @@ WAYS = {
     "user code exits outside of any episode": Shown(
         local=("test_user_code_that_exits_outside_of_an_episode_ends_the_run_by_name",)
     ),
+    "user code calls `os._exit`, or a library crashes": Shown(
+        local=("test_held_lock.py::test_a_process_that_ends_inside_without_a_word_is_told_of",)
+    ),
+    "user code blocks the event loop": Shown(
+        local=("test_rollout.py::test_a_workflow_that_blocks_and_swallows_errors_is_stopped_too",),
+        verl=(
+            "test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line",
+            "test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its_line",
+        ),
+    ),
     "code holds the interpreter lock, such as a pathological pattern in C": Shown(
         local=("test_held_lock.py::test_code_that_holds_the_lock_ends_the_run_and_is_named",),
         verl=("test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line",),
         trinity=("test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line",),
     ),
-    "a judge hangs": Shown(
+    "a judge hangs, but lets others run": Shown(
         local=("test_a_judge_that_hangs_fails_its_episodes_only",),
         verl=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),
         trinity=("test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only",),

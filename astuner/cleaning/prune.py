@@ -36,7 +36,7 @@ class PruneChoice:
     written_before: float | None
     """Only runs of which nothing was written since, in seconds since 1970."""
     num_newest_kept: int
-    """Of each name, untouched."""
+    """Of each name, untouched; those without a checkpoint, such as debug runs, count by themselves."""
 
     @property
     def is_empty(self) -> bool:
@@ -59,8 +59,8 @@ def kept_because(run: FoundRun, runs: Sequence[FoundRun], choice: PruneChoice) -
     """Why nothing of a run may go; None where it may. `runs` are all that were found."""
     if run.worker is not None:
         return run.worker
-    same_name = [r for r in runs if r.run_dir.root.parent == run.run_dir.root.parent]
-    num_newer = len(same_name) - 1 - same_name.index(run)
+    alike = [one for one in runs if _kind(one) == _kind(run)]
+    num_newer = len(alike) - 1 - alike.index(run)
     if num_newer < choice.num_newest_kept:
         return "among the newest"
     if choice.written_before is not None and run.last_written >= choice.written_before:
@@ -69,6 +69,11 @@ def kept_because(run: FoundRun, runs: Sequence[FoundRun], choice: PruneChoice) -
         checkpoint, user = next(iter(run.users.items()))
         return f"{user} began from its {checkpoint}"
     return None
+
+
+def _kind(run: FoundRun) -> tuple[Path, bool]:
+    """A debug run that is newer than all others does not make the model of one superfluous."""
+    return run.run_dir.root.parent, run.checkpoints_bytes > 0
 
 
 def removals(run: FoundRun, choice: PruneChoice) -> Iterator[Removal]:
