@@ -345,8 +345,8 @@ def naming_the_file(path: Path) -> Iterator[None]:
     except OSError as error:
         raise AstunerError(
             f"writing {path}: {told(error, folder=path.absolute().parent)}. What was written "
-            f"before stays. To go on, {advice(error.errno)}, then start again (--resume, where there "
-            "is a checkpoint)"
+            f"before stays. To go on, {advice(error.errno)}, then start again, with --resume where "
+            "there is a checkpoint"
         ) from error
 
 

@@ -116,6 +116,9 @@ def test_what_tells_nothing_of_a_secret_is_shown(value: object) -> None:
         ("Authorization=Bearer hunter", "Authorization=***"),
         ("X-Api-Key: hunter2", "X-Api-Key: ***"),
         ('{"api_key": "hunter2", "n": 1}', '{"api_key": ***, "n": 1}'),
+        ("{'env': {'HF_TOKEN': 'hunter2'}, 'n': 1}", "{'env': {'HF_TOKEN': ***}, 'n': 1}"),
+        ('"api_keys": ["k1", "k2"], "n": 1', '"api_keys": ***, "n": 1'),
+        ("_token=hunter2", "_token=***"),
         ("serve --api-key hunter2 --max-tokens 5", "serve --api-key *** --max-tokens 5"),
         ("Note: the token is short", "Note: the token is short"),
         ("Basic arithmetic, max_tokens=5", "Basic arithmetic, max_tokens=5"),
@@ -124,6 +127,13 @@ def test_what_tells_nothing_of_a_secret_is_shown(value: object) -> None:
 )
 def test_secrets_inside_of_text_are_masked(text: str, shown: str) -> None:
     assert mask_text(text) == shown
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("word", ["a", "a-", "a.b", "--a", "a='", "{'a':"])
+def test_long_words_are_masked_in_one_pass(word: str) -> None:
+    text = word * 100_000
+    assert mask_text(text) == text
 
 
 def test_values_that_others_quote_far_from_their_names_are_masked() -> None:

@@ -36,7 +36,7 @@ class PruneChoice:
     written_before: float | None
     """Only runs of which nothing was written since, in seconds since 1970."""
     num_newest_kept: int
-    """Of each name, untouched; those without a checkpoint, such as debug runs, count by themselves."""
+    """Of each name, untouched; those without a checkpoint, as of debug, count by themselves."""
 
     @property
     def is_empty(self) -> bool:

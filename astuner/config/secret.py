@@ -47,17 +47,17 @@ _SHAPE = re.compile(
 """How the keys of well-known services look, wherever they stand."""
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?!\d+[/?#])(?!\$\{oc\.env:[^}]*\}@)[^\s'\"]+@")
 _URL_TOKEN = re.compile(r"(://)[^\s:/@$]{12,}@")
-_PAIR = re.compile(
+_NAME_OF_PAIR = re.compile(r"""(?<![\w.-])([\w.-]{1,200})(?:=|["']\s*:\s*)""")
+"""Of a query, a connection string, a command line or JSON, up to the value."""
+_VALUE = re.compile(
     r"""
-    (?P<name> [A-Za-z][\w.-]* )
-    (?P<sign> = | ["']\s*:\s* )
-    (?P<value> "[^"]*" | '[^']*' | \$\{[^}]*\} | (?:Bearer|Basic)\s\S+ | [^\s&;,\#)}\]]+ )
+    "[^"]*" | '[^']*' | \$\{[^}]*\} | \[[^\]]*\]? | \{[^}]*\}? | (?:Bearer|Basic)\s\S+
+    | [^\s&;,\#)}\]]+
     """,
     re.VERBOSE,
 )
-"""Of a query, a connection string, a command line or JSON."""
 _HEADER = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?P<sign>:\s*)(?P<value>\S.*)")
-_FLAG = re.compile(r"(?P<name>--[A-Za-z][\w-]*)(?P<sign>\s+)(?P<value>(?!-)\S+)")
+_FLAG = re.compile(r"(?P<name>--[A-Za-z][\w-]{0,200})(?P<sign>\s+)(?P<value>(?!-)\S+)")
 _NAMED = re.compile(r"([A-Za-z][\w.-]*)['\"]?\s*[=:]")
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^,{}]+\}")
 _MIN_HIDDEN_CHARS = 4
@@ -91,8 +91,7 @@ def mask_text(text: str) -> str:
     text = _SHAPE.sub(MASK, text)
     text = _URL_PASSWORD.sub(rf"\g<1>{MASK}@", text)
     text = _URL_TOKEN.sub(rf"\g<1>{MASK}@", text)
-    for pattern in (_PAIR, _FLAG):
-        text = pattern.sub(_mask_pair, text)
+    text = _FLAG.sub(_mask_pair, _with_masked_pairs(text))
     header = _HEADER.fullmatch(text)
     return _mask_pair(header) if header else text
 
@@ -159,6 +158,19 @@ def _shown(value: Any, key: str, shown_as: Mapping[str, Any]) -> Any:
 def _tells_nothing(value: Any) -> bool:
     is_interpolation = isinstance(value, str) and _FROM_ENVIRONMENT.fullmatch(value)
     return isinstance(value, bool) or not value or bool(is_interpolation)
+
+
+def _with_masked_pairs(text: str) -> str:
+    """In one pass, and pairs inside of a value that is shown have their turn too."""
+    parts, at = [], 0
+    for name in _NAME_OF_PAIR.finditer(text):
+        if name.start() < at or not is_secret(name[1]):
+            continue
+        value = _VALUE.match(text, name.end())
+        if value and not _FROM_ENVIRONMENT.fullmatch(value[0].strip("'\"")):
+            parts.append(f"{text[at : name.end()]}{MASK}")
+            at = value.end()
+    return "".join([*parts, text[at:]])
 
 
 def _mask_pair(match: re.Match[str]) -> str:
