@@ -4,7 +4,6 @@ torch and the rest already."""
 import multiprocessing
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
+
+from tests.signals import signals_of_a_terminal
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.imported_once"])
@@ -106,13 +107,11 @@ def _run(
 ) -> None:
     from astuner.cli import main
 
-    # A shell ignores both in what it starts in the background or under nohup.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     descriptor = screen.detach()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-    sys.exit(main(arguments))
+    with signals_of_a_terminal():
+        sys.exit(main(arguments))

@@ -12,6 +12,8 @@ HANGING = """
 import asyncio, sys, time
 from astuner import WorkflowOutput
 
+from tests.signals import signals_of_a_terminal
+
 def tell():
     print("at work", flush=True)
 
@@ -61,7 +63,7 @@ def start(folder: Path, settings: dict, *changes: str) -> subprocess.Popen[str]:
     """The run, once its user code is at work."""
     (folder / "hanging.py").write_text(HANGING)
     (folder / "job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
-    with (folder / "stderr").open("w") as said:
+    with (folder / "stderr").open("w") as said, signals_of_a_terminal():
         process = subprocess.Popen(
             [sys.executable, "-m", "astuner", "--conf", "job.yaml", *changes],
             cwd=folder,

@@ -15,6 +15,7 @@ from astuner.backbone.grace import Grace
 from astuner.backbone.interrupt import Interrupted, interrupted_by_signals, quit_by_signals
 from astuner.console import RunConsole
 from astuner.errors import Quit
+from tests.signals import signals_of_a_terminal
 
 
 def console() -> RunConsole:
@@ -49,7 +50,10 @@ def test_a_signal_is_answered_with_what_bounds_the_end(number, bound):
     grace = Grace(40.0, describe_saved=lambda: "")
 
     async def run():
-        with interrupted_by_signals(shown, notice="saving", grace=grace):
+        with (
+            signals_of_a_terminal(),
+            interrupted_by_signals(shown, notice="saving", grace=grace),
+        ):
             os.kill(os.getpid(), number)
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(5)
@@ -111,17 +115,11 @@ def test_a_signal_during_a_finalizer_is_not_lost(sent, is_collected):
         def __del__(self):
             os.kill(os.getpid(), sent)
 
-    signals = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    previous = {number: signal.signal(number, handler) for number, handler in signals.items()}
-    try:
-        with pytest.raises(Quit) as quit_, quit_by_signals():
-            doomed = Finalized()
-            if is_collected:
-                doomed.itself = doomed
-            del doomed
-            gc.collect()
-            time.sleep(10)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with signals_of_a_terminal(), pytest.raises(Quit) as quit_, quit_by_signals():
+        doomed = Finalized()
+        if is_collected:
+            doomed.itself = doomed
+        del doomed
+        gc.collect()
+        time.sleep(10)
     assert quit_.value.signal_number == sent

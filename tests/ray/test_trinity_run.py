@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.signals import signals_of_a_terminal
+
 pytestmark = [pytest.mark.trinity, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 """Its own warnings are not ours to mend."""
 pytest.importorskip("trinity.common.experience", reason="Trinity-RFT is not installed")
@@ -329,16 +331,15 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
 @contextlib.contextmanager
 def started(path: Path, ray_address: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A run, which does not outlive the context, and heeds SIGHUP also where the tests do not."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
-        env=environment(RAY_ADDRESS=ray_address),
-        cwd=path.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    signal.signal(signal.SIGHUP, before)
+    with signals_of_a_terminal():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
+            env=environment(RAY_ADDRESS=ray_address),
+            cwd=path.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     with process:
         try:
             yield process

@@ -20,6 +20,7 @@ from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
 from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
+from tests.signals import signals_of_a_terminal
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.tutorial import CONF, as_arguments, make_tutorial
 
@@ -230,14 +231,15 @@ def test_the_phases_are_announced_and_ray_is_gone_afterwards(trained):
 
 def start(path: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "astuner", "--conf", path.name, "--backbone=verl"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=path.parent,
-        env=environment(**more),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with signals_of_a_terminal():
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=path.parent,
+            env=environment(**more),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
