@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.signals import signals_of_a_terminal
+
 HANGING = """
 import asyncio, sys, time
 from astuner import WorkflowOutput
-
-from tests.signals import signals_of_a_terminal
 
 def tell():
     print("at work", flush=True)
