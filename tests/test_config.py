@@ -20,6 +20,7 @@ from astuner.algorithm.loss import AGGREGATIONS, IMPORTANCE_WEIGHTS, LOSSES
 from astuner.config import LoadedConfig, Settings, describe_unused, load_config, save_resolved
 from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER
+from astuner.config.resolved import resolved_config
 from astuner.config.schema import BACKBONE_NAMES, section_keys, setting_keys, used_by
 from astuner.config.section import Section, UsedBy, read_used_by
 from astuner.config.sections.algorithm import ADVANTAGE_NAMES, POLICY_LOSS_NAMES, AlgorithmSettings
@@ -774,3 +775,24 @@ def test_the_configuration_needs_no_heavy_library() -> None:
     root = str(DEFAULT_FOLDER.parent.parent)
     done = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_text_that_only_looks_like_an_interpolation_is_named_with_its_line(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "job.yaml"
+    needed = "astuner:\n  model: {path: m}\n  rollout: {agentscope_workflow: a->B}\n"
+    path.write_text(needed + 'my:\n  prompt: "write ${"\n')
+    with pytest.raises(ConfigError, match=r"job\.yaml:5: my\.prompt: .*write \\\$\{ for it"):
+        load_config(path)
+    path.write_text(needed + 'my:\n  prompt: "write \\\\${"\n')
+    assert load_config(path).config.my.prompt == "write ${"
+
+
+@pytest.mark.parametrize("text", ["${x}", "a $b ${", "\\${x}", "\\\\${x} \\ $", "${oc.env:HOME}"])
+def test_a_resolved_text_is_never_resolved_once_more(tmp_path: Path, text: str) -> None:
+    config = resolved_config({"my": {"prompts": [text]}})
+    assert config.my.prompts[0] == text
+    file = tmp_path / "config.yaml"
+    save_resolved(config, file)
+    assert OmegaConf.load(file).my.prompts[0] == text

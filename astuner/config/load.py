@@ -21,6 +21,7 @@ from astuner.config.check import find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
 from astuner.config.llm_models import name_models
 from astuner.config.paths import make_absolute
+from astuner.config.resolved import literal, resolved_config
 from astuner.config.schema import Settings, section_keys, setting_keys
 from astuner.config.secret import SHOWN_AS_IS, is_secret, mask_text, without_secrets
 from astuner.config.shown import resolve_shown
@@ -109,7 +110,7 @@ def _load(user: UserInput) -> LoadedConfig:
     settings = _typed(composed.get("astuner"), user, shown_as)
     problems = find_problems(settings, lambda key: user.origin(key) or "default", shown_as=shown_as)
     _raise_problems(problems, user.file.path)
-    config = OmegaConf.create(composed, flags={"struct": True, "readonly": True})
+    config = resolved_config(composed)
     return LoadedConfig(
         config=config,
         settings=settings,
@@ -126,7 +127,7 @@ def save_resolved(
     """Write the resolved configuration as YAML, without secrets and values of the environment."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    shown = OmegaConf.create(without_secrets(plain, shown_as))
+    shown = OmegaConf.create(without_secrets(literal(plain), shown_as))
     path.write_text(OmegaConf.to_yaml(shown), encoding="utf-8")
 
 

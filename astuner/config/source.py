@@ -20,7 +20,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from astuner.config.bounded_yaml import compose_bounded
-from astuner.config.secret import mask_text, names_a_secret, show_override, without_secrets
+from astuner.config.secret import (
+    is_secret,
+    mask_text,
+    names_a_secret,
+    show_override,
+    without_secrets,
+)
 from astuner.errors import ConfigError
 
 RENAMED_KEYS: Mapping[str, str] = {
@@ -135,6 +141,7 @@ def flatten(mapping: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 def read_conf_file(path: Path) -> ConfFile:
     """Read the user's YAML. Raises ConfigError when it is missing or is not a mapping of keys."""
     text = _read_text(path)
+    lines: dict[str, int] = {}
     try:
         node = compose_bounded(text, path)
         lines = dict(_key_lines(node, path=path)) if node else {}
@@ -142,8 +149,12 @@ def read_conf_file(path: Path) -> ConfFile:
     except yaml.YAMLError as error:
         raise ConfigError(_describe_yaml_error(path, error)) from error
     except OmegaConfBaseException as error:
+        key = str(error.full_key or "")
+        place = f"{path}:{lines[key]}: {key}" if key in lines else str(path)
+        reason = "" if is_secret(key) else f": {mask_text(first_line(error))}"
         raise ConfigError(
-            f"{path}: cannot be used as a configuration: {mask_text(str(error))}"
+            f"{place}: cannot be used as a configuration{reason}; where ${{ is plain text, write "
+            "\\${ for it"
         ) from error
     if not isinstance(mapping, dict) or isinstance(node, yaml.ScalarNode):
         raise ConfigError(

@@ -14,6 +14,7 @@ from rich.console import Console
 from astuner.backbone.judge_process import judge_of
 from astuner.backbone.run import Run
 from astuner.backbone.user_code import load_workflow
+from astuner.config.resolved import resolved_config
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
 from astuner.imports import fix_sys_path
@@ -53,7 +54,7 @@ class WorkerRun:
         Raises ConfigError for a workflow or judge that cannot be imported here.
         """
         fix_sys_path()
-        config = OmegaConf.create(self.config, flags={"struct": True, "readonly": True})
+        config = resolved_config(self.config)
         search_dirs = self._local_dirs()
         leave_no_bytecode(search_dirs)
         where = f"worker on {os.uname().nodename}"
