@@ -20,6 +20,7 @@ from astuner.backbone.run import RunResult
 from astuner.cli import main
 from astuner.cli.command import command_names, load_command
 from astuner.launch import run_to_end
+from tests.signals import signals_of_a_terminal
 
 pytest.importorskip("openai")
 
@@ -273,12 +274,9 @@ def test_user_code_that_cancels_the_run_ends_it_by_name(project, capfd):
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_the_run_in_order_with_its_own_code(project, capfd, monkeypatch, sent, code):
     monkeypatch.setenv("SENT", sent)
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        path = "astuner.rollout.agentscope_workflow=agents->Signalled"
+    path = "astuner.rollout.agentscope_workflow=agents->Signalled"
+    with signals_of_a_terminal():
         assert main(["--conf", "job.yaml", path]) == code
-    finally:
-        signal.signal(signal.SIGHUP, previous)
     shown = capfd.readouterr().err
     assert f"{sent}: stopping" in shown and "run directory" in shown
 
@@ -351,7 +349,8 @@ def leave():
 sys.argv = ["astuner", "--conf", "job.yaml", "astuner.rollout.agentscope_workflow=ends.py->run"]
 sys.exit(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    with signals_of_a_terminal():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 128 + number
     assert f"ended by {number.name}" in done.stderr and "Traceback" not in done.stderr
 
