@@ -11,7 +11,8 @@ _OPENING = re.compile(r"(\\*)\$\{")
 
 def resolved_config(values: Mapping[str, Any]) -> DictConfig:
     """Resolved values as users' code gets them: read-only, and an unknown key is an error."""
-    return OmegaConf.create(literal(values), flags={"struct": True, "readonly": True})
+    escaped: dict[str, Any] = {key: literal(value) for key, value in values.items()}
+    return OmegaConf.create(escaped, flags={"struct": True, "readonly": True})
 
 
 def literal(value: Any) -> Any:
