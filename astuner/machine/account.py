@@ -18,15 +18,16 @@ def name_the_account() -> None:
     A home folder that is somebody's stays, also where it cannot be written: models and keys may lie
     there.
     """
-    if not _has_name():
+    if not has_name():
         os.environ["USER"] = f"uid-{os.getuid()}"
     home = os.path.expanduser("~")
     if home in _NO_HOMES and not os.access(home, os.W_OK):
         os.environ["HOME"] = tempfile.gettempdir()
 
 
-def _has_name() -> bool:
+def has_name() -> bool:
+    """Whether the system, or the environment, knows this account by a name."""
     try:
         return bool(getpass.getuser())
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError):
         return False

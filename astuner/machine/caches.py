@@ -3,12 +3,13 @@
 They would take the user's home, which a container or a service account may not be able to write.
 """
 
-import getpass
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from astuner.machine.account import has_name
 
 _USUAL = ("/tmp", "/var/tmp", "/usr/tmp")
 """Where Python looks before the current folder."""
@@ -53,7 +54,7 @@ def _missing() -> Iterator[tuple[str, str]]:
         yield "XDG_CACHE_HOME", str(own)
     if not _can_write(Path(os.environ.get("TRITON_HOME") or home) / ".triton"):
         yield "TRITON_CACHE_DIR", str(_own_folder() / "triton")
-    if not _has_name():  # torch asks for it to name the folder
+    if not has_name():  # torch asks for it to name the folder
         yield "TORCHINDUCTOR_CACHE_DIR", str(_own_folder() / "torchinductor")
 
 
@@ -74,11 +75,4 @@ def _has_home() -> bool:
     try:
         return Path.home().is_absolute()
     except RuntimeError:
-        return False
-
-
-def _has_name() -> bool:
-    try:
-        return bool(getpass.getuser())
-    except (KeyError, OSError, ImportError):
         return False

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from astuner.errors import BackboneError
+from astuner.machine.os_errors import advice
 from astuner.models.manifest import sync
 
 
@@ -104,12 +105,13 @@ def _os_error_number(error: Exception) -> int | None:
 
 def _failure(folder: Path, num_bytes: int, error: Exception) -> str:
     free = shutil.disk_usage(_existing(folder)).free
-    is_full = _os_error_number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    number = _os_error_number(error)
+    is_full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    to_do = "free some space or give another folder" if is_full else advice(number)
     return (
         f"saving a checkpoint failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
         f"and {_megabytes(free)} are free on that disk. Checkpoints saved before are untouched. "
-        f"{'Free some space' if is_full else 'Mend the folder'} or give another one, then continue "
-        "from the last one"
+        f"{to_do[0].upper()}{to_do[1:]}, then continue from the last one"
     )
 
 
