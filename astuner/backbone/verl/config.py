@@ -111,6 +111,8 @@ def _actor(s: Settings) -> Iterator[Line]:
         "trainer_common.fsdp_config.optimizer_offload",
     )
     yield line("actor_rollout_ref.ref.fsdp_config.param_offload", is_offloaded)
+    for part in (actor, "actor_rollout_ref.ref"):
+        yield line(f"{part}.fsdp_config.seed", common.seed, "trainer_common.seed")
     yield line("actor_rollout_ref.ref.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
     yield line("actor_rollout_ref.ref.strategy", "fsdp2")
     yield line(f"{actor}.optim.lr", common.optim.lr, "trainer_common.optim.lr")
