@@ -50,8 +50,8 @@ class PolicyTrainer:
         seed: int,
         reference: PreTrainedModel | None = None,
     ) -> None:
-        """`seed` orders the mini-batches and drops what dropout drops. `reference` is by default a copy of the weights as given;
-        a continued run passes the weights that it started from.
+        """`seed` orders the mini-batches and drops what dropout drops. `reference` is by default a
+        copy of the weights as given, with an adapter those without it.
 
         Raises BackboneError for a model that cannot be trained in packed form.
         """
@@ -65,12 +65,15 @@ class PolicyTrainer:
         self._optimizer = MasterAdamW(model, settings.optimizer)
         self._reference = None
         needs_reference = settings.use_kl_loss or settings.kl_in_reward_coef > 0
-        if needs_reference and not has_adapter(model):
-            self._reference = _frozen(reference if reference is not None else copy.deepcopy(model))
+        if needs_reference and reference is not None:
+            verify_packed_pass(reference)
+            self._reference = _frozen(reference)
+        elif needs_reference and not has_adapter(model):
+            self._reference = _frozen(copy.deepcopy(model))
 
     @property
     def reference(self) -> PreTrainedModel | None:
-        """The frozen weights that training started from; None where no copy of them is kept."""
+        """The frozen weights that a divergence is measured from; None where none lie in memory."""
         return self._reference
 
     @property
@@ -203,7 +206,7 @@ class PolicyTrainer:
                 )
 
     def _reference_logprobs(self, batch: PackedBatch, temperature_N: Tensor) -> Tensor:
-        """Of the weights that training started from: with LoRA, the base."""
+        """Of the frozen weights; where none were given and there is an adapter, of its base."""
         if self._reference is not None:
             return score_batch(self._reference, batch, temperature_N).logprob_N
         with adapter_off(self.model):

@@ -1,12 +1,13 @@
 """Does a run with these settings fit on its device? Asked before anything is loaded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.config.schema import Settings
+from astuner.config.sections.trainer_common import START
 from astuner.errors import ConfigError
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.device import available_bytes, choose_device, choose_dtype
@@ -27,8 +28,12 @@ class HostMemoryUse:
     """The estimate in one line; None where there is none."""
 
 
-def fit_to_device(settings: Settings, source: str) -> HostMemoryUse:
+def fit_to_device(
+    settings: Settings, source: str, *, reference: str | None = None
+) -> HostMemoryUse:
     """Estimate what the run of the model in the folder, or of the hub name, `source` needs.
+
+    `reference` is the folder or hub name of frozen weights, where they are not `source`'s.
 
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
     fit otherwise. Raises ConfigError, with what would make it fit, when it still does not and
@@ -47,7 +52,11 @@ def fit_to_device(settings: Settings, source: str) -> HostMemoryUse:
             summary=None,
         )
     available = available_bytes(device)
-    plan = _choose(list(_plans(settings, device, dtype, asked)), footprint, available)
+    plans = list(_plans(settings, device, dtype, asked))
+    if reference is not None:
+        num_parameters = _num_parameters(reference, dtype) or footprint.num_parameters
+        plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
+    plan = _choose(plans, footprint, available)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -97,9 +106,16 @@ def _has_reference(settings: Settings) -> bool:
     """Whether a frozen copy of the weights is kept; with LoRA a divergence needs none."""
     common = settings.trainer_common
     measures_divergence = common.use_kl_loss or common.algorithm.use_kl_in_reward
-    if measures_divergence and settings.model.lora.rank is None:
+    is_copy = common.reference == START
+    if measures_divergence and (settings.model.lora.rank is None or not is_copy):
         return True
     return settings.rollout.untrained_model.model == REFERENCE
+
+
+def _num_parameters(source: str, dtype: torch.dtype) -> int | None:
+    config = load_config(source)
+    footprint = config and measure_footprint(config, dtype, adapter=None)
+    return footprint.num_parameters if footprint else None
 
 
 def _choose(plans: Sequence[MemoryPlan], footprint: Footprint, available: int) -> MemoryPlan:
