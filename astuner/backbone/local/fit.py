@@ -7,7 +7,6 @@ import torch
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.config.schema import Settings
-from astuner.config.sections.trainer_common import START
 from astuner.errors import ConfigError
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.device import available_bytes, choose_device, choose_dtype
@@ -52,7 +51,8 @@ def fit_to_device(
             summary=None,
         )
     available = available_bytes(device)
-    plans = list(_plans(settings, device, dtype, asked))
+    has_reference = _has_reference(settings, is_another=reference is not None)
+    plans = list(_plans(settings, device, dtype, asked, has_reference=has_reference))
     if reference is not None:
         num_parameters = _num_parameters(reference, dtype) or footprint.num_parameters
         plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
@@ -81,6 +81,8 @@ def _plans(
     device: torch.device,
     dtype: torch.dtype,
     asked: tuple[bool | None, bool | None],
+    *,
+    has_reference: bool,
 ) -> Iterator[MemoryPlan]:
     """As the settings ask, the fastest first; on a CPU there is only host memory."""
     rollout, common = settings.rollout, settings.trainer_common
@@ -91,7 +93,7 @@ def _plans(
             continue
         yield MemoryPlan(
             itemsize=dtype.itemsize,
-            has_reference=_has_reference(settings),
+            has_reference=has_reference,
             micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
             is_checkpointed=common.enable_gradient_checkpointing,
             has_fused_layers=is_cuda and settings.model.use_liger is not False and has_liger(),
@@ -102,12 +104,11 @@ def _plans(
         )
 
 
-def _has_reference(settings: Settings) -> bool:
-    """Whether a frozen copy of the weights is kept; with LoRA a divergence needs none."""
+def _has_reference(settings: Settings, *, is_another: bool) -> bool:
+    """Whether frozen weights are kept; with LoRA a divergence from the start needs none."""
     common = settings.trainer_common
     measures_divergence = common.use_kl_loss or common.algorithm.use_kl_in_reward
-    is_copy = common.reference == START
-    if measures_divergence and (settings.model.lora.rank is None or not is_copy):
+    if measures_divergence and (settings.model.lora.rank is None or is_another):
         return True
     return settings.rollout.untrained_model.model == REFERENCE
 
