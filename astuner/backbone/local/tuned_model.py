@@ -24,6 +24,7 @@ from astuner.engine.protocol import TrainedEngine
 from astuner.engine.reference import PolicyCallers, ReferenceEngine
 from astuner.inference.template import ChatTemplate
 from astuner.models.load import LoadedModel
+from astuner.models.supported import check_supported
 from astuner.training.trainer import PolicyTrainer
 
 
@@ -57,6 +58,7 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     reference = find_reference(run)
     if reference is not None:
         check_reference(reference, base, max_model_len=settings.rollout.max_model_len)
+    check_supported(base)
     placement = fit_to_device(settings, base, reference=reference)
     if placement.summary is not None:
         say(placement.summary)
