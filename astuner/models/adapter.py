@@ -160,17 +160,22 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
 
 
 def _targets(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
-    decoder = cast(nn.Module, model.get_decoder())
-    linear = (name for name, module in decoder.named_modules() if isinstance(module, nn.Linear))
+    decoder = set(cast(nn.Module, model.get_decoder()).modules())
+    linear = [
+        name
+        for name, module in cast(nn.Module, model).named_modules()
+        if isinstance(module, nn.Linear) and module in decoder
+    ]
     known = sorted({name.rpartition(".")[2] for name in linear})
     if wanted is None:
         return known
-    for name in wanted:
-        if name.rpartition(".")[2] not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+    for target in wanted:
+        # As peft matches them: the end of a name, at a dot.
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            near = difflib.get_close_matches(target, [*known, *linear], n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(
-                f"model.lora.target_modules: {name} matches no linear layer of the model; it has "
+                f"model.lora.target_modules: {target} matches no linear layer of the model; it has "
                 f"{', '.join(known)}{hint}"
             )
     return list(wanted)
