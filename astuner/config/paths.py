@@ -15,8 +15,7 @@ def make_absolute(section: dict[str, Any]) -> None:
     """Change the resolved `astuner:` in place; relative paths count from the current directory.
 
     model.path and trainer_common.reference are paths where they name a folder, else they are names
-    of models. The folder is what its
-    links mean now: a new run moves the link `latest`.
+    of models. The folder is what its links mean now: a new run moves the link `latest`.
     """
     model, llm = _find(section, "model"), _find(section, "llm")
     path, cache = model.get("path"), llm.get("cache_dir")
