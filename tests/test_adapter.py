@@ -144,6 +144,32 @@ def test_a_target_that_matches_nothing_is_refused_with_the_names_there_are() -> 
         attach_adapter(tiny_model(), replace(LORA, target_modules=["v_proj", "q_porj"]))
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "layers.99.self_attn.k_proj",
+        "mlp.q_proj",
+        "self_attn",
+        "_proj",
+        "lm_head",
+        "",
+        "model.layers.0.self_attn.q_proj.",
+    ],
+)
+def test_a_target_is_matched_with_all_of_its_parts(target: str) -> None:
+    message = "matches no linear layer of the model; it has .*k_proj"
+    with pytest.raises(ConfigError, match=message):
+        attach_adapter(tiny_model(), replace(LORA, target_modules=["q_proj", target]))
+
+
+def test_a_target_may_be_one_layer() -> None:
+    model = tiny_model()
+    targets = ["layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    attach_adapter(model, replace(LORA, target_modules=targets))
+    trained = {n.partition(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"}
+
+
 def test_dropout_of_the_adapter_is_on_in_training_only() -> None:
     model = tiny_model()
     attach_adapter(model, replace(LORA, dropout=0.5))

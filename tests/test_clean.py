@@ -254,6 +254,15 @@ def test_a_checkpoint_that_was_only_tried_may_go():
     assert list(base.checkpoints()) == [4, 2]
 
 
+def test_a_checkpoint_that_another_run_measures_from_stays():
+    base, user = make_run("math", steps=4), make_run("more")
+    settings = yaml.safe_load(user.config_file.read_text())
+    settings["astuner"]["trainer_common"] = {"reference": str(base.checkpoint_dir(3).absolute())}
+    user.config_file.write_text(yaml.safe_dump(settings))
+    assert main(["clean", "--checkpoints", "--yes", str(base.root)]) == 0
+    assert list(base.checkpoints()) == [4, 3, 2]
+
+
 def test_what_cannot_be_deleted_is_said(capsys):
     run = make_run("math")
     (run.checkpoint_dir(2) / "manifest.json").write_text("[]")

@@ -100,6 +100,17 @@ def test_a_step_trains_on_what_the_local_backbone_would_make_of_the_same_episode
     assert plan.num_missing == 0
 
 
+def test_an_episode_at_the_mean_of_its_group_is_planned_with_advantage_0():
+    hub = make_hub()
+    add(hub, "a", *three("a", [0.0, 0.5, 1.0]))
+    add(hub, "b", *three("b", [1.0, 1.0, 1.0]))
+    assert planned(hub.plan(1)) == {
+        ("a", attempt, sequence): value
+        for attempt, value in enumerate((-0.5, 0.0, 0.5))
+        for sequence in (0, 1)
+    }
+
+
 def test_a_failed_episode_is_no_part_of_its_group():
     hub = make_hub()
     good = three("a", [0.0, 1.0, 0.5])

@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from astuner.algorithm.advantage import dr_grpo, grpo, reinforce_plus_plus
+from astuner.algorithm.advantage import (
+    ADVANTAGES,
+    dr_grpo,
+    grpo,
+    reinforce_plus_plus,
+    reinforce_plus_plus_baseline,
+)
 from astuner.algorithm.batch import (
     divergence_penalty,
     is_useful,
@@ -136,6 +142,50 @@ def test_a_group_is_flat_when_no_trained_role_has_spread():
     )
     made = batch(group)
     assert (made.samples, made.num_flat_groups, is_useful(group)) == ((), 1, False)
+
+
+def attempts(rewards, task="t"):
+    return make_group(*[make_episode(i, reward, task=task) for i, reward in enumerate(rewards)])
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_a_reward_at_the_mean_of_its_group_is_trained_as_one_beside_it(name):
+    at_the_mean, beside_it = (
+        batch(attempts([0.0, middle, 1.0]), advantage=ADVANTAGES[name]) for middle in (0.5, 0.4)
+    )
+    assert {s.episode_id for s in at_the_mean.samples} == {"t-0", "t-1", "t-2"}
+    assert advantages(at_the_mean)["t-1", 10] == 0
+    assert [s.ids for s in at_the_mean.samples] == [s.ids for s in beside_it.samples]
+    assert at_the_mean.num_flat_groups == 0
+
+
+def test_a_role_that_is_flat_in_one_group_counts_in_another():
+    flat = make_group(*[make_episode(i, {"wolf": 1.0, "seer": i}) for i in range(3)])
+    mixed = make_group(*[make_episode(i, {"wolf": i, "seer": 2.0}, task="u") for i in range(3)])
+    found = set(advantages(batch(flat, mixed)))
+    assert found == {(f"t-{i}", 20) for i in range(3)} | {(f"u-{i}", 10) for i in range(3)}
+
+
+def test_a_flat_group_at_the_mean_of_the_step_counts_where_groups_are_compared():
+    groups = attempts([0.5, 0.5]), attempts([0.0, 1.0], task="u")
+    found = advantages(batch(*groups, advantage=reinforce_plus_plus))
+    assert len(found) == 8 and found["t-0", 10] == 0
+    all_flat = batch(attempts([0.5, 0.5]), attempts([0.5, 0.5], "u"), advantage=reinforce_plus_plus)
+    assert not all_flat.samples
+
+
+def test_rounding_makes_no_sample_of_a_flat_group():
+    groups = attempts([0.3, 0.3]), attempts([0.1, 0.2, 0.6], task="u"), attempts([0.7, 0.2], "v")
+    made = batch(*groups, advantage=reinforce_plus_plus_baseline)
+    assert {s.episode_id[0] for s in made.samples} == {"u", "v"}
+
+
+def test_a_function_that_gives_a_flat_group_a_value_trains_it_whole():
+    def is_best(groups):
+        return [[float(reward == max(group)) for reward in group] for group in groups]
+
+    found = advantages(batch(attempts([1.0, 1.0]), attempts([0.0, 1.0], "u"), advantage=is_best))
+    assert found["u-0", 10] == 0 and found["t-0", 10] == 1 and len(found) == 8
 
 
 def test_an_untrained_agent_is_in_the_record_and_never_in_a_sample():

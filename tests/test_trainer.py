@@ -170,6 +170,24 @@ def test_the_loss_on_policy_is_minus_the_weighted_advantage() -> None:
     assert metrics["train/loss"] == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_sample_of_advantage_0_counts_in_the_mean_and_in_the_divergence() -> None:
+    def step(value: float) -> dict[str, float | None]:
+        model = tiny_model()
+        samples = bandit_samples(model, num_groups=1)
+        samples = [replace(samples[0], advantage=value), *samples[1:]]
+        settings = replace(SETTINGS, use_kl_loss=True)
+        other = tiny_model()
+        other.get_input_embeddings().weight.data += 0.1
+        return PolicyTrainer(model, settings, seed=0, reference=other).train_step(samples)
+
+    without, with_value = step(0.0), step(0.5)
+    for name in ("train/tokens", "train/sample_tokens", "train/kl"):
+        assert without[name] == with_value[name] > 0
+    # Of 3 + 4 + 5 + 6 tokens, the first 3 have the value, and the others -1, 1, -1.
+    assert without["train/loss"] == pytest.approx((4 - 5 + 6) / 18, abs=1e-5)
+    assert with_value["train/loss"] == pytest.approx((-0.5 * 3 + 4 - 5 + 6) / 18, abs=1e-5)
+
+
 def test_a_divergence_loss_keeps_the_policy_near_its_start() -> None:
     def drift(coefficient: float) -> dict[str, float]:
         model = tiny_model()

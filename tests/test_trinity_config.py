@@ -243,6 +243,7 @@ def test_two_written_settings_that_say_different_things_are_refused_with_both_na
         ("rollout.name", "sglang", "use vllm"),
         ("model.lora.rank", 8, "model.lora.rank"),
         ("gateway.port", 8080, "gateway.port: every process"),
+        (f"{COMMON}.reference", "some/model", "trainer_common.reference: trinity measures"),
         (f"{COMMON}.trinity_only__n_vllm_engine", 8, "leaves none to train on"),
     ],
 )

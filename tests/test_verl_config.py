@@ -191,6 +191,7 @@ def test_without_flash_attention_torch_attends_and_no_sequence_is_split_over_gpu
         ("rollout.name", "transformers", "vllm or sglang"),
         ("model.lora.rank", 8, "trained by the backbone local only"),
         ("gateway.port", 8080, "gateway.port: every process"),
+        ("trainer_common.reference", "some/model", "trainer_common.reference: verl measures"),
     ],
 )
 def test_what_verl_cannot_do_is_refused(ours, value, found):

@@ -65,7 +65,12 @@ def reinforce_plus_plus_baseline(groups: Rewards) -> list[list[float]]:
 
     Source: REINFORCE++ with baseline, arXiv 2501.03262, section 3.
     """
-    return _over_the_step(dr_grpo(groups))
+    scaled = _over_the_step(dr_grpo(groups))
+    # The mean over the step is 0 up to rounding, which is no reason to train a flat group.
+    return [
+        values if has_spread(rewards) else _zeros(rewards)
+        for values, rewards in zip(scaled, groups, strict=True)
+    ]
 
 
 def has_spread(rewards: Sequence[float]) -> bool:
@@ -123,3 +128,6 @@ ADVANTAGES: dict[str, AdvantageFunction] = {
     "reinforce_plus_plus_baseline": reinforce_plus_plus_baseline,
 }
 """By the name in `algorithm.adv_estimator`."""
+
+COMPARES_GROUPS: frozenset[AdvantageFunction] = frozenset({reinforce_plus_plus})
+"""Those that also learn from a group whose rewards are all equal, by its distance from others."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from astuner.algorithm.advantage import AdvantageFunction, has_spread
+from astuner.algorithm.advantage import COMPARES_GROUPS, AdvantageFunction, has_spread
 from astuner.algorithm.penalty import overlong_penalty
 from astuner.config.sections.algorithm import AlgorithmSettings
 from astuner.trajectory import merge as trajectory
@@ -100,9 +100,10 @@ def make_batch(
 ) -> Batch:
     """Give every judged episode its samples, with the advantage of the role of each one's agent.
 
-    A role is compared within its group and with the same role of other groups only. Episodes whose
-    role no other episode of the group has a reward in are left out, and advantages of 0, which
-    teach nothing.
+    A role is compared within its group and with the same role of other groups only. Left out are
+    episodes whose role no other episode of the group has a reward in, and contests that teach
+    nothing, whole: their rewards are all equal, and so all their advantages are 0. An advantage
+    that happens to be 0 beside others counts as they do, in the loss's mean and its divergence.
     """
     contests = [[_less(c, group, penalty_of) for c in group.contests()] for group in groups]
     advantages = _advantages([c for of_group in contests for c in of_group], advantage)
@@ -142,13 +143,17 @@ def _is_flat(contests: Sequence[Contest]) -> bool:
 def _advantages(
     contests: Sequence[Contest], advantage: AdvantageFunction
 ) -> dict[tuple[str, str], float]:
-    """Role and episode id -> advantage."""
+    """Role and episode id -> advantage, of those contests that teach something."""
     found: dict[tuple[str, str], float] = {}
     for role in dict.fromkeys(contest.role for contest in contests):
-        same = [contest.rewards for contest in contests if contest.role == role]
-        values = advantage([list(rewards.values()) for rewards in same])
-        for rewards, of_group in zip(same, values, strict=True):
-            found |= {(role, name): v for name, v in zip(rewards, of_group, strict=True)}
+        same = [list(c.rewards.items()) for c in contests if c.role == role]
+        rewards = [[reward for _, reward in contest] for contest in same]
+        values = advantage(rewards)
+        all_rewards = [reward for of_group in rewards for reward in of_group]
+        can_all_teach = advantage in COMPARES_GROUPS and has_spread(all_rewards)
+        for contest, of_group, given in zip(same, rewards, values, strict=True):
+            if can_all_teach or any(given) or has_spread(of_group):
+                found |= {(role, e): value for (e, _), value in zip(contest, given, strict=True)}
     return found
 
 
@@ -159,4 +164,4 @@ def _advantage_of(
     sequence: trajectory.Sequence,
 ) -> float | None:
     role = group.role_in(episode, sequence.agent)
-    return None if role is None else advantages.get((role, episode.episode_id)) or None
+    return None if role is None else advantages.get((role, episode.episode_id))

@@ -99,24 +99,32 @@ def _look_at(run_dir: RunDir, users: Mapping[str, str]) -> FoundRun:
     )
 
 
+_MODELS = (("model", "path"), ("trainer_common", "reference"))
+"""Section and name of the settings that a model may be read from."""
+
+
 def _checkpoint_users(bases: set[Path]) -> dict[tuple[str, str], dict[str, str]]:
     """By the last two parts of a run's path, since a project may have been moved: the checkpoints
-    of it that other runs, save for those of the backbone debug, had as their model.path."""
+    of it that other runs, save for those of the backbone debug, had as their model.path or
+    trainer_common.reference."""
     users: dict[tuple[str, str], dict[str, str]] = {}
     for base in bases:
         for root in _run_folders(base, _DEPTH):
             for file in root.glob("config*.yaml"):
                 settings = read_saved_settings(file) or {}
-                model = settings.get("model")
-                path = model.get("path") if isinstance(model, dict) else None
-                if settings.get("backbone") != "debug" and (found := _checkpoint_in(path)):
-                    run, checkpoint = found
-                    users.setdefault(run, {})[checkpoint] = "/".join(_key(root))
+                if settings.get("backbone") == "debug":
+                    continue
+                for section, name in _MODELS:
+                    of_section = settings.get(section)
+                    path = of_section.get(name) if isinstance(of_section, dict) else None
+                    if found := _checkpoint_in(path):
+                        run, checkpoint = found
+                        users.setdefault(run, {})[checkpoint] = "/".join(_key(root))
     return users
 
 
 def _checkpoint_in(path: object) -> tuple[tuple[str, str], str] | None:
-    """The run and the checkpoint that a model.path names, also the folder `merged` in it."""
+    """The run and the checkpoint that such a path names, also the folder `merged` in it."""
     if not isinstance(path, str):
         return None
     for folder in (Path(path), *Path(path).parents):

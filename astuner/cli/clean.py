@@ -35,10 +35,10 @@ examples:
   astuner clean --states --yes               without asking, for scripts
 
 It lists what goes and asks before it deletes. A run that is at work is never touched, and a
-checkpoint that another run of the same folder began from (its model.path) is never deleted; that
-your own files name one cannot be known. The newest run of each name stays as it is, and so does the
-newest one with a checkpoint, unless --keep 0 says otherwise or a run is named itself. What is
-deleted cannot be brought back.
+checkpoint that another run of the same folder began from (its model.path), or measures from (its
+trainer_common.reference), is never deleted; that your own files name one cannot be known. The
+newest run of each name stays as it is, and so does the newest one with a checkpoint, unless --keep
+0 says otherwise or a run is named itself. What is deleted cannot be brought back.
 """
 
 

@@ -14,16 +14,23 @@ from typing import Any
 def make_absolute(section: dict[str, Any]) -> None:
     """Change the resolved `astuner:` in place; relative paths count from the current directory.
 
-    model.path is one where it names a folder, else the name of a model. The folder is what its
-    links mean now: a new run moves the link `latest`.
+    model.path and trainer_common.reference are paths where they name a folder, else they are names
+    of models. The folder is what its links mean now: a new run moves the link `latest`.
     """
     model, llm = _find(section, "model"), _find(section, "llm")
     path, cache = model.get("path"), llm.get("cache_dir")
     if isinstance(path, str) and not _is_name_on_a_server(section):
-        folder = os.path.expanduser(path)
-        model["path"] = os.path.realpath(folder) if os.path.isdir(folder) else path
+        model["path"] = _folder_or_name(path)
+    common = _find(section, "trainer_common")
+    if isinstance(reference := common.get("reference"), str):
+        common["reference"] = _folder_or_name(reference)
     if isinstance(cache, str):
         llm["cache_dir"] = str(Path(cache).expanduser().absolute())
+
+
+def _folder_or_name(path: str) -> str:
+    folder = os.path.expanduser(path)
+    return os.path.realpath(folder) if os.path.isdir(folder) else path
 
 
 def _is_name_on_a_server(section: dict[str, Any]) -> bool:

@@ -35,8 +35,15 @@ _MUST_AGREE = (
     "trainer_common.algorithm",
     "trainer_common.optim",
     "trainer_common.use_kl_loss",
+    "trainer_common.reference",
 )
 """Settings and sections that make another run of it."""
+
+_OF_MODELS = ("model.path", "trainer_common.reference")
+"""Of these, those that may be folders."""
+
+_BEFORE_IT_WAS_THERE = {"trainer_common.reference": "start"}
+"""What a release did that did not have the setting."""
 
 _MAY_DIFFER = (
     "project_name",
@@ -91,7 +98,7 @@ def compare_settings(
     def is_same(key: str) -> bool:
         if key in digests:
             return digests[key] == _digest(new.get(key))
-        return old.get(key) in (new.get(key), shown.get(key))
+        return old.get(key, _BEFORE_IT_WAS_THERE.get(key)) in (new.get(key), shown.get(key))
 
     def describe(key: str) -> str:
         if f"astuner.{key}" in shown_as:
@@ -104,7 +111,7 @@ def compare_settings(
         key
         for key in differing
         if _is_below(key, _MUST_AGREE)
-        and not (key == "model.path" and _has_moved(old.get(key), new.get(key)))
+        and not (key in _OF_MODELS and _has_moved(old.get(key), new.get(key)))
     ]
     return SettingChanges(
         refused=tuple(lines[key] for key in refused),

@@ -74,8 +74,10 @@ class DecodePass:
         *,
         scaling: float,
         window: int | None,
+        softcap: float | None,
     ) -> Tensor:
         """Write key and value (N, G, D) to the cache, then attend with query (N, H, D)."""
+        assert softcap is None  # of such layers no pass is recorded
         write_to_pages(key, value, self._addresses, self._slots, layer=layer)
         return decode_attention(
             query,

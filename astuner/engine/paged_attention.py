@@ -3,7 +3,8 @@
 Owns the tensors of the key-value cache and the attention function that the model uses while it
 samples. Which page holds what is decided in `scheduler.py`. On a GPU, prompts go through torch's
 variable-length flash kernel and growing completions through the kernel of `decode_kernel.py`;
-everything else is padded groups and matrix products. Training has its own attention.
+everything else, scores with a soft cap among it, is padded groups and matrix products. Training
+has its own attention.
 
 Shapes: T queries of the pass, N drafts of one group, Q and K most queries and keys of a draft in
 that group, H query heads, G key heads, R = H / G, D head size.
@@ -27,6 +28,9 @@ GENERATION_ATTENTION = "astuner_paged"
 _SHORTEST_PADDING = 64
 """Drafts with at most this many keys share one group: a padded key costs less than a call."""
 
+_MOST_SCORES = 2**26
+"""That are alive at once where they are a matrix: 256 MiB."""
+
 
 class KeyValueCache:
     """Keys and values of all layers, (slots, G, D) each. A layer's are made when it is first used.
@@ -41,6 +45,9 @@ class KeyValueCache:
     ) -> None:
         self.page_size = page_size
         self.spare_page = num_pages
+        self.needs_matrices = False
+        """Whether a layer asks for what only matrix products do here: capped scores, or values of
+        another size than keys."""
         self.addresses = torch.zeros(2 * num_layers, dtype=torch.int64, device=device)
         """Where the keys and values of each layer lie, in turn."""
         self._num_slots = (num_pages + 1) * page_size
@@ -117,10 +124,12 @@ class Pass(Protocol):
         *,
         scaling: float,
         window: int | None,
+        softcap: float | None,
     ) -> Tensor:
         """Write the new keys and values (T, G, D), then attend with query (T, H, D); as query.
 
-        With `window`, a query attends to so many keys at most, its own included.
+        With `window`, a query attends to so many keys at most, its own included. With `softcap`, a
+        score s counts as softcap * tanh(s / softcap).
         """
         ...
 
@@ -160,16 +169,19 @@ class PagedPass:
         *,
         scaling: float,
         window: int | None,
+        softcap: float | None,
     ) -> Tensor:
         keys, values = self.cache.layer(layer, key, value)
         keys.index_copy_(0, self.write_slots, key)
         values.index_copy_(0, self.write_slots, value)
-        if query.is_cuda and query.dtype != torch.float32:
+        needs_matrices = softcap is not None or query.shape[-1] != value.shape[-1]
+        self.cache.needs_matrices |= needs_matrices
+        if query.is_cuda and query.dtype != torch.float32 and not needs_matrices:
             return self._attend_ragged(query, keys, values, scaling=scaling, window=window)
         groups = self._groups_within(
             window, heads_per_key_head=query.shape[1] // key.shape[1], dtype=query.dtype
         )
-        return _attend(groups, query, keys, values, scaling=scaling)
+        return _attend(groups, query, keys, values, scaling=scaling, softcap=softcap)
 
     def _attend_ragged(
         self, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float, window: int | None
@@ -298,14 +310,15 @@ def attend_to_pages(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     paged_pass: "Pass | None" = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """Write the new keys and values to the cache, then attend causally per draft.
 
     query (1, H, T, D); key and value (1, G, T, D). Returns (1, T, H, D), and no weights.
-    Raises NotImplementedError for what it does not compute: a call without a pass, logit caps,
-    attention sinks, position biases.
+    Raises NotImplementedError for what it does not compute: a call without a pass, attention sinks,
+    position biases.
     """
     if paged_pass is None:
         raise NotImplementedError(f"{GENERATION_ATTENTION} serves the engine of this package only")
@@ -313,7 +326,13 @@ def attend_to_pages(
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attended = paged_pass.attend(
-        module.layer_idx, query, key, value, scaling=scale, window=sliding_window
+        module.layer_idx,
+        query,
+        key,
+        value,
+        scaling=scale,
+        window=sliding_window,
+        softcap=softcap or None,
     )
     return attended[None], None
 
@@ -322,11 +341,7 @@ ALL_ATTENTION_FUNCTIONS.register(GENERATION_ATTENTION, attend_to_pages)
 
 
 def _refuse_unsupported(module: Any, attention_mask: Tensor | None, extras: dict[str, Any]) -> None:
-    names = [
-        name
-        for name in ("softcap", "s_aux", "sinks", "position_bias")
-        if extras.get(name) is not None
-    ]
+    names = [name for name in ("s_aux", "sinks", "position_bias") if extras.get(name) is not None]
     if getattr(module, "sinks", None) is not None:
         names.append("sinks")
     if attention_mask is not None:
@@ -339,18 +354,24 @@ def _refuse_unsupported(module: Any, attention_mask: Tensor | None, extras: dict
 
 
 def _attend(
-    groups: Sequence[_PaddedDrafts], query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
+    groups: Sequence[_PaddedDrafts],
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    scaling: float,
+    softcap: float | None,
 ) -> Tensor:
     """query (T, H, D); keys and values (slots, G, D). Returns (T, H, D)."""
     if len(groups) == 1 and groups[0].query_index is None:
-        return _attend_group(groups[0], query, keys, values, scaling=scaling)
+        return _attend_group(groups[0], query, keys, values, scaling=scaling, softcap=softcap)
     output = torch.empty(
         (*query.shape[:2], values.shape[-1]), dtype=query.dtype, device=query.device
     )
     for group in groups:
         assert group.query_index is not None
         padded = query.index_select(0, group.query_index)
-        attended = _attend_group(group, padded, keys, values, scaling=scaling)
+        attended = _attend_group(group, padded, keys, values, scaling=scaling, softcap=softcap)
         targets = group.query_index
         if group.real_queries is not None:
             attended = attended.index_select(0, group.real_queries)
@@ -360,7 +381,13 @@ def _attend(
 
 
 def _attend_group(
-    group: _PaddedDrafts, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float
+    group: _PaddedDrafts,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    scaling: float,
+    softcap: float | None,
 ) -> Tensor:
     """query (N * Q, H, D). Returns (N * Q, H, D).
 
@@ -372,16 +399,45 @@ def _attend_group(
         for x in (keys, values)
     )
     num_key_heads = keys.shape[1]
-    if group.num_queries == 1:
+    if group.num_queries == 1 and softcap is None:
         query = query.view(group.num_drafts, num_key_heads, -1, head_size)
         attended = _attend_with_one(query, keys, values, bias=group.bias, scaling=scaling)
         return attended.reshape(group.num_drafts, num_heads, -1)
     query = query.view(group.num_drafts, group.num_queries, num_key_heads, -1, head_size)
-    attended = functional.scaled_dot_product_attention(
-        query.permute(0, 2, 3, 1, 4).flatten(2, 3), keys, values, group.bias, scale=scaling
-    )
+    query = query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+    if softcap is None:
+        attended = functional.scaled_dot_product_attention(
+            query, keys, values, group.bias, scale=scaling
+        )
+    else:
+        attended = _attend_capped(
+            query, keys, values, bias=group.bias, scaling=scaling, softcap=softcap
+        )
     attended = attended.unflatten(2, (-1, group.num_queries)).permute(0, 3, 1, 2, 4)
     return attended.reshape(group.num_drafts * group.num_queries, num_heads, -1)
+
+
+def _attend_capped(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    bias: Tensor | None,
+    scaling: float,
+    softcap: float,
+) -> Tensor:
+    """query (N, G, R * Q, D), keys and values (N, G, K, D); as query. Scores are in float32."""
+    num_scores = query.shape[0] * query.shape[1] * keys.shape[2]
+    size = max(1, _MOST_SCORES // num_scores)
+    parts = []
+    for start in range(0, query.shape[2], size):
+        rows = slice(start, start + size)
+        scores = torch.matmul(query[:, :, rows], keys.transpose(2, 3)).float()
+        scores = (scores * (scaling / softcap)).tanh_().mul_(softcap)
+        if bias is not None:
+            scores += bias[:, :, rows] if bias.shape[2] > 1 else bias
+        parts.append(torch.matmul(scores.softmax(-1).to(values.dtype), values))
+    return torch.cat(parts, dim=2)
 
 
 def _attend_with_one(

@@ -126,7 +126,8 @@ class DraftWriter:
             return []
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
-        if self._graphs is not None and self._cache.is_made and is_growing:
+        can_replay = self._cache.is_made and not self._cache.needs_matrices
+        if self._graphs is not None and can_replay and is_growing:
             chosen = self._replay(batch)
         else:
             chosen = self._compute(batch)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from astuner.errors import BackboneError, ConfigError
+from astuner.models.seeded import seeded_draws
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
@@ -41,8 +42,8 @@ class AdapterSettings:
     """Of the adapter's input while training."""
 
 
-def attach_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
-    """Freeze the model and add an adapter that computes nothing yet.
+def attach_adapter(model: PreTrainedModel, settings: AdapterSettings, *, seed: int = 0) -> None:
+    """Freeze the model and add an adapter that computes nothing yet; `seed` gives its weights.
 
     Raises ConfigError when peft is not installed, or a target names no linear layer.
     """
@@ -59,7 +60,8 @@ def attach_adapter(model: PreTrainedModel, settings: AdapterSettings) -> None:
         lora_dropout=settings.dropout,
         task_type="CAUSAL_LM",
     )
-    cast(Any, model).add_adapter(config)
+    with seeded_draws(seed):
+        cast(Any, model).add_adapter(config)
 
 
 def has_adapter(model: PreTrainedModel) -> bool:
@@ -76,16 +78,11 @@ def adapter_off(model: PreTrainedModel) -> Iterator[None]:
         cast(Any, model).enable_adapters()
 
 
-def switch_dropout(model: PreTrainedModel, *, is_on: bool) -> bool:
-    """Only the adapter's; returns whether it has any."""
-    found = [
-        module
-        for name, module in model.named_modules()
-        if "lora_dropout" in name and isinstance(module, nn.Dropout) and module.p > 0
-    ]
-    for module in found:
-        module.train(is_on)
-    return bool(found)
+def switch_dropout(model: PreTrainedModel, *, is_on: bool) -> None:
+    """Only the adapter's."""
+    for name, module in model.named_modules():
+        if "lora_dropout" in name and isinstance(module, nn.Dropout):
+            module.train(is_on)
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
@@ -115,7 +112,8 @@ def save_merged(folder: Path, model: PreTrainedModel) -> None:
 
     Raises BackboneError when it does not.
     """
-    merged = cast(nn.Module, AutoModelForCausalLM.from_config(model.config, dtype=model.dtype))
+    with seeded_draws(0):  # what it draws is overwritten
+        merged = cast(nn.Module, AutoModelForCausalLM.from_config(model.config, dtype=model.dtype))
     merged.load_state_dict(dict(merged_weights(model)), strict=True)
     cast(PreTrainedModel, merged).save_pretrained(folder)
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype)
@@ -147,7 +145,8 @@ def load_merged(folder: str, **options: Any) -> tuple[PreTrainedModel, str]:
         ) from error
     base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(base, **options)
-    merged: Any = PeftModel.from_pretrained(cast(Any, model), folder)
+    with seeded_draws(0):  # what it draws is overwritten
+        merged: Any = PeftModel.from_pretrained(cast(Any, model), folder)
     return merged.merge_and_unload().requires_grad_(True), base
 
 
@@ -161,17 +160,22 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
 
 
 def _targets(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
-    decoder = cast(nn.Module, model.get_decoder())
-    linear = (name for name, module in decoder.named_modules() if isinstance(module, nn.Linear))
+    decoder = set(cast(nn.Module, model.get_decoder()).modules())
+    linear = [
+        name
+        for name, module in cast(nn.Module, model).named_modules()
+        if isinstance(module, nn.Linear) and module in decoder
+    ]
     known = sorted({name.rpartition(".")[2] for name in linear})
     if wanted is None:
         return known
-    for name in wanted:
-        if name.rpartition(".")[2] not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+    for target in wanted:
+        # As peft matches them: the end of a name, at a dot.
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            near = difflib.get_close_matches(target, [*known, *linear], n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(
-                f"model.lora.target_modules: {name} matches no linear layer of the model; it has "
+                f"model.lora.target_modules: {target} matches no linear layer of the model; it has "
                 f"{', '.join(known)}{hint}"
             )
     return list(wanted)

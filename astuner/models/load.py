@@ -101,6 +101,15 @@ def load_config(path: str) -> PreTrainedConfig | None:
         return None
 
 
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Of the model in the folder or of that name. Raises as `load_policy` does."""
+    source = _source(_base_of_adapter(path) or path)
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _loading_error(path, error) from error
+
+
 def _base_of_adapter(path: str) -> str | None:
     """Where the folder holds an adapter only, the model that it was trained on."""
     file = Path(path).expanduser() / ADAPTER_CONFIG_NAME

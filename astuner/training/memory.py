@@ -26,7 +26,7 @@ class MemoryPlan:
     itemsize: int
     """Bytes of a weight."""
     has_reference: bool
-    """A frozen copy of the weights, for the divergence."""
+    """Frozen weights, for the divergence."""
     micro_batch_tokens: int
     is_checkpointed: bool
     has_fused_layers: bool
@@ -35,6 +35,8 @@ class MemoryPlan:
     max_model_len: int
     logit_bytes: int
     """Of a chunk of logits with its gradient."""
+    reference_parameters: int | None = None
+    """Of a reference that is another model; None: it is a copy, which an adapter makes needless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class MemoryNeed:
 def estimate_need(footprint: Footprint, plan: MemoryPlan) -> MemoryNeed:
     """Bytes that a run with these settings takes on its device at most."""
     weights = footprint.num_parameters * plan.itemsize
+    reference = weights
+    if plan.reference_parameters is not None:
+        reference = plan.reference_parameters * plan.itemsize
     trained = footprint.num_trained
     has_masters = plan.itemsize < 4 and not plan.masters_in_host_memory
     if plan.is_checkpointed:
@@ -74,7 +79,7 @@ def estimate_need(footprint: Footprint, plan: MemoryPlan) -> MemoryNeed:
     return MemoryNeed(
         lasting={
             "weights": weights,
-            "reference": weights if plan.has_reference else 0,
+            "reference": reference if plan.has_reference else 0,
             "float32 weights": 4 * trained if has_masters else 0,
             "moments": 0 if plan.moments_in_host_memory else 8 * trained,
         },
@@ -140,8 +145,13 @@ def _changes(plan: MemoryPlan, with_adapter: Footprint | None) -> Iterator[tuple
     if with_adapter is not None:
         yield (
             f"model.lora.rank: {SUGGESTED_RANK}",
-            lambda _, plan: (with_adapter, dataclasses.replace(plan, has_reference=False)),
+            lambda _, plan: (with_adapter, _without_copy(plan)),
         )
+
+
+def _without_copy(plan: MemoryPlan) -> MemoryPlan:
+    is_another = plan.has_reference and plan.reference_parameters is not None
+    return dataclasses.replace(plan, has_reference=is_another)
 
 
 def _with_fewer_tokens(remedy: Remedy, available: int) -> Remedy:

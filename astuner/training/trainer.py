@@ -23,6 +23,7 @@ from astuner.algorithm.loss import (
 from astuner.errors import BackboneError
 from astuner.models.adapter import adapter_off, has_adapter, switch_dropout
 from astuner.models.device import is_out_of_memory
+from astuner.models.seeded import seeded_draws
 from astuner.training.batch_loss import BatchLoss, MiniBatch
 from astuner.training.optimizer import MasterAdamW
 from astuner.training.packed_check import verify_packed_pass
@@ -49,8 +50,8 @@ class PolicyTrainer:
         seed: int,
         reference: PreTrainedModel | None = None,
     ) -> None:
-        """`seed` orders the mini-batches. `reference` is by default a copy of the weights as given;
-        a continued run passes the weights that it started from.
+        """`seed` orders the mini-batches and drops what dropout drops. `reference` is by default a
+        copy of the weights as given, with an adapter those without it.
 
         Raises BackboneError for a model that cannot be trained in packed form.
         """
@@ -64,12 +65,15 @@ class PolicyTrainer:
         self._optimizer = MasterAdamW(model, settings.optimizer)
         self._reference = None
         needs_reference = settings.use_kl_loss or settings.kl_in_reward_coef > 0
-        if needs_reference and not has_adapter(model):
-            self._reference = _frozen(reference if reference is not None else copy.deepcopy(model))
+        if needs_reference and reference is not None:
+            verify_packed_pass(reference)
+            self._reference = _frozen(reference)
+        elif needs_reference and not has_adapter(model):
+            self._reference = _frozen(copy.deepcopy(model))
 
     @property
     def reference(self) -> PreTrainedModel | None:
-        """The frozen weights that training started from; None where no copy of them is kept."""
+        """The frozen weights that a divergence is measured from; None where none lie in memory."""
         return self._reference
 
     @property
@@ -85,7 +89,9 @@ class PolicyTrainer:
         update. What `on_progress` raises ends the step: updates that were made stay, gradients of
         an unfinished one are dropped. Raises BackboneError when a gradient is not finite.
         """
-        with training_switches(self.model.device):
+        # Named by what was done before, so that a continued run needs no state for it.
+        draws = seeded_draws(self._seed * 1_000_003 + self.num_updates)
+        with training_switches(self.model.device), draws:
             return self._train_step(samples, on_progress)
 
     def _train_step(
@@ -101,8 +107,7 @@ class PolicyTrainer:
         )
         # transformers keeps all layers in evaluation mode; dropout is off in either.
         self.model.train(self.settings.gradient_checkpointing)
-        if switch_dropout(self.model, is_on=True):
-            torch.manual_seed(self._seed * 1_000_003 + self.num_updates)
+        switch_dropout(self.model, is_on=True)
         try:
             self._score_before_updates(mini_batches)
             for mini_batch in mini_batches:
@@ -201,7 +206,7 @@ class PolicyTrainer:
                 )
 
     def _reference_logprobs(self, batch: PackedBatch, temperature_N: Tensor) -> Tensor:
-        """Of the weights that training started from: with LoRA, the base."""
+        """Of the frozen weights; where none were given and there is an adapter, of its base."""
         if self._reference is not None:
             return score_batch(self._reference, batch, temperature_N).logprob_N
         with adapter_off(self.model):

@@ -114,9 +114,13 @@ async def _chats(run: Run) -> AsyncIterator[_Chats]:
         yield _remote_chats(run)
         return
     from astuner.backbone.local.serve import load_engine
+    from astuner.models.supported import check_supported
 
+    source = find_model(run)
+    if run.settings.rollout.name != "vllm":  # which has an attention of its own
+        check_supported(source)
     run.console.say(f"loading {run.settings.model.path}")
-    loaded = load_engine(run, find_model(run))
+    loaded = load_engine(run, source)
     async with loaded.engine.serving():
         yield _Chats(
             make_token_chat(run, loaded.engine, loaded.template),

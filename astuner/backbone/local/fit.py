@@ -1,7 +1,7 @@
 """Does a run with these settings fit on its device? Asked before anything is loaded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,8 +27,12 @@ class HostMemoryUse:
     """The estimate in one line; None where there is none."""
 
 
-def fit_to_device(settings: Settings, source: str) -> HostMemoryUse:
+def fit_to_device(
+    settings: Settings, source: str, *, reference: str | None = None
+) -> HostMemoryUse:
     """Estimate what the run of the model in the folder, or of the hub name, `source` needs.
+
+    `reference` is the folder or hub name of frozen weights, where they are not `source`'s.
 
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
     fit otherwise. Raises ConfigError, with what would make it fit, when it still does not and
@@ -47,7 +51,12 @@ def fit_to_device(settings: Settings, source: str) -> HostMemoryUse:
             summary=None,
         )
     available = available_bytes(device)
-    plan = _choose(list(_plans(settings, device, dtype, asked)), footprint, available)
+    has_reference = _has_reference(settings, is_another=reference is not None)
+    plans = list(_plans(settings, device, dtype, asked, has_reference=has_reference))
+    if reference is not None:
+        num_parameters = _num_parameters(reference, dtype) or footprint.num_parameters
+        plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
+    plan = _choose(plans, footprint, available)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -72,6 +81,8 @@ def _plans(
     device: torch.device,
     dtype: torch.dtype,
     asked: tuple[bool | None, bool | None],
+    *,
+    has_reference: bool,
 ) -> Iterator[MemoryPlan]:
     """As the settings ask, the fastest first; on a CPU there is only host memory."""
     rollout, common = settings.rollout, settings.trainer_common
@@ -82,7 +93,7 @@ def _plans(
             continue
         yield MemoryPlan(
             itemsize=dtype.itemsize,
-            has_reference=_has_reference(settings),
+            has_reference=has_reference,
             micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
             is_checkpointed=common.enable_gradient_checkpointing,
             has_fused_layers=is_cuda and settings.model.use_liger is not False and has_liger(),
@@ -93,13 +104,19 @@ def _plans(
         )
 
 
-def _has_reference(settings: Settings) -> bool:
-    """Whether a frozen copy of the weights is kept; with LoRA a divergence needs none."""
+def _has_reference(settings: Settings, *, is_another: bool) -> bool:
+    """Whether frozen weights are kept; with LoRA a divergence from the start needs none."""
     common = settings.trainer_common
     measures_divergence = common.use_kl_loss or common.algorithm.use_kl_in_reward
-    if measures_divergence and settings.model.lora.rank is None:
+    if measures_divergence and (settings.model.lora.rank is None or is_another):
         return True
     return settings.rollout.untrained_model.model == REFERENCE
+
+
+def _num_parameters(source: str, dtype: torch.dtype) -> int | None:
+    config = load_config(source)
+    footprint = config and measure_footprint(config, dtype, adapter=None)
+    return footprint.num_parameters if footprint else None
 
 
 def _choose(plans: Sequence[MemoryPlan], footprint: Footprint, available: int) -> MemoryPlan:

@@ -41,7 +41,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     model, rollout = run.settings.model, run.settings.rollout
     policy = load_policy(source, dtype=model.dtype, device=model.device, use_liger=model.use_liger)
     if (adapter := adapter_settings(model.lora)) is not None:
-        attach_adapter(policy.model, adapter)
+        attach_adapter(policy.model, adapter, seed=run.settings.trainer_common.seed)
     _check_context(policy, rollout.max_model_len)
     template = ChatTemplate(
         policy.tokenizer, extra_stop_ids=end_ids(policy.model.generation_config)

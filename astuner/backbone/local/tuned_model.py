@@ -11,14 +11,20 @@ from transformers import PreTrainedModel
 from astuner.backbone.assemble import find_model, load_own_function
 from astuner.backbone.local.fit import fit_to_device
 from astuner.backbone.local.keeper import Saved
+from astuner.backbone.local.reference_weights import (
+    check_reference,
+    find_reference,
+    keep_reference,
+    load_reference,
+)
 from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
-from astuner.backbone.local.starting_weights import keep_starting_weights, load_reference
 from astuner.backbone.run import Run
 from astuner.engine.protocol import TrainedEngine
 from astuner.engine.reference import PolicyCallers, ReferenceEngine
 from astuner.inference.template import ChatTemplate
 from astuner.models.load import LoadedModel
+from astuner.models.supported import check_supported
 from astuner.training.trainer import PolicyTrainer
 
 
@@ -33,7 +39,7 @@ class TunedModel:
     trainer: PolicyTrainer
     """Changes it."""
     reference: ReferenceEngine
-    """Samples from the weights that the run started from."""
+    """Samples from the weights of trainer_common.reference."""
     callers: PolicyCallers
     """Whom `engine` waits for."""
 
@@ -49,7 +55,11 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     # An adapter is put on the base anew; its weights come with the optimizer's state.
     is_whole = saved is not None and settings.model.lora.rank is None
     source = str(saved.folder) if saved and is_whole else base
-    placement = fit_to_device(settings, base)
+    reference = find_reference(run)
+    if reference is not None:
+        check_reference(reference, base, max_model_len=settings.rollout.max_model_len)
+    check_supported(base)
+    placement = fit_to_device(settings, base, reference=reference)
     if placement.summary is not None:
         say(placement.summary)
     say(f"loading {source}")
@@ -65,11 +75,9 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
             moments_in_host_memory=placement.moments_in_host_memory,
         ),
         seed=settings.trainer_common.seed,
-        reference=load_reference(settings, base) if saved else None,
+        reference=load_reference(settings, base, reference=reference, is_resumed=saved is not None),
     )
-    starting_weights = keep_starting_weights(
-        settings, base, loaded, reference=trainer.reference, is_resumed=saved is not None
-    )
+    frozen = keep_reference(run, base, loaded, kept=trainer.reference, is_resumed=saved is not None)
     callers = PolicyCallers(loaded.engine.expect_callers)
     return TunedModel(
         policy=policy,
@@ -78,7 +86,7 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
         trainer=trainer,
         reference=ReferenceEngine(
             partial(make_reference_engine, run, policy),
-            starting_weights.find,
+            frozen.find,
             on_away=callers.set_away,
         ),
         callers=callers,

@@ -20,6 +20,7 @@ from astuner.backbone.cluster.mapping import (
     nested,
 )
 from astuner.config.schema import Settings
+from astuner.config.sections.trainer_common import START
 from astuner.errors import ConfigError
 
 _PACKAGE = "astuner.backbone.trinity"
@@ -299,6 +300,11 @@ def _check(s: Settings, facts: TrinityFacts) -> None:
         problems.append(
             f"trainer_common.algorithm.policy_loss: {algorithm.policy_loss} is computed by the "
             f"backbone local only; on trinity use one of {', '.join(_LOSSES)}"
+        )
+    if s.trainer_common.use_kl_loss and s.trainer_common.reference != START:
+        problems.append(
+            "trainer_common.reference: trinity measures from the model that the run starts from; "
+            f"leave it at {START}, or tune on the backbone local"
         )
     if algorithm.use_kl_in_reward:
         problems.append(

@@ -18,6 +18,7 @@ from astuner.backbone.cluster.mapping import (
     mixed_precision,
 )
 from astuner.config.schema import Settings
+from astuner.config.sections.trainer_common import START
 from astuner.errors import ConfigError
 
 TRAINER_NAME = "astuner"
@@ -111,6 +112,8 @@ def _actor(s: Settings) -> Iterator[Line]:
         "trainer_common.fsdp_config.optimizer_offload",
     )
     yield line("actor_rollout_ref.ref.fsdp_config.param_offload", is_offloaded)
+    for part in (actor, "actor_rollout_ref.ref"):
+        yield line(f"{part}.fsdp_config.seed", common.seed, "trainer_common.seed")
     yield line("actor_rollout_ref.ref.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
     yield line("actor_rollout_ref.ref.strategy", "fsdp2")
     yield line(f"{actor}.optim.lr", common.optim.lr, "trainer_common.optim.lr")
@@ -283,6 +286,11 @@ def _check(s: Settings, has_flash_attention: bool) -> None:
         problems.append(
             f"trainer_common.algorithm.policy_loss: {algorithm.policy_loss} is computed by the "
             f"backbone local only; on verl use one of {', '.join(_LOSSES)}"
+        )
+    if s.trainer_common.use_kl_loss and s.trainer_common.reference != START:
+        problems.append(
+            "trainer_common.reference: verl measures from the model that the run starts from; "
+            f"leave it at {START}, or tune on the backbone local"
         )
     if algorithm.use_kl_in_reward:
         problems.append(

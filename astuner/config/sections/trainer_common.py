@@ -61,6 +61,10 @@ def _known_loggers(value: str | list[str]) -> str | list[str]:
     return value
 
 
+START = "start"
+"""In place of a reference's path: the weights that the run starts from."""
+
+
 class FsdpSettings(Section):
     param_offload: bool | None = setting(
         UsedBy.TRAINING,
@@ -115,11 +119,18 @@ class TrainerSettings(Section):
     algorithm: AlgorithmSettings
     optim: OptimSettings
     use_kl_loss: bool = setting(
-        UsedBy.TRAINING, "Add the divergence from the initial model to the loss."
+        UsedBy.TRAINING, "Add the divergence from the reference to the loss."
     )
     kl_loss_coef: NonNegativeFloat = setting(UsedBy.TRAINING)
     kl_loss_type: Literal["k1", "k2", "k3", "low_var_kl"] = setting(
         UsedBy.TRAINING, "Estimator of the divergence; low_var_kl is verl's name of k3."
+    )
+    reference: str = setting(
+        UsedBy.LOCAL,
+        "The frozen weights that a divergence is measured from, and that answer agents whose model "
+        "is 'reference'; start: those that the run starts from; or a folder or hub name, as that "
+        "of the model which an earlier stage started from.",
+        min_length=1,
     )
     detectors: DetectorSettings
     logger: Annotated[str | list[str], AfterValidator(_known_loggers)] = setting(
