@@ -10,7 +10,8 @@ class DataSettings(Section):
         UsedBy.ENGINE, "Most tokens of an agent's first prompt."
     )
     max_response_length: PositiveInt = setting(
-        UsedBy.ENGINE, "Most tokens of an agent after its first prompt, over the whole episode."
+        UsedBy.ENGINE,
+        "Most tokens behind the first prompt of a sequence: replies and tool results.",
     )
     train_batch_size: PositiveInt = setting(UsedBy.TRAINING, "Tasks of one step.")
     max_validation_tasks: PositiveInt | None = setting(
