@@ -1,6 +1,6 @@
 """How long prompts and replies may be, and how much of that a call has left.
 
-A reply counts behind the first prompt of its sequence, so that what an agent said in one conversation
+A response counts behind the first prompt of its sequence, so that what was said in one conversation
 is not charged to the next. Only an agent's very first prompt is held to `max_prompt_length`: later
 ones may have grown with what was said before a sequence ended.
 """
@@ -47,8 +47,8 @@ class TokenRoom:
     def left(self, agent: Agent, num_prompt_tokens: int, *, extends: int | None) -> int:
         """New tokens that fit behind a prompt, into the context and into its sequence.
 
-        `extends` is the call that it continues. Raises RequestError when the agent's first prompt is
-        too long.
+        `extends` is the call that it continues. Raises RequestError when the agent's first prompt
+        is too long.
         """
         if agent not in self._begun and num_prompt_tokens > self._limits.max_prompt_length:
             raise self._too_long(agent, str(num_prompt_tokens))
