@@ -198,31 +198,31 @@ def called_with(call_id):
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
 TWO_TURNS = [user("5?"), said("yes"), user("sure?")]
 CONVERSATIONS = {
-    "one that goes on": [dict(messages=TWO_TURNS[:1]), dict(messages=TWO_TURNS)],
+    "one that goes on": [{"messages": TWO_TURNS[:1]}, {"messages": TWO_TURNS}],
     "a text that goes on twice": [
-        dict(prompt="On"),
-        dict(prompt="Onyesce"),
-        dict(prompt="Onyesceyesupon"),
+        {"prompt": "On"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesceyesupon"},
     ],
     "several answers to a text that goes on": [
-        dict(prompt="On"),
-        dict(prompt="Onyesce"),
-        dict(prompt="Onyesce"),
-        dict(prompt="Onyesceyes"),
+        {"prompt": "On"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesceyes"},
     ],
     "texts between messages": [
-        dict(prompt="On"),
-        dict(messages=TWO_TURNS[:1]),
-        dict(prompt="Onyesce"),
-        dict(messages=TWO_TURNS),
+        {"prompt": "On"},
+        {"messages": TWO_TURNS[:1]},
+        {"prompt": "Onyesce"},
+        {"messages": TWO_TURNS},
     ],
-    "a text that another one begins anew": [dict(prompt="On"), dict(prompt="Other")],
+    "a text that another one begins anew": [{"prompt": "On"}, {"prompt": "Other"}],
     "joined though the tools changed": [
-        dict(messages=TWO_TURNS[:1], tools=[ADD_TOOL]),
-        dict(messages=TWO_TURNS),
+        {"messages": TWO_TURNS[:1], "tools": [ADD_TOOL]},
+        {"messages": TWO_TURNS},
     ],
     "an answer that was asked for again": [
-        dict(messages=TWO_TURNS[:1], answer_format=AnswerFormat(schema={"type": "string"}))
+        {"messages": TWO_TURNS[:1], "answer_format": AnswerFormat(schema={"type": "string"})}
     ],
 }
 
@@ -257,8 +257,8 @@ def test_each_call_reads_back_with_its_own_messages(requests):
 
 def test_calls_that_were_joined_by_text_read_back_with_their_own_messages():
     requests = [
-        dict(messages=TWO_TURNS[:1]),
-        dict(messages=[user("5?"), said("  yes "), user("sure?")]),
+        {"messages": TWO_TURNS[:1]},
+        {"messages": [user("5?"), said("  yes "), user("sure?")]},
     ]
     (_, second) = converse(
         requests,
@@ -273,8 +273,8 @@ def test_a_reply_that_came_back_with_other_ids_reads_back_as_it_was_sent():
     """Two calls agree in what the model sees of them, and are not equal for that."""
     result = {"role": "tool", "tool_call_id": "mine", "content": "5"}
     requests = [
-        dict(messages=TWO_TURNS[:1], tools=[ADD_TOOL]),
-        dict(messages=[user("5?"), called_with("mine"), result], tools=[ADD_TOOL]),
+        {"messages": TWO_TURNS[:1], "tools": [ADD_TOOL]},
+        {"messages": [user("5?"), called_with("mine"), result], "tools": [ADD_TOOL]},
     ]
     (_, second) = converse(requests, answer=CALL, max_new_tokens=200)
     assert second.extends == 0

@@ -102,13 +102,22 @@ def _tool_call(call: Mapping[str, Any], index: int) -> MessageToolCall:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise _wrong(index, f"a tool call has no function name; found {dict(call)}")
     arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        arguments = _arguments(arguments, index)
+    if not isinstance(arguments, str):
+        arguments = _written_arguments(arguments, index)
+    arguments = _arguments(arguments, index)
     return {
         "id": call.get("id") or "",
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
+
+
+def _written_arguments(arguments: object, index: int) -> str:
+    """Of an agent in this process, which may hold anything, and change it later."""
+    try:
+        return json.dumps(arguments)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _wrong(index, f"tool call arguments are not JSON: {error}") from error
 
 
 def _arguments(text: str, index: int) -> Any:

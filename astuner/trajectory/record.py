@@ -135,7 +135,7 @@ def _output_to_record(output: WorkflowOutput | None) -> dict[str, Any] | None:
     """Without its metadata, which has a place of its own."""
     if output is None:
         return None
-    return {"reward": plain(output.reward), "is_success": output.is_success}
+    return {"reward": plain(output.reward), "is_success": plain(output.is_success)}
 
 
 def _output_from_record(record: Mapping[str, Any]) -> WorkflowOutput | None:
