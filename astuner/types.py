@@ -6,8 +6,8 @@ validation. Token data lives in `astuner.trajectory`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -125,7 +125,7 @@ Number = Annotated[float, BeforeValidator(own_value)]
 class WorkflowOutput(BaseModel):
     """What a workflow returns. With `reward=None` the configured judge decides."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     reward: Number | dict[str, Number] | None = None
     """One number for all agents, or one for each: target tag or agent name -> number."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -19,10 +20,10 @@ import pytest
 from astuner.errors import BackboneError, LoopBlocked, Quit
 from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
 from astuner.run_dir import json_line
-from astuner.trajectory.record import episode_to_record
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
-from tests.chats import make_chat
+from tests.chats import ADD_TOOL, make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
 
@@ -376,7 +377,7 @@ def test_what_is_no_finite_number_is_no_reward(value):
     assert "expected a finite number" in failure.message or "cannot be read" in failure.message
     by_role = run(_returning(), judge=_Gives({"seer": value})).failure
     assert by_role.kind == "JudgeError"
-    if value is not None:
+    if value is not None and not isinstance(value, str):
         assert run(_setting(reward=value)).failure.kind == "WorkflowError"
 
 
@@ -399,7 +400,12 @@ def test_what_is_no_finite_number_is_no_reward(value):
 def test_a_success_flag_of_any_kind_is_true_or_false(flag, is_success):
     found = run(workflow_that(_no_reward), judge=_Gives(0.5, flag)).verdict.is_success
     assert found is is_success
-    assert run(_setting(is_success=flag)).verdict.is_success is is_success
+
+
+@pytest.mark.parametrize("flag", [np.bool_(False), torch.tensor([False]), _Held(False), 0, "no"])
+def test_a_success_flag_that_a_workflow_sets_is_true_or_false(flag):
+    for episode in run(_returning(reward=1.0, is_success=flag)), run(_setting(is_success=flag)):
+        assert episode.verdict.is_success is False
 
 
 class _NoTruth:
@@ -419,9 +425,71 @@ def test_a_success_flag_that_is_neither_is_a_failed_episode_with_a_record(flag):
     json_line(episode_to_record(episode), where="test")
 
 
+_CYCLE = {}
+_CYCLE["again"] = _CYCLE
+
+
+class _NoText:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**100000, _CYCLE, _NoText(), object(), 1e308, np.array([1, 2]), b"\xff", {1: {2}}],
+    ids=type,
+)
+@pytest.mark.parametrize(
+    "door", ["metadata", "row", "message", "arguments", "result", "tools", "agent", "error", "note"]
+)
+def test_one_odd_value_is_one_episode_with_a_record(value, door):
+    """Whether it failed or not: nothing leaves it, and it can be written down and shown."""
+    question = {"role": "user", "content": "hi"}
+
+    def calling(arguments, result):
+        function = {"name": "add", "arguments": arguments}
+        called = {"id": "1", "type": "function", "function": function}
+        return [
+            question,
+            {"role": "assistant", "content": "", "tool_calls": [called]},
+            {"role": "tool", "tool_call_id": "1", "content": result},
+        ]
+
+    async def body(workflow_task, tuner):
+        metadata = {}
+        match door:
+            case "metadata":
+                metadata = {"odd": [value]}
+            case "row":
+                workflow_task.task.metadata["odd"] = value
+            case "message":
+                await tuner([{"role": "user", "content": value}])
+            case "arguments":
+                await tuner(calling({"a": value}, "5"))
+            case "result":
+                await tuner(calling({"a": 5}, value))
+            case "tools":
+                await tuner([question], tools=[{**ADD_TOOL, "odd": value}])
+            case "agent":
+                await tuner.as_agentscope_model(value, "seer")([question])
+            case "error":
+                raise ValueError(value)
+        return WorkflowOutput(metadata=metadata)
+
+    class Notes:
+        def compute_reward(self, workflow_task, workflow_output):
+            if door == "note":
+                workflow_output.metadata["odd"] = workflow_task.task.metadata["odd"] = value
+            return 0.5, True
+
+    episode = run(workflow_that(body), judge=Notes())
+    line = json_line(episode_to_record(episode), where="test")
+    assert episode_from_record(json.loads(line)).verdict == episode.verdict
+
+
 def test_metadata_that_is_none_is_a_failed_episode():
     failure = run(_setting(metadata=None)).failure
-    assert failure.kind == "WorkflowError" and "metadata that is no dict" in failure.message
+    assert failure.kind == "WorkflowError" and "metadata" in failure.message
 
 
 def test_a_judge_that_compares_may_return_a_list_that_fails():

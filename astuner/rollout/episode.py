@@ -99,11 +99,10 @@ async def _run_workflow(
             output = await _execute_in_time(workflow, whole, settings, recorder)
     with boundary(WorkflowError, f"what workflow {workflow.name!r} returned cannot be read"):
         is_output = isinstance(output, WorkflowOutput)  # asks a proxy, which may fail
-        has_metadata = is_output and isinstance(output.metadata, dict)
-    if not has_metadata:
-        found = "metadata that is no dict" if is_output else type(output).__name__
+    if not is_output:
         raise WorkflowError(
-            f"workflow {workflow.name!r} returned {found}; execute must return a WorkflowOutput"
+            f"workflow {workflow.name!r} returned {type(output).__name__}; execute must return a "
+            "WorkflowOutput"
         )
     settings.target_watch.note(targets, recorder.agents)
     return output

@@ -39,9 +39,9 @@ def make_verdict(
 ) -> Verdict:
     """The verdict from a number for all agents, or a mapping from tags or names to numbers.
 
-    Where `is_success` is None, a reward above 0 is a success. Raises what `refuse` makes for a number
-    that is not finite or beyond all use, a key that is no agent's, a trained agent without a reward,
-    and an `is_success` that is neither true nor false.
+    Where `is_success` is None, a reward above 0 is a success. Raises what `refuse` makes for a
+    number that is not finite or beyond all use, a key that is no agent's, a trained agent without a
+    reward, and an `is_success` that is neither true nor false.
     """
     rewards: dict[str, float] = {}
     if isinstance(reward, Mapping):
@@ -69,7 +69,7 @@ def _finite(value: Any, refuse: Refuse, whose: str) -> float:
             if math.isfinite(found) and abs(found) <= _MAX_REWARD:
                 return found
     raise refuse(
-        f"{whose}is {reprlib.repr(value)}; expected a finite number, at most {_MAX_REWARD:g} in size"
+        f"{whose}is {reprlib.repr(value)}; expected a finite number of at most {_MAX_REWARD:g}"
     )
 
 
