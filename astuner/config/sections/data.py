@@ -9,6 +9,10 @@ class DataSettings(Section):
     max_prompt_length: PositiveInt = setting(
         UsedBy.ENGINE, "Most tokens of an agent's first prompt."
     )
+    filter_overlong_prompts: bool = setting(
+        UsedBy.ENGINE,
+        "Leave out, and name, tasks whose question alone is longer than max_prompt_length.",
+    )
     max_response_length: PositiveInt = setting(
         UsedBy.ENGINE,
         "Most tokens behind the first prompt of a sequence: replies and tool results.",
