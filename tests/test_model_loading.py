@@ -118,6 +118,13 @@ def test_weights_that_lack_a_tensor_are_refused_instead_of_made_up(folder: Path)
     assert "model.layers.0.mlp.up_proj.weight" in message
 
 
+def test_weights_of_another_shape_than_the_configuration_are_refused(folder: Path) -> None:
+    edit_json(folder / "config.json", vocab_size=300)
+    message = load_error(folder, ConfigError)
+    assert f"2 tensors of {folder}" in message
+    assert "lm_head.weight: [329, 64] in place of [300, 64]" in message
+
+
 def test_torn_weights_give_an_error_that_names_the_folder(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:200])
@@ -184,3 +191,15 @@ def test_end_ids_are_those_of_the_loaded_model_without_loading_it(
     assert read_end_ids(str(folder)) == expected
     (folder / "generation_config.json").unlink()
     assert read_end_ids(str(folder)) == (policy.tokenizer.eos_token_id,)
+
+
+@pytest.mark.parametrize("template", ["{% for m in messages %}{{ m", "hello", "{{ no.such.name }}"])
+def test_a_chat_template_that_cannot_be_used_is_named(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    content = {"model": {"path": str(folder)}, "rollout": {"agentscope_workflow": "a->B"}}
+    settings = load_mapping({"astuner": content}, name="test").settings
+    settings = settings.model_copy(
+        update={"rollout": settings.rollout.model_copy(update={"max_model_len": 128})}
+    )
+    with pytest.raises(ConfigError, match=f"the chat template of {folder} cannot be used: .*; corr"):
+        load_engine(cast(Run, SimpleNamespace(settings=settings)), str(folder))
