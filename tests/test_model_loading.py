@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from astuner.backbone.local.serve import load_engine
+from astuner.backbone.run import Run
+from astuner.config.load import load_mapping
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.models.end_ids import end_ids, read_end_ids
 from astuner.models.load import choose_padding_token, load_policy
@@ -196,10 +201,14 @@ def test_end_ids_are_those_of_the_loaded_model_without_loading_it(
 @pytest.mark.parametrize("template", ["{% for m in messages %}{{ m", "hello", "{{ no.such.name }}"])
 def test_a_chat_template_that_cannot_be_used_is_named(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
-    content = {"model": {"path": str(folder)}, "rollout": {"agentscope_workflow": "a->B"}}
+    lengths = {"max_model_len": 128, "max_response_length_in_one_turn": 64}
+    content = {
+        "model": {"path": str(folder)},
+        "rollout": {"agentscope_workflow": "a->B", **lengths},
+        "data": {"max_prompt_length": 64},
+    }
     settings = load_mapping({"astuner": content}, name="test").settings
-    settings = settings.model_copy(
-        update={"rollout": settings.rollout.model_copy(update={"max_model_len": 128})}
-    )
-    with pytest.raises(ConfigError, match=f"the chat template of {folder} cannot be used: .*; corr"):
+    with pytest.raises(
+        ConfigError, match=f"the chat template of {folder} cannot be used: .*; corr"
+    ):
         load_engine(cast(Run, SimpleNamespace(settings=settings)), str(folder))
