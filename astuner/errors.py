@@ -119,7 +119,12 @@ class Escaped(Exception):
 
 def described(error: BaseException) -> str:
     """Class and message of an error of user code, whose text may be code that fails too."""
-    return f"{type(error).__name__}: {_said(str, error)}"
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Its message, likewise."""
+    return _said(str, error)
 
 
 def _said(tell: Callable[[Any], str], value: Any) -> str:

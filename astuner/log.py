@@ -4,6 +4,7 @@ Everything goes through the standard library's logging, with loguru, which user 
 led into it. Modules only ask for `logging.getLogger(__name__)`.
 """
 
+import io
 import logging
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO
 
 from astuner.log_json import JsonHandler, JsonLines
 
@@ -82,11 +83,17 @@ def tell(message: str, *, error: BaseException | None = None) -> None:
     if _told_in_json:
         cause = error and (type(error), error, error.__traceback__)
         record = logging.LogRecord(_OWN, logging.ERROR, __file__, 0, message, None, cause)
-        JsonLines(sys.stderr).write_record(record)
+        JsonLines(_screen()).write_record(record)
         return
     if error is not None:
-        traceback.print_exception(error)
-    sys.stderr.write(f"{message}\n")
+        traceback.print_exception(error, file=_screen())
+    _screen().write(f"{message}\n")
+
+
+def _screen() -> TextIO:
+    """Standard error, or the process's own where user code took it away or closed it."""
+    streams = (sys.stderr, sys.__stderr__)
+    return next((s for s in streams if s and not getattr(s, "closed", False)), io.StringIO())
 
 
 def _log_thread_error(arguments: threading.ExceptHookArgs) -> None:
@@ -150,7 +157,7 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, undo: ExitSta
 
 
 def _console_handler(console: "Console | None") -> logging.Handler:
-    is_terminal = console.is_terminal if console else sys.stderr.isatty()
+    is_terminal = console.is_terminal if console else _screen().isatty()
     return _rich_handler(console) if is_terminal else _plain_handler()
 
 
@@ -237,4 +244,4 @@ def _restore_loguru_stderr() -> None:
     from loguru import logger
 
     global _loguru_stderr
-    _loguru_stderr = logger.add(sys.stderr)
+    _loguru_stderr = logger.add(_screen())

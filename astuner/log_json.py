@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import IO, Any
 
 from astuner.clock import iso_utc
+from astuner.errors import text_of
 
 _ECS_VERSION = "8.11.0"
 _STDERR = "stderr"
@@ -66,7 +67,7 @@ def _error_fields(error: BaseException) -> dict[str, str]:
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {
         "error.type": f"{module}{kind.__qualname__}",
-        "error.message": str(error),
+        "error.message": text_of(error),
         "error.stack_trace": "".join(traceback.format_exception(error)),
     }
 

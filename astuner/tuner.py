@@ -56,7 +56,7 @@ class ModelTuner(AgentScopeModel):
         or the name of a model of rollout.untrained_model.base_url. None takes
         rollout.untrained_model.model. Raises ConfigError when there is none.
         """
-        agent = (agent_name, target_tag)
+        agent_name, target_tag = agent = (str(agent_name), str(target_tag))
         if self._routes.is_trained(target_tag) or isinstance(debug_model, str | None):
             self._routes.admit(agent, debug_model if isinstance(debug_model, str) else None)
             model = AgentScopeModel(self._chat, agent_name=agent_name, target_tag=target_tag)
@@ -81,7 +81,8 @@ class ModelTuner(AgentScopeModel):
         that is not trained is answered as in `as_agentscope_model`, by a model that has a name.
         """
         door = self._open_door()
-        self._routes.admit((agent_name, target_tag), debug_model)
+        agent_name, target_tag = agent = (str(agent_name), str(target_tag))
+        self._routes.admit(agent, debug_model)
         return door.address(agent_name=agent_name, target_tag=target_tag)
 
     def as_raw_openai_sdk_client(

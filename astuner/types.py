@@ -6,10 +6,11 @@ validation. Token data lives in `astuner.trajectory`.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 FinishReason = Literal["stop", "length", "context_overflow", "cut"]
 """Why the model stopped: its own end token, a limit on new tokens, a full context, or because the
@@ -109,14 +110,26 @@ class WorkflowTask:
         return self.task.env_type
 
 
+def own_value(value: Any) -> Any:
+    """What an array holds, of numpy, torch or their like, where it is one value; else the value."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        with suppress(TypeError, ValueError, RuntimeError):  # of more than one value
+            return item()
+    return value
+
+
+Number = Annotated[float, BeforeValidator(own_value)]
+
+
 class WorkflowOutput(BaseModel):
     """What a workflow returns. With `reward=None` the configured judge decides."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    reward: float | dict[str, float] | None = None
+    reward: Number | dict[str, Number] | None = None
     """One number for all agents, or one for each: target tag or agent name -> number."""
-    is_success: bool | None = None
+    is_success: Annotated[bool | None, BeforeValidator(own_value)] = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Read by the judge, for example `final_answer`; kept in the episode's record."""
 

@@ -166,6 +166,74 @@ def test_the_whole_episode_stays_within_its_response_length():
     assert chat.recorder.context_overflow
 
 
+def _narrow(**limits):
+    return TokenLimits(**{**_fields(WIDE), **limits})
+
+
+ANSWERED = {"role": "assistant", "content": "ab"}
+
+
+def test_each_conversation_of_an_agent_has_the_whole_response_length():
+    chat = make_chat(["x" * 30] * 3, limits=_narrow(max_response_length=40))
+    for question in ("one", "another that is longer", "a third one in still more words"):
+        reply = complete(chat, [{"role": "user", "content": question}])
+        assert (reply.text, reply.finish_reason) == ("x" * 30, "stop")
+    assert not chat.recorder.overflowed and chat.recorder.num_refused == 0
+
+
+def test_a_turn_counts_behind_the_first_prompt_of_the_conversation_that_it_continues():
+    engine = ScriptedEngine(["ab", "cd", "x" * 200, "x" * 200])
+    chat = make_chat(engine, limits=_narrow(max_response_length=60))
+    other = {"role": "user", "content": "a longer question, of another conversation"}
+    complete(chat, [QUESTION])
+    complete(chat, [other])
+    complete(chat, [other, {"role": "assistant", "content": "cd"}, QUESTION])
+    complete(chat, [QUESTION, ANSWERED, {"role": "user", "content": "?"}])
+    first, second, of_second, of_first = chat.recorder.calls
+    assert (of_second.extends, of_first.extends) == (1, 0)
+    assert of_second.num_ids - len(second.prompt_ids) == 60
+    assert of_first.num_ids - len(first.prompt_ids) == 60
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param([{"role": "user", "content": "x" * 90}], id="an unrelated question"),
+        pytest.param([QUESTION, {"role": "assistant", "content": "AB"}, QUESTION], id="edited"),
+        pytest.param([QUESTION], id="asked again"),
+        pytest.param([{"role": "user", "content": "5 + 2? ab! And now?" * 4}], id="folded"),
+    ],
+)
+def test_a_prompt_that_starts_anew_is_not_charged_for_what_went_before(later):
+    limits = _narrow(max_prompt_length=80, max_response_length=70)
+    chat = make_chat(["ab", "y" * 20], limits=limits)
+    complete(chat, [QUESTION])
+    reply = complete(chat, later)
+    assert (reply.text, reply.finish_reason) == ("y" * 20, "stop")
+    assert chat.recorder.calls[1].extends is None and not chat.recorder.overflowed
+
+
+def test_a_sequence_is_at_most_a_prompt_and_a_response_long():
+    engine = ScriptedEngine(["ab", "y" * 200])
+    chat = make_chat(engine, limits=_narrow(max_prompt_length=80, max_response_length=70))
+    complete(chat, [QUESTION])
+    cut = complete(chat, [{"role": "user", "content": "x" * 90}])
+    assert cut.finish_reason == "context_overflow" and chat.recorder.calls[1].num_ids == 150
+    assert complete(chat, [{"role": "user", "content": "x" * 150}]).is_empty
+
+
+def test_plain_texts_are_counted_by_their_own_beginnings():
+    engine = ScriptedEngine(["x" * 200, "y" * 30, "z" * 200])
+    chat = make_chat(
+        engine, limits=_narrow(max_response_length=60, max_response_length_in_one_turn=40)
+    )
+    cut = complete(chat, [], prompt="Once")
+    assert (cut.num_sampled_tokens, cut.finish_reason) == (40, "length")
+    complete(chat, [], prompt="Twice, which is another text")
+    rest = complete(chat, [], prompt="Once" + cut.text + "!")
+    assert (rest.num_sampled_tokens, rest.finish_reason) == (19, "context_overflow")
+
+
 def test_madness_is_noted_and_refuses_the_next_call():
     chat = make_chat(
         ["fine", "mad", "never"],

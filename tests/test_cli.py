@@ -160,7 +160,7 @@ def test_a_run_without_weights_ends_with_0(project, capfd):
     assert "4 episodes, 0 failed, reward mean 0.500" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["my runs (1)", "5", "a,b=c", "it's"])
+@pytest.mark.parametrize("name", ["my runs (1)", "5", "a,b=c", "it's", "a ${x} b", r"a\${x}"])
 def test_the_folder_of_runs_may_have_any_name(project, name):
     assert main(["--conf", "job.yaml", "--exp-dir", name]) == 0
     assert Path(name, "job/latest/config.yaml").is_file()

@@ -61,7 +61,7 @@ INSIDE = {
         ("chat", "shapes"),
     ),
     "backbone": (
-        ("user_code", "earlier_run", "prometheus", "grace"),
+        ("user_code", "earlier_run", "overlong", "prometheus", "grace"),
         ("run", "judge_child"),
         ("interrupt", "loggers", "validation", "record_bound", "chats", "judge_process"),
         ("episode_writer",),

@@ -160,3 +160,30 @@ def test_an_error_that_ends_the_run_is_in_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the reason"), log.install(tmp_path / "run.log"):
         raise ValueError("the reason")
     assert "ValueError: the reason" in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_ends_the_command_is_said_where_user_code_took_standard_error_away(
+    monkeypatch: pytest.MonkeyPatch, is_json: bool, is_closed: bool
+) -> None:
+    screen, gone = io.StringIO(), io.StringIO()
+    gone.close()
+    monkeypatch.setattr("sys.__stderr__", screen)
+    monkeypatch.setattr("sys.stderr", gone if is_closed else None)
+    monkeypatch.setattr(log, "_told_in_json", is_json)
+    with log.install(None):
+        pass
+    log.tell("astuner: it failed", error=ValueError("because"))
+    assert "astuner: it failed" in screen.getvalue() and "because" in screen.getvalue()
+
+
+def test_an_error_without_a_text_is_logged_as_json(tmp_path: Path) -> None:
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    lines = io.StringIO()
+    with log.install(None, json_lines=log.JsonLines(lines)):
+        logging.getLogger("astuner.test").error("failed", exc_info=Untold())
+    assert "its text cannot be made" in lines.getvalue()

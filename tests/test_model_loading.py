@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from astuner.backbone.local.serve import load_engine
+from astuner.backbone.run import Run
+from astuner.config.load import load_mapping
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.models.end_ids import end_ids, read_end_ids
 from astuner.models.load import choose_padding_token, load_policy
@@ -118,6 +123,13 @@ def test_weights_that_lack_a_tensor_are_refused_instead_of_made_up(folder: Path)
     assert "model.layers.0.mlp.up_proj.weight" in message
 
 
+def test_weights_of_another_shape_than_the_configuration_are_refused(folder: Path) -> None:
+    edit_json(folder / "config.json", vocab_size=300)
+    message = load_error(folder, ConfigError)
+    assert f"2 tensors of {folder}" in message
+    assert "lm_head.weight: [329, 64] in place of [300, 64]" in message
+
+
 def test_torn_weights_give_an_error_that_names_the_folder(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:200])
@@ -184,3 +196,19 @@ def test_end_ids_are_those_of_the_loaded_model_without_loading_it(
     assert read_end_ids(str(folder)) == expected
     (folder / "generation_config.json").unlink()
     assert read_end_ids(str(folder)) == (policy.tokenizer.eos_token_id,)
+
+
+@pytest.mark.parametrize("template", ["{% for m in messages %}{{ m", "hello", "{{ no.such.name }}"])
+def test_a_chat_template_that_cannot_be_used_is_named(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    lengths = {"max_model_len": 128, "max_response_length_in_one_turn": 64}
+    content = {
+        "model": {"path": str(folder)},
+        "rollout": {"agentscope_workflow": "a->B", **lengths},
+        "data": {"max_prompt_length": 64},
+    }
+    settings = load_mapping({"astuner": content}, name="test").settings
+    with pytest.raises(
+        ConfigError, match=f"the chat template of {folder} cannot be used: .*; corr"
+    ):
+        load_engine(cast(Run, SimpleNamespace(settings=settings)), str(folder))

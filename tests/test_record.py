@@ -1,13 +1,22 @@
 """An episode survives its JSON line."""
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from astuner.errors import AstunerError
+from astuner.inference.answer_format import AnswerFormat
+from astuner.inference.placement import JoiningPolicy
+from astuner.inference.request import ChatRequest
 from astuner.run_dir import json_line
+from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import RECORD_FORMAT, episode_from_record, episode_to_record
 from astuner.types import WorkflowOutput
+from tests.chats import ADD_TOOL, WIDE, make_chat
+from tests.fakes import ByteTokenizer
+from tests.test_placement import TRIMMING
 from tests.test_rollout import Judge, _raises, run, workflow_that
 
 
@@ -171,3 +180,102 @@ def test_metadata_that_is_nested_deeper_than_json_can_hold_is_cut():
     again = episode_from_record(json.loads(line))
     assert b"<not recorded: a list inside of 100 others>" in line
     assert again.metadata["some"] == nested(90)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def said(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+def called_with(call_id):
+    function = {"name": "add", "arguments": {"a": 2, "b": 3}}
+    return said("", tool_calls=[{"id": call_id, "type": "function", "function": function}])
+
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
+TWO_TURNS = [user("5?"), said("yes"), user("sure?")]
+CONVERSATIONS = {
+    "one that goes on": [{"messages": TWO_TURNS[:1]}, {"messages": TWO_TURNS}],
+    "a text that goes on twice": [
+        {"prompt": "On"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesceyesupon"},
+    ],
+    "several answers to a text that goes on": [
+        {"prompt": "On"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesce"},
+        {"prompt": "Onyesceyes"},
+    ],
+    "texts between messages": [
+        {"prompt": "On"},
+        {"messages": TWO_TURNS[:1]},
+        {"prompt": "Onyesce"},
+        {"messages": TWO_TURNS},
+    ],
+    "a text that another one begins anew": [{"prompt": "On"}, {"prompt": "Other"}],
+    "joined though the tools changed": [
+        {"messages": TWO_TURNS[:1], "tools": [ADD_TOOL]},
+        {"messages": TWO_TURNS},
+    ],
+    "an answer that was asked for again": [
+        {"messages": TWO_TURNS[:1], "answer_format": AnswerFormat(schema={"type": "string"})}
+    ],
+}
+
+
+def read_back(chat):
+    calls = tuple(chat.recorder.calls)
+    episode = replace(run(), calls=calls, sequences=tuple(merge_calls(calls)))
+    return calls, round_trip(episode)
+
+
+def check_calls(chat):
+    calls, again = read_back(chat)
+    for call, other in zip(calls, again.calls, strict=True):
+        assert (other.messages, other.tools) == (call.messages, call.tools)
+        assert (other.prompt_ids, other.reply) == (call.prompt_ids, call.reply)
+    return calls
+
+
+def converse(requests, *, answer="yes", max_new_tokens=3, **options):
+    """Answers are cut before their end token, so that a text can go on."""
+    limits = replace(WIDE, max_response_length_in_one_turn=max_new_tokens)
+    chat = make_chat(lambda _prompt: answer, limits=limits, **options)
+    for request in requests:
+        asyncio.run(chat.complete(ChatRequest(**{"messages": (), **request})))
+    return check_calls(chat)
+
+
+@pytest.mark.parametrize("requests", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_each_call_reads_back_with_its_own_messages(requests):
+    converse(requests)
+
+
+def test_calls_that_were_joined_by_text_read_back_with_their_own_messages():
+    requests = [
+        {"messages": TWO_TURNS[:1]},
+        {"messages": [user("5?"), said("  yes "), user("sure?")]},
+    ]
+    (_, second) = converse(
+        requests,
+        max_new_tokens=4,
+        tokenizer=ByteTokenizer(TRIMMING),
+        joining=JoiningPolicy(joins_by_text=True),
+    )
+    assert second.is_joined_by_text
+
+
+def test_a_reply_that_came_back_with_other_ids_reads_back_as_it_was_sent():
+    """Two calls agree in what the model sees of them, and are not equal for that."""
+    result = {"role": "tool", "tool_call_id": "mine", "content": "5"}
+    requests = [
+        {"messages": TWO_TURNS[:1], "tools": [ADD_TOOL]},
+        {"messages": [user("5?"), called_with("mine"), result], "tools": [ADD_TOOL]},
+    ]
+    (_, second) = converse(requests, answer=CALL, max_new_tokens=200)
+    assert second.extends == 0
+    assert second.messages[1]["tool_calls"][0]["id"] == "mine"

@@ -213,6 +213,20 @@ def test_the_overlong_penalty_is_of_the_agents_own_words():
     assert found == {("t-0", 20): -0.5, ("t-1", 20): 0.5}, "six tokens of the wolf are free"
 
 
+def test_the_overlong_penalty_is_of_the_longest_sequence_of_an_agent():
+    """Room is counted for each sequence, so two short conversations are no long one."""
+    algorithm = SimpleNamespace(overlong_buffer_length=4, overlong_penalty_factor=2.0)
+    penalty_of = length_penalty(algorithm, max_tokens=10)
+    rewards = {"wolf": 1.0, "seer": 1.0}
+    twice = [call_of(WOLF, 10, 6), call_of(WOLF, 11, 6), call_of(SEER, 20)]
+    group = make_group(make_episode(0, rewards, twice), make_episode(1, rewards))
+    assert not batch(group, penalty_of=penalty_of).samples
+    first = call_of(WOLF, 10, 6)
+    joined = make_call([*first.ids, 2], [7, 7], agent_name=WOLF[0], target_tag=WOLF[1])
+    group = make_group(make_episode(0, rewards, [first, joined]), make_episode(1, rewards))
+    assert set(advantages(batch(group, penalty_of=penalty_of)).values()) == {-0.5, 0.5}
+
+
 def test_who_runs_out_of_room_pays_for_it_alone():
     algorithm = SimpleNamespace(overlong_buffer_length=4, overlong_penalty_factor=2.0)
     penalty_of = length_penalty(algorithm, max_tokens=10)

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
@@ -17,10 +19,11 @@ import pytest
 
 from astuner.errors import BackboneError, LoopBlocked, Quit
 from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
-from astuner.trajectory.record import episode_to_record
+from astuner.run_dir import json_line
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.types import Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
-from tests.chats import make_chat
+from tests.chats import ADD_TOOL, make_chat
 from tests.episodes import make_rules, run_episode
 from tests.fakes import ScriptedEngine
 
@@ -275,27 +278,246 @@ def test_a_broken_workflow_is_a_failed_episode_never_a_reward(body, message):
     assert episode.failure.kind == "WorkflowError" and message in episode.failure.message
 
 
-@pytest.mark.parametrize(
-    "number", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal("0.5")]
-)
+class _Held:
+    """A scalar as other array libraries have them: nothing but `item`."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def item(self):
+        return self._value
+
+
+NUMBERS = [
+    np.float32(0.5),
+    np.float16(0.5),
+    np.array(0.5),
+    np.array([0.5]),
+    np.array([[0.5]], dtype=object),
+    torch.tensor(0.5),
+    torch.tensor([[0.5]], dtype=torch.bfloat16),
+    torch.tensor(0.5, requires_grad=True),
+    _Held(0.5),
+    Fraction(1, 2),
+    Decimal("0.5"),
+]
+
+
+class _Gives:
+    """A judge that returns the same for everything."""
+
+    def __init__(self, reward, is_success=True):
+        self._pair = (reward, is_success)
+
+    def compute_reward(self, workflow_task, workflow_output):
+        return self._pair
+
+
+class _GivesByComparing(_Gives):
+    def compute_rewards(self, workflow_tasks, workflow_outputs):
+        return [self._pair for _ in workflow_outputs]
+
+
+def _returning(**fields):
+    async def body(workflow_task, tuner):
+        tuner.as_agentscope_model("ann", "seer")
+        return WorkflowOutput(**fields)
+
+    return workflow_that(body)
+
+
+def _setting(**fields):
+    """Assigned after it was made, where nothing has checked them."""
+
+    async def body(workflow_task, tuner):
+        output = WorkflowOutput(reward=1.0)
+        for name, value in fields.items():
+            setattr(output, name, value)
+        return output
+
+    return workflow_that(body)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=repr)
 def test_any_kind_of_number_is_a_reward(number):
-    class Gives:
-        def compute_reward(self, workflow_task, workflow_output):
-            return number, True
-
-    assert run(workflow_that(_no_reward), judge=Gives()).verdict.reward == 0.5
+    for episode in (
+        run(workflow_that(_no_reward), judge=_Gives(number)),
+        run(workflow_that(_no_reward), judge=_GivesByComparing(number)),
+        run(_returning(), judge=_Gives({"seer": number})),
+        run(_returning(reward=number)),
+        run(_returning(reward={"seer": number})),
+        run(_setting(reward=number)),
+    ):
+        assert episode.verdict.reward == 0.5 and type(episode.verdict.reward) is float
 
 
 @pytest.mark.parametrize(
-    "value", [np.array([0.5]), torch.ones(1, 1), "0.5", None, Decimal("NaN"), np.float64("inf"), 1j]
+    "value",
+    [
+        np.array([0.5, 1]),
+        np.array([(0.5, 1)], dtype="f4,f4"),
+        torch.ones(2, 1),
+        np.str_("0.5"),
+        "0.5",
+        None,
+        [0.5],
+        Decimal("NaN"),
+        np.float64("inf"),
+        np.array([np.nan]),
+        1j,
+        10**400,
+        -(10**5000),
+        1e308,
+    ],
+    ids=type,
 )
 def test_what_is_no_finite_number_is_no_reward(value):
-    class Gives:
-        def compute_reward(self, workflow_task, workflow_output):
-            return value, True
+    failure = run(workflow_that(_no_reward), judge=_Gives(value)).failure
+    assert failure.kind == "JudgeError"
+    assert "expected a finite number" in failure.message or "cannot be read" in failure.message
+    by_role = run(_returning(), judge=_Gives({"seer": value})).failure
+    assert by_role.kind == "JudgeError"
+    if value is not None and not isinstance(value, str):
+        assert run(_setting(reward=value)).failure.kind == "WorkflowError"
 
-    failure = run(workflow_that(_no_reward), judge=Gives()).failure
-    assert failure.kind == "JudgeError" and "expected a finite number" in failure.message
+
+@pytest.mark.parametrize(
+    ("flag", "is_success"),
+    [
+        (np.bool_(False), False),
+        (torch.tensor([True]), True),
+        (np.array([0]), False),
+        (_Held(True), True),
+        (0.0, False),
+        (2, True),
+        ("False", False),
+        ("yes", True),
+        (None, True),
+        ([], False),
+    ],
+    ids=repr,
+)
+def test_a_success_flag_of_any_kind_is_true_or_false(flag, is_success):
+    found = run(workflow_that(_no_reward), judge=_Gives(0.5, flag)).verdict.is_success
+    assert found is is_success
+
+
+@pytest.mark.parametrize("flag", [np.bool_(False), torch.tensor([False]), _Held(False), 0, "no"])
+def test_a_success_flag_that_a_workflow_sets_is_true_or_false(flag):
+    for episode in run(_returning(reward=1.0, is_success=flag)), run(_setting(is_success=flag)):
+        assert episode.verdict.is_success is False
+
+
+class _NoTruth:
+    def __bool__(self):
+        raise ValueError("neither")
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [np.array([True, False]), torch.tensor([1, 0]), "perhaps", float("nan"), _NoTruth()],
+    ids=repr,
+)
+def test_a_success_flag_that_is_neither_is_a_failed_episode_with_a_record(flag):
+    assert run(workflow_that(_no_reward), judge=_Gives(0.5, flag)).failure.kind == "JudgeError"
+    episode = run(_setting(is_success=flag))
+    assert episode.failure.kind == "WorkflowError"
+    json_line(episode_to_record(episode), where="test")
+
+
+_CYCLE = {}
+_CYCLE["again"] = _CYCLE
+
+
+class _NoText:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**100000, _CYCLE, _NoText(), object(), 1e308, np.array([1, 2]), b"\xff", {1: {2}}],
+    ids=type,
+)
+@pytest.mark.parametrize(
+    "door", ["metadata", "row", "message", "arguments", "result", "tools", "agent", "error", "note"]
+)
+def test_one_odd_value_is_one_episode_with_a_record(value, door):
+    """Whether it failed or not: nothing leaves it, and it can be written down and shown."""
+    question = {"role": "user", "content": "hi"}
+
+    def calling(arguments, result):
+        function = {"name": "add", "arguments": arguments}
+        called = {"id": "1", "type": "function", "function": function}
+        return [
+            question,
+            {"role": "assistant", "content": "", "tool_calls": [called]},
+            {"role": "tool", "tool_call_id": "1", "content": result},
+        ]
+
+    async def body(workflow_task, tuner):
+        metadata = {}
+        match door:
+            case "metadata":
+                metadata = {"odd": [value]}
+            case "row":
+                workflow_task.task.metadata["odd"] = value
+            case "message":
+                await tuner([{"role": "user", "content": value}])
+            case "arguments":
+                await tuner(calling({"a": value}, "5"))
+            case "result":
+                await tuner(calling({"a": 5}, value))
+            case "tools":
+                await tuner([question], tools=[{**ADD_TOOL, "odd": value}])
+            case "agent":
+                await tuner.as_agentscope_model(value, "seer")([question])
+            case "error":
+                raise ValueError(value)
+        return WorkflowOutput(metadata=metadata)
+
+    class Notes:
+        def compute_reward(self, workflow_task, workflow_output):
+            if door == "note":
+                workflow_output.metadata["odd"] = workflow_task.task.metadata["odd"] = value
+            return 0.5, True
+
+    episode = run(workflow_that(body), judge=Notes())
+    line = json_line(episode_to_record(episode), where="test")
+    assert episode_from_record(json.loads(line)).verdict == episode.verdict
+
+
+def test_metadata_that_is_none_is_a_failed_episode():
+    failure = run(_setting(metadata=None)).failure
+    assert failure.kind == "WorkflowError" and "metadata" in failure.message
+
+
+def test_a_judge_that_compares_may_return_a_list_that_fails():
+    class Lazy(UserList):
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            raise RuntimeError("not there yet")
+
+    class Compares:
+        def compute_rewards(self, workflow_tasks, workflow_outputs):
+            return Lazy()
+
+    failure = run(workflow_that(_no_reward), judge=Compares()).failure
+    assert failure.kind == "JudgeError" and "not there yet" in failure.message
+
+
+def test_a_judge_may_change_its_row_and_no_other_sees_it():
+    class Pops:
+        def compute_reward(self, workflow_task, workflow_output):
+            return float(workflow_task.task.metadata.pop("answer")), True
+
+    task = Task(task_id="7", main_query="?", metadata={"answer": 5})
+    rules = settings(workflow_that(_no_reward), Pops())
+    episodes = [asyncio.run(run_episode(attempt(task=task), rules)) for _ in range(2)]
+    assert [episode.verdict.reward for episode in episodes] == [5.0, 5.0]
+    assert task.metadata == {"answer": 5}
 
 
 def test_each_attempt_has_the_task_as_it_was_read_whatever_others_did_to_theirs():

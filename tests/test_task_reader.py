@@ -401,6 +401,30 @@ def test_cells_become_values_that_json_can_hold() -> None:
         rows_to_tasks([{**row, "image": b"png"}], columns=Columns(), source="test")
 
 
+def test_nan_which_pandas_writes_for_what_is_missing_is_missing(tmp_path: Path) -> None:
+    for odd in (float("nan"), decimal.Decimal("NaN")):
+        rows = [{"question": "a", "answer": "1", "weight": odd}]
+        [task] = rows_to_tasks(rows, columns=Columns(), source="test")
+        assert task.metadata["weight"] is None
+        with pytest.raises(TaskReadError, match="column 'answer' is empty"):
+            rows_to_tasks([{"question": "a", "answer": odd}], columns=Columns(), source="test")
+    for name in ("train.jsonl", "train.json"):
+        line = '{"question": "a", "answer": NaN}\n'
+        write_lines(tmp_path / name / name, line if name.endswith("l") else f"[{line}]")
+        reader = HuggingfaceDatRepoReader(
+            dataset_path=str(tmp_path / name), training_split="train", columns=Columns()
+        )
+        with pytest.raises(TaskReadError, match="column 'answer' is empty"):
+            reader.get_training_tasks()
+    file = write_lines(
+        tmp_path / "tasks.jsonl", '{"main_query": "a", "answer": NaN, "rest": [NaN, Infinity]}\n'
+    )
+    [task] = read_task_file(file)
+    assert task.metadata == {"answer": None, "rest": [None, float("inf")]}
+    with pytest.raises(TaskReadError, match="'main_query' is missing"):
+        read_task_file(write_lines(tmp_path / "other.jsonl", '{"main_query": NaN}\n'))
+
+
 # huggingface_dat_repo, hub
 
 

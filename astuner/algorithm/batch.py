@@ -1,6 +1,5 @@
 """From judged groups to the samples of a step. Pure: no model, no files."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,8 +36,8 @@ def no_penalty(_episode: Episode, _agents: Collection[Agent]) -> float:
 def length_penalty(algorithm: AlgorithmSettings, *, max_tokens: int) -> PenaltyOf:
     """What the settings take off for coming close to `max_tokens` sampled tokens.
 
-    So many are for each agent by itself; of several in one role the one that said most counts, or
-    ran out of room.
+    So many are for each sequence by itself; of those of a role the one with the most counts, or an
+    agent that ran out of room.
     """
     buffer = algorithm.overlong_buffer_length
     if buffer is None:
@@ -69,11 +68,9 @@ def divergence_penalty(divergences: Mapping[tuple[str, int], float]) -> PenaltyO
 
 
 def _most_sampled(episode: Episode, agents: Collection[Agent]) -> int:
-    """Tokens sampled by that one of the agents which said most."""
-    said = Counter[Agent]()
-    for call in episode.calls:
-        said[call.agent] += len(call.completion.ids)
-    return max((said[agent] for agent in agents), default=0)
+    """Tokens sampled in that sequence of the agents which has the most of them."""
+    own = (sequence for sequence in episode.sequences if sequence.agent in agents)
+    return max((sequence.num_sampled for sequence in own), default=0)
 
 
 def is_useful(group: Group) -> bool:

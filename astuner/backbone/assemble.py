@@ -7,11 +7,13 @@ gets plain values.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
 from astuner.backbone.chats import MakeChat, distributions, make_untrained_chats
+from astuner.backbone.overlong import CountTokens, without_overlong
 from astuner.backbone.run import Run
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
@@ -35,13 +37,37 @@ _LOCK_ADVICE = (
 
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
-    """Training and validation tasks of the configured reader."""
+    """Training and validation tasks of the configured reader, without those that cannot fit."""
     settings = run.settings.task_reader
     section = getattr(settings, settings.type, None)
     reader = make_task_reader(
         settings.type, section.model_dump() if section else {}, run.search_dirs
     )
-    return reader.get_training_tasks(), reader.get_validation_tasks()
+    training, validation = reader.get_training_tasks(), reader.get_validation_tasks()
+    if not _has_tokenizer(run) or not run.settings.data.filter_overlong_prompts:
+        return training, validation
+    fitting = partial(
+        without_overlong,
+        max_tokens=run.settings.data.max_prompt_length,
+        load_counter=lambda: _token_counter(run),
+    )
+    return fitting(training, split="training"), fitting(validation, split="validation")
+
+
+def _has_tokenizer(run: Run) -> bool:
+    """A server that debug asks has its own, which is not known here."""
+    is_remote = run.settings.backbone == "debug" and run.settings.debug.openai_base_url is not None
+    return run.settings.model.path is not None and not is_remote
+
+
+def _token_counter(run: Run) -> CountTokens:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(find_model(run))
+    except Exception:  # noqa: BLE001  # the loading of the model says what is wrong with it
+        return lambda _text: 0
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
 def find_model(run: Run) -> str:

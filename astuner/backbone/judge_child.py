@@ -49,11 +49,11 @@ def _runner() -> asyncio.Runner:
 def _error_text(error: Exception) -> str:
     import traceback
 
-    from astuner.errors import AstunerError, JudgeError
+    from astuner.errors import AstunerError, JudgeError, described
 
     if not isinstance(error, AstunerError):
         lines = "".join(traceback.format_exception(error))
-        error = JudgeError(f"{type(error).__name__}: {error}\nin the judge's process:\n{lines}")
+        error = JudgeError(f"{described(error)}\nin the judge's process:\n{lines}")
     return packed(error)
 
 

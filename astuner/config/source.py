@@ -183,7 +183,9 @@ def _keys_without_lines(mapping: Mapping[str, Any], prefix: str = "") -> dict[st
 
 def text_override(key: str, text: str) -> str:
     """An override that sets `key` to exactly `text`, whatever characters it has."""
-    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+    # What would be an interpolation, with the backslashes before it, which would then count too.
+    plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return f"{key}={QuotedString(text=plain, quote=Quote.single).with_quotes()}"
 
 
 def read_override(written: str) -> Override:

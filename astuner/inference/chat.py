@@ -115,7 +115,7 @@ class TokenChat:
         self._template = template
         self._sampling = sampling
         self._limits = limits
-        self._room = TokenRoom(limits)
+        self._room = TokenRoom(limits, recorder.calls)
         self._offers_tools = offers_tools
         self._find_madness = find_madness
         self._ends_on_madness = ends_on_madness
@@ -198,7 +198,9 @@ class TokenChat:
             tools=tools,
             opening=opening,
             placement=placement,
-            room=self._room.left(request.agent, len(placement.prompt_ids)),
+            room=self._room.left(
+                request.agent, len(placement.prompt_ids), extends=placement.extends
+            ),
             when_valid=when_valid,
         )
 

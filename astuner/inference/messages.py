@@ -104,6 +104,8 @@ def _tool_call(call: Mapping[str, Any], index: int) -> MessageToolCall:
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = _arguments(arguments, index)
+    else:
+        arguments = _json_copy(arguments, f"message {index}: tool call arguments", param="messages")
     return {
         "id": call.get("id") or "",
         "type": "function",
@@ -125,9 +127,19 @@ def _wrong(index: int, what: str) -> RequestError:
 def copy_tools(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Copies with all their keys, since chat templates render whatever they find.
 
-    Checked are they where they come from: by the wire formats, and by AgentScope.
+    Checked are they where they come from, by the wire formats and by AgentScope. Raises
+    RequestError for what JSON cannot hold.
     """
-    return tuple(cast(Tool, dict(tool)) for tool in tools)
+    copied = (_json_copy(dict(tool), f"tool {i}", param="tools") for i, tool in enumerate(tools))
+    return tuple(cast(Tool, tool) for tool in copied)
+
+
+def _json_copy(value: object, what: str, *, param: str) -> Any:
+    """Of an agent in this process, which may put anything there, and change it later."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"{what}: no JSON: {error}", param=param) from error
 
 
 def assistant_message(

@@ -72,7 +72,11 @@ def load_policy(
             model, loading = load_merged(path, config=config, dtype=compute_dtype)[0], None
         else:
             loaded = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=compute_dtype, output_loading_info=True
+                source,
+                config=config,
+                dtype=compute_dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by their names
             )
             model, loading = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -190,6 +194,13 @@ def _check_weights(path: str, loading: dict[str, Any]) -> None:
         raise BackboneError(
             f"loading the model: the weights of {path} lack {len(missing)} tensors, "
             f"among them {missing[:3]}, which would start random; download the weights again"
+        )
+    if other := sorted(loading["mismatched_keys"]):
+        name, found, expected = other[0]
+        raise ConfigError(
+            f"loading the model: {len(other)} tensors of {path} have other shapes than its "
+            f"config.json says, among them {name}: {list(found)} in place of {list(expected)}; take "
+            "the config.json that belongs to the weights"
         )
 
 

@@ -6,6 +6,7 @@ attempts which were read back from a run directory are judged the same way.
 """
 
 import asyncio
+import reprlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -110,7 +111,7 @@ class Judging:
                 [attempt.workflow_task for attempt in attempts],
                 [attempt.output for attempt in attempts],
             )
-            self._check_number(results, len(attempts))
+            results = self._listed(results, len(attempts))
         except EpisodeError as error:
             return [_failed(attempt, error, started) for attempt in attempts]
         pairs = zip(attempts, results, strict=True)
@@ -125,13 +126,14 @@ class Judging:
 
     async def _verdict(self, attempt: Attempt, output: WorkflowOutput) -> Verdict:
         if output.reward is not None:
-            return make_verdict(
-                output.reward,
-                output.is_success,
-                attempt,
-                source="workflow",
-                refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
-            )
+            with boundary(WorkflowError, "what the workflow returned cannot be read"):
+                return make_verdict(
+                    output.reward,
+                    output.is_success,
+                    attempt,
+                    source="workflow",
+                    refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
+                )
         if self._alone is None:
             raise JudgeError(
                 "the workflow returned no reward and no judge is configured: return "
@@ -143,21 +145,25 @@ class Judging:
     def _verdict_of(self, attempt: Attempt, result: Any) -> Verdict:
         with boundary(JudgeError, f"what {self._name} returned cannot be read"):
             if not (isinstance(result, tuple) and len(result) == 2):
-                raise JudgeError(f"{self._name} returned {result!r}; expected (reward, is_success)")
+                raise JudgeError(
+                    f"{self._name} returned {reprlib.repr(result)}; expected (reward, is_success)"
+                )
             return make_verdict(
                 result[0],
-                bool(result[1]),
+                result[1],
                 attempt,
                 source="judge",
                 refuse=lambda found: JudgeError(f"{self._name}: the reward {found}"),
             )
 
-    def _check_number(self, results: Any, num_attempts: int) -> None:
+    def _listed(self, results: Any, num_attempts: int) -> list[Any]:
         found = type(results).__name__
         if isinstance(results, Sequence) and not isinstance(results, str):
-            if len(results) == num_attempts:
-                return
-            found = f"{len(results)} of them"
+            with boundary(JudgeError, f"what {self._name} returned cannot be read"):
+                listed = list(results)
+            if len(listed) == num_attempts:
+                return listed
+            found = f"{len(listed)} of them"
         raise JudgeError(
             f"{self._name} was asked about {num_attempts} attempts and returned {found}; expected "
             "a list with one (reward, is_success) for each, in order"

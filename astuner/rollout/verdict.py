@@ -1,6 +1,7 @@
 """From what a workflow or a judge gave as reward to the verdict of an episode.
 
-Holds rewards to the rule that a missing or unfinite number is never replaced by another.
+Holds rewards to the rule that a missing or unfinite number is never replaced by another. What it is
+given may be of any class, whose code may fail: it is asked inside of a `boundary`.
 """
 
 import contextlib
@@ -9,22 +10,28 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, SupportsFloat
 
+from pydantic import TypeAdapter, ValidationError
+
 from astuner.errors import EpisodeError
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import role_of
 from astuner.trajectory.recorder import Agent
-from astuner.types import Verdict
+from astuner.types import Verdict, own_value
 
 Refuse = Callable[[str], EpisodeError]
 """The error of whoever gave the reward, from what is wrong with it."""
 
 _METRIC_NAMES = ("mean", "success_rate")
 """Taken under `reward/` in the metrics of a step."""
+_MAX_REWARD = 1e30
+"""Far from where float32, which a loss is computed in, has no more numbers."""
+_TRUTH = TypeAdapter(bool)
+"""Knows the words for true and false."""
 
 
 def make_verdict(
     reward: Any,
-    is_success: bool | None,
+    is_success: Any,
     attempt: Attempt,
     *,
     source: Literal["workflow", "judge"],
@@ -32,8 +39,9 @@ def make_verdict(
 ) -> Verdict:
     """The verdict from a number for all agents, or a mapping from tags or names to numbers.
 
-    Without `is_success`, a reward above 0 is a success. Raises what `refuse` makes for a number
-    that is not finite, a key that is no agent's, and a trained agent without a reward.
+    Where `is_success` is None, a reward above 0 is a success. Raises what `refuse` makes for a
+    number that is not finite or beyond all use, a key that is no agent's, a trained agent without a
+    reward, and an `is_success` that is neither true nor false.
     """
     rewards: dict[str, float] = {}
     if isinstance(reward, Mapping):
@@ -42,22 +50,39 @@ def make_verdict(
         whole = _mean_of_trained(rewards, attempt.agents)
     else:
         whole = _finite(reward, refuse, "")
+    success = _truth(is_success, refuse)
     return Verdict(
         reward=whole,
-        is_success=whole > 0 if is_success is None else is_success,
+        is_success=whole > 0 if success is None else success,
         source=source,
         rewards=rewards,
     )
 
 
 def _finite(value: Any, refuse: Refuse, whose: str) -> float:
-    # Also of numpy and torch, Fraction and Decimal; what has axes is no number.
-    if isinstance(value, SupportsFloat) and not getattr(value, "shape", ()):
-        with contextlib.suppress(OverflowError):
-            number = float(value)
-            if math.isfinite(number):
-                return number
-    raise refuse(f"{whose}is {reprlib.repr(value)}; expected a finite number")
+    number = own_value(
+        value
+    )  # of numpy, torch and their like; Fraction and Decimal are numbers too
+    if isinstance(number, SupportsFloat):
+        with contextlib.suppress(OverflowError, TypeError, ValueError):
+            found = float(number)
+            if math.isfinite(found) and abs(found) <= _MAX_REWARD:
+                return found
+    raise refuse(
+        f"{whose}is {reprlib.repr(value)}; expected a finite number of at most {_MAX_REWARD:g}"
+    )
+
+
+def _truth(value: Any, refuse: Refuse) -> bool | None:
+    """As Python has it, but for words, which say it, and for what is not a number."""
+    flag = own_value(value)
+    if flag is None or isinstance(flag, bool):
+        return flag
+    if not isinstance(flag, str) and flag == flag:
+        return bool(flag)
+    with contextlib.suppress(ValidationError):
+        return _TRUTH.validate_python(flag)
+    raise refuse(f"has an is_success of {reprlib.repr(value)}; expected True, False or None")
 
 
 def _check_roles(rewards: Mapping[str, float], attempt: Attempt, refuse: Refuse) -> None:

@@ -4,7 +4,6 @@ The layouts are those of downloaded hub repositories: `train-00000-of-00001.parq
 `test.jsonl`, the same in `data/`, or `train/0000.parquet`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError, TaskReadError
-from astuner.task_reader.json_lines import read_json_lines
+from astuner.task_reader.json_lines import loads, read_json_lines
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 """In order of preference, where a split comes in several formats."""
@@ -132,7 +131,7 @@ def _is_json_list(file: Path) -> bool:
 
 def _read_json_list(file: Path) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        rows = loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or too large to hold
         raise TaskReadError(f"cannot read {file}: {error}; write a list of objects") from error
     wrong = [row for row in rows if not isinstance(row, dict)]

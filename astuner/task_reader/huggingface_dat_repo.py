@@ -225,7 +225,7 @@ def _to_task(row: Mapping[str, Any], columns: Columns, *, number: int, place: st
 
 
 def _cell(row: Mapping[str, Any], column: str, *, key: str, place: str) -> object:
-    if row.get(column) is None:
+    if _is_missing(row.get(column)):
         what = "is empty" if column in row else "is missing"
         raise TaskReadError(
             f"{place}: column {column!r} {what}; columns found: {', '.join(row)}; set "
@@ -234,8 +234,15 @@ def _cell(row: Mapping[str, Any], column: str, *, key: str, place: str) -> objec
     return row[column]
 
 
+def _is_missing(value: object) -> bool:
+    """NaN is what pandas writes for it, in columns of any type."""
+    return value is None or (isinstance(value, float | decimal.Decimal) and value != value)
+
+
 def _json_value(value: object, place: str) -> object:
-    if value is None or isinstance(value, (str, int, float)):
+    if _is_missing(value):
+        return None
+    if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, Mapping):
         return {str(key): _json_value(item, place) for key, item in value.items()}

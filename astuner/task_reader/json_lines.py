@@ -32,6 +32,15 @@ def read_json_lines(path: Path) -> Iterator[JsonLine]:
                 yield JsonLine(place=place, number=number, fields=_parse_object(text, place))
 
 
+def loads(text: str) -> Any:
+    """Reads JSON, and NaN, which pandas writes for what is missing, as null."""
+    return json.loads(text, parse_constant=_constant)
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
 def _decode(raw: bytes, place: str) -> str:
     try:
         return raw.decode("utf-8").rstrip("\r\n")
@@ -44,7 +53,7 @@ def _decode(raw: bytes, place: str) -> str:
 
 def _parse_object(text: str, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = loads(text)
     except json.JSONDecodeError as error:
         raise TaskReadError(
             f"{place}:{error.colno}: not JSON: {error.msg}; found {text.strip()!r:.80}; write one "

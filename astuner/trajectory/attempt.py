@@ -69,9 +69,9 @@ class Attempt:
 
     @property
     def workflow_task(self) -> WorkflowTask:
-        """As a judge gets it; the environment it ran in is gone."""
+        """As a judge gets it, who may change its row; the environment it ran in is gone."""
         return WorkflowTask(
-            task=self.task,
+            task=self.task.model_copy(deep=True),
             episode_id=self.episode_id,
             step=self.step,
             attempt=self.attempt,

@@ -75,6 +75,11 @@ class Sequence:
         return sum(len(span.ids) for span in self.spans if span.is_trained)
 
     @property
+    def num_sampled(self) -> int:
+        """Also those that an earlier sequence trains, or that nobody does."""
+        return sum(len(span.ids) for span in self.spans if span.logprobs is not None)
+
+    @property
     def calls(self) -> tuple[int, ...]:
         """Indices of the calls on this path, in order."""
         return tuple(dict.fromkeys(span.call for span in self.spans))

@@ -1,6 +1,7 @@
 """Attempts and episodes as one JSON line each, and back.
 
-A call stores only what it adds: the messages and prompt tokens behind the call that it extends.
+A call stores only what it adds: the messages and prompt tokens behind the call that it extends, and
+how many of that call's messages it repeats where these are not all.
 `episode_from_record` rebuilds everything, so a record proves what the engine saw.
 """
 
@@ -15,7 +16,7 @@ from astuner.trajectory.merge import Sequence, merge_calls
 from astuner.trajectory.plain import plain
 from astuner.trajectory.recorder import Agent, BreakKind, Call
 from astuner.trajectory.refused import RefusedCall
-from astuner.types import Completion, Task, Verdict, WorkflowOutput
+from astuner.types import Completion, Message, Task, Verdict, WorkflowOutput
 
 RECORD_FORMAT = 2
 """Stands in each line. 1, which names no format, had neither the output's reward nor the agents."""
@@ -134,7 +135,7 @@ def _output_to_record(output: WorkflowOutput | None) -> dict[str, Any] | None:
     """Without its metadata, which has a place of its own."""
     if output is None:
         return None
-    return {"reward": plain(output.reward), "is_success": output.is_success}
+    return {"reward": plain(output.reward), "is_success": plain(output.is_success)}
 
 
 def _output_from_record(record: Mapping[str, Any]) -> WorkflowOutput | None:
@@ -172,7 +173,8 @@ def _agents_of_calls(calls: Iterable[Call]) -> dict[Agent, bool]:
 
 def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
     earlier = attempt.calls[call.extends] if call.extends is not None else None
-    num_messages = len(earlier.messages) + 1 if earlier and not call.is_joined_by_text else 0
+    usual = _usually_repeated(earlier, is_joined_by_text=call.is_joined_by_text)
+    num_repeated = _num_equal(usual, call.messages)
     num_ids = earlier.num_ids if earlier else 0
     return {
         "agent_name": call.agent_name,
@@ -184,7 +186,8 @@ def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
         "is_trained": call.is_trained,
         "is_joined_by_text": call.is_joined_by_text,
         "num_drifted": call.num_drifted,
-        "messages": list(call.messages[num_messages:]),
+        "messages": list(call.messages[num_repeated:]),
+        **({} if num_repeated == len(usual) else {"num_repeated_messages": num_repeated}),
         "tools": None if earlier and earlier.tools == call.tools else list(call.tools),
         "prompt_ids": list(call.prompt_ids[num_ids:]),
         "completion_ids": list(call.completion.ids),
@@ -200,15 +203,27 @@ def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
     }
 
 
+def _usually_repeated(earlier: Call | None, *, is_joined_by_text: bool) -> tuple[Message, ...]:
+    """What a call sends of the one that it extends; one that sends plain text says less of it."""
+    return (*earlier.messages, earlier.reply) if earlier and not is_joined_by_text else ()
+
+
+def _num_equal(some: tuple[Message, ...], others: tuple[Message, ...]) -> int:
+    """How many messages both begin with, each equal in every part."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((i for i, (one, other) in pairs if one != other), min(len(some), len(others)))
+
+
 def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
     earlier = calls[entry["extends"]] if entry["extends"] is not None else None
     by_text = entry.get("is_joined_by_text", False)
-    known = (*earlier.messages, earlier.reply) if earlier and not by_text else ()
+    repeated = _usually_repeated(earlier, is_joined_by_text=by_text)
+    repeated = repeated[: entry.get("num_repeated_messages")]
     kind = entry.get("break_kind")
     return Call(
         agent_name=entry["agent_name"],
         target_tag=entry["target_tag"],
-        messages=(*known, *entry["messages"]),
+        messages=(*repeated, *entry["messages"]),
         tools=earlier.tools if earlier and entry["tools"] is None else tuple(entry["tools"]),
         prompt_ids=(earlier.ids if earlier else ()) + tuple(entry["prompt_ids"]),
         completion=Completion(

@@ -11,7 +11,7 @@ from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import TrainedEngine
-from astuner.errors import ConfigError
+from astuner.errors import ConfigError, RequestError
 from astuner.inference.template import ChatTemplate
 from astuner.models.adapter import attach_adapter
 from astuner.models.end_ids import end_ids
@@ -43,9 +43,14 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     if (adapter := adapter_settings(model.lora)) is not None:
         attach_adapter(policy.model, adapter, seed=run.settings.trainer_common.seed)
     _check_context(policy, rollout.max_model_len)
-    template = ChatTemplate(
-        policy.tokenizer, extra_stop_ids=end_ids(policy.model.generation_config)
-    )
+    stop_ids = end_ids(policy.model.generation_config)
+    try:
+        template = ChatTemplate(policy.tokenizer, extra_stop_ids=stop_ids)
+    except (ConfigError, RequestError) as error:  # whatever it makes of a first conversation
+        raise ConfigError(
+            f"the chat template of {source} cannot be used: {error}; correct its "
+            "chat_template.jinja, or take another model"
+        ) from error
     engine = _make_engine(policy, rollout, source, weight_version)
     return LoadedEngine(policy=policy, template=template, engine=engine)
 
