@@ -45,7 +45,8 @@ def same_expression(one: Expression, other: Expression) -> bool:
 
 
 def _evaluated(expression: Expression) -> Expression:
-    expression = expression.subs(sympy.Symbol("i"), sympy.I)
+    units = [symbol for symbol in expression.free_symbols if str(symbol) == "i"]
+    expression = expression.subs(dict.fromkeys(units, sympy.I))
     expression = expression.replace(
         lambda found: isinstance(found, AppliedUndef), _product_or_symbol
     )

@@ -60,6 +60,7 @@ def equality(answer: str, reference: str, same: Same) -> bool | None:
     """Compare what `plain_math` gave, as a whole and then part by part."""
     if _bare(answer) == _bare(reference) or same_words(answer, reference):
         return True
+    answer, reference = relation_in_signs(answer), relation_in_signs(reference)
     if choice_of(answer) and choice_of(reference):
         return False
     chosen = chosen_text(answer), chosen_text(reference)
@@ -85,7 +86,9 @@ def equality(answer: str, reference: str, same: Same) -> bool | None:
 
 def same_without_algebra(answer: str, reference: str) -> bool | None:
     """Whether two texts without parts are equal; None where only algebra can tell."""
-    if _bare(answer) == _bare(reference) or same_words(answer, reference):
+    if _bare(answer) == _bare(reference):
+        return True
+    if len(answer) > 1 and same_words(answer, reference):
         return True
     time = same_time(answer, reference)
     if time is not None:
@@ -107,12 +110,10 @@ def same_without_algebra(answer: str, reference: str) -> bool | None:
 
 
 def _same_relation(answer: str, reference: str) -> bool | None:
-    """Of `x > 5`, `> 5` and `more than 5`, where at least one names no variable."""
-    texts = relation_in_signs(answer), relation_in_signs(reference)
-    signs = _SIGN.match(texts[0]), _SIGN.match(texts[1])
-    if not (signs[0] or signs[1]):
+    """Of `x > 5` and `> 5`, where at least one names no variable."""
+    if not (_SIGN.match(answer) or _SIGN.match(reference)):
         return None
-    texts = _VARIABLE.sub("", texts[0], count=1), _VARIABLE.sub("", texts[1], count=1)
+    texts = _VARIABLE.sub("", answer, count=1), _VARIABLE.sub("", reference, count=1)
     signs = _SIGN.match(texts[0]), _SIGN.match(texts[1])
     if not (signs[0] and signs[1]) or signs[0][1] != signs[1][1]:
         return False

@@ -19,7 +19,10 @@ _STATED = re.compile(
     r"|\bréponse(?: est|\s?:)+|\bantwort(?: ist|:)+)\s*(?P<answer>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_UNCLOSED_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{")
 _MAX_STATED_WORDS = 6
+_EXCLAIMED = re.compile(r"!+[*_\s]*$")
+"""Behind a sentence; `$7!$` is a factorial."""
 _OPENING_WORD = re.compile(r"(?P<word>yes|no|true|false|[A-J](?=[.):]))\b[,.;:!)]\s", re.IGNORECASE)
 _OPPOSITES = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 
@@ -34,19 +37,22 @@ def find_answer(text: str, *, accept_last_number: bool) -> str | None:
     box = last_box(text)
     if box is not None:
         return box
+    if _UNCLOSED_BOX.search(text):
+        return None  # cut off: `\boxed{12` may have been 120
     marked = after_hashes(text)
     if marked:
         first_line = marked.splitlines()[0]
         if _is_expression(first_line):
             return first_line
         text = marked  # `####` was a heading
-    last_line = _MARKERS.sub("", last_line_of(text), count=1)
+    last_line = _without_markers(text)
     stated = _STATED.fullmatch(last_line)
-    for candidate in (last_line, stated["answer"] if stated else ""):
+    said = _EXCLAIMED.sub("", stated["answer"]) if stated else ""
+    for candidate in (last_line, said):
         if _is_expression(candidate):
             return candidate
-    if stated and _is_few_words(stated["answer"]):
-        return stated["answer"]
+    if _is_few_words(said):
+        return said
     return last_number(text) if accept_last_number else None
 
 
@@ -67,6 +73,15 @@ def opening_word(text: str) -> str | None:
 def last_line_of(text: str) -> str:
     """Without the fence of a block of code."""
     return text.strip().rstrip("`~ \n").rpartition("\n")[2].strip()
+
+
+def _without_markers(text: str) -> str:
+    """The last line without what makes it a quotation or the item of a list."""
+    line = last_line_of(text)
+    above = text.strip()[: -len(line) or None].strip().rpartition("\n")[2]
+    if line.startswith("- ") and above.startswith("- "):
+        line = line.removeprefix("- ")
+    return _MARKERS.sub("", line, count=1)
 
 
 def _is_expression(text: str) -> bool:

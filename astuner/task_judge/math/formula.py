@@ -12,6 +12,7 @@ _FUNCTION = re.compile(
 )
 _DECIMAL = re.compile(r"(?<![\d.])\d*\.\d+(?![\d.]*\.)|(?<![\d.])\d+\.(?![\d.])", re.ASCII)
 _REPEATING_DECIMAL = re.compile(r"(?<![\d.])\d*\.\d*(?:\\(?:overline|bar|dot)|\(\d)", re.ASCII)
+_WRONG_BASE = re.compile(r"(?<![\w\\}])[A-F]*\d[\dA-F]*\s?_", re.ASCII)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s?%", re.ASCII)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s?°", re.ASCII)
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
@@ -20,8 +21,13 @@ _SQRT_OF_BRACKETS = re.compile(r"\\sqrt\s?\(([^()]*)\)")
 
 
 def latex_formula(text: str) -> str:
-    """What `plain.plain_math` gave, for the parser. All numbers become exact."""
+    """What `plain.plain_math` gave, for the parser. All numbers become exact.
+
+    Raises ValueError for a number with digits that its base does not have.
+    """
     text = with_decimal_numerals(text.replace("**", "^"))
+    if _WRONG_BASE.search(text):
+        raise ValueError(f"no number of that base: {text}")
     text = re.sub(r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s?\()", r"\\arc\1", text)
     text = _FUNCTION.sub(r"\\\1", text).replace(r"\lg", r"\log_{10}")
     text = _SQRT_OF_BRACKETS.sub(r"\\sqrt{\1}", text)
@@ -47,4 +53,4 @@ def _with_repeating_decimals(text: str) -> str:
 
 def _fraction(decimal: str) -> str:
     whole, _, decimals = decimal.partition(".")
-    return rf"{{\frac{{{whole}{decimals}}}{{1{'0' * len(decimals)}}}}}"
+    return rf"(\frac{{{whole}{decimals}}}{{1{'0' * len(decimals)}}})"

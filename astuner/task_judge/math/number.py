@@ -35,7 +35,9 @@ _RATIO = re.compile(
 )
 _PLAIN = re.compile(_UNSIGNED, re.ASCII)
 
-_LABEL = re.compile(r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?[=:]\s?){1,3}", re.ASCII)
+_LABEL = re.compile(
+    r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?(?:=|(?<!\d):|:(?!\d))\s?){1,3}", re.ASCII
+)
 _ARITHMETIC = re.compile(r"(?:[\d\s.,+\-*/()^{}=]|\\times|\\cdot|\\div|\\frac)+=\s?", re.ASCII)
 _ROUGHLY = re.compile(r"(?:\\approx|approximately|about|roughly|exactly)\s?", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?:USD|EUR|GBP|RMB|CNY|INR|Rs\.?)\s?(?=[\d.-])")

@@ -17,7 +17,7 @@ _MIN_REPEATED_DIGITS = 3
 """`0.33...` may be a rounded number."""
 
 _IN_BASE = re.compile(
-    r"\(?(?P<digits>[0-9][0-9A-F]*|[A-F]{2,})\)?"
+    r"\(?(?P<digits>[A-F]*[0-9][0-9A-F]*|[A-F]{2,})\)?"
     r"(?:_\s?(?:\{\s?(?P<braced>[^{}]{1,20})\}|(?P<bare>\d{1,2})(?!\d))"
     r"|\s?\(?(?:in )?base[ -](?P<worded>\w+)\)?)",
     re.ASCII,

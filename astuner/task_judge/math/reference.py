@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from decimal import Decimal
 from fractions import Fraction
 
 from astuner.errors import JudgeError
@@ -36,11 +37,13 @@ def reference_answers(task: WorkflowTask) -> tuple[str, ...]:
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (after_hashes(value) or last_box(value) or value,)
-    if isinstance(value, bool) or not isinstance(value, numbers.Number):
+    if isinstance(value, Decimal):
+        return () if value.is_nan() else (str(value),)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return ()
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
-        return _float_texts(float(value), str(value))
-    return () if not isinstance(value, numbers.Rational) and value != value else (str(value),)
+    if isinstance(value, numbers.Rational):
+        return (str(value),)
+    return _float_texts(float(value), str(value))
 
 
 def _float_texts(value: float, written: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ _OPENING = {"(", "[", "{", r"\{", r"\begin", r"\lfloor", r"\lceil", r"\langle"}
 _CLOSING = {")", "]", "}", r"\}", r"\end", r"\rfloor", r"\rceil", r"\rangle"}
 _ORDERS = {"<", ">", r"\leq", r"\geq"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+_GROUPED_NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 _ASSIGNED = re.compile(
     r"(?P<label>(?:\\[A-Za-z]+|[A-Za-z])(?:_\w|_\{[^{}]*\}|'|\([^()]{1,12}\)){0,2})\s?"
     r"(?:=|\\in(?![a-z]))\s?(?P<value>.+)",
@@ -65,6 +66,8 @@ def compare(answer: str, reference: str, same: Same) -> bool | None:
 
 def parts_of(text: str) -> Parts | None:
     """The parts of a text; None where it has none."""
+    if _GROUPED_NUMBER.fullmatch(text):
+        return None
     bracketed = _bracketed(text)
     if bracketed:
         return bracketed
@@ -87,7 +90,8 @@ def label_and_value(text: str) -> tuple[str, str]:
 
 def _without_labels(answer: str, reference: str) -> tuple[tuple[str, str], tuple[str, str]]:
     labelled = label_and_value(answer), label_and_value(reference)
-    if any(_is_list_of_labelled(text) for text in (answer, reference)):
+    is_equation = ["=" in value and not label for label, value in labelled]
+    if any(is_equation) or any(_is_list_of_labelled(text) for text in (answer, reference)):
         return (answer, reference), ("", "")
     return (labelled[0][1], labelled[1][1]), (labelled[0][0], labelled[1][0])
 

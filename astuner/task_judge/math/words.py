@@ -14,6 +14,8 @@ _FUNCTIONS = re.compile(
     re.IGNORECASE,
 )
 _CHOICE = re.compile(r"[A-Ea-e]|\(([A-Za-z])\)")
+_CHOICES = re.compile(r"[A-Ea-e](?:(?:,|\s?and\s|,\s?and\s)\s?[A-Ea-e])+")
+_LETTER = re.compile(r"\b[a-e]\b")
 _CHOSEN = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.)])\s+([^-+*/^=\s(].*)", re.DOTALL)
 _SHORT_WORDS = frozenset(
     "no ok so is it to of at we he as if be by my on up us me go do an or in am pm mr ms dr".split()
@@ -36,8 +38,16 @@ def same_words(answer: str, reference: str) -> bool:
         return True
     if _NO_WORDS.search(answer) or _NO_WORDS.search(reference):
         return False
+    if _CHOICES.fullmatch(answer) and _CHOICES.fullmatch(reference):
+        return sorted(_LETTER.findall(answer.lower())) == sorted(_LETTER.findall(reference.lower()))
     pairs = (_TOKEN.findall(answer), _TOKEN.findall(reference))
-    return len(pairs[0]) == len(pairs[1]) > 0 and all(map(_same_token, *pairs))
+    if not len(pairs[0]) == len(pairs[1]) > 0:
+        return False
+    has_words = any(len(token) > 2 and is_word(token) for token in pairs[0])
+    return all(
+        _same_token(*pair) or (has_words and pair[0].casefold() == pair[1].casefold() in "abcde")
+        for pair in zip(*pairs, strict=True)
+    )
 
 
 def is_verdict(text: str) -> bool:
@@ -74,9 +84,7 @@ def is_word(token: str) -> bool:
         return False
     if not token.isascii():
         return len(token) == 1 or not _is_alphabetical(small)
-    if len(token) == 1:
-        return small in "abcde"
-    if len(token) == 2:
+    if len(token) < 3:
         return small in _SHORT_WORDS or _ROMAN.fullmatch(token) is not None
     return not _is_alphabetical(small) and any(vowel in small for vowel in "aeiouy")
 
