@@ -26,7 +26,7 @@ SPEED_ROUNDS = 20_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="with *.jsonl of GSM8K")
     files = sorted(parser.parse_args().folder.glob("*.jsonl"))
     if not files:

@@ -101,7 +101,7 @@ def _points(symbols: list[Any]) -> Iterator[dict[Any, Any]]:
         }
 
 
-def _relations(expression: Expression) -> list[Relational]:
+def _relations(expression: Expression) -> list[Any]:
     """One for each sign of `1 < x < 2`; none where it is no relation."""
     if isinstance(expression, Relational):
         return [expression]
@@ -110,7 +110,7 @@ def _relations(expression: Expression) -> list[Relational]:
     return list(parts) if is_chain else []
 
 
-def _same_relations(one: list[Relational], other: list[Relational]) -> bool:
+def _same_relations(one: list[Any], other: list[Any]) -> bool:
     if len(one) != len(other):
         return False
     left = list(other)
@@ -122,12 +122,12 @@ def _same_relations(one: list[Relational], other: list[Relational]) -> bool:
     return True
 
 
-def _same_relation(one: Relational, other: Relational) -> bool:
+def _same_relation(one: Any, other: Any) -> bool:
     """Whether one is the other times a number, a positive one for an inequality."""
     kinds = _kind(one), _kind(other)
     if kinds[0] != kinds[1]:
         return False
-    sides = _side(one), _side(other)
+    sides: tuple[Any, Any] = _side(one), _side(other)
     symbols = sorted(sides[0].free_symbols | sides[1].free_symbols, key=str)
     for point in _points(symbols):
         values = [side.subs(point).doit() for side in sides]
@@ -140,17 +140,17 @@ def _same_relation(one: Relational, other: Relational) -> bool:
     return _is_zero(sides[0]) and _is_zero(sides[1])
 
 
-def _kind(relation: Relational) -> str:
+def _kind(relation: Any) -> str:
     return {"<": ">", "<=": ">="}.get(relation.rel_op, relation.rel_op)
 
 
-def _side(relation: Relational) -> Expression:
+def _side(relation: Any) -> Expression:
     """What is compared with zero; for an inequality what is greater."""
     left, right = _evaluated(relation.lhs), _evaluated(relation.rhs)
     return right - left if relation.rel_op in ("<", "<=") else left - right
 
 
-def _same_solutions(one: list[Relational], other: list[Relational]) -> bool:
+def _same_solutions(one: list[Any], other: list[Any]) -> bool:
     """Of a single equation for its first letter, as `xy = 1` and `y = 1/x` have."""
     if len(one) != 1 or _kind(one[0]) != "==" or _kind(other[0]) != "==":
         return False
@@ -177,7 +177,9 @@ def _as_set(expression: Expression) -> Expression | None:
         return expression
     relations = _relations(expression)
     if relations and len(expression.free_symbols) == 1:
-        evaluated = [found.func(_evaluated(found.lhs), _evaluated(found.rhs)) for found in relations]
+        evaluated: list[Any] = [
+            found.func(_evaluated(found.lhs), _evaluated(found.rhs)) for found in relations
+        ]
         return functools.reduce(sympy.Intersection, [found.as_set() for found in evaluated])
     return None
 

@@ -1,4 +1,4 @@
-r"""Unicode as ASCII and LaTeX: `２⁵ ≤ ٣٥` is `2^5 \leq 35`. Words of any script stay as they are."""
+r"""Unicode as ASCII and LaTeX: `２⁵ ≤ ٣٥` is `2^5 \leq 35`. Words of any script stay."""
 
 import functools
 import re
@@ -28,7 +28,14 @@ _SYMBOLS = (
     | {"\u2205": r"\emptyset ", "\u2300": r"\emptyset ", "\u2032": "'", "\u2019": "'"}
     | {"\u2102": r"\mathbb{C}", "\u2115": r"\mathbb{N}", "\u211a": r"\mathbb{Q}"}
     | {"\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}", "\u00b0": "\u00b0", "\u2103": "\u00b0C"}
-    | {"\u2109": "\u00b0F", "\u2192": " ", "\u21d2": " ", "\u2022": " ", "\u2234": " ", "\u2026": "..."}
+    | {
+        "\u2109": "\u00b0F",
+        "\u2192": " ",
+        "\u21d2": " ",
+        "\u2022": " ",
+        "\u2234": " ",
+        "\u2026": "...",
+    }
     | {"\u066b": ".", "\u066c": ",", "\u066a": "%", "\u3002": ".", "\u3001": ",", "\u061f": "?"}
     | dict.fromkeys("\u300c\u300d\u300e\u300f\u3010\u3011\u27f6\u27f9", " ")
     | dict.fromkeys("\u201c\u201d\u00ab\u00bb", '"')

@@ -17,7 +17,13 @@ from astuner.task_judge.math.numerals import has_base
 from astuner.task_judge.math.plain import plain_math
 from astuner.task_judge.math.structure import Same, compare, label_and_value, parts_of
 from astuner.task_judge.math.times import same_time
-from astuner.task_judge.math.words import choice_of, chosen_text, is_prose, relation_in_signs, same_words
+from astuner.task_judge.math.words import (
+    choice_of,
+    chosen_text,
+    is_prose,
+    relation_in_signs,
+    same_words,
+)
 from astuner.workers.pool import (
     NUM_WORKERS,
     Computation,
@@ -78,6 +84,8 @@ def equality(answer: str, reference: str, same: Same) -> bool | None:
         return False
     if numbers[0] is not None or numbers[1] is not None:
         number, other = (answer, reference) if numbers[0] is not None else (reference, answer)
+        if is_prose(other):
+            return False
         parts = parts_of(label_and_value(other)[1])
         if parts is not None and (parts.kind != "set" or len(parts.items) > 1):
             return same(number, other) if parts.kind == "union" else False

@@ -15,8 +15,9 @@ _SMALL_WORDS = re.compile(
 )
 _MARKERS = re.compile(r"\s*(?:>\s+|[•‣◦·]\s*|\d{1,2}[.)]\s+(?=\S))+")
 _STATED = re.compile(
-    r".*(?:\banswers?(?:\s+(?:is|are|=)|\s*:)+|答案(?:是|为)?[:：]?|\bответ:|\brespuesta(?: es|:)+"
-    r"|\bréponse(?: est|\s?:)+|\bantwort(?: ist|:)+)\s*(?P<answer>\S.*)",
+    r".*(?:\banswers?(?:\s+(?:is|are|=)|\s*:)+|答案(?:是|为)?\uff1a?:?|\brespuesta(?: es|:)+"
+    r"|\b\u043e\u0442\u0432\u0435\u0442:|\bréponse(?: est|\s?:)+|\bantwort(?: ist|:)+)"
+    r"\s*(?P<answer>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _UNCLOSED_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{")
@@ -57,7 +58,7 @@ def find_answer(text: str, *, accept_last_number: bool) -> str | None:
 
 
 def opening_word(text: str) -> str | None:
-    """`Yes` of `Yes, since 5 > 3`, and `A` of `A. Paris`, for the last line of a text without a box.
+    """`Yes` of `Yes, since 5 > 3`, and `A` of `A. Paris`: of the last line, where there is no box.
 
     None where the line also has the opposite word.
     """

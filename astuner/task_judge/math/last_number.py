@@ -21,12 +21,13 @@ _LABEL_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|never|nicht|pas|no es|isn't|wasn't|aren't|cannot be|can't be)\s|(?:不是|不等于|не)\s?)"
+    r"(?:\b(?:not|never|nicht|pas|no es|isn't|wasn't|aren't|can't be)\s|(?:不是|不等于|не)\s?)"
     r"(?:equal to |equals? |be )?$",
     re.IGNORECASE,
 )
 _LINK = re.compile(
-    r"[\s$*]*(?:,?\s?\b(?:and|or|to|oder|ou|или)\b|或者?|,)[\s$*]*(?:[A-Za-z]\s?=\s?)?", re.IGNORECASE
+    r"[\s$*]*(?:,?\s?\b(?:and|or|to|oder|ou|или)\b|或者?|,)[\s$*]*(?:[A-Za-z]\s?=\s?)?",
+    re.IGNORECASE,
 )
 """Between the parts of one answer, as in `1, 2 or 3`."""
 _VARIABLE_BEFORE = re.compile(r"(?:\b[A-Za-z]\s?=\s?)?$")
@@ -54,9 +55,7 @@ def last_number(text: str) -> str | None:
     return None
 
 
-def _with_its_surroundings(
-    text: str, matches: list[re.Match[str]], before: str
-) -> str | None:
+def _with_its_surroundings(text: str, matches: list[re.Match[str]], before: str) -> str | None:
     match = matches[-1]
     if _NOT_BEFORE.search(before) or text[match.end() :].lstrip("*_$ ").startswith("?"):
         return None
@@ -90,6 +89,6 @@ def _start_of_alternatives(text: str, matches: list[re.Match[str]]) -> int | Non
 def _chunk(text: str, match: re.Match[str]) -> str:
     """What stands around a number without a space."""
     line_start = text.rfind("\n", 0, match.start()) + 1
-    before = _CHUNK_BEFORE.search(text[line_start : match.start()])
+    before = _CHUNK_BEFORE.search(text[max(line_start, match.start() - _LOOK_BACK) : match.start()])
     after = _CHUNK_AFTER.match(text, match.end())
     return (before[0] if before else "") + match[0] + (after[0] if after else "")

@@ -35,9 +35,7 @@ _RATIO = re.compile(
 )
 _PLAIN = re.compile(_UNSIGNED, re.ASCII)
 
-_LABEL = re.compile(
-    r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?(?:=|(?<!\d):|:(?!\d))\s?){1,3}", re.ASCII
-)
+_LABEL = re.compile(r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?(?:=|(?<!\d):|:(?!\d))\s?){1,3}", re.ASCII)
 _ARITHMETIC = re.compile(r"(?:[\d\s.,+\-*/()^{}=]|\\times|\\cdot|\\div|\\frac)+=\s?", re.ASCII)
 _ROUGHLY = re.compile(r"(?:\\approx|approximately|about|roughly|exactly)\s?", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?:USD|EUR|GBP|RMB|CNY|INR|Rs\.?)\s?(?=[\d.-])")
@@ -77,8 +75,8 @@ _SHORT_UNITS = frozenset(
 _NOT_UNITS = frozenset(
     _words(
         "and not plus minus times over but mod sin cos tan cot csc log exp sqrt frac theta alpha "
-        "beta gamma delta lambda epsilon sigma omega infinity negative than squared cubed factorial "
-        "binary octal hexadecimal base"
+        "beta gamma delta lambda epsilon sigma omega infinity negative than squared cubed "
+        "factorial binary octal hexadecimal base"
     )
 ) | {*_ONES, *_TENS, *_SCALES, "hundred"}
 

@@ -1,6 +1,6 @@
 r"""Numerals that are more than digits and a point: repeating decimals and numbers in a base.
 
-    repeating("0.1(6)")   repeating("0.333...")   in_base(r"FF_{16}")   in_base("110 base 2")
+repeating("0.1(6)")   repeating("0.333...")   in_base(r"FF_{16}")   in_base("110 base 2")
 """
 
 import re
@@ -12,7 +12,9 @@ _REPEATING = re.compile(
     r"|\\dot\s?\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s?\{?(?P<last>\d)\}?)?)",
     re.ASCII,
 )
-_GOES_ON = re.compile(r"(?P<plain>\d*\.\d*?)(?P<block>\d{1,12}?)(?P<more>(?P=block)+)\.\.\.", re.ASCII)
+_GOES_ON = re.compile(
+    r"(?P<plain>\d*\.\d*?)(?P<block>\d{1,12}?)(?P<more>(?P=block)+)\.\.\.", re.ASCII
+)
 _MIN_REPEATED_DIGITS = 3
 """`0.33...` may be a rounded number."""
 
@@ -22,14 +24,8 @@ _IN_BASE = re.compile(
     r"|\s?\(?(?:in )?base[ -](?P<worded>\w+)\)?)",
     re.ASCII,
 )
-_BASES = {
-    word: base
-    for base, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen".split(),
-        start=2,
-    )
-}
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+_BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
 _LARGEST_BASE = 16
 _HEXADECIMAL = 16
 

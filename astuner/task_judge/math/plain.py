@@ -30,20 +30,24 @@ _SYNONYMS = tuple(
         (r"\+\s?\\infty", r"\\infty"),
     )
 )
+_MAY_HAVE_SYNONYMS = re.compile(r"\\|[<>!]=|inf")
 _GERMAN_COMMA = re.compile(r"(?<=\d)\{,\}(?=(?:\d{1,2}|\d{4,})(?!\d))")
 _CURRENCY = re.compile(r"(?:\bUS)?\\?[$€£¥₹₩₽₺₫฿₪]")
 
 
 def plain_math(text: str) -> str:
     """The same mathematics without markdown, math delimiters, spacing and text wrappers."""
-    text = _GERMAN_COMMA.sub(".", ascii_math(text))
-    text = text.replace("{,}", ",").replace(r"\%", "%").replace(r"\_", "_")
+    text = ascii_math(text)
+    if "{,}" in text:
+        text = _GERMAN_COMMA.sub(".", text).replace("{,}", ",")
     if "\\" in text:
+        text = text.replace(r"\%", "%").replace(r"\_", "_")
         text = _LATEX_SPACE.sub(" ", _LATEX_NOISE.sub("", _DEGREES.sub("°", text)))
         for _ in range(4):
             text = _TEXT_WRAPPER.sub(r" \1 ", text)
-    for pattern, replacement in _SYNONYMS:
-        text = pattern.sub(replacement, text)
+    if _MAY_HAVE_SYNONYMS.search(text):
+        for pattern, replacement in _SYNONYMS:
+            text = pattern.sub(replacement, text)
     text = " ".join(_CURRENCY.sub("", text).split()).strip("*_`\"' ")
     return _without_full_stop(text).strip("*_`\"' ")
 

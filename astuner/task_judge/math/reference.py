@@ -11,7 +11,7 @@ from astuner.task_judge.math.text import after_hashes, last_box
 from astuner.types import WorkflowTask
 
 _MISSING_TEXTS = frozenset(
-    "nan NaN NAN <NA> NaT None null NULL Null N/A n/a #N/A".split()
+    ["nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "Null", "N/A", "n/a", "#N/A"]
 )
 """As pandas, Python and JSON write what is not there. `none` is an answer."""
 _MAX_DENOMINATOR = 10_000

@@ -12,7 +12,7 @@ from typing import Literal
 Same = Callable[[str, str], bool | None]
 """Whether two texts without parts are equal; None: not known."""
 
-MAX_ITEMS = 64
+MAX_ITEMS = 32
 """A list of more is equal only to the same text."""
 
 _TOKEN = re.compile(
@@ -71,10 +71,12 @@ def parts_of(text: str) -> Parts | None:
     bracketed = _bracketed(text)
     if bracketed:
         return bracketed
-    for kind, separators in (("list", {",", ";", "and", "or"}), ("union", {r"\cup"})):
-        items, connective = _split(text, separators)
-        if 1 < len(items) <= MAX_ITEMS:
-            return _labelled(Parts(kind=kind, items=items, connective=connective))
+    items, connective = _split(text, {",", ";", "and", "or"})
+    if 1 < len(items) <= MAX_ITEMS:
+        return _labelled(Parts(kind="list", items=items, connective=connective))
+    items, _ = _split(text, {r"\cup"})
+    if 1 < len(items) <= MAX_ITEMS:
+        return Parts(kind="union", items=items)
     if _PLUS_MINUS.search(text):
         return Parts(kind="list", items=(_signed(text, "+-"), _signed(text, "-+")))
     return None
@@ -103,8 +105,6 @@ def _is_list_of_labelled(text: str) -> bool:
 
 def _labelled(parts: Parts) -> Parts:
     """`x = 1, x = 2` and `x = 1, 2` are `1, 2`."""
-    if parts.kind != "list":
-        return parts
     labelled = [label_and_value(item) for item in parts.items]
     labels = [label for label, _ in labelled]
     values = tuple(value for _, value in labelled)
@@ -122,7 +122,9 @@ def _compare_parts(one: Parts, other: Parts, texts: tuple[str, str], same: Same)
             return False
         return _compare_lists(one, other, same)
     if kinds == {"set"}:
-        return _all(_is_subset(one.items, other.items, same), _is_subset(other.items, one.items, same))
+        return _all(
+            _is_subset(one.items, other.items, same), _is_subset(other.items, one.items, same)
+        )
     if kinds == {"set", "list"}:
         return _unordered(one.items, other.items, same)
     if kinds == {"brackets"}:
@@ -163,9 +165,7 @@ def _values_by_label(parts: Parts) -> tuple[str, ...] | None:
     return tuple(value for _, value in sorted(labelled.items()))
 
 
-def _compare_with_one(
-    whole: Parts, text: str, texts: tuple[str, str], same: Same
-) -> bool | None:
+def _compare_with_one(whole: Parts, text: str, texts: tuple[str, str], same: Same) -> bool | None:
     if whole.kind == "set" and len(whole.items) == 1:
         return same(whole.items[0], text)
     if whole.kind == "list":
@@ -181,8 +181,7 @@ def _chain(text: str) -> tuple[str, ...]:
     if len(terms) < 3 or len(signs) != len(terms) - 1:
         return ()
     return tuple(
-        f"{left} {sign} {right}"
-        for left, sign, right in zip(terms, signs, terms[1:], strict=False)
+        f"{left} {sign} {right}" for left, sign, right in zip(terms, signs, terms[1:], strict=False)
     )
 
 

@@ -1,4 +1,4 @@
-r"""The text of a final answer, and the marks in it: `\boxed{}` and `####`. Nothing here compares."""
+r"""The text of a final answer, and the marks in it: `\boxed{}` and `####`. Compares nothing."""
 
 import ast
 import json
@@ -11,7 +11,9 @@ MAX_TAIL_CHARS = 20_000
 
 _TEXT_BLOCK = re.compile(r"""['"]text['"]:\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 _BOX_OR_BRACE = re.compile(
-    r"(\\{1,4})(?:boxed|fbox)[ \t]{0,8}(?:\{|(?P<bare>[-+]?\w(?:[\w.,/]{0,40}\w)?))|\\.|[{}]", re.DOTALL
+    r"(\\{1,4})(?:boxed|fbox)[ \t]{0,8}"
+    r"(?:\{|(?P<bare>[-+]?\d(?:[\w.,/]{0,40}\w)?|[A-Z](?!\w)))|\\.|[{}]",
+    re.DOTALL,
 )
 
 

@@ -3,6 +3,7 @@ in a formula it does; accents count everywhere.
 """
 
 import re
+from itertools import pairwise
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[^\w\s]")
 _NO_WORDS = re.compile(r"[\\^_=+*<>{}|\[\]]")
@@ -18,15 +19,29 @@ _CHOICES = re.compile(r"[A-Ea-e](?:(?:,|\s?and\s|,\s?and\s)\s?[A-Ea-e])+")
 _LETTER = re.compile(r"\b[a-e]\b")
 _CHOSEN = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.)])\s+([^-+*/^=\s(].*)", re.DOTALL)
 _SHORT_WORDS = frozenset(
-    "no ok so is it to of at we he as if be by my on up us me go do an or in am pm mr ms dr".split()
+    re.findall(
+        r"\w+",
+        "no ok so is it to of at we he as if be by my on up us me go do an or in am pm mr ms dr",
+    )
 )
 _ROMAN = re.compile("[IVX]{2,}|[ivx]{2,}")
 _RELATIONS = (
-    (re.compile(r"(?:at least|(?:no|not) (?:less|fewer) than|(?:greater|more) than or equal to)\s"), r"\geq "),
-    (re.compile(r"(?:at most|(?:no|not) (?:more|greater) than|(?:less|fewer) than or equal to)\s"), r"\leq "),
+    (
+        re.compile(
+            r"(?:at least|(?:no|not) (?:less|fewer) than|(?:greater|more) than or equal to)\s"
+        ),
+        r"\geq ",
+    ),
+    (
+        re.compile(
+            r"(?:at most|(?:no|not) (?:more|greater) than|(?:less|fewer) than or equal to)\s"
+        ),
+        r"\leq ",
+    ),
     (re.compile(r"(?:more|greater) than\s"), "> "),
     (re.compile(r"(?:less|fewer) than\s"), "< "),
 )
+_MAY_BE_RELATION = re.compile(r"than |at least|at most")
 _IS = re.compile(r"(?<=[A-Za-z]) is (?=[\\<>])")
 _LONG = 5
 """A token of so many letters is a word in any mixture of cases."""
@@ -91,6 +106,8 @@ def is_word(token: str) -> bool:
 
 def relation_in_signs(text: str) -> str:
     r"""`at least 5` and `x is at least 5` as `\geq 5` and `x \geq 5`."""
+    if not _MAY_BE_RELATION.search(text):
+        return text
     for pattern, sign in _RELATIONS:
         text = pattern.sub(lambda _, sign=sign: sign, text)
     return _IS.sub(" ", text)
@@ -105,6 +122,4 @@ def _same_token(one: str, other: str) -> bool:
 def _is_alphabetical(letters: str) -> bool:
     """Neighbours in the alphabet, as names of points and variables are: `abc`, `xyz`."""
     codes = [ord(letter) for letter in letters]
-    return len(codes) > 1 and all(
-        after - before == 1 for before, after in zip(codes, codes[1:], strict=False)
-    )
+    return len(codes) > 1 and all(after - before == 1 for before, after in pairwise(codes))
