@@ -141,7 +141,8 @@ def _same_relation(one: Any, other: Any) -> bool:
 
 
 def _kind(relation: Any) -> str:
-    return {"<": ">", "<=": ">="}.get(relation.rel_op, relation.rel_op)
+    sign = str(relation.rel_op)
+    return {"<": ">", "<=": ">="}.get(sign, sign)
 
 
 def _side(relation: Any) -> Expression:
