@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -180,6 +183,82 @@ SYMBOLIC_CASES = [
     (r"\boxed{\text{x^}}", "18", False),
 ]
 
+TAKEN_CASES = [
+    # Scripts and decoration around an answer without a box.
+    ("答案：7", "7", True),  # noqa: RUF001
+    ("所以一共有12个苹果。", "12", True),
+    ("答えは7です。", "7", True),
+    ("정답은 7입니다.", "7", True),
+    ("Ответ: 7", "7", True),
+    ("Η απάντηση είναι 7.", "7", True),  # noqa: RUF001
+    ("คำตอบคือ 7", "7", True),
+    ("उत्तर ७ है।", "7", True),
+    ("الإجابة: ٧", "7", True),  # noqa: RUF001
+    ("7 ✅", "7", True),
+    ("→ 7", "7", True),
+    ("> 7", "7", True),
+    ("> 7", "x > 7", True),
+    ("1. 5\n2. 7", "7", True),
+    ("- 5\n- 7", "7", True),
+    ("- 7", "-7", True),
+    ("```\n7\n```", "7", True),
+    # What is said in a sentence.
+    ("The answer is A", "A", True),
+    ("答案：对", "错", False),  # noqa: RUF001
+    ("The answer is 7!", "7", True),
+    ("7!", "5040", True),
+    ("The answer is 5 or 6", "6", False),
+    ("It is either 5 or 6.", "5, 6", True),
+    ("It takes 3 to 5 days", "5", False),
+    ("Out of 10, 7 remain.", "7", True),
+    ("It is not 7.", "7", False),
+    ("答案不是7", "7", False),
+    ("Is it 7?", "7", False),
+    ("Step 1: add\nStep 2: divide", "2", False),
+    ("So the area is 5 m^2", "5", True),
+    ("The length is 2√3.", "2", False),
+    ("The length is 2√3.", r"2\sqrt{3}", True),
+    ("The point is (2, 3).", "3", False),
+    ("So x = 3 and y = 4.", "4", False),
+    ("The time is 5:30 PM.", "17:30", True),
+    ("Yes, because 5 > 3", "yes", True),
+    ("No, wait, yes.", "no", False),
+    ("A. Paris", "A", True),
+    # Boxes.
+    (r"\boxed 7", "7", True),
+    (r"so $\boxed7$.", "7", True),
+    (r"\boxed{12", "12", False),
+    (r"\boxed{7}\boxed{}", "7", False),
+    (r"\boxed{A} of B", "B", False),
+    # Not a number, in both places.
+    ("nan", "none", False),
+    ("None", "none", True),
+]
+
+MEANT_CASES = [
+    (r"\boxed{ABC}", "abc", False),
+    (r"\boxed{nRT}", "NRT", False),
+    (r"\boxed{\frac{nRT}{V}}", r"\frac{RTn}{V}", True),
+    (r"\boxed{A \cup B}", r"a \cup b", False),
+    (r"\boxed{P(A)}", "p(a)", False),
+    (r"\boxed{\frac{M}{m}}", r"\frac{m}{M}", False),
+    (r"\boxed{29_8}", "29_7", False),
+    (r"\boxed{A2_{16}}", "A2_{12}", False),
+    (r"\boxed{\frac{1}{1500!}}", r"\frac{1}{1502!}", False),
+    (r"\boxed{e^{-1000}}", r"2e^{-1000}", False),
+    (r"\boxed{\sqrt2 + 10^{-400}}", r"\sqrt{2}", False),
+    (r"\boxed{\sqrt{3+2\sqrt2}}", r"1+\sqrt2", True),
+    (r"\boxed{0.1x + 0.2x}", "0.3x", True),
+    (r"\boxed{x>1 and x<5}", "x>1 or x<5", False),
+    (r"\boxed{x>1 and x<5}", "1<x<5", True),
+    (r"\boxed{1,000, 2,000}", "2000, 1000", True),
+    (r"\boxed{1 2}", "12", False),
+    (r"\boxed{(1,3)\cup(2,4)}", "(1,4)", True),
+    (r"\boxed{y=\frac1x}", "xy=1", True),
+    (r"\boxed{x(x+1)}", "x^2+x", True),
+    (r"\boxed{f(x)}", "g(x)", False),
+]
+
 
 @pytest.mark.parametrize(("final_answer", "answer", "is_right"), EXACT_CASES)
 def test_a_plain_answer_is_judged_without_a_worker(
@@ -196,6 +275,66 @@ def test_an_expression_is_compared_symbolically(
     judge = MathAnswerAsJudge(None, comparer=comparer)
     assert judged(judge, final_answer, answer) == (float(is_right), is_right)
     assert "math_verify" not in sys.modules
+
+
+@pytest.mark.parametrize(("final_answer", "answer", "is_right"), [*TAKEN_CASES, *MEANT_CASES])
+def test_an_answer_is_taken_as_a_mathematician_would(
+    comparer: SymbolicComparer, final_answer: str, answer: str, is_right: bool
+) -> None:
+    judge = MathAnswerAsJudge(None, comparer=comparer)
+    assert judged(judge, final_answer, answer) == (float(is_right), is_right)
+
+
+def documented_pairs() -> Iterator[tuple[str, str, bool]]:
+    """The two columns of the table in docs/data.md."""
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.partition("| rule | equal | not equal |\n")[2].partition("\n\n")[0]
+    for row in table.splitlines()[1:]:
+        _, _, equal, unequal, _ = row.split("|")
+        for cell, is_equal in ((equal, True), (unequal, False)):
+            for pair in cell.split("; "):
+                answer, reference = pair.strip().strip("`").split("` and `")
+                yield answer, reference, is_equal
+
+
+@pytest.mark.parametrize(("answer", "reference", "is_equal"), list(documented_pairs()))
+def test_what_the_documents_call_equal_is_equal(
+    comparer: SymbolicComparer, answer: str, reference: str, is_equal: bool
+) -> None:
+    judge = MathAnswerAsJudge(None, comparer=comparer, comparison_timeout_seconds=2.0)
+    assert judged(judge, rf"\boxed{{{answer}}}", reference)[1] is is_equal
+    if not is_equal:
+        assert not judged(judge, rf"\boxed{{{reference}}}", answer)[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "final_answer", "is_right"),
+    [
+        (0.1 + 0.2, "0.3", True),
+        (1 / 3, "1/3", True),
+        (1 / 3, "0.3333333333333333", True),
+        (1 / 3, "0.333", False),
+        (1e22, "10^{22}", True),
+        (Fraction(1, 3), "1/3", True),
+        (Decimal("1.50"), "1.5", True),
+        (math.inf, "∞", True),
+        (-math.inf, "∞", False),
+    ],
+)
+def test_a_reference_may_be_any_real_number(
+    comparer: SymbolicComparer, answer: object, final_answer: str, is_right: bool
+) -> None:
+    judge = MathAnswerAsJudge(None, comparer=comparer)
+    assert judged(judge, final_answer, answer)[1] is is_right
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [math.nan, Decimal("NaN"), "nan", "NaN", " <NA> ", "None", "N/A", "null", "#### nan", 1 + 2j],
+)
+def test_a_reference_that_says_nothing_is_a_missing_one(answer: object) -> None:
+    with pytest.raises(JudgeError, match=r"task 7: metadata\['answer'\] is"):
+        judged(MathAnswerAsJudge(None), "nan", answer)
 
 
 def start_worker(comparer: SymbolicComparer) -> None:

@@ -1,8 +1,8 @@
 r"""Whether two mathematical expressions are equal: by text, by exact number, then symbolically.
 
-`exact_equality` settles almost every pair and needs nothing. What is left goes to math-verify,
-which parses arbitrary expressions and may therefore take forever or eat the memory: it runs in
-worker processes only, each answer has a deadline, and a worker that misses it is killed.
+`exact_equality` settles almost every pair and needs nothing. What is left is `algebra.py`'s, whose
+parser and whose arithmetic may take forever or eat the memory: it runs in worker processes only,
+each answer has a deadline, and a worker that misses it is killed.
 """
 
 import asyncio
@@ -12,8 +12,18 @@ import sys
 from pathlib import Path
 
 from astuner.errors import JudgeError
-from astuner.task_judge.math.number import parse_number
-from astuner.task_judge.math.text import plain_math
+from astuner.task_judge.math.number import parse_number, parse_ratio
+from astuner.task_judge.math.numerals import has_base
+from astuner.task_judge.math.plain import plain_math
+from astuner.task_judge.math.structure import Same, compare, label_and_value, parts_of
+from astuner.task_judge.math.times import same_time
+from astuner.task_judge.math.words import (
+    choice_of,
+    chosen_text,
+    is_prose,
+    relation_in_signs,
+    same_words,
+)
 from astuner.workers.pool import (
     NUM_WORKERS,
     Computation,
@@ -33,44 +43,94 @@ COMPARING = Computation(
     module="math_verify",
     package="astuner[math]",
 )
-_CHOICE = re.compile(r"\(?([A-Za-z])\)?")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_FUNCTIONS = re.compile(
-    "a?(?:sin|cos|tan)h?|arc(?:sin|cos|tan)|cot|sec|csc|log|exp|sqrt|max|min|gcd|lcm|det|mod|frac"
-    "|and|begin|end|[pbv]?matrix|cases|array|infty|infinity",
-    re.IGNORECASE,
-)
+_INTEGER = re.compile(r"-?[1-9]\d{0,17}|0", re.ASCII)
+_SINGLE_BRACED = re.compile(r"([_^])\{(\w)\}(?!\w)")
+_NEEDLESS_SPACE = re.compile(r"(?<=[^A-Za-z0-9]) | (?=[^A-Za-z0-9])|(?<=\d) (?=[A-Za-z])")
+_VARIABLE = re.compile(r"(?:\\?[A-Za-z]+(?:_\w)?)\s?(?=[<>]|\\[lg]eq)")
+_SIGN = re.compile(r"(<|>|\\leq|\\geq|\\neq)(?![A-Za-z])\s?")
 
 
 def exact_equality(answer: str, reference: str) -> bool | None:
-    """Compare what needs no algebra: equal texts, and numbers. None: only algebra can tell."""
+    """Compare what needs no algebra: texts, words, numbers, and lists of them. None: only algebra
+    can tell.
+    """
+    if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(reference):
+        return answer == reference
     answer, reference = plain_math(answer), plain_math(reference)
     if not answer or not reference:
         return False
-    if _bare(answer) == _bare(reference):
+    return equality(answer, reference, same_without_algebra)
+
+
+def equality(answer: str, reference: str, same: Same) -> bool | None:
+    """Compare what `plain_math` gave, as a whole and then part by part."""
+    if _bare(answer) == _bare(reference) or same_words(answer, reference):
         return True
-    if _CHOICE.fullmatch(answer) and _CHOICE.fullmatch(reference):
+    answer, reference = relation_in_signs(answer), relation_in_signs(reference)
+    if choice_of(answer) and choice_of(reference):
         return False
+    chosen = chosen_text(answer), chosen_text(reference)
+    if chosen[0] and chosen[1]:
+        is_same_letter = chosen[0][0] == chosen[1][0]
+        return is_same_letter and equality(chosen[0][1], chosen[1][1], same)
+    if chosen[0] or chosen[1]:
+        letter, text = chosen[0] or chosen[1] or ("", "")
+        other = reference if chosen[0] else answer
+        return choice_of(other) == letter if choice_of(other) else equality(text, other, same)
     numbers = parse_number(answer), parse_number(reference)
     if numbers[0] is not None and numbers[1] is not None:
-        return numbers[0].equals(numbers[1])
+        return same(answer, reference)
     if max(len(answer), len(reference)) > MAX_EXPRESSION_CHARS:
         return False
+    if numbers[0] is not None or numbers[1] is not None:
+        number, other = (answer, reference) if numbers[0] is not None else (reference, answer)
+        if is_prose(other):
+            return False
+        parts = parts_of(label_and_value(other)[1])
+        if parts is not None and (parts.kind != "set" or len(parts.items) > 1):
+            return same(number, other) if parts.kind == "union" else False
+    return compare(answer, reference, same)
+
+
+def same_without_algebra(answer: str, reference: str) -> bool | None:
+    """Whether two texts without parts are equal; None where only algebra can tell."""
+    if _bare(answer) == _bare(reference):
+        return True
+    if len(answer) > 1 and same_words(answer, reference):
+        return True
+    time = same_time(answer, reference)
+    if time is not None:
+        return time
+    numbers = parse_number(answer), parse_number(reference)
+    if numbers[0] is not None and numbers[1] is not None:
+        labels = label_and_value(answer)[0], label_and_value(reference)[0]
+        is_same_variable = not all(labels) or labels[0] == labels[1]
+        return is_same_variable and numbers[0].equals(numbers[1])
+    ratios = parse_ratio(answer), parse_ratio(reference)
+    if ratios[0] and ratios[1]:
+        return ratios[0] == ratios[1]
+    if has_base(answer) and has_base(reference):
+        return False
+    relation = _same_relation(answer, reference)
+    if relation is not None:
+        return relation
     return False if is_prose(answer) or is_prose(reference) else None
 
 
+def _same_relation(answer: str, reference: str) -> bool | None:
+    """Of `x > 5` and `> 5`, where at least one names no variable."""
+    if not (_SIGN.match(answer) or _SIGN.match(reference)):
+        return None
+    texts = _VARIABLE.sub("", answer, count=1), _VARIABLE.sub("", reference, count=1)
+    signs = _SIGN.match(texts[0]), _SIGN.match(texts[1])
+    if not (signs[0] and signs[1]) or signs[0][1] != signs[1][1]:
+        return False
+    return same_without_algebra(texts[0][signs[0].end() :], texts[1][signs[1].end() :])
+
+
 def _bare(text: str) -> str:
-    """Without spaces; words without case, and `(C)` as `C`."""
-    text = "".join(text.split())
-    choice = _CHOICE.fullmatch(text)
-    if choice:
-        return choice[1].lower()
-    return text.lower() if _WORD.search(text) else text
-
-
-def is_prose(text: str) -> bool:
-    """Whether the text holds words that are no function names: `Tuesday`, `not 18`."""
-    return not all(_FUNCTIONS.fullmatch(word) for word in _WORD.findall(text))
+    """Without the spaces and braces that mean nothing."""
+    return _NEEDLESS_SPACE.sub("", _SINGLE_BRACED.sub(r"\1\2", text))
 
 
 class SymbolicComparer:
@@ -99,7 +159,7 @@ class SymbolicComparer:
         The deadline counts from the moment that a worker is free. Raises JudgeError when that is
         not known: no worker can be started, it was killed, or the machine gave it no time.
         """
-        answer, reference = _for_latex_parser(answer), _for_latex_parser(reference)
+        answer, reference = plain_math(answer), plain_math(reference)
         future = self._pool.threads.submit(self._compare, answer, reference, timeout_seconds)
         return await asyncio.wrap_future(future)
 
@@ -121,14 +181,6 @@ class SymbolicComparer:
             return False
         except WorkerFailure as error:
             raise JudgeError(str(error)) from error
-
-
-def _for_latex_parser(text: str) -> str:
-    r"""Python's and everyday spellings as LaTeX: `2**3`, `3 pi`, `sqrt(3)`, `3 or -3`."""
-    text = plain_math(text).replace("**", "^")
-    text = re.sub(r"(?<![\\A-Za-z])(pi|sqrt)(?![A-Za-z])", r"\\\1", text)
-    text = re.sub(r"\s(?:and|or)\s", ", ", text)
-    return re.sub(r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}", text)
 
 
 _shared = Shared(SymbolicComparer)

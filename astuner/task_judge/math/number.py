@@ -2,7 +2,7 @@ r"""Plain numbers as exact fractions, in the ways that models and data sets writ
 
     parse_number("1,234")   parse_number("12.50 dollars")   parse_number(r"x = \frac{3}{4}")
 
-Takes what `text.plain_math` gives. What would need algebra is not a number here. Units are
+Takes what `plain.plain_math` gives. What would need algebra is not a number here. Units are
 dropped, not compared: 18 cm equals 18 m.
 """
 
@@ -10,10 +10,16 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from astuner.task_judge.math.numerals import in_base, repeating
+
 MAX_NUMBER_CHARS = 300
 """Longer texts are not numbers; keeps the arithmetic and the patterns below cheap."""
 
-_UNSIGNED = r"(?:(?:\d{1,3}(?:[ ,]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?!\d)(?:\.\d*)?|\.\d+)"
+_UNSIGNED = (
+    r"(?:(?:\d{1,3}(?:[ ,_']\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?![\d_])(?:\.\d*)?|\.\d+)"
+    r"(?!\.\d)"
+)
+_EUROPEAN = re.compile(r"(?:\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d{1,3}\.\d{3},\d+)(?!\d)", re.ASCII)
 _POWER_OF_TEN = r"10\s?\^\s?"
 _SCIENTIFIC = re.compile(
     rf"(?:(?P<mantissa>{_UNSIGNED})(?:e|\s?(?:\\times|\\cdot|\*|x)\s?{_POWER_OF_TEN})"
@@ -25,11 +31,11 @@ _FRAC = re.compile(
     rf"(?:(?P<whole>\d+)\s?)?\\frac\s?(?P<top>{_BRACED})\s?(?P<bottom>{_BRACED})", re.ASCII
 )
 _RATIO = re.compile(
-    rf"(?:(?P<whole>\d+)\s)?(?P<top>{_UNSIGNED})\s?/\s?(?P<bottom>{_UNSIGNED})", re.ASCII
+    rf"(?:(?P<whole>\d+)\s)?(?P<top>{_UNSIGNED})\s?[/:]\s?(?P<bottom>{_UNSIGNED})", re.ASCII
 )
 _PLAIN = re.compile(_UNSIGNED, re.ASCII)
 
-_LABEL = re.compile(r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?[=:]\s?){1,3}", re.ASCII)
+_LABEL = re.compile(r"(?:[A-Za-z\\][\w\\{}()' ]{0,40}?\s?(?:=|(?<!\d):|:(?!\d))\s?){1,3}", re.ASCII)
 _ARITHMETIC = re.compile(r"(?:[\d\s.,+\-*/()^{}=]|\\times|\\cdot|\\div|\\frac)+=\s?", re.ASCII)
 _ROUGHLY = re.compile(r"(?:\\approx|approximately|about|roughly|exactly)\s?", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?:USD|EUR|GBP|RMB|CNY|INR|Rs\.?)\s?(?=[\d.-])")
@@ -69,7 +75,8 @@ _SHORT_UNITS = frozenset(
 _NOT_UNITS = frozenset(
     _words(
         "and not plus minus times over but mod sin cos tan cot csc log exp sqrt frac theta alpha "
-        "beta gamma delta lambda infinity negative than"
+        "beta gamma delta lambda epsilon sigma omega infinity negative than squared cubed "
+        "factorial binary octal hexadecimal base"
     )
 ) | {*_ONES, *_TENS, *_SCALES, "hundred"}
 
@@ -102,6 +109,9 @@ def parse_number(text: str) -> Number | None:
     if len(text) > MAX_NUMBER_CHARS:
         return None
     text = _without_brackets(_without_label(text))
+    based = in_base(text)
+    if based is not None:
+        return Number(value=Fraction(based), is_percent=False)
     sign = _SIGN.match(text)
     if sign:
         text = text[sign.end() :]
@@ -130,6 +140,11 @@ def _without_brackets(text: str) -> str:
 
 
 def _read_digits(text: str) -> _Reading | None:
+    if match := _EUROPEAN.match(text):
+        whole, _, decimals = match[0].partition(",")
+        return _Reading(Fraction(f"{whole.replace('.', '')}.{decimals or 0}"), text[match.end() :])
+    if recurring := repeating(text):
+        return _Reading(recurring[0], text[recurring[1] :])
     if match := _SCIENTIFIC.match(text):
         exponent = int(match["exponent"].strip("{}"))
         value = _decimal(match["mantissa"] or "1") * Fraction(10) ** exponent
@@ -150,7 +165,7 @@ def _read_fraction(match: re.Match[str]) -> _Reading | None:
 
 
 def _decimal(text: str) -> Fraction:
-    return Fraction(re.sub(r"[{} ,]", "", text))
+    return Fraction(re.sub(r"[{} ,_']", "", text))
 
 
 def _read_words(text: str) -> _Reading | None:
@@ -184,7 +199,7 @@ def _next_group(group: int, word: str) -> int | None:
 
 
 def _with_suffix(reading: _Reading) -> Number | None:
-    value, rest = reading.value, reading.rest
+    value, rest = reading.value, reading.rest.removeprefix("°")
     percent = _PERCENT.match(rest)
     if percent:
         rest = rest[percent.end() :]
@@ -213,3 +228,12 @@ def _is_unit_word(word: str) -> bool:
     if not word.isalpha() or word.lower() in _NOT_UNITS:
         return False
     return len(word) >= 3 or "\u3040" <= word[0] <= "\u9fff"
+
+
+def parse_ratio(text: str) -> tuple[Fraction, ...] | None:
+    """`4:6:2` and `4 to 6 to 2`, each in terms of its first part; None for anything else."""
+    parts = re.split(r"\s?:\s?|\sto\s", text)
+    if len(text) > MAX_NUMBER_CHARS or len(parts) < 2 or not all(map(_PLAIN.fullmatch, parts)):
+        return None
+    values = [_decimal(part) for part in parts]
+    return tuple(value / values[0] for value in values) if values[0] else None

@@ -1,10 +1,13 @@
-r"""Compares expressions with math-verify, in a worker process only (see `astuner.workers`)."""
+r"""Compares expressions with sympy, in a worker process only (see `astuner.workers`)."""
+
+import functools
+from typing import Any
 
 MAX_MEMORY_BYTES = 2 * 1024**3
 
 
 def prepare() -> None:
-    is_equal("\\frac{1}{2}", "0.5")  # loads the grammar, about half a second
+    is_equal("\\frac{x}{2}", "\\frac{y}{2}")  # loads the grammar, about half a second
 
 
 def answer(request: dict) -> dict:
@@ -12,12 +15,42 @@ def answer(request: dict) -> dict:
 
 
 def is_equal(answer: str, reference: str) -> bool:
-    # math-verify's own time limits use the alarm that is the worker's, and miss C code.
-    from math_verify import LatexExtractionConfig, parse, verify
+    """Of two texts as `plain_math` gives them."""
+    from astuner.task_judge.math.equality import equality
 
-    config = [LatexExtractionConfig(boxed_match_priority=0)]
-    parsed = [
-        parse(f"\\boxed{{{text}}}", config, fallback_mode="no_fallback", parsing_timeout=0)
-        for text in (reference, answer)
-    ]
-    return all(parsed) and verify(parsed[0], parsed[1], timeout_seconds=0)
+    return equality(answer, reference, _same) is True
+
+
+def _same(answer: str, reference: str) -> bool:
+    from astuner.task_judge.math.algebra import same_expression
+    from astuner.task_judge.math.equality import same_without_algebra
+
+    verdict = same_without_algebra(answer, reference)
+    if verdict is not None:
+        return verdict
+    try:
+        return same_expression(_parsed(answer), _parsed(reference))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # whatever a model wrote; sympy raises anything over it
+        return False
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """Raises what the grammar does where the text is no formula."""
+    from latex2sympy2_extended.latex2sympy2 import (
+        ConversionConfig,
+        NormalizationConfig,
+        latex2sympy,
+    )
+
+    from astuner.task_judge.math.formula import latex_formula
+
+    return latex2sympy(
+        latex_formula(text),
+        is_real=True,
+        normalization_config=NormalizationConfig(malformed_operators=True, boxed="none"),
+        # Its default takes R for r.
+        conversion_config=ConversionConfig(lowercase_symbols=False),
+    )
