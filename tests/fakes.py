@@ -48,11 +48,11 @@ class ByteTokenizer:
         self._template = jinja2.Environment().from_string(chat_template)
 
     def apply_chat_template(
-        self, messages, *, tools=None, add_generation_prompt=False, tokenize=False
+        self, messages, *, tools=None, add_generation_prompt=False, tokenize=False, **values
     ):
         assert not tokenize
         return self._template.render(
-            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt
+            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, **values
         )
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:

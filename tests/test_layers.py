@@ -51,9 +51,18 @@ ORDER = [unit for layer in LAYERS for unit in layer]
 
 INSIDE = {
     "inference": (
-        ("excerpt", "limits", "schema_fit", "token_bytes", "weight"),
+        (
+            "channels",
+            "excerpt",
+            "limits",
+            "schema_fit",
+            "template_kwargs",
+            "token_bytes",
+            "weight",
+        ),
         ("json_schema",),
-        ("answer_format", "aside", "tools"),
+        ("answer_format", "aside", "channel_template", "tools"),
+        ("roles",),
         ("messages", "template"),
         ("breaks", "watch"),
         ("placement", "request"),

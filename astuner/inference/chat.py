@@ -47,6 +47,8 @@ class _Prompt:
     """A request, ready for the engine."""
 
     request: ChatRequest
+    template: ChatTemplate
+    """With the values that the request gives it."""
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
     opening: str
@@ -145,11 +147,12 @@ class TokenChat:
         on_delta: OnDelta | None = None,
     ) -> ChatReply:
         self.recorder.check_open()
-        tools = self._offered(request)
+        template = self._template.reading(request.chat_template_kwargs)
+        tools = self._offered(request, template)
         if self._checks_tools:
             await self._lane.checked(check_tools, tools)
         try:
-            prompt = await self._placed(request, tools, when_valid)
+            prompt = await self._placed(request, template, tools, when_valid)
         except TooLong as error:
             self._room.refuse_first(request.agent, error.num_tokens)
             return self._overflow(request, error.num_tokens)
@@ -167,21 +170,29 @@ class TokenChat:
         return self._reply(index, prompt, generated, said)
 
     async def _placed(
-        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+        self,
+        request: ChatRequest,
+        template: ChatTemplate,
+        tools: tuple[Tool, ...],
+        when_valid: FormatCheck,
     ) -> _Prompt:
         """`_place`, in a thread where that takes long."""
         asked = [request.prompt, list(request.messages), list(tools)]
         if weight(asked, _LONG_REQUEST) == _LONG_REQUEST:
-            return await self._lane.in_thread(self._place, request, tools, when_valid)
+            return await self._lane.in_thread(self._place, request, template, tools, when_valid)
         async with self._lane.alone():
-            return self._place(request, tools, when_valid)
+            return self._place(request, template, tools, when_valid)
 
     def _place(
-        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+        self,
+        request: ChatRequest,
+        template: ChatTemplate,
+        tools: tuple[Tool, ...],
+        when_valid: FormatCheck,
     ) -> _Prompt:
         """Put the request into tokens, behind the call that it continues."""
         max_tokens = self._room.most(request.agent)
-        opening = self._opening(request.tool_choice, tools)
+        opening = self._opening(request.tool_choice, tools, template)
         if request.prompt is not None:
             messages: list[Message] = [{"role": PLAIN_TEXT, "content": request.prompt}]
             placement = self._placer.place_text(
@@ -190,10 +201,16 @@ class TokenChat:
         else:
             messages = normalize_messages(request.messages)
             placement = self._placer.place(
-                request.agent, messages, tools, opening=opening, max_tokens=max_tokens
+                request.agent,
+                messages,
+                tools,
+                opening=opening,
+                max_tokens=max_tokens,
+                template=template,
             )
         return _Prompt(
             request=request,
+            template=template,
             messages=tuple(messages),
             tools=tools,
             opening=opening,
@@ -202,12 +219,12 @@ class TokenChat:
             when_valid=when_valid,
         )
 
-    def _offered(self, request: ChatRequest) -> tuple[Tool, ...]:
+    def _offered(self, request: ChatRequest, template: ChatTemplate) -> tuple[Tool, ...]:
         tools = copy_tools(request.tools) if self._offers_tools else ()
-        if tools and request.only_one_call and self._template.tool_format.call_end is None:
+        if tools and request.only_one_call and template.tool_format.call_end is None:
             raise RequestError(
                 f"parallel_tool_calls: this model writes all calls of a reply as one list "
-                f"({self._template.tool_format.name}), which cannot end behind the first; leave "
+                f"({template.tool_format.name}), which cannot end behind the first; leave "
                 "it out",
                 param="parallel_tool_calls",
             )
@@ -219,7 +236,7 @@ class TokenChat:
 
     def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
-            self._template,
+            prompt.template,
             opening=prompt.opening,
             stops=prompt.request.stops,
             tools=prompt.callable_tools,
@@ -258,11 +275,11 @@ class TokenChat:
 
     async def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
         completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
-        text = cut.text if cut else self._template.decode_reply(completion.ids)
+        text = cut.text if cut else prompt.template.decode_reply(completion.ids)
         reasoning, answer = "", text
         if prompt.request.prompt is None:
-            reasoning, answer = self._template.split_reasoning(prompt.opening + text)
-        parsed = self._template.parse(answer, tools) if tools else _plain(answer)
+            reasoning, answer = prompt.template.split_reasoning(prompt.opening + text)
+        parsed = prompt.template.parse(answer, tools) if tools else _plain(answer)
         format_check = await self._lane.checked(_format_check, prompt, parsed)
         parsed = _with_ids(parsed, len(self.recorder.calls))
         return _Said(reasoning=reasoning, parsed=parsed, format_check=format_check)
@@ -311,7 +328,7 @@ class TokenChat:
             calls=(index,),
         )
 
-    def _opening(self, tool_choice: str, tools: Sequence[Tool]) -> str:
+    def _opening(self, tool_choice: str, tools: Sequence[Tool], template: ChatTemplate) -> str:
         """The text that forces a tool call; it is given to the model, so it is never trained."""
         if tool_choice in ("auto", "none"):
             return ""
@@ -325,13 +342,13 @@ class TokenChat:
         if not tools:
             return ""
         if tool_choice == "required":
-            return self._template.tool_opening(names[0] if len(names) == 1 else None)
+            return template.tool_opening(names[0] if len(names) == 1 else None)
         if tool_choice not in names:
             raise RequestError(
                 f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}",
                 param="tool_choice",
             )
-        return self._template.tool_opening(tool_choice)
+        return template.tool_opening(tool_choice)
 
     async def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
         """A mad reply is trained whether somebody got it or not: the verdict is about it."""

@@ -63,6 +63,8 @@ class _Remembered:
 
     written: Written
     """What the template wrote for its messages."""
+    template: ChatTemplate
+    """That wrote it."""
     text: str | None
     """All that its ids say; None where calls are not joined by text."""
 
@@ -100,27 +102,30 @@ class Placer:
         *,
         opening: str,
         max_tokens: int,
+        template: ChatTemplate | None = None,
     ) -> Placement:
         """Continue the longest earlier conversation of the agent, else start a sequence.
 
-        `opening` begins the reply for the model. Raises TooLong for a prompt that is longer than
+        `opening` begins the reply for the model; `template` is the one that writes this prompt,
+        with values of the call's own. Raises TooLong for a prompt that is longer than
         `max_tokens` by far, before all of it is encoded.
         """
         self._notice_calls()
-        text = self._template.prompt_text(messages, tools)
+        template = template or self._template
+        text = template.prompt_text(messages, tools)
         broken = None
         for index in self._candidates(agent, messages, tools):
-            continued = self._continue(index, messages, tools, text, opening, max_tokens)
+            continued = self._continue(index, messages, tools, text, opening, max_tokens, template)
             if isinstance(continued, Placement):
                 return continued
             broken = broken or continued
         if self._policy.joins_by_text:
-            joined = self._join_by_text(agent, text, opening, max_tokens)
+            joined = self._join_by_text(agent, text, opening, max_tokens, template)
             if joined is not None:
                 return joined
         broken = broken or self._explain(agent, messages, tools)
         ids = self._template.encode_within(text, max_tokens) + self._template.encode(opening)
-        self._remember(ids, text, text + opening)
+        self._remember(ids, text, text + opening, template)
         if broken and self._policy.logs_breaks:
             _log_break(agent, broken)
         return Placement(prompt_ids=ids, extends=None, broken=broken)
@@ -160,26 +165,32 @@ class Placer:
         text: str,
         opening: str,
         max_tokens: int,
+        template: ChatTemplate,
     ) -> Placement | Break:
         earlier = self._recorder.calls[index]
         remembered = self._remembered[earlier.prompt_ids]
-        extension = self._template.extend(
+        extension = template.extend(
             remembered.written,
-            self._template.answered_text(earlier.messages, messages[len(earlier.messages)], tools),
+            template.answered_text(earlier.messages, messages[len(earlier.messages)], tools),
             text,
             ended_by_stop=earlier.completion.finish_reason == "stop",
         )
         if extension.text is None:
-            return self._template_break(earlier, tools, text)
+            if remembered.template.kwargs != template.kwargs:
+                return _KWARGS_CHANGED
+            return self._template_break(earlier, tools, text, template)
         added = extension.text + opening
         ids = self._behind(earlier, extension.text, max_tokens) + self._template.encode(opening)
-        self._remember(ids, text, self._text_of(earlier) + added if remembered.text else None)
+        whole = self._text_of(earlier) + added if remembered.text else None
+        self._remember(ids, text, whole, template)
         return Placement(prompt_ids=ids, extends=index, broken=None)
 
-    def _template_break(self, earlier: Call, tools: Tools, text: str) -> Break:
+    def _template_break(
+        self, earlier: Call, tools: Tools, text: str, template: ChatTemplate
+    ) -> Break:
         if earlier.tools != tools:
             return _TOOLS_CHANGED
-        reason = self._template.rewrite_reason(earlier.messages, earlier.reply, tools, text)
+        reason = template.rewrite_reason(earlier.messages, earlier.reply, tools, text)
         return Break(kind=BreakKind.TEMPLATE, message=None, reason=reason)
 
     def _candidates(self, agent: Agent, messages: list[Message], tools: Tools) -> Iterator[int]:
@@ -222,7 +233,7 @@ class Placer:
         return explain_break(earlier, messages, num_same=len(path))
 
     def _join_by_text(
-        self, agent: Agent, text: str, opening: str, max_tokens: int
+        self, agent: Agent, text: str, opening: str, max_tokens: int, template: ChatTemplate
     ) -> Placement | None:
         """Put the prompt behind the call whose text it begins with, and count the drift."""
         tree = self._texts.get(agent)
@@ -236,7 +247,7 @@ class Placer:
         ids = self._behind(earlier, rest, max_tokens)
         num_drifted = _num_drifted(ids, self._template.encode(text))
         ids += self._template.encode(opening)
-        self._remember(ids, text, text + opening)
+        self._remember(ids, text, text + opening, template)
         return Placement(
             prompt_ids=ids,
             extends=index,
@@ -250,9 +261,13 @@ class Placer:
             call.completion.ids
         )
 
-    def _remember(self, ids: tuple[int, ...], written: str, text: str | None) -> None:
+    def _remember(
+        self, ids: tuple[int, ...], written: str, text: str | None, template: ChatTemplate
+    ) -> None:
         kept = text if self._policy.joins_by_text else None
-        self._remembered[ids] = _Remembered(written=Written.of(written), text=kept)
+        self._remembered[ids] = _Remembered(
+            written=Written.of(written), template=template, text=kept
+        )
 
     def _notice_calls(self) -> None:
         """Learn the calls that were answered since; others than own ones cannot be continued."""
@@ -277,6 +292,11 @@ class Placer:
 
 
 _TOOLS_CHANGED = Break(kind=BreakKind.TOOLS, message=None, reason="the offered tools changed")
+
+
+_KWARGS_CHANGED = Break(
+    kind=BreakKind.TEMPLATE, message=None, reason="the call's chat_template_kwargs are others"
+)
 
 
 _TEXT_ENDED = Break(

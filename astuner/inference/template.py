@@ -4,15 +4,20 @@ Owns the tokenizer, the end-of-turn tokens and the model's tool-call format. Kno
 episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothing is imported here.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os.path import commonprefix
 from typing import Any, NamedTuple, Self
 
 from jinja2 import TemplateError
 
 from astuner.errors import ConfigError, RequestError
+from astuner.inference import channel_template
+from astuner.inference.channels import is_unsettled, split_channels
+from astuner.inference.roles import TemplateRoles, fit_roles, probe_roles, takes_turns
+from astuner.inference.template_kwargs import TemplateKwargs, find_kwargs_problem
 from astuner.inference.token_bytes import spelled_bytes
 from astuner.inference.tools.detect import detect_format
 from astuner.inference.tools.fold import FOLDED_FORMAT, fold_tools
@@ -20,6 +25,8 @@ from astuner.inference.tools.protocol import ParsedReply, ToolFormat
 from astuner.types import Completion, Message, Tool
 
 _MARK = "astuner-probe-reply"
+_MAX_KEPT = 16
+"""Other values of a template's names that are ready at a time: each agent has mostly one."""
 _READ_WHOLE = 100_000
 """Characters of a text that are encoded without a look at its beginning, some 30 ms."""
 _TYPICAL_CHARACTERS = 8
@@ -68,16 +75,54 @@ class ChatTemplate:
     Raises ConfigError when the tokenizer has no usable template.
     """
 
-    def __init__(self, tokenizer: Any, *, extra_stop_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        extra_stop_ids: Iterable[int] = (),
+        kwargs: TemplateKwargs | None = None,
+    ) -> None:
+        """`kwargs` are values that the template reads beside the conversation."""
         self._tokenizer = tokenizer
+        self.kwargs = kwargs or {}
+        self._extra_stop_ids = tuple(extra_stop_ids)
+        self._reading = lru_cache(_MAX_KEPT)(self._read_too)
         _check_template(tokenizer)
         self._has_reasoning = "</think>" in str(tokenizer.chat_template)
         self._opens_reasoning = self._has_reasoning and self._generation_prompt_opens_reasoning()
+        self._writes_channels = channel_template.writes_channels(self._probed_turn(), _MARK)
         self._turn_end = self._find_turn_end()
         self._stop_text, turn_end_id = self._first_special(self._turn_end)
         self.stop_ids = frozenset(
-            id_ for id_ in (*extra_stop_ids, tokenizer.eos_token_id, turn_end_id) if id_ is not None
+            id_
+            for id_ in (*self._extra_stop_ids, tokenizer.eos_token_id, turn_end_id)
+            if id_ is not None
         )
+        if self._writes_channels:
+            self.stop_ids = channel_template.stop_ids(self.stop_ids, tokenizer.get_vocab())
+
+    def reading(self, kwargs: TemplateKwargs) -> "ChatTemplate":
+        """This template where it is given these values too; itself where there are none.
+
+        Raises RequestError for names that it does not read, or that are not the caller's to give.
+        """
+        if not kwargs:
+            return self
+        problem = find_kwargs_problem(kwargs, self._tokenizer)
+        if problem is not None:
+            raise RequestError(f"chat_template_kwargs: {problem}", param="chat_template_kwargs")
+        return self._reading(json.dumps(kwargs, sort_keys=True))
+
+    def _read_too(self, kwargs: str) -> "ChatTemplate":
+        return ChatTemplate(
+            self._tokenizer,
+            extra_stop_ids=self._extra_stop_ids,
+            kwargs={**self.kwargs, **json.loads(kwargs)},
+        )
+
+    @cached_property
+    def _roles(self) -> TemplateRoles:
+        return probe_roles(self._render_raw)
 
     @cached_property
     def _native_format(self) -> ToolFormat | None:
@@ -121,9 +166,10 @@ class ChatTemplate:
         or the reply otherwise once more follows is not append-only, and gives no text.
         """
         is_kept = prompt.begins(answered) and full.startswith(answered)
-        if not (is_kept and answered.endswith(self._turn_end)):
+        turn_end = self._turn_end_of(answered)
+        if not is_kept or turn_end is None:
             return Extension(text=None)
-        behind_stop = self._turn_end[len(self._stop_text) :] if ended_by_stop else self._turn_end
+        behind_stop = turn_end[len(self._stop_text) :] if ended_by_stop else turn_end
         return Extension(text=behind_stop + full[len(answered) :])
 
     def rewrite_reason(
@@ -181,7 +227,9 @@ class ChatTemplate:
         return spelled_bytes(self._tokenizer.convert_ids_to_tokens(id_))
 
     def split_reasoning(self, text: str) -> tuple[str, str]:
-        """Split a reply into reasoning and answer; no reasoning for models without think tags."""
+        """Split a reply into reasoning and answer; no reasoning for models that mark none."""
+        if self._writes_channels:
+            return split_channels(text)
         thinks = self._opens_reasoning or text.lstrip().startswith("<think>")
         if not (self._has_reasoning and thinks and "</think>" in text):
             return "", text
@@ -189,7 +237,9 @@ class ChatTemplate:
         return reasoning.strip().removeprefix("<think>").strip("\n"), answer.lstrip("\n")
 
     def may_be_reasoning(self, text: str) -> bool:
-        """Whether a reply that begins with `text` may still turn out to begin with reasoning."""
+        """Whether a reply that begins with `text` may still turn out to go on with reasoning."""
+        if self._writes_channels:
+            return is_unsettled(text)
         if not self._has_reasoning or "</think>" in text:
             return False
         start = text.lstrip()
@@ -210,6 +260,10 @@ class ChatTemplate:
         uses_tools = tools or any(_is_about_tools(message) for message in messages)
         if uses_tools and self._native_format is None:
             listed, offered = fold_tools(listed, list(tools)), None
+        if self._writes_channels:
+            listed = channel_template.fit_history(listed, str(self._tokenizer.chat_template))
+        if not takes_turns(listed):
+            listed = fit_roles(listed, self._roles)
         return self._apply(listed, offered, add_generation_prompt=add_generation_prompt)
 
     def _render_raw(self, messages: list[Message], tools: list[Tool] | None) -> str:
@@ -220,12 +274,18 @@ class ChatTemplate:
     ) -> str:
         try:
             return self._tokenizer.apply_chat_template(
-                messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False
+                messages,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **self.kwargs,
             )
         except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
             roles = [message["role"] for message in messages]
+            given = f" and chat_template_kwargs {dict(self.kwargs)}" if self.kwargs else ""
             raise RequestError(
-                f"the model's chat template refused the conversation with roles {roles}: {error}",
+                f"the model's chat template refused the conversation with roles {roles}{given}: "
+                f"{error}",
                 param="messages",
             ) from error
 
@@ -233,15 +293,24 @@ class ChatTemplate:
         probe: list[Message] = [{"role": "user", "content": "probe"}]
         return self._apply(probe, None, add_generation_prompt=True).rstrip().endswith("<think>")
 
-    def _find_turn_end(self) -> str:
+    def _probed_turn(self) -> str:
         probe: list[Message] = [
             {"role": "user", "content": "probe"},
             {"role": "assistant", "content": _MARK},
         ]
-        text = self._apply(probe, None, add_generation_prompt=False)
+        return self._apply(probe, None, add_generation_prompt=False)
+
+    def _find_turn_end(self) -> str:
+        text = self._probed_turn()
         if _MARK not in text:
             raise ConfigError("model.path: the chat template drops the assistant's text")
         return text.rpartition(_MARK)[2]
+
+    def _turn_end_of(self, answered: str) -> str | None:
+        """How the template ended the last reply; None where that is no end of turn."""
+        if self._writes_channels:
+            return channel_template.turn_end(answered)
+        return self._turn_end if answered.endswith(self._turn_end) else None
 
     def _first_special(self, text: str) -> tuple[str, int | None]:
         """The special token that `text` begins with and its id; empty text when there is none."""
