@@ -68,14 +68,6 @@ def _marks(roles: Sequence[str]) -> list[str]:
     return [f"probe-{index}-{role}" for index, role in enumerate(roles)]
 
 
-def takes_turns(messages: Sequence[Message]) -> bool:
-    """Whether user and assistant take turns from the first message on, which every template takes."""
-    roles = [message["role"] for message in messages]
-    return roles[::2] == ["user"] * len(roles[::2]) and (
-        roles[1::2] == ["assistant"] * len(roles[1::2])
-    )
-
-
 def fit_roles(messages: Sequence[Message], roles: TemplateRoles) -> list[Message]:
     """The conversation as the template takes it.
 
@@ -84,6 +76,8 @@ def fit_roles(messages: Sequence[Message], roles: TemplateRoles) -> list[Message
     joined by a blank line; replies never are, since they are what was sampled.
     Raises RequestError for a conversation that no joining mends.
     """
+    if roles == TemplateRoles():
+        return list(messages)
     fitted: list[Message] = []
     is_moved = False
     """Whether the last of them is a system message that was moved from the beginning."""

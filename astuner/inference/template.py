@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from astuner.errors import ConfigError, RequestError
 from astuner.inference import channel_template
 from astuner.inference.channels import is_unsettled, split_channels
-from astuner.inference.roles import TemplateRoles, fit_roles, probe_roles, takes_turns
+from astuner.inference.roles import fit_roles, probe_roles
 from astuner.inference.template_kwargs import TemplateKwargs, find_kwargs_problem
 from astuner.inference.token_bytes import spelled_bytes
 from astuner.inference.tools.detect import detect_format
@@ -90,6 +90,7 @@ class ChatTemplate:
         _check_template(tokenizer)
         self._has_reasoning = "</think>" in str(tokenizer.chat_template)
         self._opens_reasoning = self._has_reasoning and self._generation_prompt_opens_reasoning()
+        self._roles = probe_roles(self._render_raw)
         self._writes_channels = channel_template.writes_channels(self._probed_turn(), _MARK)
         self._turn_end = self._find_turn_end()
         self._stop_text, turn_end_id = self._first_special(self._turn_end)
@@ -119,10 +120,6 @@ class ChatTemplate:
             extra_stop_ids=self._extra_stop_ids,
             kwargs={**self.kwargs, **json.loads(kwargs)},
         )
-
-    @cached_property
-    def _roles(self) -> TemplateRoles:
-        return probe_roles(self._render_raw)
 
     @cached_property
     def _native_format(self) -> ToolFormat | None:
@@ -262,8 +259,7 @@ class ChatTemplate:
             listed, offered = fold_tools(listed, list(tools)), None
         if self._writes_channels:
             listed = channel_template.fit_history(listed, str(self._tokenizer.chat_template))
-        if not takes_turns(listed):
-            listed = fit_roles(listed, self._roles)
+        listed = fit_roles(listed, self._roles)
         return self._apply(listed, offered, add_generation_prompt=add_generation_prompt)
 
     def _render_raw(self, messages: list[Message], tools: list[Tool] | None) -> str:
