@@ -9,7 +9,7 @@ follows: the fitting is append-only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from astuner.errors import EngineError, RequestError
@@ -23,6 +23,8 @@ class TemplateRoles:
 
     system: bool = True
     """A system message at the beginning."""
+    lone_system: bool = True
+    """One at the beginning, behind which the user says nothing before the assistant does."""
     later_system: bool = True
     """One behind other messages."""
     neighbouring_users: bool = True
@@ -48,6 +50,7 @@ def probe_roles(render: Render) -> TemplateRoles:
         return TemplateRoles()
     return TemplateRoles(
         system=takes("system", "user"),
+        lone_system=takes("system") and takes("system", "assistant", "user"),
         later_system=takes("user", "assistant", "system", "user"),
         neighbouring_users=takes("user", "user"),
         leading_assistant=not refuses("assistant", "user"),
@@ -78,6 +81,8 @@ def fit_roles(messages: Sequence[Message], roles: TemplateRoles) -> list[Message
     """
     if roles == TemplateRoles():
         return list(messages)
+    if not roles.lone_system and not _user_speaks_first(messages):
+        roles = replace(roles, system=False)
     fitted: list[Message] = []
     is_moved = False
     """Whether the last of them is a system message that was moved from the beginning."""
@@ -93,6 +98,12 @@ def fit_roles(messages: Sequence[Message], roles: TemplateRoles) -> list[Message
         is_moved = moves and is_first and not roles.system
     _check_turns(fitted, roles)
     return fitted
+
+
+def _user_speaks_first(messages: Sequence[Message]) -> bool:
+    """Apart from system messages."""
+    first = next((m["role"] for m in messages if m["role"] != "system"), None)
+    return first == "user"
 
 
 def _takes_system(roles: TemplateRoles, fitted: Sequence[Message], *, is_first: bool) -> bool:
@@ -121,7 +132,7 @@ def _check_turns(messages: Sequence[Message], roles: TemplateRoles) -> None:
     if talk and talk[0]["role"] == "assistant" and not roles.leading_assistant:
         raise RequestError(
             "the conversation begins with a message of the assistant, and the model's chat "
-            "template takes none before the user has spoken; put a message of the user before it",
+            "template wants one of the user first; put one before it",
             param="messages",
         )
     if roles.neighbouring_replies:

@@ -100,7 +100,7 @@ class ChatTemplate:
             if id_ is not None
         )
         if self._writes_channels:
-            self.stop_ids = channel_template.stop_ids(self.stop_ids, tokenizer.get_vocab())
+            self.stop_ids = channel_template.stop_ids(self.stop_ids, tokenizer.get_added_vocab())
 
     def reading(self, kwargs: TemplateKwargs) -> "ChatTemplate":
         """This template where it is given these values too; itself where there are none.
