@@ -103,18 +103,18 @@ def _templates(
     rollout: RolloutSettings, template: ChatTemplate
 ) -> tuple[ChatTemplate, ChatTemplate]:
     """The template of training and of validation."""
-    own = rollout.val_kwargs.chat_template_kwargs
-    training = _reading(template, rollout.chat_template_kwargs, "rollout.chat_template_kwargs")
-    if own is None:
+    of_validation = rollout.val_kwargs.chat_template_kwargs
+    training = _with_kwargs(template, rollout.chat_template_kwargs, "rollout")
+    if of_validation is None:
         return training, training
-    return training, _reading(template, own, "rollout.val_kwargs.chat_template_kwargs")
+    return training, _with_kwargs(template, of_validation, "rollout.val_kwargs")
 
 
-def _reading(template: ChatTemplate, kwargs: Mapping[str, Any], setting: str) -> ChatTemplate:
+def _with_kwargs(template: ChatTemplate, kwargs: Mapping[str, Any], section: str) -> ChatTemplate:
     try:
-        return template.reading(kwargs)
+        return template.with_kwargs(kwargs)
     except RequestError as error:
-        raise ConfigError(f"{setting} = {dict(kwargs)}: {error}") from error
+        raise ConfigError(f"{section}.{error}") from error
 
 
 def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedChat:

@@ -147,7 +147,7 @@ class TokenChat:
         on_delta: OnDelta | None = None,
     ) -> ChatReply:
         self.recorder.check_open()
-        template = self._template.reading(request.chat_template_kwargs)
+        template = self._template.with_kwargs(request.chat_template_kwargs)
         tools = self._offered(request, template)
         if self._checks_tools:
             await self._lane.checked(check_tools, tools)

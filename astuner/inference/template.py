@@ -17,7 +17,7 @@ from astuner.errors import ConfigError, RequestError
 from astuner.inference import channel_template
 from astuner.inference.channels import is_unsettled, split_channels
 from astuner.inference.roles import fit_roles, probe_roles
-from astuner.inference.template_kwargs import TemplateKwargs, find_kwargs_problem
+from astuner.inference.template_kwargs import TemplateKwargs, check_kwargs
 from astuner.inference.token_bytes import spelled_bytes
 from astuner.inference.tools.detect import detect_format
 from astuner.inference.tools.fold import FOLDED_FORMAT, fold_tools
@@ -86,7 +86,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self.kwargs = kwargs or {}
         self._extra_stop_ids = tuple(extra_stop_ids)
-        self._reading = lru_cache(_MAX_KEPT)(self._read_too)
+        self._with_kwargs = lru_cache(_MAX_KEPT)(self._make_with_kwargs)
         _check_template(tokenizer)
         self._has_reasoning = "</think>" in str(tokenizer.chat_template)
         self._opens_reasoning = self._has_reasoning and self._generation_prompt_opens_reasoning()
@@ -102,23 +102,26 @@ class ChatTemplate:
         if self._writes_channels:
             self.stop_ids = channel_template.stop_ids(self.stop_ids, tokenizer.get_added_vocab())
 
-    def reading(self, kwargs: TemplateKwargs) -> "ChatTemplate":
+    def with_kwargs(self, kwargs: TemplateKwargs) -> "ChatTemplate":
         """This template where it is given these values too; itself where there are none.
 
-        Raises RequestError for names that it does not read, or that are not the caller's to give.
+        Raises RequestError for names that it does not read, or that are not the caller's to give,
+        and for values that it refuses.
         """
         if not kwargs:
             return self
-        problem = find_kwargs_problem(kwargs, self._tokenizer)
-        if problem is not None:
-            raise RequestError(f"chat_template_kwargs: {problem}", param="chat_template_kwargs")
-        return self._reading(json.dumps(kwargs, sort_keys=True))
+        try:
+            return self._with_kwargs(json.dumps(kwargs, sort_keys=True))
+        except (ConfigError, RequestError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"chat_template_kwargs: {error}", param="chat_template_kwargs"
+            ) from error
 
-    def _read_too(self, kwargs: str) -> "ChatTemplate":
+    def _make_with_kwargs(self, kwargs: str) -> "ChatTemplate":
+        given = json.loads(kwargs)
+        check_kwargs(given, self._tokenizer)
         return ChatTemplate(
-            self._tokenizer,
-            extra_stop_ids=self._extra_stop_ids,
-            kwargs={**self.kwargs, **json.loads(kwargs)},
+            self._tokenizer, extra_stop_ids=self._extra_stop_ids, kwargs={**self.kwargs, **given}
         )
 
     @cached_property

@@ -36,27 +36,26 @@ _GENERATION_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 """A tag that transformers adds to the language; it reads no names."""
 
 
-def find_kwargs_problem(kwargs: TemplateKwargs, tokenizer: Any) -> str | None:
-    """Say what is wrong with values for the chat template of a tokenizer; None if nothing is."""
+def check_kwargs(kwargs: TemplateKwargs, tokenizer: Any) -> None:
+    """Raises ValueError for values that the chat template of a tokenizer does not read."""
     taken = _RENDERING | set(getattr(tokenizer, "special_tokens_map", ()))
     if ours := sorted(taken & kwargs.keys()):
-        return (
-            f"{', '.join(ours)} cannot be given to the chat template: astuner or the tokenizer "
-            "says it; leave it out"
+        raise ValueError(
+            f"{', '.join(ours)} is for astuner or the tokenizer to give the chat template; "
+            "leave it out"
         )
-    read = read_names(tokenizer) - taken
+    read = _names_read(tokenizer) - taken
     unread = sorted(kwargs.keys() - read)
-    if not unread:
-        return None
-    near = get_close_matches(unread[0], read, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return (
-        f"the model's chat template does not read {', '.join(unread)}{hint}; it reads "
-        f"{', '.join(sorted(read)) or 'nothing beside the conversation'}"
-    )
+    if unread:
+        near = get_close_matches(unread[0], read, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"the model's chat template does not read {', '.join(unread)}{hint}; it reads "
+            f"{', '.join(sorted(read)) or 'nothing beside the conversation'}"
+        )
 
 
-def read_names(tokenizer: Any) -> set[str]:
+def _names_read(tokenizer: Any) -> set[str]:
     """The names that a tokenizer's chat templates look up."""
     from jinja2 import Environment, meta
 
