@@ -10,6 +10,7 @@ from astuner.errors import ConfigError, RequestError
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
+from astuner.inference.template_kwargs import check_kwargs
 from astuner.run_dir import RunDir
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.recorder import Recorder
@@ -119,11 +120,14 @@ def test_a_value_that_the_template_refuses_is_named():
 
 
 def test_a_name_that_a_template_sets_itself_is_not_one_that_it_reads():
-    template = "{% set size = 3 %}{% generation %}{{ size }}{% endgeneration %}"
     tokenizer = ByteTokenizer(CHATML)
-    tokenizer.chat_template = template + CHATML
-    with pytest.raises(RequestError, match="it reads nothing beside the conversation"):
-        ChatTemplate(tokenizer).with_kwargs({"size": 3})
+    tokenizer.chat_template = (
+        "{% if messages %}{% set size = 3 %}{% endif %}{{ size }}"
+        "{% generation %}{{ color }}{% endgeneration %}"
+        "{% if day is not defined %}{% set day = 1 %}{% endif %}{% set level = level or 2 %}"
+    )
+    with pytest.raises(ValueError, match=r"not read size; it reads color, day, level$"):
+        check_kwargs({"size": 3}, tokenizer)
 
 
 def test_a_call_adds_to_the_values_of_the_run():

@@ -4,9 +4,12 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 TemplateKwargs = Mapping[str, Any]
 """JSON values by the names under which the template reads them."""
@@ -56,16 +59,35 @@ def check_kwargs(kwargs: TemplateKwargs, tokenizer: Any) -> None:
 
 
 def _names_read(tokenizer: Any) -> set[str]:
-    """The names that a tokenizer's chat templates look up."""
+    """The names that a tokenizer's chat templates look up, without variables of their own."""
     from jinja2 import Environment, meta
 
     found = tokenizer.chat_template
     sources = found.values() if isinstance(found, Mapping) else [found]
     environment = Environment(extensions=["jinja2.ext.loopcontrols"])
-    return {
-        name
-        for source in sources
-        for name in meta.find_undeclared_variables(
-            environment.parse(_GENERATION_TAG.sub("", source))
-        )
-    }
+    read: set[str] = set()
+    for source in sources:
+        parsed = environment.parse(_GENERATION_TAG.sub("", source))
+        read |= meta.find_undeclared_variables(parsed) - _variables(parsed)
+    return read
+
+
+def _variables(template: "nodes.Template") -> set[str]:
+    """The names that a template sets and never asks for: neither by a test, nor by a default."""
+    from jinja2 import nodes
+
+    assigned = template.find_all((nodes.Assign, nodes.AssignBlock))
+    names = {name.name for one in assigned for name in _names(one.target)}
+    tests = [t.node for t in template.find_all(nodes.Test) if t.name in ("defined", "undefined")]
+    filters = [f.node for f in template.find_all(nodes.Filter) if f.name in ("default", "d")]
+    alternatives = [one.left for one in template.find_all(nodes.Or)]
+    asked = [*tests, *filters, *alternatives]
+    return names - {node.name for node in asked if isinstance(node, nodes.Name)}
+
+
+def _names(node: "nodes.Node") -> "Iterator[nodes.Name]":
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
