@@ -84,11 +84,12 @@ def fit_roles(messages: Sequence[Message], roles: TemplateRoles) -> list[Message
     if not roles.lone_system and not _user_speaks_first(messages):
         roles = replace(roles, system=False)
     fitted: list[Message] = []
+    # Whether the last of them is a system message that stood at the beginning.
     is_moved = False
-    """Whether the last of them is a system message that was moved from the beginning."""
     for index, message in enumerate(messages):
         is_first = index == 0 or is_moved or (len(fitted) == 1 and fitted[0]["role"] == "system")
-        moves = message["role"] == "system" and not _takes_system(roles, fitted, is_first=is_first)
+        is_taken = roles.system if is_first else roles.later_system
+        moves = message["role"] == "system" and not is_taken
         turn: Message = {**message, "role": "user"} if moves else message
         last = fitted[-1]["role"] if fitted else None
         if turn["role"] == last and (is_moved or _is_joined(last, roles)):
@@ -104,13 +105,6 @@ def _user_speaks_first(messages: Sequence[Message]) -> bool:
     """Apart from system messages."""
     first = next((m["role"] for m in messages if m["role"] != "system"), None)
     return first == "user"
-
-
-def _takes_system(roles: TemplateRoles, fitted: Sequence[Message], *, is_first: bool) -> bool:
-    """Whether a system message behind these stays one."""
-    if not fitted or is_first:
-        return roles.system
-    return roles.later_system
 
 
 def _is_joined(role: str | None, roles: TemplateRoles) -> bool:
