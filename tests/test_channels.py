@@ -14,7 +14,7 @@ from astuner.inference.tools.protocol import ParsedReply
 from astuner.rollout.madness import nonsense, wrong_toolcall
 from astuner.trajectory.merge import merge_calls
 from tests.chats import ADD_TOOL, make_chat
-from tests.fakes import CHANNEL_TOKENS, ByteTokenizer
+from tests.fakes import CHANNEL_TOKENS, ByteTokenizer, ScriptedEngine
 
 CHANNELLED = (
     "<|start|>system<|message|>Effort: {{ reasoning_effort or 'medium' }}<|end|>"
@@ -47,6 +47,7 @@ CHANNELLED = (
 QUESTION = {"role": "user", "content": "What is 2 + 3?"}
 THOUGHT = "<|channel|>analysis<|message|>2 and 3 is 5.<|end|><|start|>assistant"
 ANSWER = f"{THOUGHT}<|channel|>final<|message|>The answer is 5."
+AFTER = "a\n<|channel|>analysis<|message|>b"
 CALLS = {
     "in the channel": "<|channel|>commentary to=functions.add <|constrain|>json<|message|>",
     "before it": " to=functions.add<|channel|>commentary json<|message|>",
@@ -146,6 +147,7 @@ def test_a_call_of_what_was_not_offered_is_named():
             "<|channel|>analysis<|message|>a<|start|>assistant<|channel|>final<|message|>b",
             ("a", "b"),
         ),
+        ("<|channel|>final<|message|>a<|end|><|channel|>analysis<|message|>b", ("", AFTER)),
         (f"{THOUGHT}<|channel|>fin", ("2 and 3 is 5.", "")),
         (f"{THOUGHT}{THOUGHT}<|channel|>final<|message|>b", ("2 and 3 is 5.\n2 and 3 is 5.", "b")),
     ],
@@ -225,8 +227,9 @@ def test_what_a_growing_reply_says_once_it_is_settled_stays_so(said):
     whole = split_channels(said)
     for size in range(len(said)):
         if not is_unsettled(said[:size]):
-            for part, told in zip(whole, split_channels(said[:size]), strict=True):
-                assert part.startswith(told)
+            told = split_channels(said[:size])
+            assert whole[0].startswith(told[0]) and whole[1].startswith(told[1])
+            assert not told[1] or told[0] == whole[0], "thoughts first"
 
 
 @pytest.mark.parametrize("tools", [(), (ADD_TOOL,)])
@@ -241,3 +244,23 @@ def test_a_stream_tells_thoughts_as_reasoning_and_the_rest_as_it_comes(said, too
         assert "".join(delta.text for delta in deltas if delta.kind == kind) == whole
     if said == ANSWER:
         assert len(deltas) > 20
+
+
+@settings(max_examples=30)
+@given(
+    said=st.lists(pieces, max_size=12).map("".join),
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    has_tools=st.booleans(),
+    stops=st.sampled_from([(), ("a",), ("<|end|>", "hm ")]),
+)
+def test_a_stream_says_what_the_reply_says_thoughts_first(said, sizes, has_tools, stops):
+    request = {"tools": [ADD_TOOL] if has_tools else [], "stops": stops}
+    plain = complete(chat_over([said]), [QUESTION], **request)
+    deltas = []
+    engine = ScriptedEngine([said], tokenizer=tokenizer(), pieces=sizes)
+    streamed = complete(chat_over(engine), [QUESTION], on_delta=deltas.append, **request)
+    assert (streamed.text, streamed.reasoning) == (plain.text, plain.reasoning)
+    assert "".join(delta.text for delta in deltas if delta.kind == "text") == plain.text
+    assert "".join(delta.text for delta in deltas if delta.kind == "reasoning") == plain.reasoning
+    kinds = [delta.kind for delta in deltas]
+    assert kinds == sorted(kinds)

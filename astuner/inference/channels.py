@@ -24,7 +24,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelMessage:
-    """One message of a reply. Without its header: `channel` and `recipient` are None."""
+    """One message of a reply. Where it has no proper header, channel and recipient are None."""
 
     channel: str | None
     recipient: str | None
@@ -32,12 +32,21 @@ class ChannelMessage:
     content: str
     """As it is written, to the last space: a template writes it back so."""
 
+    @property
+    def is_thought(self) -> bool:
+        return self.channel == "analysis" and self.recipient is None
+
+    @property
+    def is_answer(self) -> bool:
+        return self.channel == "final" and self.recipient is None
+
 
 def split_channels(text: str) -> tuple[str, str]:
     """Split a reply into what was thought and the rest.
 
     The rest holds the texts for the user, whatever channel they stand in, and calls as `call_text`
-    writes them, each in a line of its own. What is no message of the assistant stays as it is.
+    writes them, each in a line of its own. What is no message of the assistant stays as it is, and
+    so does a thought behind the answer, where none belongs.
     """
     if MESSAGE not in text:
         return "", text
@@ -45,7 +54,7 @@ def split_channels(text: str) -> tuple[str, str]:
     for message in _messages(text):
         if message.recipient is not None:
             rest.append(call_text(message.recipient, message.content))
-        elif message.channel == "analysis":
+        elif message.is_thought:
             thoughts.append(message.content)
         else:
             rest.append(message.content)
@@ -58,24 +67,40 @@ def call_text(recipient: str, content: str) -> str:
 
 
 def is_unsettled(text: str) -> bool:
-    """Whether the end of a growing reply does not say yet what it is part of."""
-    return MESSAGE not in _parts(text)[-1] or _may_end_in_mark(text)
+    """Whether more of a growing reply must be seen before it can be told, thoughts before texts.
+
+    It may end inside of a mark or a header, and behind a text that is not the answer may come
+    another thought.
+    """
+    if MESSAGE not in _parts(text)[-1] or _may_end_in_mark(text):
+        return True
+    messages = list(_messages(text))
+    return not any(message.is_answer for message in messages) and not all(
+        message.is_thought for message in messages
+    )
 
 
 def _messages(text: str) -> Iterator[ChannelMessage]:
     parts = _parts(text)
+    is_answered = False
     for index, part in enumerate(parts):
         head, mark, content = part.partition(MESSAGE)
         header = _HEADER.fullmatch(head)
         if header is None or (not mark and index < len(parts) - 1):
             yield ChannelMessage(channel=None, recipient=None, content=part)
-        elif mark:
-            yield ChannelMessage(
-                channel=header["channel"],
-                recipient=header["early"] or header["late"],
-                content=content,
-            )
-        # Else the reply was cut inside of a header, and says nothing in this message.
+            continue
+        if not mark:
+            # The reply was cut inside of a header, and says nothing in this message.
+            return
+        message = ChannelMessage(
+            channel=header["channel"],
+            recipient=header["early"] or header["late"],
+            content=content,
+        )
+        if is_answered and message.is_thought:
+            message = ChannelMessage(channel=None, recipient=None, content=part)
+        is_answered = is_answered or message.is_answer
+        yield message
 
 
 def _parts(text: str) -> list[str]:
