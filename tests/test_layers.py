@@ -51,11 +51,11 @@ ORDER = [unit for layer in LAYERS for unit in layer]
 
 INSIDE = {
     "inference": (
-        ("excerpt", "limits", "schema_fit", "token_bytes", "weight"),
-        ("json_schema",),
-        ("answer_format", "aside", "tools"),
+        ("excerpt", "frozen_clock", "limits", "schema_fit", "token_bytes", "weight"),
+        ("json_schema", "encoding"),
+        ("answer_format", "aside", "tools", "turn_end"),
         ("messages", "template"),
-        ("breaks", "watch"),
+        ("breaks", "joint", "watch"),
         ("placement", "request"),
         ("deltas", "repair", "sampled_tokens"),
         ("chat", "shapes"),
