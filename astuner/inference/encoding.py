@@ -60,6 +60,14 @@ class Encoding:
                 return True
         return False
 
+    @cached_property
+    def _begins_texts_behind_specials(self) -> bool:
+        """Whether a special token lets the text behind it begin with a space of its own."""
+        for special in self._tokenizer.all_special_ids[:1]:
+            text = f"{self.decode([special])}."
+            return self.decode(self.encode(text)) != text
+        return False
+
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
@@ -113,8 +121,13 @@ class Encoding:
         return text[len(known) :] if text.startswith(known) else self.decode(ids)
 
     def anchor(self, before: Sequence[int]) -> tuple[int, ...]:
-        """The last of these ids, to decode others with; none where they end inside a character."""
+        """The last of these ids, to decode others with.
+
+        None where they end inside of a character, or where a text begins behind them.
+        """
         anchor = tuple(before[-_NUM_ANCHORS:])
+        if anchor and anchor[-1] in self._special_ids and self._begins_texts_behind_specials:
+            return ()
         return () if HALF_CHARACTER in self.decode(anchor) else anchor
 
     def token_text(self, id_: int) -> str:
