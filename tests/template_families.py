@@ -9,7 +9,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 SPECIALS = (
@@ -38,9 +46,7 @@ _HERMES_TURNS = (
     "(c.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
     "{% endif %}{% endfor %}" + _REPLY_PROMPT + "{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-_SHOWN_TOOLS = (
-    "{% if tools %}{{ '<|im_start|>system\nTools: ' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
-)
+_SHOWN_TOOLS = "{% if tools %}{{ '<|im_start|>system\nTools: ' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
 _THINKS_WHEN_LAST = (
     "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}"
     "{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
@@ -90,10 +96,10 @@ class Family:
     """What the model writes between that and the end token."""
     trims: bool = False
     """The template takes whitespace off the ends of a reply."""
-    has_tools: bool = False
-    """The template writes tools by itself."""
-    rewrites_thoughts: bool = False
-    """Thoughts are gone from the template's text once the conversation goes on."""
+    call: str = '<tool_call>\n{"name": "add", "arguments": {"a":2,"b":3}}\n</tool_call>'
+    """A call of the tool `add`, in other spacing than the template's."""
+    refuses_tools: bool = False
+    """The template has no place for what describes tools, or rewrites replies."""
 
     def tokenizer(self, kind: str) -> PreTrainedTokenizerFast:
         """A new one around a vocabulary that is trained once."""
@@ -222,6 +228,7 @@ FAMILIES = (
         tokenizers=_PIECES,
         end="</s>",
         eos="</s>",
+        refuses_tools=True,
     ),
     Family(
         name="Mistral v0.3",
@@ -230,7 +237,7 @@ FAMILIES = (
         end="</s>",
         eos="</s>",
         before=" ",
-        has_tools=True,
+        call='[TOOL_CALLS] [{"name":"add","arguments":{"a":2,"b":3}}]',
     ),
     Family(
         name="Mistral, tekken",
@@ -238,7 +245,7 @@ FAMILIES = (
         tokenizers=_BYTES,
         end="</s>",
         eos="</s>",
-        has_tools=True,
+        call='[TOOL_CALLS] [{"name":"add","arguments":{"a":2,"b":3}}]',
     ),
     Family(
         name="Gemma 2",
@@ -251,6 +258,7 @@ FAMILIES = (
         end="<end_of_turn>",
         eos="</s>",
         trims=True,
+        refuses_tools=True,
     ),
     Family(
         name="Gemma 3",
@@ -287,13 +295,11 @@ FAMILIES = (
     ),
     Family(
         name="Qwen 2.5",
-        template=_SHOWN_TOOLS
-        + "{% if messages[0].role != 'system' and not tools %}"
+        template=_SHOWN_TOOLS + "{% if messages[0].role != 'system' and not tools %}"
         "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}" + _HERMES_TURNS,
         tokenizers=_BYTES,
         end="<|im_end|>",
         eos="<|im_end|>",
-        has_tools=True,
     ),
     Family(
         name="Qwen 3",
@@ -308,8 +314,6 @@ FAMILIES = (
         tokenizers=_BYTES,
         end="<|im_end|>",
         eos="<|im_end|>",
-        has_tools=True,
-        rewrites_thoughts=True,
     ),
     Family(
         name="DeepSeek R1",
@@ -321,7 +325,7 @@ FAMILIES = (
         tokenizers=_BYTES,
         end="</s>",
         eos="</s>",
-        rewrites_thoughts=True,
+        refuses_tools=True,
     ),
     Family(
         name="DeepSeek V3",

@@ -5,6 +5,7 @@ template writes around it, in the tokens of a text in that place, and the family
 """
 
 import asyncio
+import functools
 import re
 from pathlib import Path
 
@@ -84,11 +85,16 @@ class Model:
         return ids_of("\n" + text)[len(anchor) :]
 
 
+@functools.cache
+def tokenizer_of(family, kind):
+    return family.tokenizer(kind)
+
+
 class Talk:
     """A conversation with a model of a family."""
 
     def __init__(self, family: Family, kind: str, *says, tools=()):
-        self.tokenizer = family.tokenizer(kind)
+        self.tokenizer = tokenizer_of(family, kind)
         stops = [self.tokenizer.convert_tokens_to_ids(stop) for stop in family.extra_stops]
         self.template = ChatTemplate(self.tokenizer, extra_stop_ids=stops)
         self.model = Model(self.tokenizer, says, family.end)
@@ -160,3 +166,85 @@ def test_what_is_joined_is_what_the_template_writes_once(family, kind):
             assert tuple(i for i in talk.calls[index].prompt_ids if i != end) == expected
             continue
         assert talk.calls[index].prompt_ids == expected
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_a_reply_that_was_cut_gets_the_end_of_turn_that_was_not_sampled(family, kind):
+    talk = Talk(family, kind, said(family, "The answer is", is_cut=True), said(family, "ok"))
+    talk.ask(QUESTION)
+    talk.ask(NEXT)
+    if family.name == "DeepSeek R1":
+        return
+    talk.assert_is_one_sequence()
+    assert talk.text(1) == talk.tokenizer.decode(talk.fresh(1), skip_special_tokens=False)
+    assert count(talk, family, talk.calls[1].prompt_ids) == count(talk, family, talk.fresh(1))
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_replies_with_whitespace_at_their_ends_are_joined_with_one_end_token(family, kind):
+    texts = ("  five", "five  ", "five\n\n", "\n five \n", "ok")
+    talk = Talk(family, kind, *(said(family, text) for text in texts))
+    for _ in texts:
+        talk.ask(QUESTION)
+    if family.name == "DeepSeek R1":
+        return
+    talk.assert_is_one_sequence()
+    for index in range(1, len(texts)):
+        fresh = talk.fresh(index)
+        num_unwritten = index if family.name == "Falcon" else 0
+        num_ends = count(talk, family, talk.calls[index].prompt_ids)
+        assert num_ends == count(talk, family, fresh) + num_unwritten
+        if not family.trims and not num_unwritten:
+            assert talk.text(index) == talk.tokenizer.decode(fresh, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_a_reply_without_the_whitespace_that_the_template_writes_has_one_end_token(family, kind):
+    talk = Talk(family, kind, ("five", False), said(family, "ok"))
+    talk.ask(QUESTION)
+    talk.ask(NEXT)
+    if family.name == "DeepSeek R1":
+        return
+    talk.assert_is_one_sequence()
+    is_written = family.name != "Falcon"
+    expected = count(talk, family, talk.fresh(1)) + (not is_written)
+    assert count(talk, family, talk.calls[1].prompt_ids) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [case for case in CASES if not case.values[0].refuses_tools]
+)
+def test_a_tool_loop_is_one_sequence(family, kind):
+    call = said(family, family.call)
+    talk = Talk(family, kind, call, said(family, "5"), said(family, "ok"), tools=[ADD_TOOL])
+    reply = talk.ask(QUESTION)
+    assert [call.arguments for call in reply.tool_calls] == [{"a": 2, "b": 3}]
+    talk.ask({"role": "tool", "tool_call_id": reply.tool_calls[0].id, "content": "5"})
+    talk.ask(NEXT)
+    talk.assert_is_one_sequence()
+
+
+def count(talk, family, ids):
+    return list(ids).count(talk.tokenizer.convert_tokens_to_ids(family.end))
+
+
+def test_thoughts_that_the_template_drops_break_and_their_absence_does_not():
+    (family,) = [family for family in FAMILIES if family.name == "Qwen 3"]
+    thought = "<think>\nhm\n</think>\n\nfive"
+    talk = Talk(family, "byte level", (thought, False), ("ok", False), ("ok", False))
+    assert talk.ask(QUESTION).reasoning == "hm"
+    talk.ask(NEXT)
+    talk.ask(NEXT)
+    kinds = [call.break_kind for call in talk.calls]
+    assert kinds == [None, BreakKind.TEMPLATE, None]
+    assert talk.calls[2].extends == 1
+
+
+def test_the_page_has_a_row_for_each_family():
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines][1:]
+    assert [row[0] for row in rows if row[0] != "---"] == [family.name for family in FAMILIES]
+    for family, (_, joined, _, _, _, tested) in zip(FAMILIES, rows[-len(FAMILIES) :], strict=True):
+        assert joined.startswith("no:" if family.name == "DeepSeek R1" else "yes")
+        kinds = {kind.partition(",")[0] for kind in family.tokenizers}
+        assert set(tested.split(", ")) == kinds

@@ -31,7 +31,10 @@ TASK = Task(main_query="Talk.", task_id="t")
 AGENTS = (("ann", "player"), ("bob", "player"), ("eve", "opponent"))
 MOVES = ("go_on", "pad", "go_on", "pad", "branch", "edit", "repeat", "remove", "fold", "anew")
 TRIMMING = CHATML.replace("{{ m.content }}", "{{ m.content | trim }}")
-TEMPLATES = (CHATML, TRIMMING, TRIMMING, FORGETFUL)
+SPACED = CHATML.replace("{{ m.content }}", " {{ m.content | trim }} ")
+TEXTUAL = CHATML.replace("<|im_end|>", "aba")
+"""Ends a turn in ordinary tokens, which the policy samples too."""
+TEMPLATES = (CHATML, TRIMMING, SPACED, TEXTUAL, FORGETFUL)
 PAIRS = {"ab": 300, "ba": 301, "a\n": 302}
 
 
@@ -75,6 +78,9 @@ class RandomEngine:
             finish_reason="stop" if is_stopped else "length",
             weight_version=self.weight_version,
         )
+        if observe is not None:
+            size = next((i for i, id_ in enumerate(ids, 1) if observe([id_])), len(ids))
+            completion = completion.until(size, completion.finish_reason)
         self.seen.append((tuple(prompt_ids), completion))
         return completion
 
