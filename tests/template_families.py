@@ -1,4 +1,4 @@
-"""Chat templates built as those of public model families are, in our own words, and their tokenizers.
+"""Chat templates built as those of public model families are, in our words, with tokenizers.
 
 What is kept of a family is what matters where turns are joined: what stands before, between and
 behind the turns, what is trimmed, and which role is refused.
@@ -27,7 +27,7 @@ SPECIALS = (
     *("[INST]", "[/INST]", "[TOOL_CALLS]", "[/TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
 )
 _TEXTS = [
-    f"What is {a} plus {b}? The answer is {a + b}. user assistant system hello there\n\n[INST] [/INST]"
+    f"What is {a} plus {b}? The answer is {a + b}. user assistant system hello there\n\n"
     for a in range(12)
     for b in range(12)
 ]
@@ -46,7 +46,10 @@ _HERMES_TURNS = (
     "(c.function.arguments | tojson) + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}"
     "{% endif %}{% endfor %}" + _REPLY_PROMPT + "{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-_SHOWN_TOOLS = "{% if tools %}{{ '<|im_start|>system\nTools: ' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
+_SHOWN_TOOLS = (
+    "{% if tools %}{{ '<|im_start|>system\nTools: ' + (tools | tojson) + '<|im_end|>\n' }}"
+    "{% endif %}"
+)
 _THINKS_WHEN_LAST = (
     "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}"
     "{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
@@ -320,7 +323,8 @@ FAMILIES = (
         template="{{ bos_token }}"
         + _EACH
         + "{% if m.role == 'user' %}{{ '<|User|>' + m.content }}{% elif m.role == 'system' %}"
-        "{{ m.content }}{% else %}{{ '<|Assistant|>' + m.content.split('</think>')[-1] + eos_token }}"
+        "{{ m.content }}{% else %}"
+        "{{ '<|Assistant|>' + m.content.split('</think>')[-1] + eos_token }}"
         "{% endif %}{% endfor %}" + _REPLY_PROMPT + "{{ '<|Assistant|><think>\n' }}{% endif %}",
         tokenizers=_BYTES,
         end="</s>",
@@ -388,8 +392,8 @@ FAMILIES = (
         name="Falcon 3",
         template=_EACH
         + "{% if m.role != 'assistant' %}{{ '<|' + m.role + '|>\n' + m.content + '\n' }}{% else %}"
-        "{{ '<|assistant|>\n' + m.content + eos_token + ('\n' if not loop.last else '') }}{% endif %}"
-        "{% endfor %}" + _REPLY_PROMPT + "{{ '<|assistant|>\n' }}{% endif %}",
+        "{{ '<|assistant|>\n' + m.content + eos_token + ('\n' if not loop.last else '') }}"
+        "{% endif %}{% endfor %}" + _REPLY_PROMPT + "{{ '<|assistant|>\n' }}{% endif %}",
         tokenizers=_BYTES,
         end="<|endoftext|>",
         eos="<|endoftext|>",

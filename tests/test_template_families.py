@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from astuner.engine.protocol import Sampling
-from astuner.errors import ConfigError
 from astuner.inference.chat import TokenChat
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate

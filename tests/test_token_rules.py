@@ -79,8 +79,8 @@ class RandomEngine:
             weight_version=self.weight_version,
         )
         if observe is not None:
-            size = next((i for i, id_ in enumerate(ids, 1) if observe([id_])), len(ids))
-            completion = completion.until(size, completion.finish_reason)
+            size = next((i for i, id_ in enumerate(ids, 1) if observe([id_])), None)
+            completion = completion if size is None else completion.until(size, "stop")
         self.seen.append((tuple(prompt_ids), completion))
         return completion
 
