@@ -5,19 +5,24 @@ Which tokens end a turn there, and how its history says what an assistant though
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from astuner.errors import ConfigError, RequestError
 from astuner.inference.channels import CALL, CHANNEL, END, MESSAGE, RETURN, START
+from astuner.inference.turn_end import Render, TurnEnd
 from astuner.types import Message
 
+_REPLY = "astuner-probe-reply"
 _TURN_ENDS = (RETURN, CALL)
 _READS_THINKING = re.compile(r"\.thinking\b|['\"]thinking['\"]")
 
 
-def writes_channels(conversation: str, reply: str) -> bool:
-    """Whether a template, which wrote this conversation, puts the reply in it into a channel."""
-    return f"{CHANNEL}final{MESSAGE}{reply}" in conversation
+def writes_channels(render: Render) -> bool:
+    """Whether a template puts a reply into a channel."""
+    question: Message = {"role": "user", "content": "probe"}
+    reply: Message = {"role": "assistant", "content": _REPLY}
+    return f"{CHANNEL}final{MESSAGE}{_REPLY}" in render([question, reply], False)
 
 
 def stop_ids(ids: Iterable[int], vocabulary: Mapping[str, int]) -> frozenset[int]:
@@ -37,9 +42,13 @@ def stop_ids(ids: Iterable[int], vocabulary: Mapping[str, int]) -> frozenset[int
     return frozenset({*ids, *(vocabulary[end] for end in _TURN_ENDS)} - {vocabulary[END]})
 
 
-def turn_end(conversation: str) -> str | None:
-    """How a conversation ends that ends with a reply; None where it does not end a turn."""
-    return next((end for end in _TURN_ENDS if conversation.endswith(end)), None)
+def turn_end(found: TurnEnd) -> TurnEnd:
+    """What was found of a template, for replies that more is said behind: those that call.
+
+    The template writes an answer and what was thought before it otherwise once more follows, so
+    that nothing is ever put behind one.
+    """
+    return replace(found, before="", lead="", mark=CALL, tail="", ended=CALL, stop_text=None)
 
 
 def fit_history(messages: Sequence[Message], template: str) -> list[Message]:

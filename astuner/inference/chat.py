@@ -16,13 +16,14 @@ from astuner.errors import RequestError
 from astuner.inference.answer_format import FormatCheck, format_problem
 from astuner.inference.aside import Lane
 from astuner.inference.deltas import DeltaQueue, tell_all
+from astuner.inference.encoding import TooLong
 from astuner.inference.limits import TokenLimits, TokenRoom
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.repair import answer_in_format
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.sampled_tokens import sampled_tokens
-from astuner.inference.template import ChatTemplate, TooLong
+from astuner.inference.template import ChatTemplate
 from astuner.inference.tools.check import check_tools
 from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
@@ -237,11 +238,12 @@ class TokenChat:
     def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
             prompt.template,
+            prompt_ids=prompt.placement.prompt_ids,
             opening=prompt.opening,
             stops=prompt.request.stops,
             tools=prompt.callable_tools,
             only_one_call=prompt.request.only_one_call,
-            splits_reasoning=prompt.request.prompt is None,
+            is_turn=prompt.request.prompt is None,
             tell=tell,
         )
 
@@ -267,7 +269,7 @@ class TokenChat:
         if watch.is_needed:
             watch.observe(completion.ids[watch.num_seen :])
         if watch.cut is not None:
-            completion = completion.until(watch.cut.num_ids, "cut")
+            completion = completion.until(watch.cut.num_ids, watch.cut.finish_reason)
         elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.overflowed.add(request.agent)
             completion = replace(completion, finish_reason="context_overflow")
@@ -275,10 +277,13 @@ class TokenChat:
 
     async def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
         completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
-        text = cut.text if cut else prompt.template.decode_reply(completion.ids)
+        ids = prompt.placement.prompt_ids
+        text = cut.text if cut else prompt.template.decode_reply(ids, completion.ids)
         reasoning, answer = "", text
         if prompt.request.prompt is None:
-            reasoning, answer = prompt.template.split_reasoning(prompt.opening + text)
+            is_ended = completion.finish_reason == "stop"
+            text = prompt.template.turn_end.content(prompt.opening + text, is_ended=is_ended)
+            reasoning, answer = prompt.template.split_reasoning(text)
         parsed = prompt.template.parse(answer, tools) if tools else _plain(answer)
         format_check = await self._lane.checked(_format_check, prompt, parsed)
         parsed = _with_ids(parsed, len(self.recorder.calls))
@@ -286,7 +291,11 @@ class TokenChat:
 
     def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
         """Returns the index of the call."""
-        request, placement, broken = prompt.request, prompt.placement, prompt.placement.broken
+        request = prompt.request
+        placement = self._placer.settle(
+            request.agent, prompt.messages, prompt.tools, prompt.placement
+        )
+        broken = placement.broken
         call = Call(
             agent_name=request.agent_name,
             target_tag=request.target_tag,
