@@ -31,9 +31,16 @@ FORGETFUL = (
 """Rewrites history: an answer disappears once something follows it."""
 
 _SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-_UTF8 = [*(bytes([byte]) for byte in range(256)), *(special.encode() for special in _SPECIALS)]
-"""What each id stands for."""
-_SPLIT = re.compile("(" + "|".join(re.escape(special) for special in _SPECIALS) + ")")
+CHANNEL_TOKENS = (
+    "<|return|>",
+    "<|call|>",
+    "<|start|>",
+    "<|end|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+)
+"""Of a model that writes in channels; their ids begin at 259."""
 
 
 class ByteTokenizer:
@@ -43,36 +50,42 @@ class ByteTokenizer:
     eos_token_id = 257
     all_special_ids = (256, 257, 258)
 
-    def __init__(self, chat_template: str = CHATML) -> None:
+    def __init__(self, chat_template: str = CHATML, *, more_tokens: Sequence[str] = ()) -> None:
         self.chat_template = chat_template
+        self._specials = (*_SPECIALS, *more_tokens)
+        named = (special.encode() for special in self._specials)
+        self._utf8 = [*(bytes([byte]) for byte in range(256)), *named]
+        self._split = re.compile("(" + "|".join(map(re.escape, self._specials)) + ")")
         self._template = jinja2.Environment().from_string(chat_template)
 
     def apply_chat_template(
-        self, messages, *, tools=None, add_generation_prompt=False, tokenize=False
+        self, messages, *, tools=None, add_generation_prompt=False, tokenize=False, **values
     ):
         assert not tokenize
         return self._template.render(
-            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt
+            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, **values
         )
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
-        for piece in _SPLIT.split(text):
-            ids += [256 + _SPECIALS.index(piece)] if piece in _SPECIALS else piece.encode()
+        for piece in self._split.split(text):
+            is_special = piece in self._specials
+            ids += [256 + self._specials.index(piece)] if is_special else piece.encode()
         return ids
 
     def decode(self, ids: Sequence[int], **_options) -> str:
-        return b"".join(map(_UTF8.__getitem__, ids)).decode(errors="replace")
+        return b"".join(map(self._utf8.__getitem__, ids)).decode(errors="replace")
 
     def convert_ids_to_tokens(self, id_: int) -> str:
         return f"<0x{id_:02X}>"
 
     def get_added_vocab(self) -> dict[str, int]:
-        return {special: 256 + i for i, special in enumerate(_SPECIALS)}
+        return {special: 256 + i for i, special in enumerate(self._specials)}
 
 
 class ScriptedEngine:
-    """Answers with what `script` returns for the text of the prompt, then the end token.
+    """Answers with what `script` returns for the text of the prompt, then the end token, unless it
+    ends with one.
 
     `script` may be a function of the prompt's text, or a list of answers given in order. The log-
     probability of the i-th sampled token is -(i + 1) / 10. Keeps what it saw in `seen`.
@@ -144,7 +157,9 @@ class ScriptedEngine:
         return self._script(self._tokenizer.decode(prompt_ids))
 
     def _complete(self, answer: str, sampling: Sampling) -> Completion:
-        ids = [*self._tokenizer.encode(answer), self._tokenizer.eos_token_id]
+        ids = self._tokenizer.encode(answer)
+        if not ids or ids[-1] not in sampling.stop_ids:
+            ids.append(self._tokenizer.eos_token_id)
         ids = ids[: sampling.max_new_tokens]
         tops = tuple(((65, -0.1), (66, -0.1), (67, -math.inf)) for _ in ids)
         num_top = sampling.num_top_logprobs

@@ -26,6 +26,8 @@ WRITTEN = {
     "{{ c.arguments | tojson }}{{ '}' }}",
     "mistral": "[TOOL_CALLS][{{ dict(name=c.name, arguments=c.arguments) | tojson }}]",
     "mistral_args": "[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments | tojson }}",
+    "harmony": " to=functions.{{ c.name }}<|channel|>commentary json<|message|>"
+    "{{ c.arguments | tojson }}",
 }
 """How templates write one call, by format."""
 
@@ -53,7 +55,7 @@ FRAGMENTS = st.sampled_from(
         "</tool_call>", "<function=add>", "</function>", "<parameter=a>\n2\n</parameter>\n",
         '{"name": "add", "arguments": {"a": 2}}', '{"name": "add", "parameters": {"a": 2}}', ";",
         "[TOOL_CALLS]", '[{"name": "add", "arguments": {"a": 2}}]', 'add[ARGS]{"a": 2}', "STOP",
-        "ST", "<tool", "[TOOL",
+        "ST", "<tool", "[TOOL", "<|channel|>commentary to=functions.add<|message|>", "<|end|>",
     ]
 )  # fmt: skip
 TEXTS = st.lists(FRAGMENTS, max_size=9).map("".join)

@@ -51,11 +51,21 @@ ORDER = [unit for layer in LAYERS for unit in layer]
 
 INSIDE = {
     "inference": (
-        ("excerpt", "limits", "schema_fit", "token_bytes", "weight"),
-        ("json_schema",),
-        ("answer_format", "aside", "tools"),
+        (
+            "channels",
+            "excerpt",
+            "frozen_clock",
+            "limits",
+            "schema_fit",
+            "template_kwargs",
+            "token_bytes",
+            "weight",
+        ),
+        ("json_schema", "encoding"),
+        ("answer_format", "aside", "tools", "turn_end"),
+        ("channel_template", "roles"),
         ("messages", "template"),
-        ("breaks", "watch"),
+        ("breaks", "joint", "watch"),
         ("placement", "request"),
         ("deltas", "repair", "sampled_tokens"),
         ("chat", "shapes"),

@@ -11,8 +11,9 @@ import pytest
 from astuner.errors import RequestError
 from astuner.gateway.wires.body import parse_body
 from astuner.inference.aside import Lane
+from astuner.inference.encoding import TooLong
 from astuner.inference.request import ChatRequest
-from astuner.inference.template import ChatTemplate, TooLong
+from astuner.inference.template import ChatTemplate
 from astuner.serving.refusal import Refusal
 from tests.chats import ADD_TOOL, WIDE, make_chat
 from tests.fakes import ByteTokenizer, ScriptedEngine
@@ -113,7 +114,7 @@ def test_a_long_prompt_that_fits_is_put_into_tokens_beside_the_event_loop() -> N
 def test_a_text_of_many_characters_and_few_tokens_is_not_too_long() -> None:
     template = ChatTemplate(FoldingTokenizer())
     text = "a" + " " * 2_000_000 + "b"
-    assert len(template.encode_within(text, 10)) == 3
+    assert len(template.encoding.encode_within(text, 10)) == 3
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1, 99_000, 100_100, 1_000_000])
@@ -121,7 +122,7 @@ def test_what_is_refused_by_its_beginning_is_too_long_as_a_whole(max_tokens) -> 
     template = ChatTemplate(ByteTokenizer())
     text = "<|im_end|>\u4e00x" * 20_000
     try:
-        assert template.encode_within(text, max_tokens) == template.encode(text)
+        assert template.encoding.encode_within(text, max_tokens) == template.encode(text)
     except TooLong as error:
         assert max_tokens < error.num_tokens <= len(template.encode(text))
 

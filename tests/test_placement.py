@@ -154,6 +154,7 @@ def test_other_tools_that_the_template_does_not_show_break_nothing():
 def test_other_tools_always_break_where_tools_are_compared():
     calls = with_other_tools(tool_chat(False, NAMING))
     assert (calls[1].extends, calls[1].break_kind) == (None, BreakKind.TOOLS)
+    assert len(merge_calls(calls)) == 2, "though the tokens agree"
 
 
 @pytest.mark.parametrize("ignores_tools", [True, False])
@@ -238,6 +239,7 @@ def test_joining_by_text_does_not_go_on_within_a_reply_that_was_cut():
     calls = run_calls(chat, BASE, [*BASE, assistant("abba"), user("next")])
     assert calls[0].reply["content"] == "ab"
     assert calls[1].extends is None
+    assert len(merge_calls(calls)) == 2, "though the tokens agree"
 
 
 def test_each_break_is_logged_where_asked_for(caplog):

@@ -72,3 +72,10 @@ def test_a_password_in_the_address_of_the_server_stands_in_no_error(reply):
         url = server.base_url.replace("://", "://me:hunter2@")
         complete(server, Recorder(), url=url, messages=[])
     assert "http://me:***@127.0.0.1" in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+def test_values_for_the_chat_template_are_passed_on():
+    with serving([says("5")]) as server:
+        complete(server, Recorder(), messages=[], chat_template_kwargs={"enable_thinking": False})
+    (asked,) = server.requests
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}

@@ -98,4 +98,4 @@ def test_the_bytes_of_tokens_join_to_the_text_also_inside_of_characters(tmp_path
     text = "naïve 日本 🦆 \n"
     ids = template.encode(text)
     assert any("\ufffd" in template.decode([id_]) for id_ in ids), "some are parts"
-    assert b"".join(template.token_bytes(id_) for id_ in ids).decode() == text
+    assert b"".join(template.encoding.token_bytes(id_) for id_ in ids).decode() == text

@@ -19,6 +19,7 @@ from astuner.inference.placement import JoiningPolicy
 from astuner.inference.request import ChatRequest
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import episode_from_record, episode_to_record
+from astuner.trajectory.recorder import BreakKind
 from astuner.trajectory.samples import make_samples
 from astuner.types import Completion, Task, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
@@ -30,7 +31,10 @@ TASK = Task(main_query="Talk.", task_id="t")
 AGENTS = (("ann", "player"), ("bob", "player"), ("eve", "opponent"))
 MOVES = ("go_on", "pad", "go_on", "pad", "branch", "edit", "repeat", "remove", "fold", "anew")
 TRIMMING = CHATML.replace("{{ m.content }}", "{{ m.content | trim }}")
-TEMPLATES = (CHATML, TRIMMING, TRIMMING, FORGETFUL)
+SPACED = CHATML.replace("{{ m.content }}", " {{ m.content | trim }} ")
+TEXTUAL = CHATML.replace("<|im_end|>", "aba")
+"""Ends a turn in ordinary tokens, which the policy samples too."""
+TEMPLATES = (CHATML, TRIMMING, SPACED, TEXTUAL, FORGETFUL)
 PAIRS = {"ab": 300, "ba": 301, "a\n": 302}
 
 
@@ -74,6 +78,9 @@ class RandomEngine:
             finish_reason="stop" if is_stopped else "length",
             weight_version=self.weight_version,
         )
+        if observe is not None:
+            size = next((i for i, id_ in enumerate(ids, 1) if observe([id_])), None)
+            completion = completion if size is None else completion.until(size, "stop")
         self.seen.append((tuple(prompt_ids), completion))
         return completion
 
@@ -213,13 +220,27 @@ def test_rule_2_a_continued_prompt_is_the_earlier_ids_and_then_the_templates_tex
 
 @MANY
 @given(episodes())
-def test_rule_2_a_prompt_that_continues_nothing_says_why(made):
-    met = set()
+def test_rule_2_a_prompt_that_continues_nothing_or_branches_off_says_why(made):
+    met, continued = set(), set()
     for call in made.episode.calls:
         has_reason = call.break_reason is not None
-        assert has_reason == (call.extends is None and call.agent in met)
+        is_root = call.extends is None and call.agent in met
+        assert has_reason == (is_root or call.extends in continued)
         assert (call.break_kind is None) == (not has_reason)
+        assert (call.break_kind == BreakKind.BRANCHED) == (call.extends in continued)
         met.add(call.agent)
+        if call.extends is not None:
+            continued.add(call.extends)
+
+
+@MANY
+@given(episodes())
+def test_rule_2_there_is_a_sequence_for_each_agent_and_for_each_break(made):
+    """So no call that was joined has a reason, and none that was not lacks one."""
+    for agent in {call.agent for call in made.episode.calls}:
+        reasons = [c for c in made.episode.calls if c.agent == agent and c.break_reason is not None]
+        sequences = [s for s in made.episode.sequences if s.agent == agent]
+        assert len(sequences) == 1 + len(reasons)
 
 
 @MANY
@@ -231,7 +252,7 @@ def test_rule_3_calls_are_joined_where_ids_extend_exactly_and_of_one_agent_only(
             assert calls[after].prompt_ids[: calls[before].num_ids] == calls[before].ids
         assert {calls[index].agent for index in sequence.calls} == {sequence.agent}
     if not made.joining.joins_by_text:
-        assert not any(call.is_joined_by_text or call.num_drifted for call in calls)
+        assert not any(call.num_drifted for call in calls)
 
 
 @MANY

@@ -216,6 +216,9 @@ MALFORMED = [
     ("mistral_args", f"[TOOL_CALLS][{CITY}]", "not a name"),
     ("mistral_args", "[TOOL_CALLS]stop[ARGS]{", "not valid JSON"),
     ("mistral_args", "[TOOL_CALLS]stop[ARGS]{} Done.", "text after"),
+    ("harmony", "<|channel|>commentary to=functions.f json<|message|>", "not valid JSON"),
+    ("harmony", "<|channel|>commentary to=functions.f json<|message|>[1]", "not an object"),
+    ("harmony", " to=functions.f<|channel|>commentary json<|message|>{} Done.", "text after"),
 ]
 
 
@@ -267,6 +270,8 @@ tricky_texts = st.sampled_from(
         "; ",
         '"}\n',
         "<|python_tag|>",
+        "<|call|>",
+        " to=functions.x<|channel|>commentary json<|message|>{}",
     ]
 )
 json_calls = st.builds(
@@ -393,6 +398,13 @@ TEMPLATES = {
 {%- else %}{{ m.content }}{% for c in m.tool_calls or [] %}
 [TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}
 {%- endfor %}</s>{% endif %}{% endfor %}""",
+    "harmony": """
+{%- if tools %}<|start|>developer<|message|>{{ tools | tojson }}<|end|>{% endif %}
+{% for m in messages %}<|start|>{{ m.role }}
+{%- if m.tool_calls %} to=functions.{{ m.tool_calls[0].function.name }}<|channel|>commentary json
+{%- raw %}{% endraw %}<|message|>{{ m.tool_calls[0].function.arguments | tojson }}<|call|>
+{%- elif m.role == 'assistant' %}<|channel|>final<|message|>{{ m.content }}<|return|>
+{%- else %}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}""",
 }
 
 

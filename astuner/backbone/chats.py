@@ -3,13 +3,13 @@
 Owns how the settings limit and sample replies; everything below gets plain values.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from astuner.backbone.run import Run
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.protocol import Engine, Sampling
-from astuner.errors import ConfigError
+from astuner.errors import ConfigError, RequestError
 from astuner.gateway.sampling import Distribution
 from astuner.inference.chat import Reply, TokenChat
 from astuner.inference.limits import TokenLimits
@@ -38,6 +38,7 @@ def make_token_chat(
     checks = check_names(rollout.compute_madness_checklist)
     training, validation = _samplings(rollout, template)
     joining = _joining(run)
+    training_template, validation_template = _templates(rollout, template)
 
     def find(reply: Reply) -> str | None:
         return find_madness(checks, reply.parsed, reply.tools) if is_trained else None
@@ -47,7 +48,7 @@ def make_token_chat(
         name = task.episode_id if is_trained else f"{task.episode_id}/untrained"
         return TokenChat(
             engine,
-            template,
+            validation_template if task.is_validation else training_template,
             recorder,
             episode_id=name,
             sampling=validation if task.is_validation else training,
@@ -96,6 +97,24 @@ def _samplings(rollout: RolloutSettings, template: ChatTemplate) -> tuple[Sampli
         for distribution in distributions(rollout)
     )
     return training, validation
+
+
+def _templates(
+    rollout: RolloutSettings, template: ChatTemplate
+) -> tuple[ChatTemplate, ChatTemplate]:
+    """The template of training and of validation."""
+    of_validation = rollout.val_kwargs.chat_template_kwargs
+    training = _with_kwargs(template, rollout.chat_template_kwargs, "rollout")
+    if of_validation is None:
+        return training, training
+    return training, _with_kwargs(template, of_validation, "rollout.val_kwargs")
+
+
+def _with_kwargs(template: ChatTemplate, kwargs: Mapping[str, Any], section: str) -> ChatTemplate:
+    try:
+        return template.with_kwargs(kwargs)
+    except RequestError as error:
+        raise ConfigError(f"{section}.{error}") from error
 
 
 def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrainedChat:

@@ -41,6 +41,8 @@ from astuner.errors import ConfigError
 _RESERVED_ROOT_KEYS = ("rollout", "task_reader", "task_judge", "trainer_common", "context_tracker")
 _FREE_FORM = frozenset(
     {
+        "astuner.rollout.chat_template_kwargs",
+        "astuner.rollout.val_kwargs.chat_template_kwargs",
         "astuner.task_reader.feedback_tracing.filters",
         "astuner.task_judge.rubrics_auto_grader.custom_evaluation_prompt",
     }

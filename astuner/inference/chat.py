@@ -16,13 +16,14 @@ from astuner.errors import RequestError
 from astuner.inference.answer_format import FormatCheck, format_problem
 from astuner.inference.aside import Lane
 from astuner.inference.deltas import DeltaQueue, tell_all
+from astuner.inference.encoding import TooLong
 from astuner.inference.limits import TokenLimits, TokenRoom
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.placement import PLAIN_TEXT, JoiningPolicy, Placement, Placer
 from astuner.inference.repair import answer_in_format
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.sampled_tokens import sampled_tokens
-from astuner.inference.template import ChatTemplate, TooLong
+from astuner.inference.template import ChatTemplate
 from astuner.inference.tools.check import check_tools
 from astuner.inference.tools.protocol import ParsedReply
 from astuner.inference.watch import Cut, Delta, ReplyWatch
@@ -47,6 +48,8 @@ class _Prompt:
     """A request, ready for the engine."""
 
     request: ChatRequest
+    template: ChatTemplate
+    """With the values that the request gives it."""
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
     opening: str
@@ -145,11 +148,12 @@ class TokenChat:
         on_delta: OnDelta | None = None,
     ) -> ChatReply:
         self.recorder.check_open()
-        tools = self._offered(request)
+        template = self._template.with_kwargs(request.chat_template_kwargs)
+        tools = self._offered(request, template)
         if self._checks_tools:
             await self._lane.checked(check_tools, tools)
         try:
-            prompt = await self._placed(request, tools, when_valid)
+            prompt = await self._placed(request, template, tools, when_valid)
         except TooLong as error:
             self._room.refuse_first(request.agent, error.num_tokens)
             return self._overflow(request, error.num_tokens)
@@ -167,21 +171,29 @@ class TokenChat:
         return self._reply(index, prompt, generated, said)
 
     async def _placed(
-        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+        self,
+        request: ChatRequest,
+        template: ChatTemplate,
+        tools: tuple[Tool, ...],
+        when_valid: FormatCheck,
     ) -> _Prompt:
         """`_place`, in a thread where that takes long."""
         asked = [request.prompt, list(request.messages), list(tools)]
         if weight(asked, _LONG_REQUEST) == _LONG_REQUEST:
-            return await self._lane.in_thread(self._place, request, tools, when_valid)
+            return await self._lane.in_thread(self._place, request, template, tools, when_valid)
         async with self._lane.alone():
-            return self._place(request, tools, when_valid)
+            return self._place(request, template, tools, when_valid)
 
     def _place(
-        self, request: ChatRequest, tools: tuple[Tool, ...], when_valid: FormatCheck
+        self,
+        request: ChatRequest,
+        template: ChatTemplate,
+        tools: tuple[Tool, ...],
+        when_valid: FormatCheck,
     ) -> _Prompt:
         """Put the request into tokens, behind the call that it continues."""
         max_tokens = self._room.most(request.agent)
-        opening = self._opening(request.tool_choice, tools)
+        opening = self._opening(request.tool_choice, tools, template)
         if request.prompt is not None:
             messages: list[Message] = [{"role": PLAIN_TEXT, "content": request.prompt}]
             placement = self._placer.place_text(
@@ -190,10 +202,16 @@ class TokenChat:
         else:
             messages = normalize_messages(request.messages)
             placement = self._placer.place(
-                request.agent, messages, tools, opening=opening, max_tokens=max_tokens
+                request.agent,
+                messages,
+                tools,
+                opening=opening,
+                max_tokens=max_tokens,
+                template=template,
             )
         return _Prompt(
             request=request,
+            template=template,
             messages=tuple(messages),
             tools=tools,
             opening=opening,
@@ -204,12 +222,12 @@ class TokenChat:
             when_valid=when_valid,
         )
 
-    def _offered(self, request: ChatRequest) -> tuple[Tool, ...]:
+    def _offered(self, request: ChatRequest, template: ChatTemplate) -> tuple[Tool, ...]:
         tools = copy_tools(request.tools) if self._offers_tools else ()
-        if tools and request.only_one_call and self._template.tool_format.call_end is None:
+        if tools and request.only_one_call and template.tool_format.call_end is None:
             raise RequestError(
                 f"parallel_tool_calls: this model writes all calls of a reply as one list "
-                f"({self._template.tool_format.name}), which cannot end behind the first; leave "
+                f"({template.tool_format.name}), which cannot end behind the first; leave "
                 "it out",
                 param="parallel_tool_calls",
             )
@@ -221,12 +239,13 @@ class TokenChat:
 
     def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
-            self._template,
+            prompt.template,
+            prompt_ids=prompt.placement.prompt_ids,
             opening=prompt.opening,
             stops=prompt.request.stops,
             tools=prompt.callable_tools,
             only_one_call=prompt.request.only_one_call,
-            splits_reasoning=prompt.request.prompt is None,
+            is_turn=prompt.request.prompt is None,
             tell=tell,
         )
 
@@ -252,7 +271,7 @@ class TokenChat:
         if watch.is_needed:
             watch.observe(completion.ids[watch.num_seen :])
         if watch.cut is not None:
-            completion = completion.until(watch.cut.num_ids, "cut")
+            completion = completion.until(watch.cut.num_ids, watch.cut.finish_reason)
         elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.overflowed.add(request.agent)
             completion = replace(completion, finish_reason="context_overflow")
@@ -260,18 +279,25 @@ class TokenChat:
 
     async def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
         completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools
-        text = cut.text if cut else self._template.decode_reply(completion.ids)
+        ids = prompt.placement.prompt_ids
+        text = cut.text if cut else prompt.template.decode_reply(ids, completion.ids)
         reasoning, answer = "", text
         if prompt.request.prompt is None:
-            reasoning, answer = self._template.split_reasoning(prompt.opening + text)
-        parsed = self._template.parse(answer, tools) if tools else _plain(answer)
+            is_ended = completion.finish_reason == "stop"
+            text = prompt.template.turn_end.content(prompt.opening + text, is_ended=is_ended)
+            reasoning, answer = prompt.template.split_reasoning(text)
+        parsed = prompt.template.parse(answer, tools) if tools else _plain(answer)
         format_check = await self._lane.checked(_format_check, prompt, parsed)
         parsed = _with_ids(parsed, len(self.recorder.calls))
         return _Said(reasoning=reasoning, parsed=parsed, format_check=format_check)
 
     def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
         """Returns the index of the call."""
-        request, placement, broken = prompt.request, prompt.placement, prompt.placement.broken
+        request = prompt.request
+        placement = self._placer.settle(
+            request.agent, prompt.messages, prompt.tools, prompt.placement
+        )
+        broken = placement.broken
         call = Call(
             agent_name=request.agent_name,
             target_tag=request.target_tag,
@@ -313,7 +339,7 @@ class TokenChat:
             calls=(index,),
         )
 
-    def _opening(self, tool_choice: str, tools: Sequence[Tool]) -> str:
+    def _opening(self, tool_choice: str, tools: Sequence[Tool], template: ChatTemplate) -> str:
         """The text that forces a tool call; it is given to the model, so it is never trained."""
         if tool_choice in ("auto", "none"):
             return ""
@@ -327,13 +353,13 @@ class TokenChat:
         if not tools:
             return ""
         if tool_choice == "required":
-            return self._template.tool_opening(names[0] if len(names) == 1 else None)
+            return template.tool_opening(names[0] if len(names) == 1 else None)
         if tool_choice not in names:
             raise RequestError(
                 f"tool_choice is {tool_choice!r}; expected one of {[*TOOL_CHOICES, *names]}",
                 param="tool_choice",
             )
-        return self._template.tool_opening(tool_choice)
+        return template.tool_opening(tool_choice)
 
     async def _check_madness(self, index: int, prompt: _Prompt, said: _Said) -> None:
         """A mad reply is trained whether somebody got it or not: the verdict is about it."""

@@ -9,11 +9,13 @@ engine and no limits.
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from astuner.inference.breaks import explain_break
+from astuner.inference.encoding import TooLong
+from astuner.inference.joint import Spoken, Written, rewrite_reason, text_behind
 from astuner.inference.messages import message_key
-from astuner.inference.template import ChatTemplate, TooLong, Written
+from astuner.inference.template import ChatTemplate
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Break, BreakKind, Call, Recorder
 from astuner.types import Message, Tool
@@ -50,7 +52,8 @@ class Placement:
     prompt_ids: tuple[int, ...]
     extends: int | None
     broken: Break | None
-    """Why no earlier call is continued; None where one is, or there was none."""
+    """Why no earlier call is continued, or one that another call went on from already; None where
+    neither holds, or there was no earlier call."""
     is_joined_by_text: bool = False
     num_drifted: int = 0
     """Tokens that a fresh encoding of the same text would have otherwise; known where joined by
@@ -63,6 +66,10 @@ class _Remembered:
 
     written: Written
     """What the template wrote for its messages."""
+    template: ChatTemplate
+    """That wrote it."""
+    opening: str
+    """What stands behind that: the beginning of the reply, where one was forced."""
     text: str | None
     """All that its ids say; None where calls are not joined by text."""
 
@@ -91,6 +98,9 @@ class Placer:
         self._conversations: dict[Agent, _MessageNode] = {}
         self._texts: dict[Agent, PrefixTree[str]] = {}
         self._plain_texts: dict[Agent, PrefixTree[str]] = {}
+        self._runs: dict[Agent, PrefixTree[tuple[int, ...]]] = {}
+        self._continued: dict[int, int] = {}
+        """A call -> the first that continues it."""
 
     def place(
         self,
@@ -100,29 +110,30 @@ class Placer:
         *,
         opening: str,
         max_tokens: int,
+        template: ChatTemplate | None = None,
     ) -> Placement:
         """Continue the longest earlier conversation of the agent, else start a sequence.
 
-        `opening` begins the reply for the model. Raises TooLong for a prompt that is longer than
+        `opening` begins the reply for the model; `template` is the one that writes this prompt,
+        with values of the call's own. Raises TooLong for a prompt that is longer than
         `max_tokens` by far, before all of it is encoded.
         """
         self._notice_calls()
-        text = self._template.prompt_text(messages, tools)
+        template = template or self._template
+        text = template.prompt_text(messages, tools)
         broken = None
         for index in self._candidates(agent, messages, tools):
-            continued = self._continue(index, messages, tools, text, opening, max_tokens)
+            continued = self._continue(index, messages, tools, text, opening, max_tokens, template)
             if isinstance(continued, Placement):
                 return continued
             broken = broken or continued
         if self._policy.joins_by_text:
-            joined = self._join_by_text(agent, text, opening, max_tokens)
+            joined = self._join_by_text(agent, text, opening, max_tokens, template)
             if joined is not None:
                 return joined
-        broken = broken or self._explain(agent, messages, tools)
-        ids = self._template.encode_within(text, max_tokens) + self._template.encode(opening)
-        self._remember(ids, text, text + opening)
-        if broken and self._policy.logs_breaks:
-            _log_break(agent, broken)
+        ids = self._template.encoding.encode_within(text, max_tokens)
+        ids += self._template.encoding.encode_behind(ids, opening)
+        self._remember(ids, text, opening, text + opening, template)
         return Placement(prompt_ids=ids, extends=None, broken=broken)
 
     def place_text(self, agent: Agent, prompt: str, *, max_tokens: int) -> Placement:
@@ -134,21 +145,67 @@ class Placer:
         self._notice_calls()
         tree = self._plain_texts.get(agent)
         index = tree.longest(prompt) if tree else None
-        if index is None:
-            ids = self._template.encode_within(prompt, max_tokens)
-            return Placement(prompt_ids=ids, extends=None, broken=None)
+        broken = None
+        if index is not None:
+            earlier = self._recorder.calls[index]
+            if earlier.completion.finish_reason in ("length", "context_overflow"):
+                ids = self._behind(earlier, prompt[len(_plain_text(earlier)) :], max_tokens)
+                return Placement(prompt_ids=ids, extends=index, broken=None)
+            broken = _TEXT_ENDED
+        ids = self._template.encoding.encode_within(prompt, max_tokens)
+        return Placement(prompt_ids=ids, extends=None, broken=broken)
+
+    def settle(
+        self, agent: Agent, messages: Sequence[Message], tools: Tools, placement: Placement
+    ) -> Placement:
+        """What became of a placed prompt, by the calls that stand before it in the record.
+
+        A prompt that begins with all ids of an earlier call continues it, whatever its messages
+        say; and of several that go on from one call, those behind the first begin a sequence, as
+        does a prompt that continues none.
+        """
+        self._notice_calls()
+        tree = self._runs.get(agent)
+        if tree is None:
+            return placement
+        extends = tree.longest(placement.prompt_ids, known=placement.extends)
+        is_other = extends is not None and extends != placement.extends
+        if is_other and self._may_continue(extends, tools, placement):
+            is_by_text = not _begins_with(messages, self._recorder.calls[extends])
+            placement = replace(placement, extends=extends, is_joined_by_text=is_by_text)
+        broken = self._break(agent, messages, tools, placement)
+        if broken and self._policy.logs_breaks:
+            _log_break(agent, broken)
+        return replace(placement, broken=broken)
+
+    def _may_continue(self, index: int, tools: Tools, placement: Placement) -> bool:
+        """Whether a prompt that begins with the ids of a call goes on behind it, and not inside."""
         earlier = self._recorder.calls[index]
-        if earlier.completion.finish_reason not in ("length", "context_overflow"):
-            ids = self._template.encode_within(prompt, max_tokens)
-            return Placement(prompt_ids=ids, extends=None, broken=_TEXT_ENDED)
-        ids = self._behind(earlier, prompt[len(_plain_text(earlier)) :], max_tokens)
-        return Placement(prompt_ids=ids, extends=index, broken=None)
+        if earlier.tools != tools and not self._policy.ignores_tools:
+            return False
+        rest = placement.prompt_ids[earlier.num_ids :]
+        return self._template.ends_turn(
+            earlier.completion, self._template.encoding.decode_behind(earlier.ids, rest)
+        )
+
+    def _break(
+        self, agent: Agent, messages: Sequence[Message], tools: Tools, placement: Placement
+    ) -> Break | None:
+        extends = placement.extends
+        if extends is None:
+            return placement.broken or self._explain(agent, messages, tools)
+        other = self._continued.get(extends)
+        if other is None:
+            return None
+        reason = f"call {other} went on from call {extends} too"
+        return Break(kind=BreakKind.BRANCHED, message=None, reason=reason)
 
     def _behind(self, earlier: Call, text: str, max_tokens: int) -> tuple[int, ...]:
         """The ids of a call and of what is said behind it."""
         room = max(0, max_tokens - earlier.num_ids)
+        before = earlier.ids
         try:
-            return earlier.ids + self._template.encode_within(text, room)
+            return before + self._template.encoding.encode_behind(before, text, room)
         except TooLong as error:
             raise TooLong(earlier.num_ids + error.num_tokens) from None
 
@@ -160,26 +217,37 @@ class Placer:
         text: str,
         opening: str,
         max_tokens: int,
+        template: ChatTemplate,
     ) -> Placement | Break:
         earlier = self._recorder.calls[index]
         remembered = self._remembered[earlier.prompt_ids]
-        extension = self._template.extend(
-            remembered.written,
-            self._template.answered_text(earlier.messages, messages[len(earlier.messages)], tools),
-            text,
-            ended_by_stop=earlier.completion.finish_reason == "stop",
+        said = Spoken(
+            call=earlier,
+            prompt=remembered.written,
+            text=remembered.opening + self._sampled_text(earlier),
         )
-        if extension.text is None:
-            return self._template_break(earlier, tools, text)
-        added = extension.text + opening
-        ids = self._behind(earlier, extension.text, max_tokens) + self._template.encode(opening)
-        self._remember(ids, text, self._text_of(earlier) + added if remembered.text else None)
+        rest = text_behind(template, said, messages, tools, text)
+        if rest is None:
+            if remembered.template.kwargs != template.kwargs:
+                return _KWARGS_CHANGED
+            return self._template_break(said, messages, tools, text, template)
+        ids = self._behind(earlier, rest, max_tokens)
+        ids += self._template.encoding.encode_behind(ids, opening)
+        known = self._text_of(earlier) + rest + opening if remembered.text else None
+        self._remember(ids, text, opening, known, template)
         return Placement(prompt_ids=ids, extends=index, broken=None)
 
-    def _template_break(self, earlier: Call, tools: Tools, text: str) -> Break:
-        if earlier.tools != tools:
+    def _template_break(
+        self,
+        said: Spoken,
+        messages: list[Message],
+        tools: Tools,
+        text: str,
+        template: ChatTemplate,
+    ) -> Break:
+        if said.call.tools != tools:
             return _TOOLS_CHANGED
-        reason = self._template.rewrite_reason(earlier.messages, earlier.reply, tools, text)
+        reason = rewrite_reason(template, said, messages, tools, text)
         return Break(kind=BreakKind.TEMPLATE, message=None, reason=reason)
 
     def _candidates(self, agent: Agent, messages: list[Message], tools: Tools) -> Iterator[int]:
@@ -198,7 +266,7 @@ class Placer:
             if num_tries == _MAX_TRIES:
                 return
 
-    def _path(self, agent: Agent, messages: list[Message]) -> list[_MessageNode]:
+    def _path(self, agent: Agent, messages: Sequence[Message]) -> list[_MessageNode]:
         """The nodes of the messages, as far as an earlier conversation has them."""
         node, path = self._conversations.get(agent), []
         for message in messages:
@@ -208,12 +276,12 @@ class Placer:
             path.append(node)
         return path
 
-    def _explain(self, agent: Agent, messages: list[Message], tools: Tools) -> Break | None:
+    def _explain(self, agent: Agent, messages: Sequence[Message], tools: Tools) -> Break:
         """Against the newest of the calls that have the most messages in common with these."""
         path = self._path(agent, messages)
         root = self._conversations.get(agent)
-        if root is None:
-            return None
+        if root is None or messages[0]["role"] == PLAIN_TEXT:
+            return _NEW_TEXT
         nearest = (path[-1] if path else root).newest
         assert nearest is not None
         earlier = self._recorder.calls[nearest]
@@ -222,7 +290,7 @@ class Placer:
         return explain_break(earlier, messages, num_same=len(path))
 
     def _join_by_text(
-        self, agent: Agent, text: str, opening: str, max_tokens: int
+        self, agent: Agent, text: str, opening: str, max_tokens: int, template: ChatTemplate
     ) -> Placement | None:
         """Put the prompt behind the call whose text it begins with, and count the drift."""
         tree = self._texts.get(agent)
@@ -235,8 +303,8 @@ class Placer:
             return None
         ids = self._behind(earlier, rest, max_tokens)
         num_drifted = _num_drifted(ids, self._template.encode(text))
-        ids += self._template.encode(opening)
-        self._remember(ids, text, text + opening)
+        ids += self._template.encoding.encode_behind(ids, opening)
+        self._remember(ids, text, opening, text + opening, template)
         return Placement(
             prompt_ids=ids,
             extends=index,
@@ -246,13 +314,25 @@ class Placer:
         )
 
     def _text_of(self, call: Call) -> str:
-        return (self._remembered[call.prompt_ids].text or "") + self._template.decode(
-            call.completion.ids
-        )
+        return (self._remembered[call.prompt_ids].text or "") + self._sampled_text(call)
 
-    def _remember(self, ids: tuple[int, ...], written: str, text: str | None) -> None:
-        kept = text if self._policy.joins_by_text else None
-        self._remembered[ids] = _Remembered(written=Written.of(written), text=kept)
+    def _sampled_text(self, call: Call) -> str:
+        return self._template.encoding.decode_behind(call.prompt_ids, call.completion.ids)
+
+    def _remember(
+        self,
+        ids: tuple[int, ...],
+        written: str,
+        opening: str,
+        text: str | None,
+        template: ChatTemplate,
+    ) -> None:
+        self._remembered[ids] = _Remembered(
+            written=Written.of(written),
+            template=template,
+            opening=opening,
+            text=text if self._policy.joins_by_text else None,
+        )
 
     def _notice_calls(self) -> None:
         """Learn the calls that were answered since; others than own ones cannot be continued."""
@@ -263,7 +343,14 @@ class Placer:
                 texts.add(_plain_text(calls[index]), index)
             elif calls[index].prompt_ids in self._remembered:
                 self._notice(index, calls[index])
+            if calls[index].prompt_ids:
+                self._notice_ids(index, calls[index])
         self._num_noticed = len(calls)
+
+    def _notice_ids(self, index: int, call: Call) -> None:
+        self._runs.setdefault(call.agent, PrefixTree(())).add(call.ids, index, known=call.extends)
+        if call.extends is not None:
+            self._continued.setdefault(call.extends, index)
 
     def _notice(self, index: int, call: Call) -> None:
         node = self._conversations.setdefault(call.agent, _MessageNode())
@@ -279,11 +366,24 @@ class Placer:
 _TOOLS_CHANGED = Break(kind=BreakKind.TOOLS, message=None, reason="the offered tools changed")
 
 
+_KWARGS_CHANGED = Break(
+    kind=BreakKind.TEMPLATE, message=None, reason="the call's chat_template_kwargs are others"
+)
+
+
 _TEXT_ENDED = Break(
     kind=BreakKind.ENDED,
     message=None,
     reason="the earlier text had ended, and the agent goes on from it",
 )
+
+
+_NEW_TEXT = Break(kind=BreakKind.UNRELATED, message=0, reason="a new text")
+
+
+def _begins_with(messages: Sequence[Message], earlier: Call) -> bool:
+    said = (*earlier.messages, earlier.reply)
+    return [*map(message_key, messages[: len(said)])] == [*map(message_key, said)]
 
 
 def _plain_text(call: Call) -> str:

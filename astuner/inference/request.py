@@ -5,7 +5,7 @@ What every shape of the model has in common: AgentScope models, clients and wire
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from astuner.inference.answer_format import AnswerFormat, FormatCheck
@@ -46,6 +46,8 @@ class ChatRequest:
     """A reply without tool calls is to be JSON. One that is not is asked for once more."""
     prompt: str | None = None
     """Plain text that the model goes on from, in place of messages and without any template."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Values that the chat template reads in this call, in addition to those of the run."""
     is_taken: bool = True
     """False where the answer may get lost on its way: its calls are trained once `Recorder.take` is
     told of them."""

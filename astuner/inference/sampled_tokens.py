@@ -25,8 +25,8 @@ def _described(
     token: int, logprob: float, template: ChatTemplate, *, top: tuple[SampledToken, ...] = ()
 ) -> SampledToken:
     return SampledToken(
-        text=template.decode([token]),
-        utf8=template.token_bytes(token),
+        text=template.encoding.token_text(token),
+        utf8=template.encoding.token_bytes(token),
         logprob=logprob,
         top=top,
     )

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from astuner.inference.encoding import HALF_CHARACTER
 from astuner.inference.template import ChatTemplate
-from astuner.types import Tool
-
-_HALF_CHARACTER = "\ufffd"
-"""What bytes decode to that are not, or not yet, a character."""
+from astuner.types import FinishReason, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,34 +23,36 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Where a reply ends before the model ended it."""
+    """Where a reply ends before an end token."""
 
     num_ids: int
     """Sampled ids up to and with the one that completed the end."""
     text: str
     """What those say, without a stop string and what stands behind it."""
     stop: str | None
-    """The stop string; None where the reply ends behind its one tool call."""
+    """The caller's stop string; None where the reply ends otherwise."""
+    finish_reason: FinishReason = "cut"
+    """"stop" where the model wrote the template's end of turn in ordinary tokens."""
 
 
 class GrowingText:
     """The text of token ids that come one by one, without half characters.
 
-    `decode` of all ids begins with what `add` returned so far.
+    `decode` of all ids begins with what `add` returned so far. `context` stands before them.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], context: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._window: list[int] = []
+        self._window = list(context)
         """The ids behind the last whole character, with those before as their context."""
-        self._num_context = 0
-        self._num_told = 0
+        self._num_context = len(self._window)
+        self._num_told = len(decode(self._window)) if context else 0
         """Characters of the window that were returned."""
 
     def add(self, token: int) -> str:
         self._window.append(token)
         text = self._decode(self._window)
-        whole = text.rstrip(_HALF_CHARACTER)
+        whole = text.rstrip(HALF_CHARACTER)
         grown = whole[self._num_told :]
         self._num_told = max(self._num_told, len(whole))
         if whole == text and grown:
@@ -66,34 +66,37 @@ class ReplyWatch:
     """Follows one reply, given its ids in order; called by one thread at a time.
 
     `stops` end the reply behind the token that completes one of them; with `only_one_call`, so does
-    the end of the first tool call. `tell` gets the deltas.
+    the end of the first tool call. `is_turn`: it answers a conversation, and no plain text, so that
+    the template's end of turn ends it too. `tell` gets the deltas.
     """
 
     def __init__(
         self,
         template: ChatTemplate,
         *,
+        prompt_ids: Sequence[int],
         opening: str,
         stops: Sequence[str],
         tools: Sequence[Tool],
         only_one_call: bool,
-        splits_reasoning: bool,
+        is_turn: bool,
         tell: Callable[[Delta], None] | None,
     ) -> None:
         self.cut: Cut | None = None
         self.num_seen = 0
         self._template = template
         self._opening = opening
-        self._stops = [stop for stop in stops if stop]
+        self._turn_end = template.turn_end.stop_text if is_turn else None
+        self._stops = [stop for stop in (*stops, self._turn_end) if stop]
         self._tools = tools
         self._call_end = template.tool_format.call_end if tools and only_one_call else None
-        self._growing = GrowingText(template.decode)
+        self._growing = GrowingText(template.decode, template.encoding.anchor(prompt_ids))
         self._text = ""
         self._teller = Teller(
             template,
             has_tools=bool(tools),
             stops=self._stops,
-            splits_reasoning=splits_reasoning,
+            is_turn=is_turn,
         )
         self._tell = tell
 
@@ -136,7 +139,13 @@ class ReplyWatch:
         ]
         if found:
             at, _, stop = min(found)
-            self.cut = Cut(num_ids=self.num_seen, text=self._text[:at], stop=stop)
+            is_end = stop == self._turn_end
+            self.cut = Cut(
+                num_ids=self.num_seen,
+                text=self._text[:at],
+                stop=None if is_end else stop,
+                finish_reason="stop" if is_end else "cut",
+            )
             return
         end = self._end_of_call(num_searched)
         if end is not None:
@@ -161,7 +170,8 @@ class Teller:
     """Decides how much of a growing reply can be told.
 
     Held back: a thinking block until it is closed, since an unclosed one is plain text; what may be
-    the beginning of a tool call or of a stop string; and whitespace that a tool call would swallow.
+    the beginning of a tool call, of a stop string or of the end of turn; and whitespace that a tool
+    call would swallow.
     """
 
     def __init__(
@@ -170,19 +180,24 @@ class Teller:
         *,
         has_tools: bool,
         stops: Sequence[str],
-        splits_reasoning: bool,
+        is_turn: bool,
     ) -> None:
         self._template = template
         self._starts = template.tool_format.starts if has_tools else ()
-        self._stops = stops
-        self._splits_reasoning = splits_reasoning
+        self._ends = [*stops]
+        if is_turn and template.turn_end.lead:
+            self._ends.append(template.turn_end.lead + template.turn_end.mark)
+        self._is_turn = is_turn
         self._num_reasoning = self._num_text = 0
 
     def take(self, raw: str) -> list[Delta]:
         """What can be told of a reply that begins with `raw`, beyond what was told."""
-        raw = raw[: len(raw) - max((_overlap(raw, stop) for stop in self._stops), default=0)]
-        if not self._splits_reasoning:
+        raw = raw[: len(raw) - max((_overlap(raw, end) for end in self._ends), default=0)]
+        if not self._is_turn:
             return self.rest("", raw)
+        if self._template.turn_end.before.startswith(raw):
+            return []
+        raw = self._template.turn_end.content(raw, is_ended=False)
         if self._template.may_be_reasoning(raw):
             return []
         reasoning, answer = self._template.split_reasoning(raw)

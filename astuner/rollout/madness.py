@@ -78,6 +78,8 @@ CONTROL_TOKENS = (
     "<|user|>",
     "<|assistant|>",
     "<|end|>",
+    "<|start|>",
+    "<|return|>",
     "<start_of_turn>",
     "<end_of_turn>",
     "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
@@ -87,7 +89,8 @@ CONTROL_TOKENS = (
     "[INST]",
     "[/INST]",
 )
-"""Of the chat templates of Qwen, Llama, Phi, Gemma, DeepSeek and Mistral. `<s>` is also HTML."""
+"""Of the chat templates of Qwen, Llama, Phi, gpt-oss, Gemma, DeepSeek and Mistral. `<s>` is also
+HTML."""
 
 TOOL_TAGS = ("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>")
 """Begin or end a call in the formats of `astuner.inference.tools`."""

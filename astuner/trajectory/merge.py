@@ -1,9 +1,9 @@
 """Joins the calls of an episode into sequences, by token ids alone.
 
 A call continues another one of the same agent where its prompt begins with exactly the tokens that
-the other saw and sampled. Calls form a tree; every path from a root to a leaf is one sequence, and
-a sampled token that several paths share is trained in the first of them only. Tokens of agents that
-are not trained stand in sequences too, and never are.
+the other saw and sampled, unless its record says why it does not. Calls form a tree; every path
+from a root to a leaf is one sequence, and a sampled token that several paths share is trained in
+the first of them only. Tokens of agents that are not trained stand in sequences too, and never are.
 """
 
 from collections.abc import Sequence as Seq
@@ -116,7 +116,8 @@ def merge_calls(calls: Seq[Call]) -> list[Sequence]:
 def _find_parents(calls: Seq[Call]) -> list[int | None]:
     """For each call the earlier one of the same agent whose tokens its prompt begins with.
 
-    Of several the one with the most tokens, and of equal ones the first.
+    The one that it was placed behind, else of several the one with the most tokens, and of equal
+    ones the first. None for a call that is known to start a sequence.
     """
     trees: dict[Agent, PrefixTree[tuple[int, ...]]] = {}
     parents: list[int | None] = []
@@ -125,8 +126,12 @@ def _find_parents(calls: Seq[Call]) -> list[int | None]:
             parents.append(None)
             continue
         tree = trees.setdefault(call.agent, PrefixTree(()))
-        known = call.extends if _extends_exactly(calls, index) else None
-        parents.append(tree.longest(call.prompt_ids, known=known))
+        if _extends_exactly(calls, index):
+            parents.append(call.extends)
+        elif call.break_reason is not None:
+            parents.append(None)
+        else:
+            parents.append(tree.longest(call.prompt_ids))
         tree.add(call.ids, index, known=parents[index])
     return parents
 

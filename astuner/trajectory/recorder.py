@@ -21,7 +21,7 @@ Agent = tuple[str, str]
 
 
 class BreakKind(StrEnum):
-    """Why a prompt could not continue the tokens of the agent's earlier calls."""
+    """Why a prompt starts a sequence, though the agent had made calls before."""
 
     REPEATED = "repeated"
     """The same messages were sent again, and the first reply was dropped."""
@@ -41,6 +41,8 @@ class BreakKind(StrEnum):
     """The agent goes on from a text that had ended by itself."""
     UNRELATED = "unrelated"
     """The first message is another one already: a new conversation."""
+    BRANCHED = "branched"
+    """Another call had gone on from the same earlier one already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,8 @@ class Call:
     extends: int | None
     """Index of the earlier call whose tokens this prompt continues; None starts a new sequence."""
     break_reason: str | None
-    """Why the prompt could not continue the agent's last call; None when it did or was first."""
+    """Why a sequence starts here; None for an agent's first call, and for the first that continues
+    its earlier one."""
     started_seconds: float
     """From the episode's start to asking the engine."""
     seconds: float

@@ -1,6 +1,6 @@
 """`astuner.rollout`: how episodes run and how their tokens are sampled."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -26,6 +26,10 @@ class ValidationSamplingSettings(Section):
     top_p: float = setting(UsedBy.TRAINING, "Probability mass to sample from; 1: all.", gt=0, le=1)
     do_sample: bool = setting(UsedBy.TRAINING, "False is greedy, whatever the temperature.")
     num_repeat: PositiveInt = setting(UsedBy.TRAINING, "Episodes of one validation task.")
+    chat_template_kwargs: dict[str, Any] | None = setting(
+        UsedBy.TRAINING,
+        "In place of rollout.chat_template_kwargs; null: the same values.",
+    )
 
 
 class UntrainedModelSettings(Section):
@@ -74,6 +78,11 @@ class RolloutSettings(Section):
     max_model_len: PositiveInt = setting(UsedBy.ENGINE, "Most tokens in the model's context.")
     max_response_length_in_one_turn: PositiveInt = setting(
         UsedBy.ALL, "Most new tokens of one model call."
+    )
+    chat_template_kwargs: dict[str, Any] = setting(
+        UsedBy.ENGINE,
+        "Values that the model's chat template reads beside the conversation, such as "
+        "enable_thinking: false; a call may give more. What a template does not read is refused.",
     )
     max_num_seqs: PositiveInt = setting(
         UsedBy.ENGINE, "Sequences that one engine samples together."

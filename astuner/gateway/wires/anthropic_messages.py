@@ -72,6 +72,7 @@ def _request(fields: Fields) -> ChatRequest:
         stops=fields.stops("stop_sequences"),
         max_new_tokens=max_tokens,
         answer_format=fields.attempt(_answer_format, None),
+        chat_template_kwargs=fields.mapping("chat_template_kwargs") or {},
     )
     choice.close()
     return request

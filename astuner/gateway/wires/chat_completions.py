@@ -75,6 +75,7 @@ def _request(fields: Fields) -> ChatRequest:
         wants_tokens=wants_tokens,
         num_top_logprobs=top_logprobs(fields, wants_tokens=wants_tokens),
         answer_format=fields.attempt(_answer_format, None),
+        chat_template_kwargs=fields.mapping("chat_template_kwargs") or {},
     )
 
 

@@ -63,7 +63,7 @@ def _refuse_state(fields: Fields) -> None:
     fields.only("truncation", "disabled", why="the conversation is never shortened")
     reasoning = fields.inside(fields.mapping("reasoning") or {}, path="reasoning.")
     for key in ("effort", "summary", "generate_summary"):
-        reasoning.only(key, why="how the model thinks is given by its template")
+        reasoning.only(key, why="how the model thinks is said by chat_template_kwargs")
     reasoning.close()
     for key in ("previous_response_id", "conversation", "prompt"):
         fields.only(key, why="nothing is kept between calls; send the whole conversation in input")
@@ -84,6 +84,7 @@ def _request(fields: Fields) -> ChatRequest:
         wants_tokens=wants_tokens,
         num_top_logprobs=top_logprobs(fields, wants_tokens=wants_tokens),
         answer_format=fields.attempt(_answer_format, None),
+        chat_template_kwargs=fields.mapping("chat_template_kwargs") or {},
     )
 
 

@@ -6,7 +6,7 @@ call is made.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,23 +39,30 @@ class AgentScopeModel:
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str | None = None,
         structured_model: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Answer one call with an `agentscope.model.ChatResponse`.
 
         With `structured_model`, a pydantic class, the reply's `metadata` holds its validated
-        fields, or None when the model did not produce them. Sampling belongs to the configuration,
-        so other keyword arguments are refused with EngineError.
+        fields, or None when the model did not produce them. `chat_template_kwargs` are values that
+        the chat template reads in this call. Sampling belongs to the configuration, so other
+        keyword arguments are refused with EngineError.
         """
         if kwargs:
             raise self._chat.refused(unsettable(kwargs))
+        given = chat_template_kwargs or {}
         if structured_model is not None:
-            return await self._complete_structured(messages, structured_model)
-        reply = await self._complete(messages, tools or [], tool_choice or "auto")
+            return await self._complete_structured(messages, structured_model, given)
+        reply = await self._complete(messages, tools or [], tool_choice or "auto", given)
         return _response(reply)
 
     async def _complete(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], tool_choice: str
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]],
+        tool_choice: str,
+        chat_template_kwargs: Mapping[str, Any],
     ) -> ChatReply:
         return await self._chat.complete(
             ChatRequest(
@@ -64,17 +71,23 @@ class AgentScopeModel:
                 tool_choice="required" if tool_choice == "any" else tool_choice,
                 agent_name=self._agent_name,
                 target_tag=self._target_tag,
+                chat_template_kwargs=chat_template_kwargs,
             )
         )
 
-    async def _complete_structured(self, messages: list[dict[str, Any]], model: Any) -> Any:
+    async def _complete_structured(
+        self,
+        messages: list[dict[str, Any]],
+        model: Any,
+        chat_template_kwargs: Mapping[str, Any],
+    ) -> Any:
         function = {
             "name": _STRUCTURED_TOOL,
             "description": "Give the answer in the required structure.",
             "parameters": model.model_json_schema(),
         }
         tools = [{"type": "function", "function": function}]
-        reply = await self._complete(messages, tools, _STRUCTURED_TOOL)
+        reply = await self._complete(messages, tools, _STRUCTURED_TOOL, chat_template_kwargs)
         return _response(reply, metadata=_validated(reply, model))
 
 

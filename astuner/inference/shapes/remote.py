@@ -148,6 +148,9 @@ def _asked(request: ChatRequest) -> dict[str, Any]:
         asked["stop"] = list(request.stops)
     if request.seed is not None:
         asked["seed"] = request.seed
+    if request.chat_template_kwargs:
+        # As vLLM and SGLang name it.
+        asked["extra_body"] = {"chat_template_kwargs": dict(request.chat_template_kwargs)}
     if request.answer_format is not None:
         schema = request.answer_format.schema
         asked["response_format"] = (
