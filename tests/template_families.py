@@ -27,7 +27,7 @@ SPECIALS = (
     *("[INST]", "[/INST]", "[TOOL_CALLS]", "[/TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
 )
 _TEXTS = [
-    f"What is {a} plus {b}? The answer is {a + b}. user assistant system hello there\n\n"
+    f"What is {a} plus {b}? The answer is {a + b}. user assistant system hello there\n\nyes"
     for a in range(12)
     for b in range(12)
 ]

@@ -168,19 +168,20 @@ class Placer:
         tree = self._runs.get(agent)
         if tree is None:
             return placement
-        extends = tree.longest(placement.prompt_ids, known=placement.extends)
-        is_other = extends is not None and extends != placement.extends
-        if is_other and self._may_continue(extends, tools, placement):
-            is_by_text = not _begins_with(messages, self._recorder.calls[extends])
-            placement = replace(placement, extends=extends, is_joined_by_text=is_by_text)
+        longest = tree.longest(placement.prompt_ids, known=placement.extends)
+        if longest is not None and self._may_move(longest, tools, placement):
+            is_by_text = not _begins_with(messages, self._recorder.calls[longest])
+            placement = replace(placement, extends=longest, is_joined_by_text=is_by_text)
         broken = self._break(agent, messages, tools, placement)
         if broken and self._policy.logs_breaks:
             _log_break(agent, broken)
         return replace(placement, broken=broken)
 
-    def _may_continue(self, index: int, tools: Tools, placement: Placement) -> bool:
-        """Whether a prompt that begins with the ids of a call goes on behind it, and not inside."""
+    def _may_move(self, index: int, tools: Tools, placement: Placement) -> bool:
+        """Whether a prompt that begins with the ids of this call goes on behind it, not inside."""
         earlier = self._recorder.calls[index]
+        if index == placement.extends:
+            return False
         if earlier.tools != tools and not self._policy.ignores_tools:
             return False
         rest = placement.prompt_ids[earlier.num_ids :]
