@@ -45,7 +45,7 @@ WAYS = {
     ),
     "Ctrl-C": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
-        verl=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        verl=("test_ctrl_c_saves_after_the_step_and_has_its_own_code",),
         trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
     ),
     "Ctrl-C twice": Shown(
@@ -54,7 +54,7 @@ WAYS = {
     ),
     "SIGTERM": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
-        verl=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
         trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
     ),
     "SIGHUP": Shown(
@@ -77,7 +77,7 @@ WAYS = {
     ),
     "Ctrl-Z and `fg`, `docker pause`": Shown(
         local=("test_a_pause_longer_than_an_episode_may_take_changes_nothing",),
-        verl=("test_a_stop_and_a_lost_console_end_no_run",),
+        verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
         trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
     ),
     "the screen goes away": Shown(
@@ -85,7 +85,7 @@ WAYS = {
             "test_a_screen_that_goes_away_ends_nothing",
             "test_cli.py::test_a_screen_that_takes_no_text_does_not_end_the_run",
         ),
-        verl=("test_a_stop_and_a_lost_console_end_no_run",),
+        verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
         trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
     ),
     "the disk has too little room for the checkpoints that are kept": Shown(

@@ -54,16 +54,22 @@ class Worker:
         return await asyncio.to_thread(re.match, r"(a+)+$", "a" * 40 + "b")
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ray.init(
         address="local", num_cpus=1, include_dashboard=False, runtime_env={"env_vars": variables}
     )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def worker(cluster: None, tmp_path: Path) -> Iterator[Any]:
     worker = ray.remote(Worker).remote()
     assert not ray.get(worker.watch.remote(tmp_path))
     yield worker
-    ray.shutdown()
+    ray.kill(worker)
 
 
 def test_code_that_blocks_an_actor_is_interrupted_or_told_of_by_its_line(worker: Any) -> None:

@@ -127,9 +127,45 @@ def test_the_head_of_another_run_is_neither_joined_nor_ended(tmp_path):
     assert is_gone(theirs)
 
 
-@pytest.fixture
+def test_without_a_flag_or_an_address_it_is_said_how_to_give_one(tmp_path):
+    said = refused(tmp_path)
+    assert said.startswith("ConfigError") and "--with-ray" in said and "RAY_ADDRESS" in said
+
+
+def test_a_dead_cluster_in_the_environment_is_named_and_how_to_leave_it(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{free.getsockname()[1]}"
+    said = refused(tmp_path, "--with-ray", RAY_ADDRESS=dead)
+    assert f"no Ray cluster answers at {dead} (from RAY_ADDRESS)" in said
+    assert "unset RAY_ADDRESS" in said
+
+
+def test_a_server_that_is_not_ray_is_not_waited_for(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    try:
+        said = refused(tmp_path, f"--ray-address={address}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert f"no Ray cluster answers at {address} (from --ray-address)" in said
+    assert "mend --ray-address" in said
+
+
+@pytest.mark.parametrize("written", ["10.0.0.1", "ray://10.0.0.1:10001", "auto:x"])
+def test_what_is_no_address_of_a_head_is_refused_with_an_example(tmp_path, written):
+    said = refused(tmp_path, f"--ray-address={written}")
+    assert "is not the address of a Ray head" in said and "10.0.0.1:6379" in said
+
+
+@pytest.fixture(scope="module")
 def standing_head():
-    """A cluster that somebody started by hand on this machine."""
+    """A cluster that somebody started by hand on this machine.
+
+    Runs of tests behind this line join it, so these are the last ones.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -169,36 +205,3 @@ def test_a_cluster_that_stands_is_joined_and_left_standing(standing_head, tmp_pa
         _, said = run.communicate("leave\n", timeout=60)
     assert "Ray: joined" in said and "it stays" in said
     assert answers(standing_head)
-
-
-def test_without_a_flag_or_an_address_it_is_said_how_to_give_one(tmp_path):
-    said = refused(tmp_path)
-    assert said.startswith("ConfigError") and "--with-ray" in said and "RAY_ADDRESS" in said
-
-
-def test_a_dead_cluster_in_the_environment_is_named_and_how_to_leave_it(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead = f"127.0.0.1:{free.getsockname()[1]}"
-    said = refused(tmp_path, "--with-ray", RAY_ADDRESS=dead)
-    assert f"no Ray cluster answers at {dead} (from RAY_ADDRESS)" in said
-    assert "unset RAY_ADDRESS" in said
-
-
-def test_a_server_that_is_not_ray_is_not_waited_for(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    address = f"127.0.0.1:{server.server_port}"
-    try:
-        said = refused(tmp_path, f"--ray-address={address}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert f"no Ray cluster answers at {address} (from --ray-address)" in said
-    assert "mend --ray-address" in said
-
-
-@pytest.mark.parametrize("written", ["10.0.0.1", "ray://10.0.0.1:10001", "auto:x"])
-def test_what_is_no_address_of_a_head_is_refused_with_an_example(tmp_path, written):
-    said = refused(tmp_path, f"--ray-address={written}")
-    assert "is not the address of a Ray head" in said and "10.0.0.1:6379" in said

@@ -34,7 +34,7 @@ class Ranking(GroupJudge):
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     ray.init(
@@ -52,7 +52,8 @@ def worker_run(folder: Path, **changed: Any) -> WorkerRun:
 
 
 def start(worker_run: WorkerRun) -> HubHandle:
-    return start_hub("hub", worker_run, {"train": [], "validation": []}, namespace="test")
+    name = worker_run.run_dir.name
+    return start_hub(name, worker_run, {"train": [], "validation": []}, namespace="test")
 
 
 def test_a_judge_that_cannot_be_made_ready_ends_the_start_of_the_hub(

@@ -289,20 +289,14 @@ def test_a_hangup_saves_after_the_step(resumed):
     assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_after_the_step_and_has_its_own_code(
-    taught_model,  # noqa: F811
-    tmp_path,
-    sent,
-    code,
-):
+def test_ctrl_c_saves_after_the_step_and_has_its_own_code(taught_model, tmp_path):  # noqa: F811
     common = {"total_training_steps": 50, "save_freq": 50, "grace_seconds": 240}
     path = prepare(tmp_path, taught_model, **common)
     process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
     read_until(process, "step 1: rollout")
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=240)
-    assert process.returncode == code, rest[-5000:]
+    assert process.returncode == 130, rest[-5000:]
     steps = [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")]
     assert steps and steps[-1] < 50
     assert (latest(path) / "checkpoints" / f"step_{steps[-1]}").is_dir()
@@ -321,8 +315,10 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
 
 @pytest.fixture(scope="module")
 def rough(taught_model, tmp_path_factory):  # noqa: F811
-    """The YAML of a run that went through all that a run goes on after, and its exit code."""
-    path = prepare(tmp_path_factory.mktemp("rough"), taught_model, save_freq=2)
+    """The YAML of a run that went through all that a run goes on after, and got SIGTERM in its
+    second step, and its exit code."""
+    common = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50, "test_freq": 50}
+    path = prepare(tmp_path_factory.mktemp("rough"), taught_model, grace_seconds=240, **common)
     settings = rough_settings()
     process = start(path, "--with-ray", *settings, **{FILE_VARIABLE: str(path.parent / "rows")})
     read_until(process, "step 1: rollout")
@@ -331,18 +327,27 @@ def rough(taught_model, tmp_path_factory):  # noqa: F811
     process.send_signal(signal.SIGCONT)
     assert process.stderr is not None
     process.stderr.close()
+    wait_until_logged("step 2: rollout", path, process)
+    process.send_signal(signal.SIGTERM)
     return path, process.wait(timeout=300)
+
+
+def wait_until_logged(words: str, path: Path, process: subprocess.Popen[str]) -> None:
+    while words not in (latest(path) / "run.log").read_text():
+        assert process.poll() is None, f"it ended with {process.returncode} before {words!r}"
+        time.sleep(0.2)
 
 
 def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(rough):
     path, code = rough
-    assert code == 0
+    assert code == 143
     check_rough_episodes(latest(path))
 
 
-def test_a_stop_and_a_lost_console_end_no_run(rough):
+def test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step(rough):
     path, code = rough
-    assert code == 0
+    assert code == 143
+    assert "SIGTERM: stopping: verl finishes its step" in (latest(path) / "run.log").read_text()
     assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
     assert (latest(path) / "checkpoints" / "step_2").is_dir()
 

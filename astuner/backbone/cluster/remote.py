@@ -33,16 +33,20 @@ def start_hub(
     *,
     namespace: str | None,
 ) -> HubHandle:
-    """The actor, ready. It ends with the command, or when its handle is killed.
+    """The actor, ready, on the machine of the command, so that the loss of another one leaves
+    somebody to name it. It ends with the command, or when its handle is killed.
 
     Raises BackboneError where it is not ready within trainer_common.phase_timeout_seconds, or dies,
     and AstunerError for what it cannot do here.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     seconds = worker_run.settings.trainer_common.phase_timeout_seconds
     actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_MAX_CALLS)(Hub)
-    hub = actor.options(name=name, namespace=namespace).remote(worker_run, tasks)
+    placed = actor.options(name=name, namespace=namespace, scheduling_strategy=here)
+    hub = placed.remote(worker_run, tasks)
     try:
         ray.get(hub.prepare.remote(), timeout=seconds)
     except ray.exceptions.RayTaskError as error:
