@@ -112,6 +112,21 @@ def test_bytecode_that_is_there_is_used_and_that_of_installed_packages_is_writte
     assert [path.parent.parent.name for path in tmp_path.rglob("*.pyc")] == ["site-packages"]
 
 
+def test_the_package_keeps_its_bytecode_where_its_checkout_is_the_working_folder(tmp_path):
+    checkout = Path(__file__).parents[1]
+    code = (
+        "from pathlib import Path\n"
+        "from astuner.machine.bytecode import leave_no_bytecode\n"
+        f"leave_no_bytecode([Path({str(checkout)!r})])\n"
+        "import astuner.calling\n"
+        "from importlib.machinery import SourceFileLoader\n"
+        "assert type(astuner.calling.__loader__) is SourceFileLoader\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment["PYTHONPATH"] = str(checkout)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=checkout)
+
+
 def test_keeping_a_folder_clean_twice_adds_one_hook(tmp_path):
     leave_no_bytecode([tmp_path])
     before = list(sys.path_hooks)

@@ -17,7 +17,7 @@ from importlib.machinery import (
 )
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 _folders: set[Path] = set()
 """Those that are kept clean; changed by `leave_no_bytecode` only."""
