@@ -172,6 +172,20 @@ class ScriptedEngine:
         )
 
 
+class UnrecordableGraphs:
+    """Recorded passes of a GPU, of which none can be recorded; real ones need a GPU."""
+
+    can_record = True
+    num_tries = 0
+
+    def run(self, *_: object, **__: object) -> None:
+        self.num_tries += 1
+        self.can_record = False
+
+    def forget(self) -> None:
+        pass
+
+
 class ScriptedStepper:
     """Finishes requests, which are names, in the passes that the test lets happen.
 

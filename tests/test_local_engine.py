@@ -27,8 +27,10 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Sampling
 from astuner.engine.token_chooser import TokenChooser
+from astuner.engine.writer import DraftWriter
 from astuner.errors import BackboneError, EngineError
 from astuner.types import Completion
+from tests.fakes import UnrecordableGraphs
 from tests.tiny_model import make_tiny_model
 
 SMALL = EngineLimits(max_num_seqs=8, max_model_len=256)
@@ -454,6 +456,22 @@ def test_a_crash_of_the_generation_thread_fails_every_waiting_call_with_its_caus
     assert all(outcome.__cause__ is error for outcome in outcomes)
     assert type(error).__name__ in str(outcomes[0])
     assert len(generate_all(engine, [([5, 6], sampling())])[0].ids) == 12
+
+
+def test_a_model_whose_passes_cannot_be_recorded_generates_without(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [(prompt(i, 5), sampling(temperature=0.0)) for i in range(3)]
+    plain = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), calls)
+    graphs, step = UnrecordableGraphs(), DraftWriter.step
+
+    def step_on_a_gpu(writer: DraftWriter) -> object:
+        writer._graphs = graphs
+        return step(writer)
+
+    monkeypatch.setattr(DraftWriter, "step", step_on_a_gpu)
+    assert generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), calls) == plain
+    assert graphs.num_tries == 1
 
 
 def test_logits_that_are_not_finite_are_an_error(model: PreTrainedModel) -> None:

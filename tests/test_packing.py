@@ -10,7 +10,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from astuner.errors import BackboneError
 from astuner.training.packed_attention import packed_attention_enabled
@@ -235,6 +236,17 @@ def test_a_model_that_mixes_tokens_otherwise_is_refused(
 ) -> None:
     with pytest.raises(BackboneError, match=reason):
         verify_packed_pass(make())
+
+
+def test_a_model_is_held_against_plain_attention_whatever_it_was_loaded_with() -> None:
+    def without_cap(*arguments: Any, softcap: float, **others: Any) -> object:
+        return sdpa_attention_forward(*arguments, **others)
+
+    AttentionInterface.register("without_cap", without_cap)
+    model = tiny("Gemma2", **{**FAMILIES["Gemma2"], "attn_logit_softcapping": 0.5})
+    model.set_attn_implementation("without_cap")
+    verify_packed_pass(model)
+    assert model.config._attn_implementation == "without_cap"
 
 
 def test_a_model_whose_logits_are_made_in_an_unknown_way_is_refused(

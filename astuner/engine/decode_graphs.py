@@ -7,6 +7,7 @@ recorded once for a ladder of batch sizes and replayed for the smallest that is 
 Shapes: N growing completions, padded to the size of the graph; V vocabulary.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from astuner.engine.decode_kernel import decode_attention, write_to_pages
 from astuner.engine.paged_attention import KeyValueCache
 from astuner.engine.scheduler import Chunk, Draft
 from astuner.engine.token_chooser import draw
+from astuner.models.device import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 _SIZES = (
     1,
@@ -141,6 +145,9 @@ class DecodeGraphs:
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
         self._pool: Any = None
+        self.can_record = True
+        """False once a pass could not be recorded, because it copies from the host or waits for it,
+        as some layers with experts do."""
 
     def run(
         self,
@@ -153,13 +160,16 @@ class DecodeGraphs:
         """Compute the last token of each draft.
 
         Returns ids and log-probabilities as an array (2, N); in the mode "logits", a tensor (N, V)
-        that the next call overwrites.
+        that the next call overwrites; None where such a pass cannot be recorded.
         """
         num_rows = len(batch)
         size = next(size for size in self._sizes if size >= num_rows)
         self._fill_tables(batch, size)
         self._fill_inputs(batch, temperatures if mode == "sample" else (), draws)
-        self._graph(size, mode).replay()
+        graph = self._graph(size, mode)
+        if graph is None:
+            return None
+        graph.replay()
         if mode == "logits":
             return self._logits[size][:num_rows]
         return self._chosen.cpu().numpy()[:, :num_rows]
@@ -201,7 +211,7 @@ class DecodeGraphs:
         """The completions are others from here on, and the cache may lie elsewhere."""
         self._rows = [(None, -1, -1)] * len(self._rows)
 
-    def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph:
+    def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
         if (size, mode) not in self._graphs:
             # Some kernels set themselves up when they first run, which cannot be recorded.
             stream = torch.cuda.Stream()
@@ -210,8 +220,19 @@ class DecodeGraphs:
                 self._pass(size, mode)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                self._pass(size, mode)
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    self._pass(size, mode)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self.can_record = False
+                logger.info(
+                    "each kernel is launched by itself, which is slower: a pass of this model "
+                    "cannot be recorded (%s)",
+                    error,
+                )
+                return None
             self._pool = graph.pool()
             self._graphs[size, mode] = graph
         return self._graphs[size, mode]

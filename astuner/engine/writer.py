@@ -127,9 +127,10 @@ class DraftWriter:
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         can_replay = self._cache.is_made and not self._cache.needs_matrices
-        if self._graphs is not None and can_replay and is_growing:
+        chosen = None
+        if self._graphs is not None and self._graphs.can_record and can_replay and is_growing:
             chosen = self._replay(batch)
-        else:
+        if chosen is None:
             chosen = self._compute(batch)
         if not all(map(math.isfinite, chosen.logprobs)):
             raise FloatingPointError("the model's logits are not finite; its weights diverged")
@@ -161,8 +162,8 @@ class DraftWriter:
         logits_NV = logits_of(self._model, hidden_TD[torch.tensor(predicting, device=device)])
         return self._choose(logits_NV, [chunk.draft for chunk in batch if chunk.predicts])
 
-    def _replay(self, batch: Sequence[Chunk]) -> _Chosen:
-        """One token of each draft, on a GPU."""
+    def _replay(self, batch: Sequence[Chunk]) -> _Chosen | None:
+        """One token of each draft, on a GPU; None where no pass of this model can be recorded."""
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
         samplings = [draft.request.sampling for draft in drafts]
@@ -173,6 +174,8 @@ class DraftWriter:
             temperatures=[sampling.temperature for sampling in samplings],
             draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
         )
+        if result is None:
+            return None
         if mode == "logits":
             return self._choose(result, drafts)
         return _Chosen(result[0].astype(int).tolist(), result[1].tolist(), [()] * len(drafts))
