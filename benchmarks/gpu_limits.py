@@ -37,8 +37,9 @@ train     one update from --samples samples of --length tokens, half of them tra
 generate  --requests prompts of --prompt tokens, --new tokens each, log-probabilities included; the
           second run counts. The floor is the time to read, in every pass, all weights and all
           cached keys and values at the measured bandwidth of a copy. With --engine vllm, vLLM
-          alone on the same requests, as its own `LLM` runs them, without detokenizing, and its
-          log-probabilities flat (flat_logprobs) and as objects, which is its default.
+          alone on the same requests, as its own `LLM` runs them, without detokenizing; the second
+          run finds no prompts cached, as ours; log-probabilities come flat (flat_logprobs) and as
+          objects, which is its default.
           --no-logprobs measures without log-probabilities too. Training needs them, so our engine
           knows no such calls: its recorded passes are made without, for this measurement alone.
 """
@@ -261,6 +262,7 @@ def measure_vllm(arguments: argparse.Namespace) -> dict[str, Any]:
             max_model_len=arguments.prompt + arguments.new + 1,
             max_num_seqs=arguments.max_num_seqs or arguments.requests,
             gpu_memory_utilization=0.6,
+            enable_prefix_caching=False,
         )
 
     def rate_with(**options: Any) -> int:
