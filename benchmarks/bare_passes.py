@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from astuner.engine import decode_graphs
-from astuner.engine.decode_graphs import DecodeGraphs, Mode
-from astuner.engine.paged_attention import DecodePass
+from astuner.engine.decode_graphs import DecodeGraphs, DecodePass, Mode
 from astuner.engine.token_chooser import draw
 
 
