@@ -61,7 +61,7 @@ ROWS = {
     ),
     "trl": Row(
         side="trl",
-        words="as it comes, in micro-batches of --trl-micro-batch samples; with vLLM its default "
+        words="as it comes, in micro-batches of --trl-micro-batch samples; with vLLM, its default "
         "is importance correction (sequence_mask at 3)",
     ),
     "trl-tuned": Row(
