@@ -18,7 +18,7 @@ the device's allocator on a GPU), with astuner, with TRL, and with TRL and Liger
 Every point is a run of benchmarks.against_trl in a process of its own: two steps of --tasks tasks
 with --group completions each, to a question that invites long answers. TRL counts a micro-batch in
 samples: as many as hold the same tokens when all are as long as they may be. With --at-once, so
-many points share the device, which changes none of them as long as all have room. Needs trl.
+many points are measured at the same time. Liger's layers need a GPU. Needs trl.
 """
 
 ROWS = ("astuner", "trl", "trl-tuned")
