@@ -8,28 +8,82 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks.sums import CoinWorkflow, SumsWorkflow, coin, is_right, make_sums, tune
+from benchmarks.sums import CoinWorkflow, SumsWorkflow, make_sums, tune
 
 DESCRIPTION = """\
 Tune the same model on the same tasks in the same order with astuner and with TRL, and compare.
 
     python -m benchmarks.against_trl models/smollm2-135m-instruct
 
-Both get: GRPO with the loss averaged over tokens, no KL, one update a step, AdamW with float32
+All rows get: GRPO with the loss averaged over tokens, no KL, one update a step, AdamW with float32
 weights and moments, constant learning rate, gradients clipped at norm 1, computing in --dtype,
-sampling at temperature 1. TRL runs without gradient checkpointing, in micro-batches of
---trl-micro-batch samples. Each side is a process of its own; one runs after the other. The first
-step, which warms up, is left out of the seconds. Needs trl: pip install trl==1.16.0
+sampling at temperature 1. TRL runs without gradient checkpointing. Each row is a process of its
+own; one runs after the other. The first step, which warms up, is left out of the seconds.
+Needs trl: pip install trl==1.16.0
+
+{rows}
+
+Rows with "corrected" in their name compare with each other: for importance correction TRL computes
+the log-probabilities of the step once more, and ours takes them from the update.
 
 --reward sum     1 where the last number of the reply is the answer
 --reward coin    a coin toss fixed for each text: spread for weights that know nothing
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way to run the steps."""
+
+    side: str
+    """"astuner" or "trl"."""
+    words: str
+    """What was set, for readers of the figures."""
+    is_tuned: bool = False
+    """For TRL; ours has nothing to tune beside the size of a micro-batch."""
+    is_corrected: bool | None = None
+    """Whether importance is corrected; None: as the side comes."""
+
+
+ROWS = {
+    "astuner": Row(
+        side="astuner",
+        words="defaults: no importance correction",
+    ),
+    "astuner-corrected": Row(
+        side="astuner",
+        words="defaults, and importance correction: rollout_importance_weight: truncated (at 2)",
+        is_corrected=True,
+    ),
+    "trl": Row(
+        side="trl",
+        words="as it comes, in micro-batches of --trl-micro-batch samples; with vLLM, its default "
+        "is importance correction (sequence_mask at 3)",
+    ),
+    "trl-tuned": Row(
+        side="trl",
+        words="Liger's layers, micro-batches of --tuned-micro-batch samples; with vLLM no "
+        "detokenizing, flat_logprobs, 32768 batched tokens, no importance correction",
+        is_tuned=True,
+        is_corrected=False,
+    ),
+    "trl-tuned-corrected": Row(
+        side="trl",
+        words="trl-tuned, with vLLM and importance correction (token_truncate at 2)",
+        is_tuned=True,
+        is_corrected=True,
+    ),
+}
+PAIRS = (
+    ("trl", "astuner"),
+    ("trl-tuned", "astuner"),
+    ("trl-tuned-corrected", "astuner-corrected"),
+)
+"""Of which the second's seconds are compared with the first's."""
 
 
 def make_tasks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -39,7 +93,7 @@ def make_tasks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return tasks
 
 
-def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
+def run_astuner(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
     tasks = make_tasks(arguments)
     settings = {
         "data.train_batch_size": arguments.tasks,
@@ -56,6 +110,7 @@ def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
         "trainer_common.seed": arguments.seed,
         "trainer_common.total_training_steps": arguments.steps,
         "trainer_common.save_freq": arguments.steps + 1,
+        "trainer_common.save_optimizer": "never",
         "trainer_common.max_token_len_per_gpu": arguments.max_tokens,
         "trainer_common.optim.lr": arguments.lr,
         "trainer_common.optim.weight_decay": 0.0,
@@ -66,6 +121,8 @@ def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["rollout.name"] = arguments.engine
     if arguments.lora_rank:
         settings["model.lora.rank"] = arguments.lora_rank
+    if row.is_corrected:
+        settings["trainer_common.algorithm.rollout_importance_weight"] = "truncated"
     workflow = SumsWorkflow if arguments.reward == "sum" else CoinWorkflow
     lines = tune(arguments.model, tasks, settings, workflow=workflow)
     steps = [line for line in lines if line["step"] > 0]
@@ -75,138 +132,59 @@ def run_astuner(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens": [line["rollout/tokens"] for line in steps],
         "rollout_seconds": [line["rollout/seconds"] for line in steps],
         "train_seconds": [line["train/seconds"] for line in steps],
-        "peak_gib": peak_gib(),
     }
 
 
-def run_trl(arguments: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
+def run_trl(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
     from astuner.task_reader.order import TaskOrder
-
-    class Clock(TrainerCallback):
-        """When each step began and ended."""
-
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.started = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.seconds.append(time.perf_counter() - self.started)
-
-    def reward_of(completions: Sequence[Any], answer: Sequence[int], **_: Any) -> list[float]:
-        texts = [completion[0]["content"] for completion in completions]
-        if arguments.reward == "coin":
-            return [float(coin(text)) for text in texts]
-        return [float(is_right(text, a)) for text, a in zip(texts, answer, strict=True)]
+    from benchmarks import trl_side
 
     tasks = make_tasks(arguments)
     order = TaskOrder(len(tasks), batch_size=arguments.tasks, seed=arguments.seed)
     ordered = [tasks[index] for _ in range(arguments.steps) for index in order.next_batch()]
-    data = Dataset.from_list(
-        [
-            {
-                "prompt": [{"role": "user", "content": task["main_query"]}],
-                "answer": sum(task["metadata"]["numbers"]),
-            }
-            for task in ordered
-        ]
-    )
-    num_samples = arguments.tasks * arguments.group
-    micro_batch = min(arguments.trl_micro_batch or num_samples, num_samples)
+    with_vllm = arguments.trl_engine == "vllm"
+    micro_batch = arguments.trl_micro_batch or arguments.tasks * arguments.group
     options: dict[str, Any] = {}
-    if arguments.trl_engine == "vllm":
-        options = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": 0.3,
-            "vllm_max_model_length": 128 + arguments.new_tokens,
-        }
-    elif arguments.trl_engine == "paged":
-        options = {"use_transformers_continuous_batching": True}
-    if arguments.lora_rank:
-        from peft import LoraConfig
-
-        lora = LoraConfig(
-            r=arguments.lora_rank,
-            lora_alpha=2 * arguments.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    else:
-        lora = None
-    clock = Clock()
-    trainer = GRPOTrainer(
-        model=arguments.model,
-        reward_funcs=reward_of,
-        train_dataset=data,
-        peft_config=lora,
-        callbacks=[clock],
-        args=GRPOConfig(
-            output_dir=tempfile.mkdtemp(prefix="against_trl_"),
-            model_init_kwargs={"dtype": "float32" if lora is None else arguments.dtype},
-            bf16=arguments.dtype == "bfloat16",
-            use_cpu=not torch.cuda.is_available(),
-            per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=num_samples // micro_batch,
-            num_generations=arguments.group,
-            max_completion_length=arguments.new_tokens,
-            max_steps=arguments.steps,
-            temperature=1.0,
-            beta=0.0,
-            learning_rate=arguments.lr,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            loss_type="dapo",
-            gradient_checkpointing=False,
-            shuffle_dataset=False,
-            save_strategy="no",
-            report_to="none",
-            logging_steps=1,
-            disable_tqdm=True,
-            seed=arguments.seed,
-            **options,
-        ),
-    )
-    trainer.train()
-    history = [entry for entry in trainer.state.log_history if "reward" in entry]
-    return {
-        "seconds": clock.seconds,
-        "rewards": [entry["reward"] for entry in history],
-        "tokens": [entry["completions/mean_length"] * num_samples for entry in history],
-        "peak_gib": peak_gib(),
-    }
+    if row.is_tuned:
+        micro_batch = arguments.tuned_micro_batch or micro_batch
+        options |= trl_side.tuned_options(with_vllm=with_vllm)
+        if with_vllm:
+            trl_side.raise_batched_tokens()
+    if with_vllm and row.is_corrected is not None:
+        options |= trl_side.correction_options(is_on=row.is_corrected)
+    return trl_side.measure_trl(arguments, ordered, micro_batch=micro_batch, options=options)
 
 
-def peak_gib() -> float:
-    """Of the device's memory on a GPU, of the process's on a CPU."""
+def memory() -> dict[str, Any]:
+    """The peak of the device's allocator on a GPU, of the process on a CPU."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if not torch.cuda.is_available():
+        return {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    free, total = torch.cuda.mem_get_info()
+    return {
+        "peak_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "device_gib": (total - free) / 2**30,
+        "device": torch.cuda.get_device_name(),
+    }
 
 
 SIDES = {"astuner": run_astuner, "trl": run_trl}
 
 
-def run_in_process(side: str) -> dict[str, Any]:
-    """This script again with one side; its last line of output is the result."""
-    command = [sys.executable, "-m", "benchmarks.against_trl", *sys.argv[1:], "--side", side]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def run_in_process(name: str) -> dict[str, Any]:
+    """This script again with one row; its last line of output is the result."""
+    command = [sys.executable, "-m", "benchmarks.against_trl", *sys.argv[1:], "--only", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        return {"failed": done.returncode}
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """Medians over the steps after the first, and the rewards at both ends."""
+    if "failed" in result:
+        return result
     rewards = result["rewards"]
     part = max(1, len(rewards) // 5)
     seconds = result["seconds"][1:] or result["seconds"]
@@ -216,26 +194,68 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_step": round(statistics.median(result["tokens"][1:] or result["tokens"])),
         "reward_first_steps": round(statistics.fmean(rewards[:part]), 3),
         "reward_last_steps": round(statistics.fmean(rewards[-part:]), 3),
-        "peak_gib": round(result["peak_gib"], 2),
     }
     for name in ("rollout_seconds", "train_seconds"):
         if name in result:
             found[name] = round(statistics.median(result[name][1:] or result[name]), 3)
+    for name in ("peak_gib", "device_gib"):
+        if name in result:
+            found[name] = round(result[name], 2)
+    return found
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "transformers", "peft", "liger-kernel", "trl", "vllm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def run_rows(names: list[str], *, is_full: bool) -> dict[str, Any]:
+    """One after the other; each is told of on stderr as soon as it is done."""
+    report: dict[str, Any] = {}
+    for name in names:
+        result = run_in_process(name)
+        report[name] = {"is": ROWS[name].words, **summary(result)}
+        if is_full:
+            report[name]["steps"] = result
+        print(json.dumps({name: report[name]}), file=sys.stderr, flush=True)
+    return report
+
+
+def times_faster(report: dict[str, Any]) -> dict[str, float]:
+    found = {}
+    for slow, fast in PAIRS:
+        pair = [report.get(name, {}).get("seconds_per_step") for name in (slow, fast)]
+        if None not in pair:
+            found[f"{fast} than {slow}"] = round(pair[0] / pair[1], 2)
     return found
 
 
 def main() -> None:
+    rows = "\n".join(f"{name:<20} {row.words}" for name, row in ROWS.items())
     parser = argparse.ArgumentParser(
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=DESCRIPTION.format(rows=rows),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL_DIR")
-    parser.add_argument("--side", choices=[*SIDES, "both"], default="both")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        help="default: all with --trl-engine vllm, else astuner and trl",
+    )
+    parser.add_argument("--only", choices=ROWS, help="this row, here, and every step of it")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
     parser.add_argument("--group", type=int, default=8, help="completions of a task")
     parser.add_argument("--new-tokens", type=int, default=40, help="most tokens of a completion")
     parser.add_argument("--max-tokens", type=int, default=4096, help="of our micro-batches")
     parser.add_argument("--trl-micro-batch", type=int, help="samples; default: the whole step")
+    parser.add_argument("--tuned-micro-batch", type=int, help="default: --trl-micro-batch")
     parser.add_argument("--engine", choices=["auto", "transformers", "vllm"], default="auto")
     parser.add_argument("--trl-engine", choices=["generate", "paged", "vllm"], default="generate")
     parser.add_argument("--reward", choices=["sum", "coin"], default="sum")
@@ -246,20 +266,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="print every step too")
     arguments = parser.parse_args()
-    if arguments.side != "both":
-        print(json.dumps(SIDES[arguments.side](arguments)))
+    if arguments.only:
+        row = ROWS[arguments.only]
+        print(json.dumps({**SIDES[row.side](arguments, row), **memory()}))
         return
-    results = {side: run_in_process(side) for side in SIDES}
-    report: dict[str, Any] = {
+    default = list(ROWS) if arguments.trl_engine == "vllm" else ["astuner", "trl"]
+    report = run_rows(arguments.rows or default, is_full=arguments.full)
+    machine = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
-        **{side: summary(result) for side, result in results.items()},
+        "versions": versions(),
     }
-    ours, theirs = (report[side]["seconds_per_step"] for side in SIDES)
-    report["times_faster"] = round(theirs / ours, 2)
-    if arguments.full:
-        report["steps"] = results
-    print(json.dumps(report, indent=2))
+    print(json.dumps({**machine, **report, "times_faster": times_faster(report)}, indent=2))
 
 
 if __name__ == "__main__":

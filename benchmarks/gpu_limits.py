@@ -37,7 +37,12 @@ train     one update from --samples samples of --length tokens, half of them tra
 generate  --requests prompts of --prompt tokens, --new tokens each, log-probabilities included; the
           second run counts. The floor is the time to read, in every pass, all weights and all
           cached keys and values at the measured bandwidth of a copy. With --engine vllm, vLLM
-          alone on the same requests, as its own `LLM` runs them.
+          alone on the same requests, as its own `LLM` runs them, without detokenizing; the second
+          run finds no prompts cached, as ours; log-probabilities come flat (flat_logprobs) and as
+          objects, which is its default.
+          --no-logprobs measures without log-probabilities too. Training needs them, so our engine
+          knows no such calls: its recorded passes are made without, for this measurement alone, and
+          four runs of each take turns.
 """
 
 SHAPES: dict[str, Any] = {
@@ -203,8 +208,7 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
         max_cache_bytes=(arguments.requests + 8) * (num_tokens + 17) * token_bytes,
     )
     engine = ContinuousBatchingEngine(model, limits, seed=0)
-    rng = random.Random(0)
-    prompts = [ids(rng, arguments.prompt) for _ in range(arguments.requests)]
+    prompts = make_prompts(arguments)
     first, second = (run_engine(engine, prompts, arguments.new) for _ in range(2))
     if arguments.profile:
         show_profile(lambda: run_engine(engine, prompts, min(arguments.new, 48)))
@@ -213,25 +217,46 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
     cached = limits.max_num_seqs * (arguments.prompt + arguments.new / 2) * token_bytes
     bandwidth = copy_rate()
     floor = num_passes * (weights + cached) / bandwidth
-    return {
+    found = {
         "first_seconds": round(first, 3),
         "seconds": round(second, 3),
-        "new_tokens_per_second": round(arguments.requests * arguments.new / second),
+        "new_tokens_per_second": rate(arguments, second),
         "copy_tb_per_second": round(bandwidth / 1e12, 2),
         "floor_seconds": round(floor, 3),
         "times_floor": round(second / floor, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
     }
+    if arguments.no_logprobs:
+        # It needs Triton, which comes with the CUDA builds of torch only.
+        from benchmarks.bare_passes import bare_passes
+
+        with bare_passes():
+            bare = ContinuousBatchingEngine(model, limits, seed=0)
+        run_engine(bare, prompts, arguments.new)
+        # In turns, because the rate of one engine alone varies by a tenth between runs.
+        pairs = [
+            [run_engine(each, prompts, arguments.new) for each in (engine, bare)] for _ in range(4)
+        ]
+        best, best_bare = (min(column) for column in zip(*pairs, strict=True))
+        found["best_of_four_with_logprobs"] = rate(arguments, best)
+        found["best_of_four_without_logprobs"] = rate(arguments, best_bare)
+    return found
+
+
+def make_prompts(arguments: argparse.Namespace) -> list[tuple[int, ...]]:
+    rng = random.Random(0)
+    return [ids(rng, arguments.prompt) for _ in range(arguments.requests)]
+
+
+def rate(arguments: argparse.Namespace, seconds: float) -> int:
+    return round(arguments.requests * arguments.new / seconds)
 
 
 def measure_vllm(arguments: argparse.Namespace) -> dict[str, Any]:
     import vllm  # type: ignore[import-not-found]  # an extra
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # an extra
 
-    rng = random.Random(0)
-    prompts = [
-        {"prompt_token_ids": list(ids(rng, arguments.prompt))} for _ in range(arguments.requests)
-    ]
+    prompts = [{"prompt_token_ids": list(prompt)} for prompt in make_prompts(arguments)]
     with tempfile.TemporaryDirectory() as folder:
         config = SHAPES[arguments.shape]
         config.architectures = [ARCHITECTURES[config.model_type]]
@@ -244,19 +269,30 @@ def measure_vllm(arguments: argparse.Namespace) -> dict[str, Any]:
             max_model_len=arguments.prompt + arguments.new + 1,
             max_num_seqs=arguments.max_num_seqs or arguments.requests,
             gpu_memory_utilization=0.6,
+            enable_prefix_caching=False,
         )
-    params = SamplingParams(
-        temperature=1.0, max_tokens=arguments.new, ignore_eos=True, logprobs=0, detokenize=False
-    )
-    first, second = (
-        seconds_of(lambda: llm.generate(prompts, params, use_tqdm=False)) for _ in range(2)
-    )
-    return {
+
+    def rate_with(**options: Any) -> int:
+        params = SamplingParams(
+            temperature=1.0,
+            max_tokens=arguments.new,
+            ignore_eos=True,
+            detokenize=False,
+            **options,
+        )
+        _, seconds = (
+            seconds_of(lambda: llm.generate(prompts, params, use_tqdm=False)) for _ in range(2)
+        )
+        return rate(arguments, seconds)
+
+    found = {
         "vllm": vllm.__version__,
-        "first_seconds": round(first, 3),
-        "seconds": round(second, 3),
-        "new_tokens_per_second": round(arguments.requests * arguments.new / second),
+        "new_tokens_per_second": rate_with(logprobs=0, flat_logprobs=True),
+        "new_tokens_per_second_logprobs_as_objects": rate_with(logprobs=0),
     }
+    if arguments.no_logprobs:
+        found["new_tokens_per_second_without_logprobs"] = rate_with()
+    return found
 
 
 def run_engine(engine: ContinuousBatchingEngine, prompts: list[tuple[int, ...]], new: int) -> float:
@@ -299,6 +335,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, help="default: all requests")
     parser.add_argument("--fused", action="store_true", help="norms and gates by Liger's kernels")
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
+    parser.add_argument("--no-logprobs", action="store_true", help="measure without, too")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     arguments = parser.parse_args()
     if arguments.what == "train":

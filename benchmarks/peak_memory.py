@@ -6,27 +6,31 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 DESCRIPTION = """\
 Double the micro-batch of the training pass three times and read the peak memory of the process (of
-the device's allocator on a GPU), with astuner and with TRL.
+the device's allocator on a GPU), with astuner, with TRL, and with TRL and Liger's layers.
 
     python -m benchmarks.peak_memory models/smollm2-135m-instruct
 
 Every point is a run of benchmarks.against_trl in a process of its own: two steps of --tasks tasks
 with --group completions each, to a question that invites long answers. TRL counts a micro-batch in
-samples: as many as hold the same tokens when all are as long as they may be. Needs trl.
+samples: as many as hold the same tokens when all are as long as they may be. With --at-once, so
+many points are measured at the same time. Liger's layers need a GPU. Needs trl.
 """
 
+ROWS = ("astuner", "trl", "trl-tuned")
+"""Of benchmarks.against_trl, where TRL generates with transformers."""
 _QUESTION = "Write all numbers from 1 to 1000, separated by commas, and nothing else."
 _PROMPT_TOKENS = 64
 """About what the question and the chat template take."""
 
 
-def run_side(side: str, arguments: argparse.Namespace, max_tokens: int) -> dict[str, Any]:
+def run_point(row: str, arguments: argparse.Namespace, max_tokens: int) -> dict[str, Any]:
     num_samples = max(1, max_tokens // (_PROMPT_TOKENS + arguments.new_tokens))
-    command = [sys.executable, "-m", "benchmarks.against_trl", arguments.model, "--side", side]
+    command = [sys.executable, "-m", "benchmarks.against_trl", arguments.model, "--only", row]
     options = {
         "--steps": 2,
         "--tasks": arguments.tasks,
@@ -54,13 +58,18 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=192)
     parser.add_argument("--first", type=int, default=1024, help="tokens of the smallest")
+    parser.add_argument("--at-once", type=int, default=1)
     arguments = parser.parse_args()
     sizes = [arguments.first * 2**doubling for doubling in range(4)]
     report: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     }
-    for side in ("astuner", "trl"):
-        report[side] = [run_side(side, arguments, size) for size in sizes]
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        points = {
+            row: [pool.submit(run_point, row, arguments, size) for size in sizes] for row in ROWS
+        }
+        for row, runs in points.items():
+            report[row] = [run.result() for run in runs]
     print(json.dumps(report, indent=2))
 
 

@@ -33,6 +33,14 @@ def test_every_key_of_a_shown_yaml_is_a_setting(page: Path) -> None:
     assert [key for key in keys if key.startswith("astuner.") and key not in known] == []
 
 
+def test_the_figures_of_the_readme_are_those_of_the_page_about_performance() -> None:
+    measured = (ROOT / "README.md").read_text().split("## Measured")[1].split("\n## ")[0]
+    figures = re.findall(r"(\d[\d.]*)(?: s\b| times\b|%)", measured)
+    assert len(figures) > 10
+    stated = re.findall(r"\d[\d.]*\d|\d", (ROOT / "docs" / "performance.md").read_text())
+    assert [figure for figure in figures if figure not in stated] == []
+
+
 @pytest.mark.parametrize("snippet", read_snippets().values(), ids=lambda snippet: snippet.heading)
 def test_an_agent_of_a_framework_is_a_short_file_with_one_workflow(snippet: Snippet) -> None:
     compile(snippet.code, snippet.heading, "exec")
