@@ -63,7 +63,7 @@ def run(folder: Path, model: Path, monkeypatch, kind: str, *overrides: str) -> P
     """The directory of a run of such a kind, made in `folder`."""
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    agents = ("a", "b") if kind == "several agents" else ("a",)
+    agents = ("a", "frozen", "b") if kind == "several agents" else ("a",)
     (folder / "game.py").write_text(GAME.replace("AGENTS", repr(agents)))
     tasks = [{"main_query": f"Go {i}.", "task_id": str(i)} for i in range(8)]
     (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
