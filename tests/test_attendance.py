@@ -42,7 +42,9 @@ def dawdling_episodes(dawdle: random.Random) -> Log:
                 await asyncio.sleep(dawdle.choice([0, 0, 0.001, 0.005]))
                 # A different length for each episode and turn; the last turn asks both at once.
                 names = [f"{i}" + "." * ((i * turn) % 4 + turn + part) for part in range(2)]
-                calls = [(asked[turn % 2], names[0])] if turn < 3 else zip(asked, names, strict=True)
+                calls = (
+                    [(asked[turn % 2], names[0])] if turn < 3 else zip(asked, names, strict=True)
+                )
                 await asyncio.gather(*(s.answer(name, caller=str(i)) for s, name in calls))
             if dawdle.random() < 0.5:
                 await asyncio.to_thread(time.sleep, 0.005)
