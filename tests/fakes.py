@@ -246,6 +246,39 @@ class ScriptedStepper:
         return f"the pass failed with {error!r}"
 
 
+class LoggingStepper:
+    """Finishes a request, which is a name, in as many passes as the name has characters.
+
+    `log` may be shared; each pass adds the name of the stepper and those of its requests.
+    """
+
+    def __init__(self, name: str, log: list[tuple[str, ...]]) -> None:
+        self._name = name
+        self._log = log
+        self._left: dict[str, int] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._left)
+
+    def add(self, requests: Sequence[str]) -> None:
+        self._left |= {name: len(name) for name in requests}
+
+    def cancel(self, requests: Sequence[str]) -> None:
+        for name in requests:
+            self._left.pop(name, None)
+
+    def step(self) -> list[tuple[str, SampledTokens]]:
+        self._log.append((self._name, *sorted(self._left)))
+        self._left = {name: left - 1 for name, left in self._left.items()}
+        done = [name for name, left in self._left.items() if not left]
+        self.cancel(done)
+        return [(name, tokens_of(name)) for name in done]
+
+    def explain(self, error: BaseException) -> str:
+        return repr(error)
+
+
 def tokens_of(name: str) -> SampledTokens:
     ids = tuple(map(ord, name))
     return SampledTokens(ids, (-1.0,) * len(ids), ((),) * len(ids), is_cut=False)

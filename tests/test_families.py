@@ -128,7 +128,7 @@ def sampling() -> Sampling:
         temperature=0.7,
         top_p=1.0,
         top_k=-1,
-        max_new_tokens=12,
+        max_new_tokens=6,
         stop_ids=frozenset(),
     )
 

@@ -7,9 +7,12 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 if not torch.cuda.is_available():
@@ -19,9 +22,13 @@ from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import decode_attention, write_to_pages
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
+from astuner.models.device import DtypeName
 from astuner.models.fused_layers import use_fused_layers
+from astuner.models.load import load_policy
+from astuner.models.supported import check_supported
 from astuner.training import optimizer
 from astuner.training.footprint import measure_footprint
+from astuner.training.packed_check import verify_packed_pass
 from astuner.training.packing import pack
 from astuner.training.score import _score_gradient, _score_rows, backward_batch, num_logit_bytes
 from astuner.training.score_kernel import score_gradient, score_rows
@@ -29,6 +36,7 @@ from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Completion
 from tests.test_trainer import SETTINGS
+from tests.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 LIMITS = EngineLimits(
@@ -314,3 +322,80 @@ def test_the_estimated_memory_of_a_training_pass_is_what_it_takes() -> None:
     taken = torch.cuda.max_memory_allocated() - before
     expected = footprint.kept_per_token * num_tokens + 4 * footprint.num_trained
     assert 0.5 * expected < taken < 1.3 * expected + num_logit_bytes(model.device)
+
+
+FAMILY_SIZES: dict[str, Any] = {
+    "vocab_size": 2000,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.05,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GEMMA = {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 50}
+FAMILIES: dict[str, dict[str, Any]] = {
+    # Scores by matrix products only, and no recorded passes:
+    "Gemma2Config": GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0},
+    "DeepseekV3Config": {
+        "num_key_value_heads": 8,
+        "q_lora_rank": 64,
+        "kv_lora_rank": 64,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 32,
+        "v_head_dim": 32,
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "moe_intermediate_size": 64,
+    },
+    # The flash kernel for prompts, and recorded passes:
+    "Gemma3TextConfig": GEMMA,
+    "Qwen3Config": {"head_dim": 64},
+}
+BY_MATRICES = {"Gemma2Config", "DeepseekV3Config"}
+
+
+def family(name: str, dtype: DtypeName, folder: Path) -> PreTrainedModel:
+    """Random, and loaded as a run loads it."""
+    make_tiny_model(folder)
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**{**FAMILY_SIZES, **FAMILIES[name]})
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    return load_policy(str(folder), dtype=dtype).model
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [("float32", 1e-3), ("bfloat16", 0.15)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_generates_and_trains_as_its_own_forward_says(
+    tmp_path, name, dtype, worst
+) -> None:
+    model = family(name, dtype, tmp_path)
+    check_supported(str(tmp_path))
+    verify_packed_pass(model)
+    engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    # Where experts are chosen, rounding may choose another one.
+    found = gaps(model, generate(engine))
+    assert found.quantile(0.98) < worst
+    assert engine._writer._cache.needs_matrices == (name in BY_MATRICES)
+    trainer = PolicyTrainer(model, replace(SETTINGS, max_token_len_per_gpu=10**6), seed=0)
+    before = [p.detach().clone() for p in model.parameters()]
+    assert trainer.train_step(samples())["train/grad_norm"] > 0
+    after = list(model.parameters())
+    assert all(torch.isfinite(p).all() for p in after)
+    assert not all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_packed_gradients_of_a_family_are_those_of_each_sample_alone(tmp_path, name) -> None:
+    model, all_samples = family(name, "float32", tmp_path), samples()[:8]
+    alone = gradients(model, [[s] for s in all_samples])
+    packed = gradients(model, [all_samples])
+    for one, expected in alone.items():
+        assert (packed[one] - expected).norm() <= 1e-2 * expected.norm() + 1e-6, one

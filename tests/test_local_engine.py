@@ -22,6 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from astuner.engine.attendance import Attendance
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
@@ -228,7 +229,8 @@ def run_dawdling_episodes(
     model: PreTrainedModel, limits: EngineLimits, *, dawdle: random.Random
 ) -> dict[str, list[Completion]]:
     """Nine episodes of three turns, three of them at a time, with pauses of any length."""
-    engine = ContinuousBatchingEngine(model, limits, seed=0, settle_seconds=30)
+    attendance = Attendance(wait_seconds=30)
+    engine = ContinuousBatchingEngine(model, limits, seed=0, attendance=attendance)
     slots = asyncio.Semaphore(3)
     episodes: dict[str, list[Completion]] = {}
 
@@ -243,32 +245,33 @@ def run_dawdling_episodes(
             if dawdle.random() < 0.5:
                 await asyncio.to_thread(time.sleep, 0.01)
         unfinished.remove(name)
-        engine.expect_callers(min(3, len(unfinished)))
+        attendance.expect(min(3, len(unfinished)))
 
     unfinished = {f"episode{i}" for i in range(9)}
 
     async def run() -> None:
         async with engine.serving(), asyncio.timeout(60):
-            engine.expect_callers(3)
+            attendance.expect(3)
             await asyncio.gather(*(run_episode(name) for name in sorted(unfinished)))
 
     asyncio.run(run())
-    assert engine.unsettled_passes == 0
+    assert attendance.num_unsettled == 0
     return episodes
 
 
 def test_a_caller_who_stays_away_holds_the_others_up_once_only(model: PreTrainedModel) -> None:
-    engine = ContinuousBatchingEngine(model, SMALL, seed=0, settle_seconds=0.2)
+    attendance = Attendance(wait_seconds=0.2)
+    engine = ContinuousBatchingEngine(model, SMALL, seed=0, attendance=attendance)
 
     async def run() -> float:
         async with engine.serving():
-            engine.expect_callers(2)
+            attendance.expect(2)
             started = time.monotonic()
             await engine.generate([5, 6], sampling(max_new_tokens=40), caller="present")
             return time.monotonic() - started
 
     assert 0.2 <= asyncio.run(run()) < 2
-    assert engine.unsettled_passes == 40
+    assert attendance.num_unsettled == 40
 
 
 def test_a_stop_id_ends_a_completion_and_is_part_of_it(model: PreTrainedModel) -> None:

@@ -23,6 +23,8 @@ from tests.test_seeds import model, run  # noqa: F401
 from tests.tiny_model import make_tiny_model
 
 FAST = ("trainer_common.optim.lr=0.05", "trainer_common.total_training_steps=1")
+ANCHOR = "trainer_common.reference"
+LATEST = "launcher_record/game/latest"
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +43,34 @@ def second_stage(folder, first, monkeypatch, kind, *overrides) -> list[float]:
     return kl_of(run(folder, first, monkeypatch, kind, *FAST, *overrides))
 
 
-@pytest.mark.parametrize("kind", ["full weights", "adapter with dropout"])
+@pytest.fixture(scope="module")
+def anchored(model, first_stage, tmp_path_factory) -> Path:  # noqa: F811
+    """The folder of a second stage of full weights that measures from `model`, made once."""
+    folder = tmp_path_factory.mktemp("anchored")
+    with pytest.MonkeyPatch.context() as patch:
+        run(folder, first_stage, patch, "full weights", *FAST, f"{ANCHOR}={model}")
+    return folder
+
+
 def test_a_second_stage_measures_from_its_start_or_from_the_first_ones(
+    tmp_path, first_stage, anchored, monkeypatch
+):
+    (from_start,) = second_stage(tmp_path, first_stage, monkeypatch, "full weights")
+    (from_anchor, *_) = kl_of(anchored / LATEST)
+    assert from_start == pytest.approx(0.0, abs=1e-6)
+    assert from_anchor > 1e-3
+
+
+def test_a_second_stage_with_an_adapter_does_too(
     tmp_path,
     model,  # noqa: F811
     first_stage,
     monkeypatch,
-    kind,
 ):
-    anchor = f"trainer_common.reference={model}"
     # An adapter's dropout is on in training, and counts in the divergence of the first update.
-    plain = "model.lora.dropout=0"
+    kind, plain = "adapter with dropout", "model.lora.dropout=0"
     (from_start,) = second_stage(tmp_path / "a", first_stage, monkeypatch, kind, plain)
+    anchor = f"{ANCHOR}={model}"
     (from_anchor,) = second_stage(tmp_path / "b", first_stage, monkeypatch, kind, plain, anchor)
     assert from_start == pytest.approx(0.0, abs=1e-6)
     assert from_anchor > 1e-3
@@ -62,22 +80,21 @@ def test_a_run_that_goes_on_keeps_its_reference_and_takes_no_other(
     tmp_path,
     model,  # noqa: F811
     first_stage,
+    anchored,
     monkeypatch,
     capsys,
 ):
-    anchor = f"trainer_common.reference={model}"
+    args = first_stage, monkeypatch, "full weights", *FAST, f"{ANCHOR}={model}"
     two = "trainer_common.total_training_steps=2"
-    args = first_stage, monkeypatch, "full weights", *FAST, anchor
-    whole = run(tmp_path / "whole", *args, two)
-    run(tmp_path / "parts", *args)
-    assert kl_of(run(tmp_path / "parts", *args, two, "--resume")) == kl_of(whole)
+    whole = run(tmp_path, *args, two)
+    assert kl_of(run(anchored, *args, two, "--resume")) == kl_of(whole)
     assert main(["--conf", "game.yaml", "--resume", "latest", f"astuner.model.path={first_stage}"])
     assert "trainer_common.reference: " in capsys.readouterr().err
 
 
 def test_a_path_that_is_the_start_needs_no_second_copy(tmp_path, model, monkeypatch, capsys):  # noqa: F811
     (tmp_path / "link").symlink_to(model)
-    anchor, kind = "trainer_common.reference=link", "adapter with dropout"
+    anchor, kind = f"{ANCHOR}=link", "adapter with dropout"
     nobody = "rollout.untrained_model.model=null"
     second_stage(tmp_path, model, monkeypatch, kind, anchor, nobody)
     (memory,) = (line for line in capsys.readouterr().err.splitlines() if "memory: " in line)
@@ -127,7 +144,7 @@ def test_a_reference_may_have_another_shape(tmp_path, model, monkeypatch):  # no
     config.num_hidden_layers, config.layer_types = 1, ["full_attention"]
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "small")
-    anchor = "trainer_common.reference=small"
+    anchor = f"{ANCHOR}=small"
     (kl,) = second_stage(tmp_path, model, monkeypatch, "full weights", anchor)
     assert kl > 0
 

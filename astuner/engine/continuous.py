@@ -29,8 +29,8 @@ class ContinuousBatchingEngine:
 
     Every call draws from a random stream of its own, named by the caller and the index of the call.
     So the same seed, names, prompts and weights give the same tokens however calls were batched, up
-    to rounding that depends on the shape of a batch; with `settle_seconds`, which makes batches
-    independent of timing, to the last bit.
+    to rounding that depends on the shape of a batch; with an `attendance` that waits, which makes
+    batches independent of timing, to the last bit.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class ContinuousBatchingEngine:
         limits: EngineLimits,
         *,
         seed: int,
-        settle_seconds: float = 0.0,
+        attendance: Attendance | None = None,
         weight_version: int = 0,
     ) -> None:
-        """`settle_seconds` bounds how long a pass waits for callers that are expected; see
-        `expect_callers`. `weight_version` is that of the weights as they are."""
+        """`attendance` is told whom a pass waits for, and engines that share it pass in turn; None
+        waits for nobody. `weight_version` is that of the weights as they are."""
         self._model = model
         self._limits = limits
         self._seed = seed
         self._weight_version = weight_version
-        self._attendance = Attendance(wait_seconds=settle_seconds)
+        self._attendance = attendance or Attendance(wait_seconds=0)
         self._writer = DraftWriter(model, limits)
         self._session: Session[Draft] | None = None
 
@@ -60,21 +60,6 @@ class ContinuousBatchingEngine:
     def tokens_sampled(self) -> int:
         """Since the engine was made, those of cancelled requests included."""
         return self._writer.num_sampled
-
-    @property
-    def unsettled_passes(self) -> int:
-        """Forward passes that began without a caller who was expected, since the engine was made.
-
-        While it does not grow, what was sampled can be repeated to the last bit.
-        """
-        return self._attendance.num_unsettled
-
-    def expect_callers(self, num_callers: int) -> None:
-        """So many callers are at work; each will call again or be taken off this number.
-
-        To be called in the event loop that serves.
-        """
-        self._attendance.expect(num_callers)
 
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.

@@ -73,17 +73,8 @@ class TrainedEngine(Engine, Protocol):
         """Since the engine was made."""
         ...
 
-    @property
-    def unsettled_passes(self) -> int:
-        """Forward passes, since the engine was made, that did not wait for an expected caller."""
-        ...
-
     def serving(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Answer `generate` inside of the block; outside, the model belongs to the trainer."""
-        ...
-
-    def expect_callers(self, num_callers: int) -> None:
-        """So many callers are at work; each will call again or be taken off this number."""
         ...
 
     def weights_updated(self) -> None:

@@ -2,7 +2,7 @@
 
 Owns the way between event loops and the thread: a call that is put is answered, failed or refused,
 whenever it comes. What the thread does is the stepper's, and whom it lets come in first is the
-attendance's.
+attendance's, which the sessions of several engines may share.
 """
 
 import asyncio
@@ -83,11 +83,17 @@ class Session(Generic[Request]):
         self._waiting: dict[Request, _Waiting] = {}
         self._new: list[Request] = []
         self._cancelled: list[Request] = []
-        self._is_closing = False
+        self.is_closing = False
+        """Set once, by `close`."""
         self._refusal: EngineError | None = None
         """Why no call is accepted any more."""
+        attendance.join(self)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._new or self._cancelled or self._stepper.has_work)
 
     async def answer(self, request: Request, *, caller: str) -> SampledTokens:
         """Wait until the stepper has finished the request; cancelling the wait cancels it too.
@@ -124,7 +130,7 @@ class Session(Generic[Request]):
         Raises BackboneError when it does not end in time; what waits fails then too.
         """
         with self._changed:
-            self._is_closing = True
+            self.is_closing = True
             self._changed.notify_all()
         self._thread.join(self._stop_seconds)
         if self._thread.is_alive():
@@ -156,13 +162,11 @@ class Session(Generic[Request]):
         return refusal
 
     def _hand_over(self) -> bool:
-        """Wait for something to do, and for callers who are to come; False at the end."""
+        """Wait for something to do, for callers who are to come, and for the turn; False at the
+        end."""
         with self._changed:
-            while not (self._is_closing or self._new or self._cancelled or self._stepper.has_work):
-                self._changed.wait()
-            if not self._is_closing:
-                self._attendance.wait()
-            if self._is_closing:
+            self._attendance.wait_for_turn(self)
+            if self.is_closing:
                 return False
             new, self._new = self._new, []
             cancelled, self._cancelled = self._cancelled, []
@@ -191,6 +195,7 @@ class Session(Generic[Request]):
             self._waiting.clear()
             for waiting in failed:
                 self._attendance.leave(waiting.caller)
+            self._attendance.part(self)
         for waiting in failed:
             self._settle(waiting, _repeated(refusal))
 

@@ -96,14 +96,6 @@ class VLLMEngine:
         self._session = None
         self._vllm.sleep()
 
-    @property
-    def unsettled_passes(self) -> int:
-        """Always 0: vLLM never waits, and what it samples cannot be repeated to the last bit."""
-        return 0
-
-    def expect_callers(self, num_callers: int) -> None:
-        """Has no effect."""
-
     async def generate(
         self,
         prompt_ids: Sequence[int],

@@ -30,7 +30,7 @@ class RolledOut:
     num_refills: int
     """Times that groups without spread were replaced by further ones."""
     num_unsettled_passes: int
-    """Of the engine; above 0, the same seed may give another run."""
+    """Of both engines; above 0, the same seed may give another run."""
     seconds: float
     """Wall time, judges included."""
 
@@ -43,6 +43,7 @@ class Rollouts:
     ) -> None:
         self._settings, self._console = run.settings, run.console
         self._engine, self._reference = tuned.engine, tuned.reference
+        self._attendance = tuned.attendance
         self._writer = writer
         self._pool = make_pool(
             run,
@@ -53,7 +54,7 @@ class Rollouts:
             ),
             max_parallel=run.settings.rollout.max_env_worker,
             timeout_seconds=run.settings.rollout.episode_timeout_seconds,
-            expect_callers=tuned.callers.set_in_flight,
+            expect_callers=tuned.attendance.expect,
         )
 
     async def roll_out(
@@ -65,7 +66,7 @@ class Rollouts:
         """
         size = self._settings.data.train_batch_size
         max_refills = self._settings.trainer_common.algorithm.dynamic_sampling_max_batches
-        started, unsettled = time.monotonic(), self._engine.unsettled_passes
+        started, unsettled = time.monotonic(), self._attendance.num_unsettled
         groups: list[Group] = []
         num_refills = 0
         async with self._serving():
@@ -79,7 +80,7 @@ class Rollouts:
         return RolledOut(
             groups=tuple(groups),
             num_refills=num_refills,
-            num_unsettled_passes=self._engine.unsettled_passes - unsettled,
+            num_unsettled_passes=self._attendance.num_unsettled - unsettled,
             seconds=time.monotonic() - started,
         )
 

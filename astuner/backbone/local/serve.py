@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
 from astuner.config.sections.rollout import RolloutSettings
+from astuner.engine.attendance import Attendance
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import TrainedEngine
@@ -31,6 +32,8 @@ class LoadedEngine:
     policy: LoadedModel
     template: ChatTemplate
     engine: TrainedEngine
+    attendance: Attendance
+    """Whom the passes of `engine` wait for, and of any other engine that shares it."""
 
 
 def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngine:
@@ -51,12 +54,25 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
             f"the chat template of {source} cannot be used: {error}; correct its "
             "chat_template.jinja, or take another model"
         ) from error
-    engine = _make_engine(policy, rollout, source, weight_version)
-    return LoadedEngine(policy=policy, template=template, engine=engine)
+    attendance = Attendance(wait_seconds=_settle_seconds(policy, rollout))
+    engine = _make_engine(policy, rollout, source, attendance, weight_version)
+    return LoadedEngine(policy=policy, template=template, engine=engine, attendance=attendance)
+
+
+def _settle_seconds(policy: LoadedModel, rollout: RolloutSettings) -> float:
+    if _engine_name(rollout) == "vllm":  # it passes when it wants
+        return 0.0
+    if rollout.settle_seconds is not None:
+        return rollout.settle_seconds
+    return _SETTLE_SECONDS_ON_CPU if policy.device.type == "cpu" else 0.0
 
 
 def _make_engine(
-    policy: LoadedModel, rollout: RolloutSettings, source: str, weight_version: int
+    policy: LoadedModel,
+    rollout: RolloutSettings,
+    source: str,
+    attendance: Attendance,
+    weight_version: int,
 ) -> TrainedEngine:
     seed = rollout.seed
     limits = _limits(policy, rollout)
@@ -64,25 +80,26 @@ def _make_engine(
         from astuner.engine.vllm import VLLMEngine
 
         return VLLMEngine(policy.model, source, limits, seed=seed, weight_version=weight_version)
-    settle_seconds = rollout.settle_seconds
-    if settle_seconds is None:
-        settle_seconds = _SETTLE_SECONDS_ON_CPU if policy.device.type == "cpu" else 0.0
     return ContinuousBatchingEngine(
         policy.model,
         limits,
         seed=seed,
-        settle_seconds=settle_seconds,
+        attendance=attendance,
         weight_version=weight_version,
     )
 
 
 def make_reference_engine(
-    run: Run, policy: LoadedModel, model: PreTrainedModel
+    run: Run, loaded: LoadedEngine, model: PreTrainedModel
 ) -> ContinuousBatchingEngine:
-    """An engine over frozen weights beside the policy's. It waits for nobody."""
+    """An engine over frozen weights beside the policy's, in step with it."""
     rollout = run.settings.rollout
-    limits = _limits(policy, rollout)
-    return ContinuousBatchingEngine(model, limits, seed=rollout.seed, settle_seconds=0.0)
+    return ContinuousBatchingEngine(
+        model,
+        _limits(loaded.policy, rollout),
+        seed=rollout.seed,
+        attendance=loaded.attendance,
+    )
 
 
 def _limits(policy: LoadedModel, rollout: RolloutSettings) -> EngineLimits:

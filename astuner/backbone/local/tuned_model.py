@@ -20,8 +20,9 @@ from astuner.backbone.local.reference_weights import (
 from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.run import Run
+from astuner.engine.attendance import Attendance
 from astuner.engine.protocol import TrainedEngine
-from astuner.engine.reference import PolicyCallers, ReferenceEngine
+from astuner.engine.reference import ReferenceEngine
 from astuner.inference.template import ChatTemplate
 from astuner.models.load import LoadedModel
 from astuner.models.supported import check_supported
@@ -40,8 +41,8 @@ class TunedModel:
     """Changes it."""
     reference: ReferenceEngine
     """Samples from the weights of trainer_common.reference."""
-    callers: PolicyCallers
-    """Whom `engine` waits for."""
+    attendance: Attendance
+    """Whom the passes of both engines wait for."""
 
 
 def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
@@ -78,18 +79,13 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
         reference=load_reference(settings, base, reference=reference, is_resumed=saved is not None),
     )
     frozen = keep_reference(run, base, loaded, kept=trainer.reference, is_resumed=saved is not None)
-    callers = PolicyCallers(loaded.engine.expect_callers)
     return TunedModel(
         policy=policy,
         template=loaded.template,
         engine=loaded.engine,
         trainer=trainer,
-        reference=ReferenceEngine(
-            partial(make_reference_engine, run, policy),
-            frozen.find,
-            on_away=callers.set_away,
-        ),
-        callers=callers,
+        reference=ReferenceEngine(partial(make_reference_engine, run, loaded), frozen.find),
+        attendance=loaded.attendance,
     )
 
 
