@@ -68,8 +68,8 @@ _NATIVE_INST = (
     "{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
     "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id | length != 9 %}"
     "{{ raise_exception('ids of calls have nine letters') }}{% endif %}{% endfor %}"
-    "{% if m.role == 'user' %}{% if tools and loop.index0 == ns.asked %}{{ '[AVAILABLE_TOOLS]SPACE' + "
-    "(tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}{{ '[INST]SPACE' + m.content + "
+    "{% if m.role == 'user' %}{% if tools and loop.index0 == ns.asked %}"
+    "{{ '[AVAILABLE_TOOLS]SPACE' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}{{ '[INST]SPACE' + m.content + "
     "'[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
     '{{ \'{"name": "\' + c.function.name + \'", "arguments": \' + (c.function.arguments | tojson) '
     "+ '}' + (', ' if not loop.last else '') }}{% endfor %}{{ ']' + eos_token }}"
