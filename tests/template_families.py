@@ -69,8 +69,8 @@ _NATIVE_INST = (
     "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id | length != 9 %}"
     "{{ raise_exception('ids of calls have nine letters') }}{% endif %}{% endfor %}"
     "{% if m.role == 'user' %}{% if tools and loop.index0 == ns.asked %}"
-    "{{ '[AVAILABLE_TOOLS]SPACE' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}{{ '[INST]SPACE' + m.content + "
-    "'[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
+    "{{ '[AVAILABLE_TOOLS]SPACE' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{{ '[INST]SPACE' + m.content + '[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
     '{{ \'{"name": "\' + c.function.name + \'", "arguments": \' + (c.function.arguments | tojson) '
     "+ '}' + (', ' if not loop.last else '') }}{% endfor %}{{ ']' + eos_token }}"
     "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS]SPACE{\"content\": \"' + m.content + "
