@@ -70,7 +70,8 @@ _NATIVE_INST = (
     "{{ raise_exception('ids of calls have nine letters') }}{% endif %}{% endfor %}"
     "{% if m.role == 'user' %}{% if tools and loop.index0 == ns.asked %}"
     "{{ '[AVAILABLE_TOOLS]SPACE' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}"
-    "{{ '[INST]SPACE' + m.content + '[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
+    "{{ '[INST]SPACE' + m.content + '[/INST]' }}"
+    "{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
     '{{ \'{"name": "\' + c.function.name + \'", "arguments": \' + (c.function.arguments | tojson) '
     "+ '}' + (', ' if not loop.last else '') }}{% endfor %}{{ ']' + eos_token }}"
     "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS]SPACE{\"content\": \"' + m.content + "
