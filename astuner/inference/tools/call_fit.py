@@ -85,23 +85,24 @@ def _one_a_message(messages: Sequence[Message]) -> Iterator[Message]:
     while at < len(messages):
         message = messages[at]
         at += 1
-        if len(message.get("tool_calls", ())) < 2:
+        calls = message.get("tool_calls", [])
+        if len(calls) < 2:
             yield message
             continue
         results: list[Message] = []
         while at < len(messages) and messages[at]["role"] == "tool":
             results.append(messages[at])
             at += 1
-        yield from _each_call(message, results)
+        yield from _each_call(message, calls, results)
 
 
-def _each_call(message: Message, results: Sequence[Message]) -> Iterator[Message]:
-    """A result that answers none of the calls stands behind the last."""
+def _each_call(
+    message: Message, calls: Sequence[MessageToolCall], results: Sequence[Message]
+) -> Iterator[Message]:
+    """The first with what the message says; results that answer none stand behind the last."""
     left = list(results)
-    for index, call in enumerate(message["tool_calls"]):
-        is_first = index == 0
-        single: Message = {**message, "tool_calls": [call]} if is_first else _call_alone(call)
-        yield single
+    for index, call in enumerate(calls):
+        yield _call_alone(call) if index else {**message, "tool_calls": [call]}
         yield from (one for one in left if one.get("tool_call_id") == call["id"])
         left = [one for one in left if one.get("tool_call_id") != call["id"]]
     yield from left
