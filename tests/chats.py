@@ -32,6 +32,7 @@ def make_chat(
     script,
     *,
     tokenizer=None,
+    template=None,
     limits=WIDE,
     find_madness=lambda reply: None,
     ends_on_madness=True,
@@ -39,7 +40,7 @@ def make_chat(
     **options,
 ) -> TokenChat:
     tokenizer = tokenizer or ByteTokenizer()
-    template = ChatTemplate(tokenizer)
+    template = template or ChatTemplate(tokenizer)
     engine = script if hasattr(script, "generate") else ScriptedEngine(script, tokenizer=tokenizer)
     return TokenChat(
         engine,

@@ -64,10 +64,14 @@ _INST = (
     "{% endfor %}"
 )
 _NATIVE_INST = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{% if m.role == 'user' %}{% if tools and loop.index0 == 0 %}{{ '[AVAILABLE_TOOLS]SPACE' + "
-    "(tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}{{ '[INST]SPACE' + m.content + "
-    "'[/INST]' }}{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
+    "{{ bos_token }}{% set ns = namespace(asked=0) %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id | length != 9 %}"
+    "{{ raise_exception('ids of calls have nine letters') }}{% endif %}{% endfor %}"
+    "{% if m.role == 'user' %}{% if tools and loop.index0 == ns.asked %}"
+    "{{ '[AVAILABLE_TOOLS]SPACE' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{{ '[INST]SPACE' + m.content + '[/INST]' }}"
+    "{% elif m.tool_calls %}{{ '[TOOL_CALLS]SPACE[' }}{% for c in m.tool_calls %}"
     '{{ \'{"name": "\' + c.function.name + \'", "arguments": \' + (c.function.arguments | tojson) '
     "+ '}' + (', ' if not loop.last else '') }}{% endfor %}{{ ']' + eos_token }}"
     "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS]SPACE{\"content\": \"' + m.content + "
@@ -101,8 +105,8 @@ class Family:
     """The template takes whitespace off the ends of a reply."""
     call: str = '<tool_call>\n{"name": "add", "arguments": {"a":2,"b":3}}\n</tool_call>'
     """A call of the tool `add`, in other spacing than the template's."""
-    refuses_tools: bool = False
-    """The template has no place for what describes tools, or rewrites replies."""
+    moves_tools: bool = False
+    """The template describes tools before the last question, and so rewrites the one before."""
 
     def tokenizer(self, kind: str) -> PreTrainedTokenizerFast:
         """A new one around a vocabulary that is trained once."""
@@ -231,7 +235,6 @@ FAMILIES = (
         tokenizers=_PIECES,
         end="</s>",
         eos="</s>",
-        refuses_tools=True,
     ),
     Family(
         name="Mistral v0.3",
@@ -240,6 +243,7 @@ FAMILIES = (
         end="</s>",
         eos="</s>",
         before=" ",
+        moves_tools=True,
         call='[TOOL_CALLS] [{"name":"add","arguments":{"a":2,"b":3}}]',
     ),
     Family(
@@ -248,6 +252,7 @@ FAMILIES = (
         tokenizers=_BYTES,
         end="</s>",
         eos="</s>",
+        moves_tools=True,
         call='[TOOL_CALLS] [{"name":"add","arguments":{"a":2,"b":3}}]',
     ),
     Family(
@@ -261,7 +266,6 @@ FAMILIES = (
         end="<end_of_turn>",
         eos="</s>",
         trims=True,
-        refuses_tools=True,
     ),
     Family(
         name="Gemma 3",
@@ -329,7 +333,6 @@ FAMILIES = (
         tokenizers=_BYTES,
         end="</s>",
         eos="</s>",
-        refuses_tools=True,
     ),
     Family(
         name="DeepSeek V3",

@@ -23,6 +23,8 @@ CHANNELLED = (
     "{% for t in tools or [] %}type {{ t.function.name }} = (_: any) => any;{% endfor %}<|end|>"
     "{% endif %}{% set called = namespace(name='') %}"
     "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% if '<|channel|>' in m.content or '<|channel|>' in (m.thinking or '') %}"
+    "{{ raise_exception('a tag in a text') }}{% endif %}"
     "{% set ended = namespace(found=false) %}{% for later in messages[loop.index:] %}"
     "{% if later.role == 'assistant' and 'tool_calls' not in later %}"
     "{% set ended.found = true %}{% endif %}{% endfor %}"
@@ -196,6 +198,21 @@ def test_a_finished_turn_is_rewritten_and_starts_a_new_sequence_with_the_reason(
     assert chat.recorder.calls[1].break_reason.startswith("the template rewrote its text")
     assert len(merge_calls(chat.recorder.calls)) == 2
     assert "2 and 3 is 5." not in tokenizer().decode(chat.recorder.calls[1].prompt_ids)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        f"{ANSWER}<|channel|>analysis<|message|>hm",
+        f"<|channel|>analysis<|message|>2<|channel|>final<|message|>3<|end|>{ANSWER}",
+        f"<|channel|>final<|message|>{ANSWER}",
+    ],
+)
+def test_a_text_with_marks_of_channels_inside_does_not_end_the_conversation(says):
+    chat = chat_over([says, "<|channel|>final<|message|>7"])
+    reply = complete(chat, [QUESTION])
+    assert complete(chat, [QUESTION, as_message(reply), QUESTION]).text == "7"
+    assert "<|channel|>" in f"{reply.text}{reply.reasoning}", "the agent gets it as it is"
 
 
 def test_a_message_with_several_calls_is_refused_since_a_call_ends_the_turn():

@@ -148,6 +148,24 @@ def test_tokens_that_begin_the_next_turn_end_none():
     assert ChatTemplate(tokenizer).stop_ids == {257, 258}
 
 
+ASKS_ALWAYS = "{% for m in messages %}BEHIND{% endfor %}{{ 'BEGINassistant: ' }}"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [("<|im_start|>", "<|im_end|>\n"), ("Source: ", " <step> "), ("", "\n<|im_end|>")],
+)
+def test_a_template_that_always_asks_for_a_reply_ends_one_before_the_next_turn(begin, end):
+    turn = f"{begin}{{{{ m.role }}}}: {{{{ m.content }}}}{end}"
+    written = ASKS_ALWAYS.replace("BEHIND", turn).replace("BEGIN", begin)
+    template = ChatTemplate(ByteTokenizer(written))
+    assert template.stop_ids == {257}
+    assert template.turn_end.lead + template.turn_end.mark == end.rstrip()
+    calls, text = two_turns(written, f"five{end.rstrip()}")
+    assert calls[0].reply["content"] == "five"
+    assert text == template.prompt_text(calls[1].messages, ())
+
+
 @pytest.mark.parametrize("name", ["Llama 2", "Zephyr"])
 def test_a_template_whose_end_token_is_not_set_is_refused_at_the_start(name):
     (family,) = [family for family in FAMILIES if family.name == name]

@@ -210,17 +210,34 @@ def test_a_reply_without_the_whitespace_that_the_template_writes_has_one_end_tok
     assert count(talk, family, talk.calls[1].prompt_ids) == expected
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"), [case for case in CASES if not case.values[0].refuses_tools]
-)
-def test_a_tool_loop_is_one_sequence(family, kind):
-    call = said(family, family.call)
+@pytest.mark.parametrize("num_calls", [1, 2])
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_a_tool_loop_is_one_sequence(family, kind, num_calls):
+    call = said(family, several(family.call, num_calls))
     talk = Talk(family, kind, call, said(family, "5"), said(family, "ok"), tools=[ADD_TOOL])
     reply = talk.ask(QUESTION)
-    assert [call.arguments for call in reply.tool_calls] == [{"a": 2, "b": 3}]
-    talk.ask({"role": "tool", "tool_call_id": reply.tool_calls[0].id, "content": "5"})
+    assert [call.arguments for call in reply.tool_calls] == [{"a": 2, "b": 3}] * num_calls
+    *results, last = (
+        {"role": "tool", "tool_call_id": call.id, "content": "5"} for call in reply.tool_calls
+    )
+    talk.messages += results
+    talk.ask(last)
     talk.ask(NEXT)
-    talk.assert_is_one_sequence()
+    if family.name == "DeepSeek R1":
+        assert talk.calls[1].break_kind == BreakKind.TEMPLATE
+    elif family.moves_tools:
+        kinds = [call.break_kind for call in talk.calls]
+        assert kinds == [None, None, BreakKind.TEMPLATE]
+    else:
+        talk.assert_is_one_sequence()
+
+
+def several(call, num_calls):
+    """That many calls in a reply, in the format of the one."""
+    if call.endswith("]"):
+        start, _, entry = call.partition("[{")
+        return f"{start}[{', '.join(['{' + entry.removesuffix(']')] * num_calls)}]"
+    return "\n".join([call] * num_calls)
 
 
 def count(talk, family, ids):
@@ -239,11 +256,46 @@ def test_thoughts_that_the_template_drops_break_and_their_absence_does_not():
     assert talk.calls[2].extends == 1
 
 
-def test_the_page_has_a_row_for_each_family():
+def rows():
+    """The cells of the page's table."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines][1:]
-    assert [row[0] for row in rows if row[0] != "---"] == [family.name for family in FAMILIES]
-    for family, (_, joined, _, _, _, tested) in zip(FAMILIES, rows[-len(FAMILIES) :], strict=True):
-        assert joined.startswith("no:" if family.name == "DeepSeek R1" else "yes")
-        kinds = {kind.partition(",")[0] for kind in family.tokenizers}
-        assert set(tested.split(", ")) == kinds
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return {row[0]: row for row in cells[2:]}
+
+
+def test_the_page_has_a_row_for_each_family():
+    of_families = [name for name, row in rows().items() if "level" in row[-1] or "piece" in row[-1]]
+    assert of_families == [family.name for family in FAMILIES]
+    for row in rows().values():
+        for file in re.findall(r"test_\w+", row[-1]):
+            assert (PAGE.parent.parent / "tests" / f"{file}.py").is_file(), row
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+def test_the_row_of_a_family_says_what_its_template_does(family):
+    _, joined, system, tools, _, tested = rows()[family.name]
+    assert joined.startswith("no:" if family.name == "DeepSeek R1" else "yes")
+    kinds = {kind.partition(",")[0] for kind in family.tokenizers}
+    assert kinds == set(tested.partition(";")[0].split(", "))
+
+    template = ChatTemplate(tokenizer_of(family, family.tokenizers[0]))
+    briefed = template.prompt_text([{"role": "system", "content": "Be brief."}, QUESTION], [])
+    is_moved = f"Be brief.\n\n{QUESTION['content']}" in briefed
+    assert system == ("into the first question" if is_moved else "yes")
+    assert briefed.index("Be brief.") < briefed.index(QUESTION["content"])
+
+    is_described = "You can call functions." in template.prompt_text([QUESTION], [ADD_TOOL])
+    functions = [{"name": "add", "arguments": {"a": 2, "b": 3}}] * 2
+    calls = [
+        {"id": f"call_0_{i}", "type": "function", "function": function}
+        for i, function in enumerate(functions)
+    ]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "five"} for call in calls]
+    called = {"role": "assistant", "content": "", "tool_calls": calls}
+    text = template.prompt_text([QUESTION, called, *results], [ADD_TOOL])
+    assert text.count("five") == 2
+    are_joined = "five\n</tool_response>\n\n<tool_response>\nfive" in text
+    expected = "described" if is_described else "its own"
+    expected += ", results joined" if are_joined else ""
+    expected += ", before the last question" if family.moves_tools else ""
+    assert tools == expected

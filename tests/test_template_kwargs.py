@@ -1,6 +1,7 @@
 """Values that a run or a call gives the chat template, such as enable_thinking."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -13,12 +14,14 @@ from astuner.inference.template import ChatTemplate
 from astuner.inference.template_kwargs import check_kwargs
 from astuner.run_dir import RunDir
 from astuner.trajectory.merge import merge_calls
+from astuner.trajectory.record import episode_from_record, episode_to_record
 from astuner.trajectory.recorder import Recorder
 from astuner.types import Task, WorkflowTask
 from tests.chats import ADD_TOOL, make_chat
 from tests.fakes import CHATML, ByteTokenizer, ScriptedEngine
 from tests.gateways import serving
 from tests.runs import make_run
+from tests.test_roles import make_episode
 
 QUESTION = {"role": "user", "content": "What is 2 + 3?"}
 SWITCHED = CHATML.replace(
@@ -135,6 +138,40 @@ def test_a_call_adds_to_the_values_of_the_run():
     template = ChatTemplate(ByteTokenizer(named)).with_kwargs({"one": 1, "two": 2})
     assert template.with_kwargs({}) is template
     assert template.with_kwargs({"two": 3}).prompt_text([QUESTION], ()).startswith("13<|im_start|>")
+
+
+def test_the_record_of_a_call_has_what_its_prompt_is_written_with_again():
+    template = ChatTemplate(ByteTokenizer(OPENING.replace("{% for", "{{ one }}{% for", 1)))
+    of_run = template.with_kwargs({"one": {"two": [1]}})
+    chat = make_chat(["5", "7", "9"], template=of_run)
+    complete(chat)
+    complete(chat, chat_template_kwargs=OFF)
+    asyncio.run(chat.complete(ChatRequest(messages=[], prompt="plain")))
+    episode = make_episode(0, 1.0, calls=tuple(chat.recorder.calls))
+    line = json.dumps(episode_to_record(episode))
+    read = episode_from_record(json.loads(line))
+    kwargs = [call.chat_template_kwargs for call in read.calls]
+    assert kwargs == [{"one": {"two": [1]}}, {"one": {"two": [1]}, **OFF}, {}]
+    assert line.count("chat_template_kwargs") == 2
+    for call in read.calls[:2]:
+        again = template.with_kwargs(call.chat_template_kwargs)
+        assert again.prompt_ids(call.messages, call.tools) == call.prompt_ids
+
+
+def test_a_call_ends_at_the_end_tokens_that_its_own_values_write():
+    ends = "{% if short %}<|endoftext|>{% else %}<|im_end|>{% endif %}"
+    stops = []
+
+    class Engine(ScriptedEngine):
+        async def generate(self, prompt_ids, sampling, **options):
+            stops.append(sampling.stop_ids)
+            return await super().generate(prompt_ids, sampling, **options)
+
+    tokenizer = ByteTokenizer(CHATML.replace("<|im_end|>", ends))
+    chat = make_chat(Engine(["5", "5"]), tokenizer=tokenizer)
+    complete(chat)
+    complete(chat, chat_template_kwargs={"short": True})
+    assert stops == [{257}, {257, 258}]
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])

@@ -74,16 +74,17 @@ def _check_calls(messages: Sequence[Message]) -> None:
 
 
 def _thinking(message: Message) -> Message:
-    """With `thinking` in place of `reasoning_content`.
+    """With `thinking` in place of `reasoning_content`, and no mark of a channel in either.
 
-    Such templates take a text beside a call for a thought, and refuse both at once.
+    Such templates refuse a text with that mark. They take one beside a call for a thought, and
+    refuse both at once.
     """
     if message["role"] != "assistant":
         return message
-    renamed: dict[str, Any] = {**message}
-    thought = renamed.pop("reasoning_content", "")
-    if thought and "tool_calls" in renamed and message["content"]:
-        thought, renamed["content"] = f"{thought}\n{message['content']}", ""
+    renamed: dict[str, Any] = {**message, "content": message["content"].replace(CHANNEL, "")}
+    thought = renamed.pop("reasoning_content", "").replace(CHANNEL, "")
+    if thought and "tool_calls" in renamed and renamed["content"]:
+        thought, renamed["content"] = f"{thought}\n{renamed['content']}", ""
     if thought:
         renamed["thinking"] = thought
     return cast(Message, renamed)

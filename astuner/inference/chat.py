@@ -262,6 +262,7 @@ class TokenChat:
                 self._sampling,
                 max_new_tokens=min(prompt.room, limit),
                 num_top_logprobs=request.num_top_logprobs,
+                stop_ids=prompt.template.stop_ids,
             ),
             caller=self._episode_id,
             index=index,
@@ -319,6 +320,7 @@ class TokenChat:
             started_seconds=generated.started - self._started,
             seconds=generated.seconds,
             format_check=said.format_check,
+            chat_template_kwargs=prompt.template.kwargs if request.prompt is None else {},
         )
         return self.recorder.add(call, is_taken=request.is_taken)
 

@@ -19,6 +19,7 @@ from astuner.inference.encoding import Encoding
 from astuner.inference.frozen_clock import reads_clock, with_frozen_clock
 from astuner.inference.roles import fit_roles, probe_roles
 from astuner.inference.template_kwargs import TemplateKwargs, check_kwargs
+from astuner.inference.tools.call_fit import TemplateCalls, fit_calls, probe_calls
 from astuner.inference.tools.detect import detect_format
 from astuner.inference.tools.fold import FOLDED_FORMAT, fold_tools
 from astuner.inference.tools.protocol import ParsedReply, ToolFormat
@@ -107,6 +108,11 @@ class ChatTemplate:
         """
         return detect_format(self._render_raw)
 
+    @cached_property
+    def _calls(self) -> TemplateCalls:
+        """Asked for when a conversation holds calls or results first."""
+        return probe_calls(self._render_raw)
+
     @property
     def turn_end(self) -> TurnEnd:
         """What the template writes around a reply."""
@@ -186,9 +192,11 @@ class ChatTemplate:
         add_generation_prompt: bool,
     ) -> str:
         listed, offered = list(messages), list(tools) or None
-        uses_tools = tools or any(_is_about_tools(message) for message in messages)
-        if uses_tools and self._native_format is None:
+        has_calls = any(_is_about_tools(message) for message in messages)
+        if (tools or has_calls) and self._native_format is None:
             listed, offered = fold_tools(listed, list(tools)), None
+        elif has_calls and not self._writes_channels:
+            listed = fit_calls(listed, self._calls)
         if self._writes_channels:
             listed = channel_template.fit_history(listed, str(self._tokenizer.chat_template))
         listed = fit_roles(listed, self._roles)

@@ -6,6 +6,7 @@ Owns where a reply's own text begins and ends. Knows no calls and no sampled ids
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from os.path import commonprefix
 
 from astuner.errors import ConfigError, RequestError
 from astuner.inference.encoding import Encoding
@@ -72,13 +73,16 @@ def find_turn_end(render: Render, encoding: Encoding, *, bos: str | None) -> Tur
     prompt, last, going_on = _rendered_probes(render)
     head, _, behind = going_on.partition(_REPLY)
     between, ended = behind.partition(_NEXT)[0], last.rpartition(_REPLY)[2]
+    opening = prompt.partition(_QUESTION)[0]
     specials = {text: id_ for text, id_ in encoding.specials.items() if text.strip()}
     specials.pop(bos or "", None)
     end = _shared(ended, between, list(specials))
+    if _asks_always(render, prompt):
+        end = _without_next_turn(end, opening, between, list(specials))
     stops = _find_specials(end, list(specials))
     if not end.strip():
         stops = _find_specials(ended, list(specials))
-        end = _going_on_end(between, prompt.partition(_QUESTION)[0], list(specials), bool(stops))
+        end = _going_on_end(between, opening, list(specials), bool(stops))
     marks = _find_specials(end, list(specials))
     mark = marks[0][1] if marks else end.strip()
     place = end.find(mark) if mark else 0
@@ -121,6 +125,20 @@ def _rendered_probes(render: Render) -> tuple[str, str, str]:
     except RequestError:
         going_on = last
     return prompt, last, going_on if _REPLY in going_on else last
+
+
+def _asks_always(render: Render, prompt: str) -> bool:
+    """Whether a template writes what asks for a reply though none is to follow."""
+    return render([{"role": "user", "content": _QUESTION}], False) == prompt
+
+
+def _without_next_turn(end: str, opening: str, between: str, specials: list[str]) -> str:
+    """The end of a turn, without the beginning of a next one that always stands behind it."""
+    marks = _find_specials(end, specials)
+    if not marks:
+        return commonprefix((end, between.removesuffix(_shared_end(opening, between))))  # noqa: RUF071  # characters are meant
+    place, mark = marks[0]
+    return end[: place + len(mark)]
 
 
 def _going_on_end(between: str, opening: str, specials: list[str], ends_with_special: bool) -> str:

@@ -200,7 +200,14 @@ def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
         "seconds": round(call.seconds, 4),
         **({} if call.is_taken else {"is_taken": False}),
         **({"format_check": call.format_check} if call.format_check else {}),
+        **_kwargs_to_record(call),
     }
+
+
+def _kwargs_to_record(call: Call) -> dict[str, Any]:
+    """Nothing where the template read none."""
+    kwargs = call.chat_template_kwargs
+    return {"chat_template_kwargs": plain(kwargs)} if kwargs else {}
 
 
 def _usually_repeated(earlier: Call | None, *, is_joined_by_text: bool) -> tuple[Message, ...]:
@@ -245,6 +252,7 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         is_joined_by_text=by_text,
         num_drifted=entry.get("num_drifted", 0),
         format_check=entry.get("format_check"),
+        chat_template_kwargs=entry.get("chat_template_kwargs", {}),
     )
 
 

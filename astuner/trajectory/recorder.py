@@ -7,10 +7,10 @@ Owns the order of calls and the state that ends an episode early. Does not rende
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from astuner.errors import EpisodeError
 from astuner.trajectory.refused import MAX_KINDS, RefusedCall
@@ -102,6 +102,8 @@ class Call:
     """Tokens of such a prompt that a fresh encoding of the text would have otherwise."""
     format_check: Literal["validated", "repaired", "invalid"] | None = None
     """Whether the reply has the format that was demanded; None where none was."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """All that the chat template read beside the messages: values of the run and of the call."""
 
     @property
     def agent(self) -> Agent:
