@@ -29,7 +29,6 @@ from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
 from astuner.serving.keys import Keys, presented_key
 from astuner.serving.refusal import Refusal
-from astuner.trajectory.refused import RefusedCall
 
 _JSON_HEADERS = {"content-type": "application/json"}
 _RETRY_COUNT = b"x-stainless-retry-count"
