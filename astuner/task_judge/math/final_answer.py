@@ -15,7 +15,8 @@ _SMALL_WORDS = re.compile(
 )
 _MARKERS = re.compile(r"\s*(?:>\s+|[-=]{1,2}>\s*|#{1,6}\s+|[•‣◦·]\s*|\d{1,2}[.)]\s+(?=\S))+")
 _STATED = re.compile(
-    r".*(?:\b(?:answer|option|choice)s?(?:\s+(?:is|are|=)|\s*:)+|答案(?:是|为)?\uff1a?:?|\brespuesta(?: es|:)+"
+    r".*(?:\b(?:answer|option|choice)s?(?:\s+(?:is|are|=)|\s*:)+"
+    r"|答案(?:是|为)?\uff1a?:?|\brespuesta(?: es|:)+"
     r"|\b\u043e\u0442\u0432\u0435\u0442:|\bréponse(?: est|\s?:)+|\bantwort(?: ist|:)+)"
     r"\s*(?P<answer>\S.*)",
     re.IGNORECASE | re.DOTALL,

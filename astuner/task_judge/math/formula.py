@@ -1,7 +1,7 @@
 r"""The spellings of a formula that the LaTeX parser does not know, as those that it does:
-`2**3`, `3 pi`, `sqrt(3)`, `exp(9)`, `0.5x`, `0.\overline{3}`, `50%`, `\sin 30°`, `110_2`, `5!!`. And
-the letters that it takes for something else: it drops primes and transposes, reads `I` as `i`, and
-`\gamma` as `\Gamma` or Euler's constant.
+`2**3`, `3 pi`, `sqrt(3)`, `exp(9)`, `0.5x`, `0.\overline{3}`, `50%`, `\sin 30°`, `110_2`, `5!!`.
+And the letters that it takes for something else: it drops primes and transposes, reads `I` as `i`,
+and `\gamma` as `\Gamma` or Euler's constant.
 """
 
 import math
