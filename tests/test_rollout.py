@@ -936,3 +936,14 @@ def test_what_an_agent_left_running_says_beside_the_judge_is_not_recorded():
     episode = run(workflow_that(body), judge=SlowJudge(), engine=engine)
     assert len(episode.calls) == 1 and episode.verdict.reward == 1.0
     assert "the episode has ended" in str(late[0].exception())
+
+
+def test_an_import_may_block_longer_since_half_of_a_package_helps_nobody(tmp_path, monkeypatch):
+    (tmp_path / "slowly_imported.py").write_text("import time\ntime.sleep(1.2)\nDONE = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def body():
+        with loop_watchdog(0.4):
+            return __import__("slowly_imported").DONE
+
+    assert asyncio.run(body())
