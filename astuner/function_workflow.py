@@ -99,7 +99,7 @@ async def _ask_agentscope(
     if not hasattr(result, "reward"):
         return result
     metadata["judge_metrics"] = dict(getattr(result, "metrics", None) or {})
-    return result.reward, result.reward > 0
+    return result.reward, None
 
 
 _RUNNERS: Mapping[tuple[str, ...], Callable[..., Any]] = {

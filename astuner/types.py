@@ -5,6 +5,7 @@ what was said, the path of a model call, and whoever asks other models. Owns no 
 validation. Token data lives in `astuner.trajectory`.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -111,12 +112,21 @@ class WorkflowTask:
 
 
 def own_value(value: Any) -> Any:
-    """What an array holds, of numpy, torch or their like, where it is one value; else the value."""
+    """What an array holds, of numpy, torch or their like, where it is one value; else the value.
+
+    NaN where numpy masks that value: it is missing, whatever number stands behind the mask.
+    """
     item = getattr(value, "item", None)
     if callable(item):
         with suppress(TypeError, ValueError, RuntimeError):  # of more than one value
-            return item()
+            return math.nan if _is_masked(value) else item()
     return value
+
+
+def _is_masked(value: Any) -> bool:
+    if not hasattr(value, "filled"):  # which masked arrays alone have
+        return False
+    return bool(value.mask)
 
 
 Number = Annotated[float, BeforeValidator(own_value)]

@@ -327,7 +327,7 @@ def test_an_answer_is_trained_once_it_was_taken(stream):
     async def body(it):
         agent = it.gateway._keys.owner(it.address().api_key)
         ticket = Ticket(body=b"same", idempotency_key=None, attempt=None)
-        ask = agent.fly(ChatRequest(messages=QUESTION), is_stream=stream)
+        ask = agent.fly(ChatRequest(messages=QUESTION), is_stream=stream, path="/chat")
         for has_read in (False, True):
             flight = agent.flights.board(ticket, [ask])
             await until(lambda flight=flight: flight.has_landed)

@@ -224,6 +224,18 @@ TAKEN_CASES = [
     ("Yes, because 5 > 3", "yes", True),
     ("No, wait, yes.", "no", False),
     ("A. Paris", "A", True),
+    ("-> 7", "7", True),
+    ("--> -7", "-7", True),
+    ("-> 7", "-7", False),
+    ("=> 7", "7", True),
+    ("### 7", "7", True),
+    ("It cannot be 7.", "7", False),
+    ("It couldn't be 7.", "7", False),
+    ("more than 7", "7", False),
+    ("Fewer than 7.", "7", False),
+    ("She has 3 more than 4, so 7.", "7", True),
+    ("The correct option is B", "B", True),
+    ("The correct option is C", "B", False),
     # Boxes.
     (r"\boxed 7", "7", True),
     (r"so $\boxed7$.", "7", True),
@@ -257,6 +269,70 @@ MEANT_CASES = [
     (r"\boxed{y=\frac1x}", "xy=1", True),
     (r"\boxed{x(x+1)}", "x^2+x", True),
     (r"\boxed{f(x)}", "g(x)", False),
+    # Letters that the parser takes for something else.
+    (r"\boxed{\Gamma(n)}", r"\gamma(n)", False),
+    (r"\boxed{\Gamma(5)}", "24", True),
+    (r"\boxed{\gamma x}", r"x\gamma", True),
+    (r"\boxed{I}", "i", False),
+    (r"\boxed{I^2R}", "IR", False),
+    (r"\boxed{I_1R}", "I_2R", False),
+    (r"\boxed{RI}", "IR", True),
+    (r"\boxed{e}", "E", False),
+    (r"\boxed{E}", "e", False),
+    (r"\boxed{(e)}", "E", True),
+    (r"\boxed{a, e}", "A, E", False),
+    (r"\boxed{x'}", "x", False),
+    (r"\boxed{f'(x)}", "f(x)", False),
+    (r"\boxed{f''(x)}", "f'(x)", False),
+    (r"\boxed{f^{\prime}(x)}", "f'(x)", True),
+    (r"\boxed{y' = 2y}", "2y = y'", True),
+    (r"\boxed{y' = 2y}", "y = 2y", False),
+    (r"\boxed{'7'}", "7", True),
+    (r"\boxed{\frac{dy}{dx}}", "0", False),
+    (r"\boxed{\frac{dy}{dx}}", r"\frac{dx}{dy}", False),
+    (r"\boxed{\frac{d}{dx} x^2}", "2x", True),
+    (r"\boxed{A^T}", "A", False),
+    (r"\boxed{P(1+r)^T}", "P(1+r)", False),
+    (r"\boxed{(AB)^\top}", "AB", False),
+    (r"\boxed{5!!}", "15", True),
+    (r"\boxed{5!!}", "120", False),
+    (r"\boxed{\log_2 3 \cdot \log_3 4}", "2", True),
+    (r"\boxed{\sin x \cdot \cos x}", r"\frac{1}{2}\sin 2x", True),
+    (r"\boxed{3 4}", "7", False),
+    (r"\boxed{3 4 x}", "7x", False),
+    # Parts.
+    (r"\boxed{\{\emptyset\}}", r"\emptyset", False),
+    (r"\boxed{\{\{1\}\}}", r"\{1\}", False),
+    (r"\boxed{\pm 1, \pm 2}", "-2, -1, 1, 2", True),
+    (r"\boxed{\pm 1, \pm 2}", "-2, 1, 2", False),
+    (r"\boxed{(x,y)=(1,2)}", "(1,2)", True),
+    (r"\boxed{(x,y)=(1,2)}", "x=1, y=2", True),
+    (r"\boxed{(x,y)=(1,2)}", "(y,x)=(1,2)", False),
+    (r"\boxed{72 = x}", "72", True),
+    (r"\boxed{72 = x}", "y = 72", False),
+    (r"\boxed{x<1 or x>2}", r"(-\infty,1)\cup(2,\infty)", True),
+    (r"\boxed{x<1 or x>2}", r"(-\infty,1]\cup(2,\infty)", False),
+    # Dates are no differences and quotients.
+    (r"\boxed{2024-01-02}", "2021", False),
+    (r"\boxed{2024-01-02}", "2024-02-01", False),
+    (r"\boxed{3/6/2024}", "1/2/2024", False),
+    (r"\boxed{2024-01-02}", "2024-01-02", True),
+    # Residues.
+    (r"\boxed{x \equiv 3 \pmod 5}", r"x\equiv 3\pmod{5}", True),
+    (r"\boxed{x \equiv 8 (mod 5)}", r"x \equiv 3 \pmod{5}", True),
+    (r"\boxed{x ≡ 3 mod 5}", r"x \equiv -2 \pmod{5}", True),
+    (r"\boxed{x \equiv 3 \pmod 5}", r"x \equiv 3 \pmod{7}", False),
+    (r"\boxed{x \equiv 3 \pmod 5}", r"x \equiv 4 \pmod{5}", False),
+    (r"\boxed{x \equiv 3 \pmod 5}", r"y \equiv 3 \pmod{5}", False),
+    # Units behind what is no plain number.
+    (r"\boxed{37°C}", "37", True),
+    (r"\boxed{144\pi\text{ cm}^2}", r"144\pi", True),
+    (r"\boxed{12\sqrt2 \text{ m}}", r"12\sqrt2", True),
+    (r"\boxed{12\sqrt2 m}", r"12\sqrt2", False),
+    (r"\boxed{36π square inches}", r"36\pi", True),
+    (r"\boxed{144\pi\text{ cm}^2}", "144", False),
+    (r"\boxed{\text{FF}_{16}}", "255", True),
+    (r"\boxed{µ}", r"\mu", True),
 ]
 
 
@@ -381,6 +457,29 @@ def test_a_huge_answer_is_wrong_at_once(comparer: SymbolicComparer, huge: str) -
     started = time.monotonic()
     assert judged(judge, huge, "#### 7") == (0.0, False)
     assert time.monotonic() - started < 3.0
+
+
+def _set_of_sets(numbers: list[list[int]]) -> str:
+    return r"\{" + ",".join(rf"\{{{','.join(map(str, row))}\}}" for row in numbers) + r"\}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        (
+            _set_of_sets([list(range(20 * i, 20 * i + 20)) for i in range(20)]),
+            _set_of_sets([list(range(20 * i + 19, 20 * i - 1, -1)) for i in range(19, -1, -1)]),
+        ),
+        (r"\{" * 300 + "1" + r"\}" * 300, r"\{" * 300 + "2" + r"\}" * 300),
+        ("(" * 300 + "1,2" + ")" * 300, "(" * 300 + "2,1" + ")" * 300),
+        (", ".join(f"{i}+x" for i in range(32)), ", ".join(f"x+{i}" for i in range(32))),
+    ],
+    ids=["sets", "braces", "brackets", "list"],
+)
+def test_parts_of_parts_do_not_hold_up_the_loop(answer: str, reference: str) -> None:
+    started = time.process_time()
+    assert exact_equality(answer, reference) is not True
+    assert time.process_time() - started < 0.5
 
 
 def test_a_killed_worker_is_replaced(comparer: SymbolicComparer) -> None:

@@ -334,6 +334,49 @@ def test_an_answer_in_this_process_without_room_for_a_token_counts_as_refused():
     asyncio.run(body())
 
 
+NO_ROOM = replace(WIDE, max_model_len=10)
+ASKED = {"messages": QUESTION, "max_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "num_replies"),
+    [
+        (CHAT, ASKED, 1),
+        (CHAT, {**ASKED, "stream": True}, 1),
+        (CHAT, {**ASKED, "n": 3}, 3),
+        (CHAT, {**ASKED, "response_format": {"type": "json_object"}}, 1),
+        ("/v1/completions", {"prompt": "a long enough prompt"}, 1),
+        ("/v1/messages", ASKED, 1),
+        ("/v1/responses", {"input": "a long enough prompt"}, 1),
+    ],
+)
+def test_an_empty_reply_is_told_from_a_refusal_at_every_door(path, body, num_replies, caplog):
+    async def send(http):
+        assert (await http.post(path, json={"model": "m", **body})).status_code == 200
+        assert (await http.post(path, content=b"[]")).status_code == 400
+
+    with caplog.at_level(logging.WARNING, logger="astuner"):
+        (episode,) = play(send, limits=NO_ROOM)
+    told = [f"{call.path} {call.status}" for call in episode.refused_calls]
+    assert told == [f"{path} 200", f"{path} 400"]
+    group = Group(task=episode.task, episodes=(episode,))
+    metrics = rollout_metrics([group], seconds=1.0)
+    assert metrics["rollout/empty_replies"] == num_replies
+    assert metrics["rollout/refused_calls"] == num_replies + 1
+    again = episode_from_record(episode_to_record(episode))
+    assert again.num_empty_replies == num_replies
+    assert [r.getMessage()[:11] for r in caplog.records] == ["reply empty", "call refuse"]
+
+
+def test_an_empty_reply_that_is_sent_again_is_counted_once():
+    async def send(http):
+        for _ in range(2):
+            await http.post(CHAT, json=ASKED, headers={"idempotency-key": "one"})
+
+    (episode,) = play(send, limits=NO_ROOM)
+    assert episode.num_empty_replies == 1
+
+
 def test_a_call_in_this_process_behind_the_end_of_its_episode_is_no_refusal():
     async def body():
         chat = make_chat(["five"])

@@ -364,6 +364,9 @@ def test_any_kind_of_number_is_a_reward(number):
         Decimal("NaN"),
         np.float64("inf"),
         np.array([np.nan]),
+        np.ma.masked,
+        np.ma.array([0.5], mask=[True]),
+        np.ma.array(0.5, mask=True),
         1j,
         10**400,
         -(10**5000),
@@ -408,6 +411,15 @@ def test_a_success_flag_that_a_workflow_sets_is_true_or_false(flag):
         assert episode.verdict.is_success is False
 
 
+def test_a_pair_may_be_a_list_and_a_masked_array_may_hold_a_number():
+    class Listing:
+        def compute_reward(self, workflow_task, workflow_output):
+            return [np.ma.array([0.5], mask=[False]), False]
+
+    verdict = run(workflow_that(_no_reward), judge=Listing()).verdict
+    assert (verdict.reward, verdict.is_success) == (0.5, False)
+
+
 class _NoTruth:
     def __bool__(self):
         raise ValueError("neither")
@@ -415,7 +427,14 @@ class _NoTruth:
 
 @pytest.mark.parametrize(
     "flag",
-    [np.array([True, False]), torch.tensor([1, 0]), "perhaps", float("nan"), _NoTruth()],
+    [
+        np.array([True, False]),
+        torch.tensor([1, 0]),
+        np.ma.masked,
+        "perhaps",
+        float("nan"),
+        _NoTruth(),
+    ],
     ids=repr,
 )
 def test_a_success_flag_that_is_neither_is_a_failed_episode_with_a_record(flag):
@@ -917,3 +936,14 @@ def test_what_an_agent_left_running_says_beside_the_judge_is_not_recorded():
     episode = run(workflow_that(body), judge=SlowJudge(), engine=engine)
     assert len(episode.calls) == 1 and episode.verdict.reward == 1.0
     assert "the episode has ended" in str(late[0].exception())
+
+
+def test_an_import_may_block_longer_since_half_of_a_package_helps_nobody(tmp_path, monkeypatch):
+    (tmp_path / "slowly_imported.py").write_text("import time\ntime.sleep(1.2)\nDONE = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def body():
+        with loop_watchdog(0.4):
+            return __import__("slowly_imported").DONE
+
+    assert asyncio.run(body())

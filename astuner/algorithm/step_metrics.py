@@ -35,6 +35,7 @@ def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, flo
         "rollout/untrained_calls": sum(len(e.calls) for e in episodes) - len(calls),
         "rollout/untaken_calls": sum(not call.is_taken for e in episodes for call in e.calls),
         "rollout/refused_calls": sum(episode.num_refused_calls for episode in episodes),
+        "rollout/empty_replies": sum(episode.num_empty_replies for episode in episodes),
         "rollout/tokens": sum(episode.num_sampled_tokens for episode in episodes),
         "rollout/episode_tokens_mean": _mean([e.num_sampled_tokens for e in episodes]),
         "rollout/seconds": seconds,

@@ -42,12 +42,19 @@ class Caller:
         self._served: set[asyncio.Task[Any]] = set()
         self._overdue: set[asyncio.Task[Any]] = set()
 
-    def fly(self, request: ChatRequest, *, is_stream: bool) -> Fly:
-        """The call of `Chat.complete` for this request; see `leave` for what becomes of it."""
+    def fly(self, request: ChatRequest, *, is_stream: bool, path: str) -> Fly:
+        """The call of `Chat.complete` for this request, which came to `path`; see `leave` for what
+        becomes of it. An empty reply is noted, whoever reads it."""
         named = replace(request, agent_name=self._name, target_tag=self._target_tag, is_taken=False)
 
         async def fly(on_delta: OnDelta) -> ChatReply:
-            return await self._chat.complete(named, on_delta=on_delta if is_stream else None)
+            reply = await self._chat.complete(named, on_delta=on_delta if is_stream else None)
+            if reply.is_empty:
+                num_tokens = reply.num_prompt_tokens
+                self.note_refused(
+                    RefusedCall.answered_with_nothing(path=path, num_prompt_tokens=num_tokens)
+                )
+            return reply
 
         return fly
 

@@ -29,7 +29,6 @@ from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
 from astuner.serving.keys import Keys, presented_key
 from astuner.serving.refusal import Refusal
-from astuner.trajectory.refused import RefusedCall
 
 _JSON_HEADERS = {"content-type": "application/json"}
 _RETRY_COUNT = b"x-stainless-retry-count"
@@ -97,7 +96,9 @@ class Endpoint:
         )
         ask = await self._read(caller, body)
         told = _sampling_headers(caller.rule.replaced(ask))
-        choices = [caller.fly(one, is_stream=ask.is_stream) for one in ask.requests]
+        choices = [
+            caller.fly(one, is_stream=ask.is_stream, path=self._wire.path) for one in ask.requests
+        ]
         flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
         reader = Reader(connection_of(scope), send, flight)
         try:
@@ -105,13 +106,6 @@ class Endpoint:
                 await self._stream(caller, reader, ask, told)
             else:
                 await self._answer(reader, ask, told)
-            if reader.has_read and flight.is_empty:
-                num_tokens = flight.replies()[0].num_prompt_tokens
-                caller.note_refused(
-                    RefusedCall.answered_with_nothing(
-                        path=self._wire.path, num_prompt_tokens=num_tokens
-                    )
-                )
         finally:
             caller.leave(flight, has_read=reader.has_read)
             reader.close()

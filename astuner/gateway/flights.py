@@ -105,11 +105,6 @@ class Flight:
         """Of a flight that has landed and not failed."""
         return self._task.result()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no choice of it had room for a single token; of a flight with replies."""
-        return all(reply.is_empty for reply in self.replies())
-
     def watch(self) -> asyncio.Event:
         """Is set whenever something came; to be given back with `unwatch`."""
         event = asyncio.Event()

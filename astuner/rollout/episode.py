@@ -77,6 +77,7 @@ async def run_attempt(workflow_task: WorkflowTask, settings: EpisodeSettings) ->
         seconds=time.monotonic() - started,
         refused_calls=dict(recorder.refused),
         num_refused_calls=recorder.num_refused,
+        num_empty_replies=recorder.num_empty_replies,
     )
 
 

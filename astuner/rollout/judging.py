@@ -144,7 +144,7 @@ class Judging:
 
     def _verdict_of(self, attempt: Attempt, result: Any) -> Verdict:
         with boundary(JudgeError, f"what {self._name} returned cannot be read"):
-            if not (isinstance(result, tuple) and len(result) == 2):
+            if not (isinstance(result, (tuple, list)) and len(result) == 2):
                 raise JudgeError(
                     f"{self._name} returned {reprlib.repr(result)}; expected (reward, is_success)"
                 )

@@ -42,6 +42,9 @@ _NUM_TICKS_AT_GATEWAY = 4
 """So long a call to the gateway may block before it counts as one that nobody can answer, and so
 long any other once the run is to end."""
 _NUM_TICKS_UNTIL_NAMED = 10
+_MAX_IMPORT_FACTOR = 12
+"""How many times longer an import may block: one that is interrupted leaves packages half made,
+with which no further episode can work."""
 LIBRARIES = (
     *(f"{sysconfig.get_paths()[name]}/" for name in ("stdlib", "purelib", "platlib")),
     f"{Path(__file__).parents[1]}/",
@@ -186,6 +189,8 @@ class _LoopTurns:
                 "never can; write `def execute`, which runs in a thread, in place of `async def`, "
                 "or use an asynchronous client or asyncio.to_thread"
             )
+        if self._num < _MAX_IMPORT_FACTOR * self._most and _is_importing(frame):
+            return None
         is_late = self._is_ending() and self._num % _NUM_TICKS_AT_GATEWAY == 0
         is_over = self._num % self._most == 0
         is_computing = self._num_computing > 0 and self._num_computing % self._most_computing == 0
@@ -230,6 +235,10 @@ def _place(frame: FrameType | None) -> str:
     own = (one for one in _frames(frame) if not one.f_code.co_filename.startswith(LIBRARIES))
     found = next(own, frame)
     return f"{found.f_code.co_filename}:{found.f_lineno}" if found else "unknown place"
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    return any(one.f_code.co_filename == "<frozen importlib._bootstrap>" for one in _frames(frame))
 
 
 def _waits_for(port: int | None, frame: FrameType | None) -> bool:

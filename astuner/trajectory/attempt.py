@@ -60,6 +60,8 @@ class Attempt:
     """Calls that the gateway refused or answered with nothing, and how often: the first kinds."""
     num_refused_calls: int = 0
     """Of all kinds."""
+    num_empty_replies: int = 0
+    """Among these, those that were answered without room for a single token."""
 
     def __post_init__(self) -> None:
         if self.output is not None and self.failure is not None:

@@ -105,6 +105,7 @@ def _shared_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": record["seconds"],
         "refused_calls": _refused_from_record(record.get("refused_calls", ())),
         "num_refused_calls": record.get("num_refused_calls", 0),
+        "num_empty_replies": record.get("num_empty_replies", 0),
     }
 
 
@@ -115,6 +116,7 @@ def _refused_to_record(attempt: Attempt) -> dict[str, Any]:
     calls = attempt.refused_calls.items()
     return {
         "num_refused_calls": attempt.num_refused_calls,
+        "num_empty_replies": attempt.num_empty_replies,
         "refused_calls": [{**asdict(call), "times": times} for call, times in calls],
     }
 

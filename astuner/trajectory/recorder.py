@@ -137,6 +137,8 @@ class Recorder:
     """How often each was refused, for the first kinds of them."""
     num_refused: int = 0
     """Of all kinds."""
+    num_empty_replies: int = 0
+    """Among these, those that were answered without room for a single token."""
     _untaken: dict[int, Call] = field(default_factory=dict)
     """By index, as they will stand when they are taken."""
 
@@ -168,6 +170,7 @@ class Recorder:
     def refuse(self, call: RefusedCall) -> None:
         """Note a call that has no answer, and so no place among the calls."""
         self.num_refused += 1
+        self.num_empty_replies += call.is_empty_reply
         if call in self.refused or len(self.refused) < MAX_KINDS:
             self.refused[call] += 1
 

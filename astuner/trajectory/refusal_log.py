@@ -29,12 +29,14 @@ class RefusalLog:
             return
         self._told.add(kind)
         logger.warning(
-            "call refused path=%s status=%d field=%s reason=%s; each one stands in its episode's "
-            "record, and rollout/refused_calls counts them",
+            "%s path=%s status=%d field=%s reason=%s; each one stands in its episode's record, "
+            "and rollout/%s counts them",
+            "reply empty" if call.is_empty_reply else "call refused",
             call.path,
             call.status,
             call.field,
             call.message,
+            "empty_replies" if call.is_empty_reply else "refused_calls",
         )
         if len(self._told) == _MAX_KINDS:
             logger.warning("calls refused kinds=%d; no further kind is logged", _MAX_KINDS)

@@ -11,6 +11,7 @@ MAX_KINDS = 32
 IN_PROCESS = "model_tuner"
 MAX_CHARACTERS = 500
 """Longest text that is kept of each."""
+_ANSWERED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +40,16 @@ class RefusedCall:
         """Its prompt left no room for an answer."""
         return cls.of(
             path=path,
-            status=200,
+            status=_ANSWERED,
             field=None,
             message=f"answered with nothing: its prompt of {num_prompt_tokens} tokens leaves no "
             "room for a reply (docs/runs.md, limits)",
         )
+
+    @property
+    def is_empty_reply(self) -> bool:
+        """Whether it was answered, with nothing: the agent ran out of room."""
+        return self.status == _ANSWERED
 
     def line(self) -> str:
         """For a person."""

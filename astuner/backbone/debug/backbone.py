@@ -99,6 +99,7 @@ def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
         "rollout/episodes": len(episodes),
         "rollout/failed_episodes": num_failed,
         "rollout/refused_calls": sum(episode.num_refused_calls for episode in episodes),
+        "rollout/empty_replies": sum(episode.num_empty_replies for episode in episodes),
     }
 
 
@@ -177,7 +178,8 @@ class _EpisodePrinter:
             if not call.is_trained:
                 self._say("  (this agent is not trained)")
         for refused, times in episode.refused_calls.items():
-            self._say(f"refused: {refused.line()}{f' ({times} times)' if times > 1 else ''}")
+            what = "empty reply" if refused.is_empty_reply else "refused"
+            self._say(f"{what}: {refused.line()}{f' ({times} times)' if times > 1 else ''}")
         self._say(self._outcome(episode))
 
     def _outcome(self, episode: Episode) -> str:

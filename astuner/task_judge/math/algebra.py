@@ -50,7 +50,15 @@ def _evaluated(expression: Expression) -> Expression:
     expression = expression.replace(
         lambda found: isinstance(found, AppliedUndef), _product_or_symbol
     )
+    expression = expression.replace(
+        _is_derivative_of_unknown, lambda found: sympy.Symbol(str(found))
+    )
     return expression.doit()
+
+
+def _is_derivative_of_unknown(found: Expression) -> bool:
+    """Such as dy/dx, where y is a letter: not 0."""
+    return isinstance(found, sympy.Derivative) and found.expr.is_Symbol
 
 
 def _product_or_symbol(call: Expression) -> Expression:
@@ -183,6 +191,15 @@ def _as_set(expression: Expression) -> Expression | None:
         ]
         return functools.reduce(sympy.Intersection, [found.as_set() for found in evaluated])
     return None
+
+
+def union_of_solutions(relations: list[Expression]) -> Expression:
+    """The set of numbers that solve one of the relations. Raises ValueError for what is none."""
+    sets = [_as_set(relation) for relation in relations if _relations(relation)]
+    symbols = {symbol for relation in relations for symbol in relation.free_symbols}
+    if len(sets) != len(relations) or None in sets or len(symbols) != 1:
+        raise ValueError(f"not relations of one variable: {relations}")
+    return sympy.Union(*sets)
 
 
 def _same_sets(one: Expression, other: Expression) -> bool:

@@ -25,6 +25,7 @@ _SYMBOLS = (
     | {"\u2264": r"\leq ", "\u2265": r"\geq ", "\u2a7d": r"\leq ", "\u2a7e": r"\geq "}
     | {"\u2266": r"\leq ", "\u2267": r"\geq ", "\u2260": r"\neq "}
     | {"\u222a": r"\cup ", "\u2229": r"\cap ", "\u2208": r"\in ", "\u2216": r"\setminus "}
+    | {"\u2261": r"\equiv "}
     | {"\u2205": r"\emptyset ", "\u2300": r"\emptyset ", "\u2032": "'", "\u2019": "'"}
     | {"\u2102": r"\mathbb{C}", "\u2115": r"\mathbb{N}", "\u211a": r"\mathbb{Q}"}
     | {"\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}", "\u00b0": "\u00b0", "\u2103": "\u00b0C"}
@@ -50,7 +51,7 @@ def ascii_math(text: str) -> str:
     """The same mathematics with digits, signs and letters of formulas in ASCII and LaTeX."""
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text).replace("\u00b5", "\u03bc")
     text = _OVERLINED.sub(lambda run: r"\overline{" + run[1].replace("\u0305", "") + "}", text)
     text = _SUPERSCRIPTS.sub(lambda run: _raised("^", run[0]), text)
     text = _SUBSCRIPTS.sub(lambda run: _raised("_", run[0]), text)

@@ -6,17 +6,27 @@ each answer has a deadline, and a worker that misses it is killed.
 """
 
 import asyncio
+import itertools
 import logging
 import re
 import sys
 from pathlib import Path
 
 from astuner.errors import JudgeError
-from astuner.task_judge.math.number import parse_number, parse_ratio
+from astuner.task_judge.math.calendar_date import same_date
+from astuner.task_judge.math.number import MAX_NUMBER_CHARS, parse_number, parse_ratio
 from astuner.task_judge.math.numerals import has_base
 from astuner.task_judge.math.plain import plain_math
-from astuner.task_judge.math.structure import Same, compare, label_and_value, parts_of
+from astuner.task_judge.math.residue import same_residue
+from astuner.task_judge.math.structure import (
+    Same,
+    compare,
+    in_usual_order,
+    label_and_value,
+    parts_of,
+)
 from astuner.task_judge.math.times import same_time
+from astuner.task_judge.math.units import without_unit
 from astuner.task_judge.math.words import (
     choice_of,
     chosen_text,
@@ -37,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 MAX_EXPRESSION_CHARS = 2_000
 """Longer expressions are equal only to the same text."""
+MAX_DEPTH = 60
+"""Brackets inside of each other; as above."""
+MAX_PAIRS = 100
+"""Of parts that are compared in the judge's own process; about 0.1 ms each, or 1 at worst."""
 COMPARING = Computation(
     process="the process that compares expressions",
     file=Path(__file__).with_name("worker.py"),
@@ -59,14 +73,37 @@ def exact_equality(answer: str, reference: str) -> bool | None:
     answer, reference = plain_math(answer), plain_math(reference)
     if not answer or not reference:
         return False
-    return equality(answer, reference, same_without_algebra)
+    try:
+        return equality(answer, reference, _AtMost(MAX_PAIRS, same_without_algebra))
+    except _TooManyPairs:
+        return None
+
+
+class _TooManyPairs(Exception):
+    """Comparing part by part takes too long here; the worker has a deadline."""
+
+
+class _AtMost:
+    """Compares a number of pairs, and then raises _TooManyPairs."""
+
+    def __init__(self, num_pairs: int, same: Same) -> None:
+        self._num_left = num_pairs
+        self._same = same
+
+    def __call__(self, one: str, other: str) -> bool | None:
+        if self._num_left == 0:
+            raise _TooManyPairs
+        self._num_left -= 1
+        return self._same(one, other)
 
 
 def equality(answer: str, reference: str, same: Same) -> bool | None:
     """Compare what `plain_math` gave, as a whole and then part by part."""
     if _bare(answer) == _bare(reference) or same_words(answer, reference):
         return True
-    answer, reference = relation_in_signs(answer), relation_in_signs(reference)
+    if max(_depth(answer), _depth(reference)) > MAX_DEPTH:
+        return False
+    answer, reference = _in_usual_form(answer), _in_usual_form(reference)
     if choice_of(answer) and choice_of(reference):
         return False
     chosen = chosen_text(answer), chosen_text(reference)
@@ -92,15 +129,28 @@ def equality(answer: str, reference: str, same: Same) -> bool | None:
     return compare(answer, reference, same)
 
 
+def _depth(text: str) -> int:
+    """How many brackets stand inside of each other."""
+    steps = ((char in "([{") - (char in ")]}") for char in text)
+    return max(itertools.accumulate(steps), default=0)
+
+
+def _in_usual_form(text: str) -> str:
+    if len(text) > MAX_NUMBER_CHARS:
+        return text
+    return without_unit(in_usual_order(relation_in_signs(text)))
+
+
 def same_without_algebra(answer: str, reference: str) -> bool | None:
     """Whether two texts without parts are equal; None where only algebra can tell."""
     if _bare(answer) == _bare(reference):
         return True
     if len(answer) > 1 and same_words(answer, reference):
         return True
-    time = same_time(answer, reference)
-    if time is not None:
-        return time
+    for same_figures in (same_time, same_date, same_residue):
+        verdict = same_figures(answer, reference)
+        if verdict is not None:
+            return verdict
     numbers = parse_number(answer), parse_number(reference)
     if numbers[0] is not None and numbers[1] is not None:
         labels = label_and_value(answer)[0], label_and_value(reference)[0]

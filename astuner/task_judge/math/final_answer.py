@@ -13,14 +13,17 @@ from astuner.task_judge.math.words import is_prose
 _SMALL_WORDS = re.compile(
     r"\b(?:so|is|it|to|of|at|we|he|as|if|be|by|my|no|on|up|us|me|go|do|an|i'm|and)\b", re.IGNORECASE
 )
-_MARKERS = re.compile(r"\s*(?:>\s+|[•‣◦·]\s*|\d{1,2}[.)]\s+(?=\S))+")
+_MARKERS = re.compile(r"\s*(?:>\s+|[-=]{1,2}>\s*|#{1,6}\s+|[•‣◦·]\s*|\d{1,2}[.)]\s+(?=\S))+")
 _STATED = re.compile(
-    r".*(?:\banswers?(?:\s+(?:is|are|=)|\s*:)+|答案(?:是|为)?\uff1a?:?|\brespuesta(?: es|:)+"
+    r".*(?:\b(?:answer|option|choice)s?(?:\s+(?:is|are|=)|\s*:)+"
+    r"|答案(?:是|为)?\uff1a?:?|\brespuesta(?: es|:)+"
     r"|\b\u043e\u0442\u0432\u0435\u0442:|\bréponse(?: est|\s?:)+|\bantwort(?: ist|:)+)"
     r"\s*(?P<answer>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _UNCLOSED_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{")
+_BOUND = re.compile(r"(?:more|greater|less|fewer) than -?[\d.,]+", re.IGNORECASE)
+"""Is a relation, not its number."""
 _MAX_STATED_WORDS = 6
 _EXCLAIMED = re.compile(r"!+[*_\s]*$")
 """Behind a sentence; `$7!$` is a factorial."""
@@ -50,7 +53,7 @@ def find_answer(text: str, *, accept_last_number: bool) -> str | None:
     stated = _STATED.fullmatch(last_line)
     said = _EXCLAIMED.sub("", stated["answer"]) if stated else ""
     for candidate in (last_line, said):
-        if _is_expression(candidate):
+        if _is_expression(candidate) or _BOUND.fullmatch(candidate):
             return candidate
     if _is_few_words(said):
         return said

@@ -21,7 +21,8 @@ _LABEL_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|never|nicht|pas|no es|isn't|wasn't|aren't|can't be)\s|(?:不是|不等于|не)\s?)"
+    r"(?:\b(?:not|never|nicht|pas|no es|isn't|wasn't|aren't|cannot|(?:ca|could|wo|would)n't)\s"
+    r"|(?:不是|不等于|не)\s?)"
     r"(?:equal to |equals? |be )?$",
     re.IGNORECASE,
 )

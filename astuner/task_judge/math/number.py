@@ -40,6 +40,7 @@ _ARITHMETIC = re.compile(r"(?:[\d\s.,+\-*/()^{}=]|\\times|\\cdot|\\div|\\frac)+=
 _ROUGHLY = re.compile(r"(?:\\approx|approximately|about|roughly|exactly)\s?", re.IGNORECASE)
 _CURRENCY = re.compile(r"(?:USD|EUR|GBP|RMB|CNY|INR|Rs\.?)\s?(?=[\d.-])")
 _SIGN = re.compile(r"(?:(-|negative |minus )|\+)\s?", re.IGNORECASE)
+_DEGREES = re.compile(r"°(?:\s?[CFK](?![A-Za-z]))?")
 _PERCENT = re.compile(r"\s?(?:%|per\s?cent\b|percentage\b|pct\b)", re.IGNORECASE)
 
 
@@ -199,7 +200,8 @@ def _next_group(group: int, word: str) -> int | None:
 
 
 def _with_suffix(reading: _Reading) -> Number | None:
-    value, rest = reading.value, reading.rest.removeprefix("°")
+    value = reading.value
+    rest = _DEGREES.sub("", reading.rest)
     percent = _PERCENT.match(rest)
     if percent:
         rest = rest[percent.end() :]

@@ -20,7 +20,7 @@ _MIN_REPEATED_DIGITS = 3
 
 _IN_BASE = re.compile(
     r"\(?(?P<digits>[A-F]*[0-9][0-9A-F]*|[A-F]{2,})\)?"
-    r"(?:_\s?(?:\{\s?(?P<braced>[^{}]{1,20})\}|(?P<bare>\d{1,2})(?!\d))"
+    r"(?:\s?_\s?(?:\{\s?(?P<braced>[^{}]{1,20})\}|(?P<bare>\d{1,2})(?!\d))"
     r"|\s?\(?(?:in )?base[ -](?P<worded>\w+)\)?)",
     re.ASCII,
 )

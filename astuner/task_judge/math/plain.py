@@ -5,6 +5,7 @@ go, the mathematics stays.
 import re
 
 from astuner.task_judge.math.characters import ascii_math
+from astuner.task_judge.math.units import without_wrapped_letter
 
 _LATEX_NOISE = re.compile(
     r"\\(?:left|right|displaystyle|bigl|bigr|Bigl|Bigr|big|Big)(?![A-Za-z])|(?<!\\)\\[()\[\]!]"
@@ -28,6 +29,8 @@ _SYNONYMS = tuple(
         (r"\\[lr]brace(?![A-Za-z])", lambda found: rf"\{'{' if 'l' in found[0] else '}'}"),
         (r"(?<![\\A-Za-z])(?:infinity|inf)(?![A-Za-z])", r"\\infty "),
         (r"\+\s?\\infty", r"\\infty"),
+        (r"\^\s?(?:\\prime(?![A-Za-z])|\{\s?\\prime\s?\})", "'"),
+        (r"\^\s?\{\s?\\prime\s?\\prime\s?\}", "''"),
     )
 )
 _MAY_HAVE_SYNONYMS = re.compile(r"\\|[<>!]=|inf")
@@ -41,6 +44,7 @@ def plain_math(text: str) -> str:
     if "{,}" in text:
         text = _GERMAN_COMMA.sub(".", text).replace("{,}", ",")
     if "\\" in text:
+        text = without_wrapped_letter(text)
         text = text.replace(r"\%", "%").replace(r"\_", "_")
         text = _LATEX_SPACE.sub(" ", _LATEX_NOISE.sub("", _DEGREES.sub("°", text)))
         for _ in range(4):
@@ -48,8 +52,14 @@ def plain_math(text: str) -> str:
     if _MAY_HAVE_SYNONYMS.search(text):
         for pattern, replacement in _SYNONYMS:
             text = pattern.sub(replacement, text)
-    text = " ".join(_CURRENCY.sub("", text).split()).strip("*_`\"' ")
-    return _without_full_stop(text).strip("*_`\"' ")
+    text = _without_quotes(" ".join(_CURRENCY.sub("", text).split()))
+    return _without_quotes(_without_full_stop(text))
+
+
+def _without_quotes(text: str) -> str:
+    """One behind a letter alone may be a prime: it goes with one in front."""
+    text = text.strip('*_`" ')
+    return text.strip("' *_`\"") if text.startswith("'") else text
 
 
 def _without_full_stop(text: str) -> str:

@@ -5,6 +5,7 @@ Owns no arithmetic.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -28,6 +29,12 @@ _ASSIGNED = re.compile(
     r"(?P<label>(?:\\[A-Za-z]+|[A-Za-z])(?:_\w|_\{[^{}]*\}|'|\([^()]{1,12}\)){0,2})\s?"
     r"(?:=|\\in(?![a-z]))\s?(?P<value>.+)",
     re.ASCII | re.DOTALL,
+)
+_TURNED = re.compile(
+    r"(?P<value>[^=<>A-Za-z]*\d[^=<>A-Za-z]*?)\s?=\s?(?P<label>[A-Za-z])", re.ASCII
+)
+_NAMED_TUPLE = re.compile(
+    r"\((?P<names>[A-Za-z](?:\s?,\s?[A-Za-z])+)\)\s?=\s?\((?P<values>.+)\)", re.ASCII | re.DOTALL
 )
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+/-|\+-")
 
@@ -73,13 +80,26 @@ def parts_of(text: str) -> Parts | None:
         return bracketed
     items, connective = _split(text, {",", ";", "and", "or"})
     if 1 < len(items) <= MAX_ITEMS:
+        items = tuple(value for item in items for value in _both_signs(item))
         return _labelled(Parts(kind="list", items=items, connective=connective))
     items, _ = _split(text, {r"\cup"})
     if 1 < len(items) <= MAX_ITEMS:
         return Parts(kind="union", items=items)
     if _PLUS_MINUS.search(text):
-        return Parts(kind="list", items=(_signed(text, "+-"), _signed(text, "-+")))
+        return Parts(kind="list", items=_both_signs(text))
     return None
+
+
+def in_usual_order(text: str) -> str:
+    """`x = 5` of `5 = x`, and `x = 1, y = 2` of `(x, y) = (1, 2)`; any other text as it is."""
+    if match := _TURNED.fullmatch(text):
+        return f"{match['label']} = {match['value']}"
+    if match := _NAMED_TUPLE.fullmatch(text):
+        names = re.split(r"\s?,\s?", match["names"])
+        values, _ = _split(match["values"], {","})
+        if len(names) == len(values) and _is_balanced(match["values"]):
+            return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+    return text
 
 
 def label_and_value(text: str) -> tuple[str, str]:
@@ -167,7 +187,8 @@ def _values_by_label(parts: Parts) -> tuple[str, ...] | None:
 
 def _compare_with_one(whole: Parts, text: str, texts: tuple[str, str], same: Same) -> bool | None:
     if whole.kind == "set" and len(whole.items) == 1:
-        return same(whole.items[0], text)
+        is_set = whole.items[0] == r"\emptyset" or parts_of(whole.items[0]) is not None
+        return False if is_set or text == r"\emptyset" else same(whole.items[0], text)
     if whole.kind == "list":
         chain = _chain(text)
         return _unordered(whole.items, chain, same) if chain and whole.connective != "or" else False
@@ -242,6 +263,13 @@ def _has_order(text: str) -> bool:
     return any(token in _ORDERS for token, _, _ in _tokens(text))
 
 
+def _both_signs(text: str) -> tuple[str, ...]:
+    r"""`3` and `-3` of `\pm 3`; a text without `\pm` alone."""
+    if not _PLUS_MINUS.search(text):
+        return (text,)
+    return _signed(text, "+-"), _signed(text, "-+")
+
+
 def _signed(text: str, signs: str) -> str:
     def sign(found: re.Match[str]) -> str:
         return signs[1] if found[0] == r"\mp" else signs[0]
@@ -259,8 +287,9 @@ def _unordered(one: Sequence[str], other: Sequence[str], same: Same) -> bool | N
     """Each item of one side has its own equal on the other."""
     if len(one) != len(other):
         return False
-    left, is_open = list(other), False
-    for item in one:
+    own, others = Counter(one), Counter(other)
+    left, is_open = list((others - own).elements()), False
+    for item in (own - others).elements():
         verdicts = [compare(item, candidate, same) for candidate in left]
         if True in verdicts:
             del left[verdicts.index(True)]
@@ -272,7 +301,14 @@ def _unordered(one: Sequence[str], other: Sequence[str], same: Same) -> bool | N
 
 
 def _is_subset(one: Sequence[str], other: Sequence[str], same: Same) -> bool | None:
-    return _all(*(_any(*(compare(item, found, same) for found in other)) for item in one))
+    new = [item for item in one if item not in other]
+    return _all(*(_any(*(_same_member(item, found, same) for found in other)) for item in new))
+
+
+def _same_member(one: str, other: str, same: Same) -> bool | None:
+    """A set of one member is not that member, where both are members of a set."""
+    kinds = {parts is not None and parts.kind == "set" for parts in map(parts_of, (one, other))}
+    return compare(one, other, same) if len(kinds) == 1 else False
 
 
 def _all(*verdicts: bool | None) -> bool | None:

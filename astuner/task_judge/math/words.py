@@ -14,8 +14,8 @@ _FUNCTIONS = re.compile(
     "|and|begin|end|[pbv]?matrix|cases|array|infty|infinity",
     re.IGNORECASE,
 )
-_CHOICE = re.compile(r"[A-Ea-e]|\(([A-Za-z])\)")
-_CHOICES = re.compile(r"[A-Ea-e](?:(?:,|\s?and\s|,\s?and\s)\s?[A-Ea-e])+")
+_CHOICE = re.compile(r"[A-Ea-d]|\(([A-Za-z])\)")
+_CHOICES = re.compile(r"[A-Ea-d](?:(?:,|\s?and\s|,\s?and\s)\s?[A-Ea-d])+")
 _LETTER = re.compile(r"\b[a-e]\b")
 _CHOSEN = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.)])\s+([^-+*/^=\s(].*)", re.DOTALL)
 _SHORT_WORDS = frozenset(
@@ -41,7 +41,7 @@ _RELATIONS = (
     (re.compile(r"(?:more|greater) than\s"), "> "),
     (re.compile(r"(?:less|fewer) than\s"), "< "),
 )
-_MAY_BE_RELATION = re.compile(r"than |at least|at most")
+_MAY_BE_RELATION = re.compile(r"than |[Aa]t (?:least|most)")
 _IS = re.compile(r"(?<=[A-Za-z]) is (?=[\\<>])")
 _LONG = 5
 """A token of so many letters is a word in any mixture of cases."""
@@ -71,7 +71,8 @@ def is_verdict(text: str) -> bool:
 
 
 def choice_of(text: str) -> str | None:
-    """The letter, small, that `B`, `b` or `(B)` chooses; without brackets from A to E only."""
+    """The letter, small, that `B`, `b` or `(B)` chooses; without brackets A to E and a to d, since
+    `e` is a number."""
     match = _CHOICE.fullmatch(text)
     return (match[1] or match[0]).lower() if match else None
 
@@ -108,6 +109,7 @@ def relation_in_signs(text: str) -> str:
     r"""`at least 5` and `x is at least 5` as `\geq 5` and `x \geq 5`."""
     if not _MAY_BE_RELATION.search(text):
         return text
+    text = re.sub("^[AMGLFN](?=[a-z])", lambda found: found[0].lower(), text)
     for pattern, sign in _RELATIONS:
         text = pattern.sub(lambda _, sign=sign: sign, text)
     return _IS.sub(" ", text)

@@ -29,11 +29,21 @@ def _same(answer: str, reference: str) -> bool:
     if verdict is not None:
         return verdict
     try:
-        return same_expression(_parsed(answer), _parsed(reference))
+        return same_expression(_read(answer), _read(reference))
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  # whatever a model wrote; sympy raises anything over it
         return False
+
+
+def _read(text: str) -> Any:
+    """`x < 1 or x > 2` is the union of what solves the one and the other."""
+    from astuner.task_judge.math.algebra import union_of_solutions
+
+    relations = text.split(" or ")
+    if len(relations) == 1:
+        return _parsed(text)
+    return union_of_solutions([_parsed(relation) for relation in relations])
 
 
 @functools.lru_cache(maxsize=256)
