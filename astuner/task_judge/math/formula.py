@@ -20,7 +20,10 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s?%", re.ASCII)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s?°", re.ASCII)
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])", re.ASCII)
-_SQRT_OF_BRACKETS = re.compile(r"\\sqrt\s?\(([^()]*)\)")
+_SQRT_OF_BRACKETS = re.compile(r"\\sqrt\s?(\[\s?\d+\s?\])?\s?\(([^()]*)\)")
+_ODD_ROOT_BELOW_ZERO = re.compile(
+    r"\\sqrt\s?\[\s?(\d*[13579])\s?\]\s?\{\s?-((?:[^{}+-]|\{[^{}]*\})*)\}", re.ASCII
+)
 _PRIMED = re.compile(r"(?<!\\)(?<![A-Za-z]{2})([A-Za-z])(?:_(\w|\{\w+\}))?('+)")
 _CURRENT = re.compile(r"(\\[A-Za-z]+)|I")
 _TRANSPOSE = re.compile(
@@ -52,7 +55,9 @@ def latex_formula(text: str) -> str:
     text = _DOUBLE_FACTORIAL.sub(lambda found: str(_double_factorial(int(found[1]))), text)
     text = re.sub(r"(?<![\\A-Za-z])a(sin|cos|tan)(?=\s?\()", r"\\arc\1", text)
     text = _FUNCTION.sub(r"\\\1", text).replace(r"\lg", r"\log_{10}")
-    text = _SQRT_OF_BRACKETS.sub(r"\\sqrt{\1}", text)
+    text = _SQRT_OF_BRACKETS.sub(r"\\sqrt\1{\2}", text)
+    # The parser takes the complex one.
+    text = _ODD_ROOT_BELOW_ZERO.sub(r"(-\\sqrt[\1]{\2})", text)
     text = _FACTOR_BEHIND_FUNCTION.sub(r"\1(\2)", text)
     text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
     text = _with_repeating_decimals(text)
