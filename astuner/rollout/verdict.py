@@ -60,9 +60,7 @@ def make_verdict(
 
 
 def _finite(value: Any, refuse: Refuse, whose: str) -> float:
-    number = own_value(
-        value
-    )  # of numpy, torch and their like; Fraction and Decimal are numbers too
+    number = own_value(value)
     if isinstance(number, SupportsFloat):
         with contextlib.suppress(OverflowError, TypeError, ValueError):
             found = float(number)
