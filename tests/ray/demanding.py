@@ -44,10 +44,11 @@ def make_demanding(conf: Path) -> None:
 def check_demanding(conf: Path, said: str, episodes: Sequence[Episode]) -> None:
     """The template had its value, replies ended where turns do, and the task was left out."""
     tokenizer = AutoTokenizer.from_pretrained(conf.parent / "demanding")
-    ends = {call.completion.ids[-1] for episode in episodes for call in episode.calls}
-    assert tokenizer.convert_ids_to_tokens(sorted(ends)) == ["<|im_end|>"]
+    calls = [call for episode in episodes for call in episode.calls]
+    ended = [call.completion.ids for call in calls if call.completion.finish_reason == "stop"]
+    assert len(ended) > len(calls) / 2  # a reply that goes astray runs into its limit
+    assert {tokenizer.decode([ids[-1]]) for ids in ended} == {"<|im_end|>"}
     assert tokenizer.eos_token != "<|im_end|>"
-    prompts = [tokenizer.decode(call.prompt_ids) for episode in episodes for call in episode.calls]
-    assert prompts and not any(_UNASKED in prompt for prompt in prompts)
+    assert not any(_UNASKED in tokenizer.decode(call.prompt_ids) for call in calls)
     assert "tasks left out split=training tasks=1" in said and f"{_TOO_LONG} (" in said
     assert _TOO_LONG not in {episode.task.task_id for episode in episodes}
