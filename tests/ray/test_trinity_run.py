@@ -150,7 +150,11 @@ def finished(
     """The YAML of a run of three steps that ended well."""
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(
-        tmp_path_factory.mktemp("trinity"), taught_model, workflow=workflow, total_training_steps=3
+        tmp_path_factory.mktemp("trinity"),
+        taught_model,
+        workflow=workflow,
+        total_training_steps=3,
+        max_token_len_per_gpu=16_384,  # one micro batch, whose mean is that of the update
     )
     make_demanding(path)
     done = tune(path, ray_address)
@@ -233,7 +237,7 @@ def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(finish
         line = metrics_of(finished)[step]
         assert line["train/tokens"] == num_tokens
         gain = sum(float(e.advantages.sum()) for e in real) / num_tokens
-        assert line["trinity/actor/pg_loss"] == pytest.approx(-gain, abs=1e-4)
+        assert line["trinity/actor/pg_loss"] == pytest.approx(-gain, abs=1e-3)
 
 
 def test_the_run_heeds_values_of_the_template_ends_of_turns_and_the_length_of_tasks(
