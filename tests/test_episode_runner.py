@@ -5,8 +5,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from transformers import AutoTokenizer
 
 from astuner.backbone.cluster.episodes import EpisodeRunner
+from astuner.backbone.cluster.runner_here import EngineHere
 from astuner.config.load import load_mapping
 from astuner.errors import ConfigError, LlmBudgetError
 from astuner.inference.template import ChatTemplate
@@ -18,6 +20,7 @@ from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.runs import make_run
 from tests.test_hub import make_hub, make_settings
 from tests.test_watch import HubHere
+from tests.tiny_model import make_tiny_model
 
 ENDING = [LlmBudgetError("used up"), ConfigError("a refused key")]
 
@@ -156,3 +159,15 @@ def test_a_worker_leaves_a_judge_that_compares_to_the_hub(tmp_path):
     hub._judging = Judging(judge, timeout_seconds=5, madness_reward=-1.0)
     asyncio.run(hub.prepare())
     assert judge.is_ready
+
+
+def test_a_reply_ends_where_the_settings_of_the_model_itself_end_one(tmp_path):
+    make_tiny_model(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    here = EngineHere(
+        engine=ScriptedEngine([]),
+        tokenizer=AutoTokenizer.from_pretrained(tmp_path),
+        model=str(tmp_path),
+        num_processes=1,
+    )
+    assert here.make_template().stop_ids == {2, 7}

@@ -43,6 +43,7 @@ COMMON = "trainer_common"
         ("data.max_response_length", 99, "data.max_response_length", 99),
         (f"{COMMON}.seed", 5, "data.seed", 5),
         (f"{COMMON}.seed", 5, f"{ACTOR}.data_loader_seed", 5),
+        (f"{COMMON}.seed", 5, f"{ACTOR}.fsdp_config.seed", 5),
         (f"{COMMON}.algorithm.dynamic_sampling_max_batches", 3, "data.gen_batch_size", 1),
         (
             f"{COMMON}.enable_gradient_checkpointing",

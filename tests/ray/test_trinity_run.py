@@ -39,6 +39,7 @@ from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP, TOOL_VARIABLES  # noqa: E402
+from tests.ray.demanding import check_demanding, make_demanding  # noqa: E402
 from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
@@ -149,8 +150,13 @@ def finished(
     """The YAML of a run of three steps that ended well."""
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(
-        tmp_path_factory.mktemp("trinity"), taught_model, workflow=workflow, total_training_steps=3
+        tmp_path_factory.mktemp("trinity"),
+        taught_model,
+        workflow=workflow,
+        total_training_steps=3,
+        max_token_len_per_gpu=16_384,  # one micro batch, whose mean is that of the update
     )
+    make_demanding(path)
     done = tune(path, ray_address)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     assert "before and after" in done.stderr + done.stdout
@@ -220,6 +226,26 @@ def test_trinity_trains_on_what_the_local_backbone_would_token_for_token(finishe
             assert experience.logprobs.tolist() == pytest.approx(sample.logprobs[start:], abs=1e-5)
             wanted = [sample.advantage if is_trained else 0.0 for is_trained in mask.tolist()]
             assert experience.advantages.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(finished: Path) -> None:
+    """Rewards of 0, 0.5, 1 and 0.5: those in the middle push nowhere, and their tokens count."""
+    for step in (1, 2):
+        real = [e for e in trained_by_step(finished)[step] if e.action_mask.any()]
+        assert sum(not e.advantages.any() for e in real) >= 3
+        num_tokens = sum(int(e.action_mask.sum()) for e in real)
+        line = metrics_of(finished)[step]
+        assert line["train/tokens"] == num_tokens
+        gain = sum(float(e.advantages.sum()) for e in real) / num_tokens
+        assert line["trinity/actor/pg_loss"] == pytest.approx(-gain, abs=1e-3)
+
+
+def test_the_run_heeds_values_of_the_template_ends_of_turns_and_the_length_of_tasks(
+    finished: Path,
+) -> None:
+    said = (run_folder(finished) / "run.log").read_text()
+    episodes = [episode for step in (1, 2, 3) for episode in episodes_of(finished, step)]
+    check_demanding(finished, said, episodes)
 
 
 def test_both_agents_are_trained_and_the_tool_s_answer_is_not(finished: Path) -> None:

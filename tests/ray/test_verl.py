@@ -18,6 +18,7 @@ from astuner.config.source import flatten
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
+from tests.ray.demanding import check_demanding, make_demanding
 from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.signals import signals_of_a_terminal
@@ -98,6 +99,7 @@ def trained(taught_model, tmp_path_factory):  # noqa: F811
     """Two steps of the real thing, with episodes in two processes."""
     folder = tmp_path_factory.mktemp("verl")
     path, record = prepare(folder, taught_model), folder / "rows.jsonl"
+    make_demanding(path)
     two = "astuner.rollout.max_env_worker=64"
     done = tune(path, "--with-ray", two, **{FILE_VARIABLE: str(record)})
     assert done.returncode == 0, done.stderr[-5000:]
@@ -153,6 +155,25 @@ def test_verl_trains_on_the_tokens_that_the_local_backbone_would_train_on(traine
         assert (verl[name].ids, verl[name].mask) == (ours.ids, ours.mask)
         assert verl[name].logprobs == pytest.approx(ours.logprobs, abs=1e-5)
         assert verl[name].advantage == pytest.approx(ours.advantage, abs=1e-5)
+
+
+def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(trained):
+    """Rewards of 0, 0.5, 1 and 0.5: those in the middle push nowhere, and their tokens count."""
+    for metrics in read_json_lines(trained.run_dir / "metrics.jsonl"):
+        rows = [row for row in trained.rows if row["step"] == metrics["step"]]
+        middle = [row for row in rows if not any(row["advantages"])]
+        assert len(middle) >= 3 and all(any(row["response_mask"]) for row in middle)
+        num_tokens = sum(sum(row["response_mask"]) for row in rows)
+        assert metrics["train/tokens"] == num_tokens
+        gain = sum(sum(row["advantages"]) for row in rows) / num_tokens
+        assert metrics["verl/actor/pg_loss"] == pytest.approx(-gain, abs=1e-4)
+
+
+def test_the_run_heeds_values_of_the_template_ends_of_turns_and_the_length_of_tasks(trained):
+    (path,) = trained.run_dir.parents[2].glob("*.yaml")
+    records = (trained.run_dir / "episodes").glob("step_*.jsonl")
+    episodes = [episode_from_record(r) for file in records for r in read_json_lines(file)]
+    check_demanding(path, trained.said, episodes)
 
 
 def test_both_agents_are_trained_and_the_tools_answer_is_not(trained):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from astuner.backbone.cluster.episodes import EpisodeRunner
 from astuner.backbone.cluster.remote import find_hub
@@ -16,9 +17,18 @@ class EngineHere:
     """What episodes need of the engine in this process."""
 
     engine: Engine
-    template: ChatTemplate
+    tokenizer: Any
+    """A tokenizer of transformers, with a chat template."""
+    model: str
+    """The folder of the model, or its name on the hub."""
     num_processes: int
     """That run episodes at the same time."""
+
+    def make_template(self) -> ChatTemplate:
+        """The tokenizer's, where a reply also ends at what the model's own settings name."""
+        from astuner.models.end_ids import read_end_ids
+
+        return ChatTemplate(self.tokenizer, extra_stop_ids=read_end_ids(self.model))
 
 
 _runners: dict[int, asyncio.Task[EpisodeRunner]] = {}
@@ -38,9 +48,8 @@ async def _make_runner(find_engine: Callable[[], EngineHere]) -> EpisodeRunner:
     try:
         worker_run = await hub.worker_run.remote()
         run, here = worker_run.open(), find_engine()
-        runner = EpisodeRunner(
-            run, hub, here.engine, here.template, num_processes=here.num_processes
-        )
+        template = here.make_template()
+        runner = EpisodeRunner(run, hub, here.engine, template, num_processes=here.num_processes)
         await runner.start()
     except AstunerError as error:
         await hub.fail.remote(error)

@@ -15,8 +15,6 @@ from trinity.common.workflows.workflow import Workflow
 from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.trinity.engine import RolloutModelEngine
 from astuner.backbone.trinity.experiences import episode_metrics, filler, to_experiences
-from astuner.inference.template import ChatTemplate
-from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -77,11 +75,11 @@ def _metrics(episode: Episode) -> dict[str, float]:
 
 def _engine(model: Any, num_processes: int) -> EngineHere:
     """`model` is Trinity's wrapper around the rollout model of this process."""
-    tokenizer = AutoTokenizer.from_pretrained(model.model_path)
     return EngineHere(
         engine=RolloutModelEngine(
             model.get_openai_async_client(), model.model_name, lambda: model.model_version_async
         ),
-        template=ChatTemplate(tokenizer, extra_stop_ids=end_ids(model.model_path)),
+        tokenizer=AutoTokenizer.from_pretrained(model.model_path),
+        model=model.model_path,
         num_processes=num_processes,
     )

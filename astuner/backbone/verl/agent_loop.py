@@ -15,8 +15,6 @@ from verl.experimental.agent_loop.agent_loop import (
 from astuner.backbone.cluster.rows import Row, make_rows
 from astuner.backbone.cluster.runner_here import EngineHere, runner_here
 from astuner.backbone.verl.engine import ServerEngine
-from astuner.inference.template import ChatTemplate
-from astuner.models.end_ids import end_ids
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
@@ -43,10 +41,10 @@ class EpisodeLoop(AgentLoopBase):
 
 def _engine(loop: EpisodeLoop) -> EngineHere:
     """From whichever loop comes first: what all loops of a process share."""
-    stop_ids = end_ids(loop.config.actor_rollout_ref.model.path)
     return EngineHere(
         engine=ServerEngine(loop.server_manager),
-        template=ChatTemplate(loop.tokenizer, extra_stop_ids=stop_ids),
+        tokenizer=loop.tokenizer,
+        model=loop.config.actor_rollout_ref.model.path,
         num_processes=loop.rollout_config.agent.num_workers,
     )
 
