@@ -125,7 +125,7 @@ class Placer:
         for index in self._candidates(agent, messages, tools):
             continued = self._continue(index, messages, tools, text, opening, max_tokens, template)
             if isinstance(continued, Placement):
-                return continued
+                return replace(continued, broken=broken)
             broken = broken or continued
         if self._policy.joins_by_text:
             joined = self._join_by_text(agent, text, opening, max_tokens, template)
@@ -198,6 +198,8 @@ class Placer:
         other = self._continued.get(extends)
         if other is None:
             return None
+        if placement.broken is not None:
+            return placement.broken
         reason = f"call {other} went on from call {extends} too"
         return Break(kind=BreakKind.BRANCHED, message=None, reason=reason)
 

@@ -210,14 +210,16 @@ def _bracketed(text: str) -> Parts | None:
     text = text.replace(r"\langle", "(").replace(r"\rangle", ")")
     opening = r"\{" if text.startswith(r"\{") else text[:1]
     closing = r"\}" if text.endswith(r"\}") else text[-1:]
-    is_set = (opening, closing) == (r"\{", r"\}")
+    is_escaped = (opening, closing) == (r"\{", r"\}")
+    # LaTeX writes no plain braces, but data sets do.
+    is_set = is_escaped or (opening, closing) == ("{", "}")
     if not is_set and not (opening and opening in "([" and closing and closing in ")]"):
         return None
     inner = text[len(opening) : len(text) - len(closing)].strip()
-    if not _is_balanced(inner):
+    if not _is_balanced(inner) or (opening == "{" and _GROUPED_NUMBER.fullmatch(inner)):
         return None
     items, _ = _split(inner, {",", ";"})
-    if len(items) > MAX_ITEMS or (len(items) < 2 and not is_set):
+    if len(items) > MAX_ITEMS or (len(items) < 2 and not is_escaped):
         return None
     if is_set:
         return Parts(kind="set", items=items)
