@@ -104,11 +104,10 @@ def test_going_on_from_an_earlier_call_because_of_other_values_is_told_as_that()
     for kwargs in ({}, OFF, {"enable_thinking": True}):
         reply = complete(chat, *messages, chat_template_kwargs=kwargs)
         messages += [{"role": "assistant", "content": reply.text}, QUESTION]
-    first, second, third = chat.recorder.calls
+    _, second, third = chat.recorder.calls
     assert (second.extends, second.break_reason) == (0, None)
     assert third.break_kind == "template"
     assert third.break_reason == "the call's chat_template_kwargs are others"
-
 
 
 @pytest.mark.parametrize(
