@@ -52,8 +52,8 @@ class Placement:
     prompt_ids: tuple[int, ...]
     extends: int | None
     broken: Break | None
-    """Why this begins a sequence: no earlier call is continued, or one that another call went on from
-    already. Until it is settled, why the nearest earlier call is not continued, if any."""
+    """Why this begins a sequence: no earlier call is continued, or one that another call went on
+    from already. Until it is settled, why the nearest earlier call is not continued, if any."""
     is_joined_by_text: bool = False
     num_drifted: int = 0
     """Tokens that a fresh encoding of the same text would have otherwise; known where joined by
