@@ -1,0 +1,97 @@
+"""The tasks of one step by what their attempts earned, and the step in one sentence."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from astuner.logview.view import words
+
+if TYPE_CHECKING:
+    from astuner.logview.reading.groups import GroupRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Square:
+    """One attempt, as a square of its reward."""
+
+    episode_id: str
+    reward: float | None
+    """None for an attempt that failed."""
+    is_success: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOrder:
+    """A way to sort tasks."""
+
+    says: str
+    key: Callable[["GroupRow"], float]
+
+
+def _low(value: float | None) -> float:
+    return -math.inf if value is None else value
+
+
+ORDERS: Mapping[str, TaskOrder] = {
+    "best": TaskOrder(says="best first", key=lambda group: -_low(group.mean)),
+    "worst": TaskOrder(says="worst first", key=lambda group: _low(group.mean)),
+    "spread": TaskOrder(says="largest spread first", key=lambda group: -_low(group.spread)),
+    "failed": TaskOrder(says="most failed first", key=lambda group: -group.num_failed),
+    "longest": TaskOrder(says="longest first", key=lambda group: -group.tokens_mean),
+}
+"""By their names in addresses. Tasks that are equal stay as they stood."""
+
+
+def sorted_tasks(groups: Iterable["GroupRow"], order: str) -> list["GroupRow"]:
+    return sorted(groups, key=ORDERS[order].key)
+
+
+def squares(group: "GroupRow") -> list[Square]:
+    """The attempts of a group, best first, the failed ones last."""
+    attempts = zip(group.episode_ids, group.rewards, group.successes, strict=True)
+    found = [Square(episode_id=name, reward=r, is_success=is_s) for name, r, is_s in attempts]
+    return sorted(found, key=lambda square: -_low(square.reward))
+
+
+def is_flat(group: "GroupRow") -> bool:
+    """Whether no attempt did better than another."""
+    return len({reward for reward in group.rewards if reward is not None}) < 2
+
+
+def share_solved(group: "GroupRow") -> float | None:
+    """Of the attempts with a verdict; None where there is none."""
+    judged = [success for success in group.successes if success is not None]
+    return sum(judged) / len(judged) if judged else None
+
+
+def step_sentence(groups: Sequence["GroupRow"], *, seconds: float | None = None) -> str:
+    """As "8 tasks × 8 attempts · reward 0.47 · no group without spread · 12.6 s"."""
+    rewards = [reward for group in groups for reward in group.rewards if reward is not None]
+    num_failed = sum(group.num_failed for group in groups)
+    said = [_num_tasks(groups)]
+    if rewards:
+        said.append(f"reward {words.share(math.fsum(rewards) / len(rewards))}")
+    if any(group.num_episodes > 1 for group in groups):
+        said.append(_num_flat(groups))
+    if num_failed:
+        said.append(f"{words.count(num_failed, 'attempt')} failed")
+    if seconds is not None:
+        said.append(words.duration(seconds))
+    return " · ".join(said)
+
+
+def _num_tasks(groups: Sequence["GroupRow"]) -> str:
+    sizes = sorted({group.num_episodes for group in groups})
+    tasks = words.count(len(groups), "task")
+    if len(sizes) > 1:
+        num_attempts = sum(group.num_episodes for group in groups)
+        return f"{tasks} · {words.number(num_attempts)} attempts, {sizes[0]} to {sizes[-1]} at each"
+    return tasks if sizes in ([], [1]) else f"{tasks} × {words.number(sizes[0])} attempts"
+
+
+def _num_flat(groups: Sequence["GroupRow"]) -> str:
+    num_flat = sum(map(is_flat, groups))
+    if not num_flat:
+        return "no group without spread"
+    return f"{words.number(num_flat)} of {words.count(len(groups), 'group')} without spread"
