@@ -103,7 +103,7 @@ class Comparison:
 def compare_attempts(episodes: Sequence[Episode], *, first: int = 0) -> Comparison:
     """Each is compared with the one at `first`, and that with the next that has another reward."""
     spoken = [spoken_messages(episode) for episode in episodes]
-    shared = num_shared(spoken)
+    shared = _num_shared(spoken)
     opposite = _opposite(first, episodes, spoken)
     others = [opposite if index == first else first for index in range(len(spoken))]
     return Comparison(
@@ -163,6 +163,16 @@ def blocks(attempt: ShownAttempt, *, is_first: bool) -> list[Block]:
             Block(messages=messages, is_folded=not is_shown, is_as_beside=is_as_beside)
         )
     return found
+
+
+def _num_shared(spoken: Sequence[tuple[SpokenMessage, ...]]) -> int:
+    """Where all say the same throughout, only what stands before the first reply: an attempt shows
+    what it said."""
+    shared = num_shared(spoken)
+    if not spoken or any(shared < len(messages) for messages in spoken):
+        return shared
+    replies = (index for index, message in enumerate(spoken[0]) if message.is_reply)
+    return next(replies, shared)
 
 
 def _opposite(

@@ -24,6 +24,7 @@ def credits_of(samples: Sequence["TrainedSample"], episode: Episode) -> list[Cre
     found = [
         Credit(agent=_agent(episode, sample.sequence), advantage=sample.advantage)
         for sample in sorted(samples, key=lambda sample: sample.sequence)
+        if sample.advantage is not None
     ]
     if len({credit.advantage for credit in found}) == 1:
         return [Credit(agent="", advantage=found[0].advantage)]

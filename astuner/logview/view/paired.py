@@ -79,6 +79,11 @@ def chance_in_words(p_value: float) -> str:
     return f"about 1 in {_round_number(1 / p_value)} times"
 
 
+def p_in_words(p_value: float) -> str:
+    """As "= 0.031", or "< 0.000001"."""
+    return "< 0.000001" if p_value < 1e-6 else f"= {float(f'{p_value:.2g}'):.7f}".rstrip("0").rstrip(".")
+
+
 def _round_number(value: float) -> str:
     """With two significant digits, whole."""
     digits = max(0, math.floor(math.log10(value)) - 1)

@@ -22,7 +22,7 @@ class Square:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOrder:
+class Sorting:
     """A way to sort tasks."""
 
     says: str
@@ -33,12 +33,12 @@ def _low(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-ORDERS: Mapping[str, TaskOrder] = {
-    "best": TaskOrder(says="best first", key=lambda group: -_low(group.mean)),
-    "worst": TaskOrder(says="worst first", key=lambda group: _low(group.mean)),
-    "spread": TaskOrder(says="largest spread first", key=lambda group: -_low(group.spread)),
-    "failed": TaskOrder(says="most failed first", key=lambda group: -group.num_failed),
-    "longest": TaskOrder(says="longest first", key=lambda group: -group.tokens_mean),
+ORDERS: Mapping[str, Sorting] = {
+    "best": Sorting(says="best first", key=lambda group: -_low(group.mean)),
+    "worst": Sorting(says="worst first", key=lambda group: _low(group.mean)),
+    "spread": Sorting(says="largest spread first", key=lambda group: -_low(group.spread)),
+    "failed": Sorting(says="most failed first", key=lambda group: -group.num_failed),
+    "longest": Sorting(says="longest first", key=lambda group: -group.tokens_mean),
 }
 """By their names in addresses. Tasks that are equal stay as they stood."""
 
