@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from astuner.logview.asked import asked_number
+from astuner.logview.asked import asked_number, here_with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +31,6 @@ def listed(request: Request, items: Sequence[Any], *, most: int) -> Listed:
         items=items[start:end],
         start=start,
         total=len(items),
-        before=_moved(request, max(0, start - most)) if start else None,
-        behind=_moved(request, end) if end < len(items) else None,
+        before=here_with(request, **{"from": max(0, start - most)}) if start else None,
+        behind=here_with(request, **{"from": end}) if end < len(items) else None,
     )
-
-
-def _moved(request: Request, start: int) -> str:
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "from"]
-    return f"?{urlencode([*kept, ('from', start)], errors='surrogatepass')}"

@@ -14,6 +14,7 @@ from astuner.logview.view.attempts import (
     last_answer,
 )
 from astuner.logview.view.credit import Credit, credits_of
+from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.verdict import ShownVerdict, read_verdict
 from astuner.trajectory.episode import Episode
 
@@ -72,6 +73,13 @@ class SideBySide:
     """How many of the cards say something else than all before them."""
     episodes: Sequence[Episode]
     """Of the cards, in their order."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a message is longer than a card shows."""
+        shown = [message for card in self.cards for message in card.said.messages]
+        parts = [part.text for message in (*self.shared, *shown) for part in message.parts]
+        return any(excerpt(text) != excerpt(text, most=None) for text in parts)
 
 
 def side_by_side(places: Sequence[PlacedRow], *, first_id: str | None = None) -> SideBySide:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
 from astuner.logview.addresses import path_name
-from astuner.logview.asked import asked_run, asks_validation
+from astuner.logview.asked import asked_run, asks_validation, here_with
 from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.side_by_side import PlacedRow, side_by_side
@@ -28,6 +28,8 @@ NUM_SHOWN = 12
 """Attempts on a page."""
 MAX_BYTES = 64 * 2**20
 """Of the records on a page, together: a group of huge ones is shown in smaller parts."""
+MAX_SHORT = 60
+"""Characters of what a task is judged by, to stand under its question."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -63,13 +65,16 @@ def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) 
         [PlacedRow(run=run, row=row, name=f"attempt {row.attempt}") for row in attempts.items],
         first_id=request.query_params.get("beside"),
     )
+    facts = compared.cards[0].verdict.task_metadata if compared.cards else ()
     return {
         "attempts": attempts,
         "compared": compared,
         "task": compared.episodes[0].task if compared.episodes else None,
-        "facts": compared.cards[0].verdict.task_metadata if compared.cards else (),
+        "short_facts": [fact for fact in facts if len(fact.text) <= MAX_SHORT],
+        "long_facts": [fact for fact in facts if len(fact.text) > MAX_SHORT],
         "keeps": keeps,
         "is_whole": is_whole,
+        "whole_address": here_with(request, whole="1"),
         "excerpt": partial(excerpt, most=None) if is_whole else excerpt,
     }
 

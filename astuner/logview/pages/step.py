@@ -35,9 +35,7 @@ def routes(site: Site) -> list[BaseRoute]:
     return [Route("/runs/{experiment}/{start}/steps/{step:int}", page)]
 
 
-def _tasks(
-    run: "RunReader", step: int, request: Request, *, is_validation: bool
-) -> dict[str, Any]:
+def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool) -> dict[str, Any]:
     indexed = run.index.refresh(step=step, is_validation=is_validation)
     steps = _steps(run, is_validation=is_validation)
     if step not in steps:
@@ -57,9 +55,7 @@ def _tasks(
         "sentence": step_sentence(groups, seconds=_seconds(run, step, is_validation=is_validation)),
         "success": _success(run, step) if is_validation else None,
         "tasks": listed(request, sorted_tasks(groups, order), most=NUM_SHOWN),
-        "orders": {
-            name: part_of(run.name, "steps", step, kind=kind, sort=name) for name in ORDERS
-        },
+        "orders": {name: part_of(run.name, "steps", step, kind=kind, sort=name) for name in ORDERS},
         "order": order,
         "ORDERS": ORDERS,
         "has_groups": any(group.num_episodes > 1 for group in groups),

@@ -159,9 +159,7 @@ def blocks(attempt: ShownAttempt, *, is_first: bool) -> list[Block]:
         key=lambda i: (i in shown | lonely, i < parting and not is_first),
     ):
         messages = tuple(attempt.messages[index] for index in run)
-        found.append(
-            Block(messages=messages, is_folded=not is_shown, is_as_beside=is_as_beside)
-        )
+        found.append(Block(messages=messages, is_folded=not is_shown, is_as_beside=is_as_beside))
     return found
 
 
@@ -246,7 +244,9 @@ def _spoken(message: SaidMessage, speaker: str) -> SpokenMessage:
     calls = [
         SpokenPart(kind="call", name=call.name, text=call.arguments) for call in message.tool_calls
     ]
-    texts = [SpokenPart(kind="thought", name="", text=message.reasoning)] if message.reasoning else []
+    texts = (
+        [SpokenPart(kind="thought", name="", text=message.reasoning)] if message.reasoning else []
+    )
     if message.text:
         texts.append(SpokenPart(kind="text", name="", text=message.text))
     attached = [SpokenPart(kind="attachment", name="", text=text) for text in message.attachments]

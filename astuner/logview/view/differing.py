@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 
 _WORD = re.compile(r"\s+|[^\W\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+|.", re.DOTALL)
 """White space, a word, or one sign; a character of scripts that write no spaces is a word too."""
@@ -101,21 +103,20 @@ def _common_length(text: str, other: str) -> int:
 def passages(text: str, before: str) -> list[Passage]:
     """The text in runs of words, with those marked that an earlier text did not have there.
 
-    White space alone is never new. Words beyond the 2,000th are compared as one with the rest.
+    White space is new between new words only. Words beyond the 2,000th are compared as one with the rest.
     passages("it is 10", "it is 9") are "it is " and, new, "10".
     """
     own, earlier = _bounded(words_of(text)), _bounded(words_of(before))
     matcher = SequenceMatcher(a=earlier, b=own, autojunk=False)
-    found: list[Passage] = []
-    for kind, _, _, start, end in matcher.get_opcodes():
-        piece = "".join(own[start:end])
-        if not piece:
-            continue
-        is_new = kind != "equal" and not piece.isspace()
-        if found and found[-1].is_new == is_new:
-            piece = found.pop().text + piece
-        found.append(Passage(text=piece, is_new=is_new))
-    return found
+    is_new = [True] * len(own)
+    for block in matcher.get_matching_blocks():
+        is_new[block.b : block.b + block.size] = [False] * block.size
+    for index, word in enumerate(own):
+        if word.isspace():
+            between = is_new[index - 1 : index] + is_new[index + 1 : index + 2]
+            is_new[index] = len(between) == 2 and all(between)
+    runs = groupby(zip(own, is_new, strict=True), key=itemgetter(1))
+    return [Passage(text="".join(word for word, _ in run), is_new=new) for new, run in runs]
 
 
 def words_of(text: str) -> list[str]:

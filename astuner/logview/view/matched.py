@@ -12,7 +12,7 @@ from astuner.logview.view.paired import (
     p_in_words,
     paired_counts,
 )
-from astuner.logview.view.step_tasks import share_solved
+from astuner.logview.view.step_tasks import judged_attempts, middle, share_solved
 
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
@@ -110,9 +110,7 @@ def matched_tasks(a: Iterable["GroupRow"], b: Iterable["GroupRow"]) -> MatchedTa
 def with_text(pairs: Iterable[TaskPair], text: str) -> list[TaskPair]:
     """Those whose question or id holds the text, whatever its case."""
     wanted = text.casefold()
-    return [
-        pair for pair in pairs if wanted in f"{pair.title}\n{pair.task_id}".casefold()
-    ]
+    return [pair for pair in pairs if wanted in f"{pair.title}\n{pair.task_id}".casefold()]
 
 
 def chance_sentence(counts: PairedCounts, *, is_single: bool) -> str:
@@ -131,3 +129,23 @@ def _of_changed(counts: PairedCounts) -> str:
     num_changed = counts.rose + counts.fell
     tasks = words.count(num_changed, "task")
     return f"Of {tasks} that changed, {counts.rose} became better and {counts.fell} worse."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellingAttempts:
+    """One attempt of a and one of b, chosen to show the change between them."""
+
+    a: str
+    """Its episode id."""
+    b: str
+
+
+def telling_attempts(pair: TaskPair) -> TellingAttempts:
+    """Worst and best where b is better, best and worst where a is, else those in the middle."""
+    a, b = judged_attempts(pair.a), judged_attempts(pair.b)
+    change = pair.change or pair.reward_change
+    if change > 0:
+        return TellingAttempts(a=a[-1].episode_id, b=b[0].episode_id)
+    if change < 0:
+        return TellingAttempts(a=a[0].episode_id, b=b[-1].episode_id)
+    return TellingAttempts(a=middle(a).episode_id, b=middle(b).episode_id)

@@ -81,7 +81,11 @@ def chance_in_words(p_value: float) -> str:
 
 def p_in_words(p_value: float) -> str:
     """As "= 0.031", or "< 0.000001"."""
-    return "< 0.000001" if p_value < 1e-6 else f"= {float(f'{p_value:.2g}'):.7f}".rstrip("0").rstrip(".")
+    return (
+        "< 0.000001"
+        if p_value < 1e-6
+        else f"= {float(f'{p_value:.2g}'):.7f}".rstrip("0").rstrip(".")
+    )
 
 
 def _round_number(value: float) -> str:

@@ -54,6 +54,17 @@ def squares(group: "GroupRow") -> list[Square]:
     return sorted(found, key=lambda square: -_low(square.reward))
 
 
+def judged_attempts(group: "GroupRow") -> list[Square]:
+    """Those with a reward, best first; all of them where every attempt failed."""
+    attempts = squares(group)
+    return [attempt for attempt in attempts if attempt.reward is not None] or attempts
+
+
+def middle(attempts: Sequence[Square]) -> Square:
+    """The typical one of attempts that are sorted by reward; of two in the middle the better."""
+    return attempts[(len(attempts) - 1) // 2]
+
+
 def is_flat(group: "GroupRow") -> bool:
     """Whether no attempt did better than another."""
     return len({reward for reward in group.rewards if reward is not None}) < 2
