@@ -244,11 +244,8 @@ def _spoken(message: SaidMessage, speaker: str) -> SpokenMessage:
     calls = [
         SpokenPart(kind="call", name=call.name, text=call.arguments) for call in message.tool_calls
     ]
-    texts = (
-        [SpokenPart(kind="thought", name="", text=message.reasoning)] if message.reasoning else []
-    )
-    if message.text:
-        texts.append(SpokenPart(kind="text", name="", text=message.text))
+    said: list[tuple[PartKind, str]] = [("thought", message.reasoning), ("text", message.text)]
+    texts = [SpokenPart(kind=kind, name="", text=text) for kind, text in said if text]
     attached = [SpokenPart(kind="attachment", name="", text=text) for text in message.attachments]
     return SpokenMessage(
         role=message.role,

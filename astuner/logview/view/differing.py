@@ -103,7 +103,7 @@ def _common_length(text: str, other: str) -> int:
 def passages(text: str, before: str) -> list[Passage]:
     """The text in runs of words, with those marked that an earlier text did not have there.
 
-    White space is new between new words only. Words beyond the 2,000th are compared as one with the rest.
+    White space is new between new words only. All words behind the 2,000th are compared as one.
     passages("it is 10", "it is 9") are "it is " and, new, "10".
     """
     own, earlier = _bounded(words_of(text)), _bounded(words_of(before))

@@ -10,6 +10,8 @@ from astuner.logview.view import words
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Square:
@@ -77,7 +79,7 @@ def share_solved(group: "GroupRow") -> float | None:
 
 
 def step_sentence(groups: Sequence["GroupRow"], *, seconds: float | None = None) -> str:
-    """As "8 tasks × 8 attempts · reward 0.47 · no group without spread · 12.6 s"."""
+    """Tasks, attempts, reward, spread, failures and time, as the top of a page says them."""
     rewards = [reward for group in groups for reward in group.rewards if reward is not None]
     num_failed = sum(group.num_failed for group in groups)
     said = [_num_tasks(groups)]
@@ -98,7 +100,7 @@ def _num_tasks(groups: Sequence["GroupRow"]) -> str:
     if len(sizes) > 1:
         num_attempts = sum(group.num_episodes for group in groups)
         return f"{tasks} · {words.number(num_attempts)} attempts, {sizes[0]} to {sizes[-1]} at each"
-    return tasks if sizes in ([], [1]) else f"{tasks} × {words.number(sizes[0])} attempts"
+    return tasks if sizes in ([], [1]) else f"{tasks} {TIMES} {words.number(sizes[0])} attempts"
 
 
 def _num_flat(groups: Sequence["GroupRow"]) -> str:
