@@ -1,4 +1,4 @@
-"""What the process of a viewer beside a run does; see `beside.py`. Run as a module, not imported."""
+"""What the process of a viewer beside a run does; see `beside.py`. Run, not imported."""
 
 import asyncio
 import contextlib

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from astuner.logview.reading.errors import NotFoundError, UnreadableError
+from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.site import Site
 from astuner.serving.seldom_log import SeldomLog
 

@@ -4,7 +4,7 @@ Needs the extra `logview`; what it imports is imported when it is used, so that 
 needs none of it.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from astuner.logview.ahead import ReadingAhead
     from astuner.logview.reading.shelf import Shelf
+    from astuner.logview.site import Site
 
 _EXTRA = ("uplot", "msgspec")
 
@@ -35,13 +35,19 @@ def check_installed() -> None:
 async def serve(shelf: "Shelf", entrance: Entrance, *, until: Awaitable[object]) -> None:
     """Answer at the entrance until `until` is done."""
     from astuner.logview.ahead import ReadingAhead
+    from astuner.logview.app import make_app
+    from astuner.logview.failures import run_in
+    from astuner.logview.site import Site
 
     with ReadingAhead(shelf) as ahead:
+        app = guarded(
+            make_app(shelf),
+            Site(shelf),
+            entrance,
+            on_request=lambda request: ahead.look(run_in(request.url.path)),
+        )
         server = Server(
-            _guarded(shelf, entrance, ahead),
-            setting="logview",
-            listening=entrance.listening,
-            advertised_host=entrance.host,
+            app, setting="logview", listening=entrance.listening, advertised_host=entrance.host
         )
         try:
             await until
@@ -49,22 +55,14 @@ async def serve(shelf: "Shelf", entrance: Entrance, *, until: Awaitable[object])
             await server.stop()
 
 
-def _guarded(shelf: "Shelf", entrance: Entrance, ahead: "ReadingAhead") -> "ASGIApp":
-    """The application, and what a request passes before it comes there."""
-    from astuner.logview.app import SafeAnswers, make_app
-    from astuner.logview.failures import run_in
+def guarded(
+    app: "ASGIApp", site: "Site", entrance: Entrance, *, on_request: "Callable[[Request], None]"
+) -> "ASGIApp":
+    """What a request passes before it comes to the application."""
+    from astuner.logview.app import SafeAnswers
     from astuner.logview.gate import Gate
-    from astuner.logview.site import Site
     from astuner.serving.hosts import HostCheck
 
-    def look(request: "Request") -> None:
-        ahead.look(run_in(request.url.path))
-
-    gate = Gate(
-        make_app(shelf),
-        Site(shelf),
-        token=entrance.token,
-        cookie=f"astuner_logview_{entrance.port}",
-        on_request=look,
-    )
+    cookie = f"astuner_logview_{entrance.port}"
+    gate = Gate(app, site, token=entrance.token, cookie=cookie, on_request=on_request)
     return SafeAnswers(HostCheck(gate, names=entrance.names, setting="--allowed-host"))
