@@ -19,7 +19,7 @@ from astuner.serving.keys import bearer_key
 from astuner.serving.refusal import CLOSE, Refusal
 
 _METHODS = ("GET", "HEAD")
-_MAX_WAITING = 256
+_MAX_WAITING = 64
 """Requests; a browser asks for six things at a time."""
 _OPEN_TO_ALL = "/static/"
 """What this page about the token is drawn with; it is the same in every copy of astuner."""
