@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -32,10 +34,10 @@ pytest.importorskip("uplot")
 
 
 class FakeShelf:
-    """Runs by name; those that were deleted are not found."""
+    """Runs by name; it remembers those that are gone."""
 
-    def __init__(self, *names: str) -> None:
-        self.readers = {name: FakeReader(name) for name in names}
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.readers = {name: FakeReader(name, folder / name) for name in names}
 
     def runs(self) -> list["FakeReader"]:
         return list(self.readers.values())
@@ -49,8 +51,10 @@ class FakeShelf:
 class FakeReader:
     """Its index is whole after three slices."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, root: Path) -> None:
         self.name = name
+        self.root = root
+        self.root.mkdir(parents=True)
         self.index = self
         self.num_slices = 0
 
@@ -76,6 +80,7 @@ class Pages:
                 Route("/torn", self._torn),
                 Route("/broken", self._broken),
                 Route("/runs/{experiment}/{start}", self._run),
+                Route("/runs/{experiment}/{start}/files", self._files),
             ],
             middleware=[Middleware(failures.around)],
             exception_handlers=failures.handlers,
@@ -95,13 +100,16 @@ class Pages:
         name = f"{path_name(request, 'experiment')}/{path_name(request, 'start')}"
         return PlainTextResponse(self.shelf.run(name).name)
 
+    def _files(self, request: Request) -> Response:
+        run = self.shelf.run("job/1")
+        return PlainTextResponse(f"{len(os.listdir(run.root))} files")
+
 
 @contextlib.asynccontextmanager
 async def viewing(
-    pages: Pages | None = None, *, token: str | None = None, **limits: float
+    pages: Pages, *, token: str | None = None, **limits: float
 ) -> AsyncIterator[SimpleNamespace]:
     """The pages served, a client that follows no redirects and keeps no cookies, and its port."""
-    pages = pages or Pages(FakeShelf("job/1"))
     entrance = replace(open_entrance(port=0, allowed_hosts=["viewer.example"]), token=token)
     app = guarded(
         pages.app,
@@ -117,7 +125,7 @@ async def viewing(
     )
     try:
         async with httpx.AsyncClient(base_url=server.address, trust_env=False) as http:
-            yield SimpleNamespace(http=http, pages=pages, port=entrance.port, server=server)
+            yield SimpleNamespace(http=http, port=entrance.port, server=server)
     finally:
         pages.may_answer.set()
         await server.stop()
@@ -140,16 +148,21 @@ def get(target: str, *, host: str = "127.0.0.1", more: str = "") -> bytes:
     )
 
 
+@pytest.fixture
+def pages(tmp_path: Path) -> Pages:
+    return Pages(FakeShelf(tmp_path, "job/1", "job/2"))
+
+
 # what may be asked
 
 
-def test_the_viewer_only_shows() -> None:
+def test_the_viewer_only_shows(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FETCH"):
                 answer = await served.http.request(method, "/", content=b"x" * 100_000)
                 assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
-            assert served.pages.asked == []
+            assert pages.asked == []
             head = await served.http.head("/")
             assert (head.status_code, head.content) == (200, b"")
             assert (await served.http.get("/")).text == "home of "
@@ -157,11 +170,11 @@ def test_the_viewer_only_shows() -> None:
     asyncio.run(check())
 
 
-def test_what_wants_to_be_a_websocket_is_answered_as_a_page() -> None:
+def test_what_wants_to_be_a_websocket_is_answered_as_a_page(pages: Pages) -> None:
     more = "upgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n"
 
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             answer = await raw(served.port, get("/", more=more))
             assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"home of ")
 
@@ -169,30 +182,30 @@ def test_what_wants_to_be_a_websocket_is_answered_as_a_page() -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.2", ""])
-def test_a_name_that_is_not_the_viewers_is_refused(host: str) -> None:
+def test_a_name_that_is_not_the_viewers_is_refused(host: str, pages: Pages) -> None:
     """Else a page of that name, made to resolve to this machine, could read what is shown."""
 
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             answer = await raw(served.port, get("/", host=host))
             assert answer.startswith(b"HTTP/1.1 421") and b"--allowed-host" in answer
-            assert served.pages.asked == []
+            assert pages.asked == []
 
     asyncio.run(check())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1", "VIEWER.example", "[::1]:27886"])
-def test_its_own_names_and_those_that_are_allowed_are_answered(host: str) -> None:
+def test_its_own_names_and_those_that_are_allowed_are_answered(host: str, pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             assert (await raw(served.port, get("/", host=host))).startswith(b"HTTP/1.1 200")
 
     asyncio.run(check())
 
 
-def test_a_header_beyond_its_bound_is_refused() -> None:
+def test_a_header_beyond_its_bound_is_refused(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             answer = await raw(served.port, get(f"/?filter={'x' * 100_000}"))
             assert answer.startswith(b"HTTP/1.1 431")
             assert (await served.http.get("/")).status_code == 200
@@ -200,18 +213,18 @@ def test_a_header_beyond_its_bound_is_refused() -> None:
     asyncio.run(check())
 
 
-def test_a_header_that_does_not_end_is_ended() -> None:
+def test_a_header_that_does_not_end_is_ended(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(head_seconds=0.05, farewell_seconds=0.05) as served:
+        async with viewing(pages, head_seconds=0.05, farewell_seconds=0.05) as served:
             answer = await raw(served.port, b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n")
             assert answer.startswith(b"HTTP/1.1 408")
 
     asyncio.run(check())
 
 
-def test_connections_that_ask_nothing_make_room_for_who_asks() -> None:
+def test_connections_that_ask_nothing_make_room_for_who_asks(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(max_connections=20, newcomer_seconds=0.0) as served:
+        async with viewing(pages, max_connections=20, newcomer_seconds=0.0) as served:
             idle = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(200)]
             assert (await served.http.get("/")).status_code == 200
             for _, writer in idle:
@@ -220,21 +233,21 @@ def test_connections_that_ask_nothing_make_room_for_who_asks() -> None:
     asyncio.run(check())
 
 
-def test_more_pages_at_once_than_can_be_made_are_refused_with_words() -> None:
+def test_more_pages_at_once_than_can_be_made_are_refused_with_words(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             limits = httpx.Limits(max_connections=None)
             async with httpx.AsyncClient(
                 base_url=served.server.address, trust_env=False, limits=limits, timeout=30
             ) as many:
                 asked = [asyncio.create_task(many.get("/slow")) for _ in range(64)]
                 async with asyncio.timeout(10):
-                    while len(served.pages.asked) < 64:
+                    while len(pages.asked) < 64:
                         await asyncio.sleep(0.01)
                 answer = await many.get("/")
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
                 assert "ask again in a second" in answer.text
-                served.pages.may_answer.set()
+                pages.may_answer.set()
                 assert {(await one).status_code for one in asked} == {200}
 
     asyncio.run(check())
@@ -243,21 +256,21 @@ def test_more_pages_at_once_than_can_be_made_are_refused_with_words() -> None:
 # the token
 
 
-def test_without_the_token_nothing_but_words_is_shown() -> None:
+def test_without_the_token_nothing_but_words_is_shown(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(token="s3cret") as served:
+        async with viewing(pages, token="s3cret") as served:
             for target in ("/", "/?token=", "/?token=s3cre", "/?token=%C3%A9", "/runs/job/1"):
                 answer = await served.http.get(target)
                 assert answer.status_code == 401 and "open the link" in answer.text
                 assert "s3cret" not in str(answer.headers) + answer.text
-            assert served.pages.asked == []
+            assert pages.asked == []
 
     asyncio.run(check())
 
 
-def test_the_token_is_kept_as_a_cookie_and_leaves_the_address() -> None:
+def test_the_token_is_kept_as_a_cookie_and_leaves_the_address(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(token="s3cret") as served:
+        async with viewing(pages, token="s3cret") as served:
             answer = await served.http.get("/?a=1&token=s3cret&b=%26")
             assert answer.headers["refresh"] == "0; url=/?a=1&b=%26"
             cookie = answer.headers["set-cookie"]
@@ -269,9 +282,9 @@ def test_the_token_is_kept_as_a_cookie_and_leaves_the_address() -> None:
     asyncio.run(check())
 
 
-def test_a_script_shows_the_token_in_a_header() -> None:
+def test_a_script_shows_the_token_in_a_header(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(token="s3cret") as served:
+        async with viewing(pages, token="s3cret") as served:
             for key, status in (("s3cret", 200), ("other", 401)):
                 bearer = {"authorization": f"Bearer {key}"}
                 assert (await served.http.get("/", headers=bearer)).status_code == status
@@ -282,9 +295,9 @@ def test_a_script_shows_the_token_in_a_header() -> None:
 @pytest.mark.parametrize(
     "path", ["//evil.example/", "/\\evil.example/", "///evil.example", "/\\/e"]
 )
-def test_a_link_with_a_token_leads_to_no_other_server(path: str) -> None:
+def test_a_link_with_a_token_leads_to_no_other_server(path: str, pages: Pages) -> None:
     async def check() -> None:
-        async with viewing(token="s3cret") as served:
+        async with viewing(pages, token="s3cret") as served:
             answer = (await raw(served.port, get(f"{path}?token=s3cret"))).decode()
             (target,) = re.findall(r"refresh: 0; url=(.*)\r\n", answer)
             assert re.match(r"/[^/\\]", target), target
@@ -292,9 +305,9 @@ def test_a_link_with_a_token_leads_to_no_other_server(path: str) -> None:
     asyncio.run(check())
 
 
-def test_a_token_in_an_address_is_taken_out_also_where_none_is_asked_for() -> None:
+def test_a_token_in_an_address_is_taken_out_also_where_none_is_asked_for(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             answer = await served.http.get("/runs/job/1?token=old")
             assert answer.headers["refresh"] == "0; url=/runs/job/1"
             assert "set-cookie" not in answer.headers
@@ -305,11 +318,11 @@ def test_a_token_in_an_address_is_taken_out_also_where_none_is_asked_for() -> No
 # where a page cannot be
 
 
-def test_what_is_not_there_and_what_cannot_be_read_are_pages_that_say_so() -> None:
+def test_what_is_not_there_and_what_cannot_be_read_are_pages_that_say_so(pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             for target, status, words in (
-                ("/runs/job/2", 404, "there is no run job/2"),
+                ("/runs/job/3", 404, "there is no run job/3"),
                 ("/nowhere", 404, "no page at this address"),
                 ("/torn", 422, "line 3 of step_000001.jsonl is torn"),
             ):
@@ -321,10 +334,10 @@ def test_what_is_not_there_and_what_cannot_be_read_are_pages_that_say_so() -> No
 
 
 def test_an_unexpected_error_is_a_page_and_a_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, pages: Pages
 ) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             answer = await served.http.get("/broken")
             assert answer.status_code == 500 and "ZeroDivisionError" in answer.text
             assert "<b>" not in answer.text
@@ -336,14 +349,14 @@ def test_an_unexpected_error_is_a_page_and_a_line_in_the_log(
     assert "path='/broken'" in record.message and "in <b>a page</b>" in record.message
 
 
-def test_a_run_that_was_deleted_while_it_was_shown_is_gone() -> None:
+def test_a_run_that_was_deleted_while_it_was_shown_is_gone(pages: Pages) -> None:
     async def check() -> None:
-        pages = Pages(FakeShelf("job/1", "job/2", "a%2Fb/1"))
         async with viewing(pages) as served:
             for name in ("job/1", "job/2"):
                 assert (await served.http.get(f"/runs/{name}")).status_code == 200
-            del pages.shelf.readers["job/1"]
-            answer = await served.http.get("/runs/job/1")
+            pages.shelf.run("job/1").root.rmdir()
+            assert (await served.http.get("/runs/job/1")).text == "job/1"
+            answer = await served.http.get("/runs/job/1/files")
             assert answer.status_code == 410 and "deleted or moved" in answer.text
             assert (await served.http.get("/runs/job/2")).status_code == 200
             assert (await served.http.get("/runs/job/3")).status_code == 404
@@ -352,9 +365,9 @@ def test_a_run_that_was_deleted_while_it_was_shown_is_gone() -> None:
 
 
 @pytest.mark.parametrize("answered", ["/", "/torn", "/broken", "/nowhere", "/?token=x"])
-def test_every_answer_keeps_browsers_from_running_anything(answered: str) -> None:
+def test_every_answer_keeps_browsers_from_running_anything(answered: str, pages: Pages) -> None:
     async def check() -> None:
-        async with viewing() as served:
+        async with viewing(pages) as served:
             headers = (await served.http.get(answered)).headers
             assert "script-src 'self'" in headers["content-security-policy"]
             assert headers["x-content-type-options"] == "nosniff"

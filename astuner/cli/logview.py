@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import re
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,12 +78,10 @@ def run(parsed: argparse.Namespace) -> int:
     from astuner.logview.serve import check_installed
 
     check_installed()
-    folders = [_folder(name) for name in parsed.runs or [_RECORDS]]
-    shelf = Shelf(folders)
-    path = _first_page(shelf, folders)
+    shelf = Shelf([_folder(name) for name in parsed.runs or [_RECORDS]])
     entrance = open_entrance(parsed.host, parsed.port, allowed_hosts=parsed.allowed_host)
     with log.install(None, "WARNING"):
-        _tell(entrance, path)
+        _tell(entrance, _first_page(shelf))
         return asyncio.run(_serve_until_signal(shelf, entrance))
 
 
@@ -118,20 +115,12 @@ def _tell(entrance: "Entrance", path: str) -> None:
     print("Ctrl-C ends it", flush=True)
 
 
-def _first_page(shelf: "Shelf", folders: Sequence[Path]) -> str:
-    """That of the run where one was named. Raises ConfigError for a folder without runs."""
+def _first_page(shelf: "Shelf") -> str:
+    """That of the run where one was named."""
     from astuner.logview.addresses import HOME, run_at
-    from astuner.logview.reading.shelf import Shelf
 
-    for folder in folders:
-        if not Shelf([folder]).runs():
-            raise ConfigError(
-                f"astuner logview: {folder}: there are no runs in it; name a run directory such as "
-                "launcher_record/math_agent/2026-01-31_09-30-00, or a folder in which they lie"
-            )
-    runs = shelf.runs()
-    is_one_run = len(folders) == 1 and len(runs) == 1 and runs[0].root == folders[0]
-    return run_at(runs[0].name) if is_one_run else HOME
+    named = [run for run in shelf.runs() if (run.root,) == shelf.folders]
+    return run_at(named[0].name) if named else HOME
 
 
 def _folder(name: str | Path) -> Path:
@@ -139,7 +128,7 @@ def _folder(name: str | Path) -> Path:
     stem = Path(name).stem if Path(name).suffix in (".yaml", ".yml") else name
     for folder in (Path(name), _RECORDS / stem):
         if folder.is_dir():
-            return folder.resolve()
+            return folder
     known = sorted(p.name for p in _RECORDS.glob("[!.]*") if p.is_dir())
     found = f"launcher_record has {', '.join(known)}" if known else "nor is launcher_record here"
     raise ConfigError(

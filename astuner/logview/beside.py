@@ -53,14 +53,16 @@ def viewer_beside(
     try:
         check_installed()
         entrance = open_entrance()
-        with closing(entrance.listening):
+        with closing(entrance.listening):  # the process has one of its own
+            told = list(_told(entrance, run_dir))
             viewer = _Beside(run_dir, entrance, warn=lambda why: warn(f"{why}; {again}"))
     except (AstunerError, OSError) as error:
         warn(f"the viewer cannot be started: {error}; {again}")
         yield
         return
-    _tell(entrance, run_dir, say)
     try:
+        for line in told:
+            say(line)
         yield
     finally:
         viewer.end()
@@ -72,12 +74,12 @@ def viewing_command(run_dir: Path, *, home: Path) -> str:
     return f"astuner logview {shlex.quote(str(path))}"
 
 
-def _tell(entrance: Entrance, run_dir: Path, say: Callable[[str], None]) -> None:
+def _told(entrance: Entrance, run_dir: Path) -> Iterator[str]:
     from astuner.logview.addresses import run_at
 
-    say(f"viewer  {entrance.link(run_at(f'{run_dir.parent.name}/{run_dir.name}'))}")
+    yield f"viewer  {entrance.link(run_at(f'{run_dir.parent.name}/{run_dir.name}'))}"
     if line := ssh_line(entrance):
-        say(f"        from your own machine, first: {line}")
+        yield f"        from your own machine, first: {line}"
 
 
 class _Beside:

@@ -1,5 +1,6 @@
 """Where the viewer listens, by which links it is reached, and who may come in."""
 
+import errno
 import getpass
 import ipaddress
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from astuner.errors import ConfigError
 from astuner.machine.account import has_name
 from astuner.machine.listeners import listener_at
+from astuner.machine.os_errors import advice
 from astuner.serving.address import http_address, listen, reachable_host
 
 USUAL_PORTS = range(27886, 27896)
@@ -77,13 +79,21 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port, setting="logview")
     except ConfigError as error:
-        holder = listener_at(port) if port else None
-        found = f"{holder} listens there" if holder else str(error.__cause__)
         asked = f"--host {host}, --port {port}" if port else f"--host {host}"
         raise ConfigError(
-            f"astuner logview: cannot listen at {asked}: {found}; end that program or give another "
-            "port (without --port a free one is taken), and as --host an address of this machine"
+            f"astuner logview: cannot listen at {asked}: {_found(error.__cause__, port)}"
         ) from error
+
+
+def _found(error: BaseException | None, port: int) -> str:
+    """What was found there, and what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return (
+            f"{listener_at(port) or 'another program'} listens there; end it, or leave --port out: "
+            "then a port that is free is taken"
+        )
+    return f"{error}; {advice(number)}"
 
 
 def _is_private(listening: socket.socket) -> bool:

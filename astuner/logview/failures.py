@@ -18,7 +18,6 @@ from astuner.serving.seldom_log import SeldomLog
 
 logger = logging.getLogger(__name__)
 
-_MAX_SHOWN_RUNS = 10_000
 _MAX_PATH = 200
 
 
@@ -27,8 +26,6 @@ class Failures:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._shown_runs: set[str] = set()
-        """Those of which a page was shown: they were there."""
         self._log = SeldomLog(logger, clock=time.monotonic)
         self.handlers: Mapping[Any, Callable[[Request, Exception], Response]] = {
             NotFoundError: self._not_found,
@@ -47,7 +44,6 @@ class Failures:
                 nonlocal has_begun
                 if message["type"] == "http.response.start":
                     has_begun = True
-                    self._note(scope, message["status"])
                 await send(message)
 
             try:
@@ -59,11 +55,6 @@ class Failures:
                 await answer(scope, receive, send)
 
         return guarded
-
-    def _note(self, scope: Scope, status: int) -> None:
-        run = run_in(scope["path"])
-        if status == 200 and run and len(self._shown_runs) < _MAX_SHOWN_RUNS:
-            self._shown_runs.add(run)
 
     def _not_found(self, request: Request, error: Exception) -> Response:
         if self._is_gone(request):
@@ -97,19 +88,16 @@ class Failures:
     def _is_gone(self, request: Request) -> bool:
         """Whether the run was there, and is not any more."""
         run = run_in(request.url.path)
-        if run not in self._shown_runs:
-            return False
         try:
-            self._site.shelf.run(run)
+            return run is not None and not self._site.shelf.run(run).root.is_dir()
         except NotFoundError:
-            return True
-        return False
+            return False
 
     def _gone(self, request: Request) -> Response:
         run = run_in(request.url.path)
         message = (
             f"The run {run} was there a while ago, and its folder is not any more: it was deleted "
-            "or moved. What was shown of it stays on the page that you came from."
+            "or moved. What is open in a browser stays there."
         )
         return self._said(request, 410, "This run is gone", message)
 
