@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from astuner.console import LoggedConsole, RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError, Quit
 from astuner.imports import fix_sys_path, module_folders
 from astuner.log_json import JsonLines
+from astuner.logview.beside import viewer_beside, viewing_command
 from astuner.machine.account import name_the_account
 from astuner.machine.bytecode import leave_no_bytecode
 from astuner.machine.caches import use_writable_caches
@@ -52,6 +53,7 @@ def launch(
     resume: bool | str = False,
     with_ray: bool = False,
     ray_address: str | None = None,
+    with_logview: bool = False,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
@@ -60,7 +62,8 @@ def launch(
     checkpoint, and begins anew without any; a text names the run, by folder or start time.
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
     task_judge.judge_protocol; user modules and files are looked
-    for in `search_dirs`, by default the current directory and those around the YAML. Raises the
+    for in `search_dirs`, by default the current directory and those around the YAML.
+    `with_logview` shows the run in a browser while it is at work. Raises the
     errors of the tree; whatever was written before stays in the run directory.
     """
     is_json = loaded.settings.log.format == "json"
@@ -75,6 +78,7 @@ def launch(
             resume=resume,
             with_ray=with_ray,
             ray_address=ray_address,
+            with_logview=with_logview,
             screen=screen,
             json_lines=json_lines,
         )
@@ -89,6 +93,7 @@ def _launch(
     resume: bool | str,
     with_ray: bool,
     ray_address: str | None,
+    with_logview: bool,
     screen: Console,
     json_lines: JsonLines | None,
 ) -> RunResult:
@@ -148,11 +153,25 @@ def _launch(
         )
         if resume and not is_resumed:
             console.say("nothing to resume: no earlier run of this name has a checkpoint")
-        try:
-            leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
-            return run_to_end(make_backbone(), run, leave_seconds=leave_seconds)
-        except SystemExit as error:
-            raise _ended_by_user_code(error) from error
+        leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
+        with _shown(run, with_logview=with_logview):
+            try:
+                return run_to_end(make_backbone(), run, leave_seconds=leave_seconds)
+            except SystemExit as error:
+                raise _ended_by_user_code(error) from error
+
+
+@contextlib.contextmanager
+def _shown(run: Run, *, with_logview: bool) -> Iterator[None]:
+    """With the viewer beside it where that is asked for; at the end, how to look at it later."""
+    root, console = run.run_dir.root, run.console
+    beside = viewer_beside(root, home=run.home, say=console.say, warn=console.warn)
+    try:
+        with beside if with_logview else contextlib.nullcontext():
+            yield
+    finally:
+        if run.run_dir.metrics_file.exists() or run.run_dir.episodes_dir.exists():
+            console.say(f"to look at it  {viewing_command(root, home=run.home)}")
 
 
 def _describe_saved(run_dir: RunDir) -> str:

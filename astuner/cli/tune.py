@@ -34,10 +34,6 @@ Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@:-]*=|~[A-Za-z_][\w.]*$")
 """How an override begins, and one that only takes a key away."""
 
-_NOT_YET = {
-    "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
-}
-
 
 class _TuneParser(argparse.ArgumentParser):
     """Knows that an override behind --resume is no name of a run."""
@@ -95,9 +91,12 @@ def make_parser() -> argparse.ArgumentParser:
         "or a folder, as if never interrupted; without RUN, of the newest of this YAML's runs "
         "that have the same settings, and without any, begin",
     )
+    parser.add_argument(
+        "--with-logview",
+        action="store_true",
+        help="show the run in a browser while it is at work; afterwards `astuner logview` shows it",
+    )
     parser.add_argument("--version", action="version", version=f"astuner {__version__}")
-    for flag, what in _NOT_YET.items():
-        parser.add_argument(flag, action="store_true", help=f"not available yet: {what}")
     return parser
 
 
@@ -106,9 +105,6 @@ def run(parsed: argparse.Namespace) -> int:
     from astuner.config.source import text_override
     from astuner.launch import launch
 
-    for flag, what in _NOT_YET.items():
-        if getattr(parsed, flag.removeprefix("--").replace("-", "_")):
-            raise ConfigError(f"{flag} is not available in this version: {what}")
     overrides = list(parsed.overrides)
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
@@ -120,6 +116,7 @@ def run(parsed: argparse.Namespace) -> int:
         resume=parsed.resume,
         with_ray=parsed.with_ray,
         ray_address=parsed.ray_address,
+        with_logview=parsed.with_logview,
     )
     return result.exit_code
 
