@@ -182,18 +182,24 @@ def _around(request: Request, run: "RunReader", row: "EpisodeRow") -> dict[str, 
     def episode(episode_id: str | None) -> str | None:
         return episode_id and episode_at(run.name, episode_id, **carried)
 
+    def beside_at(to: str, episode_id: str | None) -> str | None:
+        """With a text to be found, whether the neighbour says it is looked up when it is asked."""
+        if not text or episode_id is None:
+            return episode(episode_id)
+        return part_of(run.name, "episodes", row.episode_id, "beside", to=to, **carried)
+
     rewards = [one.reward for one in group if one.reward is not None]
     return {
         "siblings": group,
         "group_mean": sum(rewards) / len(rewards) if rewards else None,
         "num_rewards": len(rewards),
-        "previous": episode(beside.previous_id),
-        "next": episode(beside.next_id),
+        "previous": beside_at("previous", beside.previous_id),
+        "next": beside_at("next", beside.next_id),
         "left": episode(ids[place - 1]) if place else None,
         "right": episode(ids[place + 1]) if place + 1 < len(ids) else None,
         "is_searched": is_searched,
         "carried": carried,
-        "search_at": part_of(run.name, "episodes", **carried),
+        "search_at": part_of(run.name, "episodes", **carried) + "#search",
         "step_address": step_at(run.name, row.step, is_validation=row.is_validation),
         "group_address": group_at(
             run.name, row.step, row.task_id, is_validation=row.is_validation

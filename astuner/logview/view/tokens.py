@@ -226,16 +226,16 @@ def _fate(
 ) -> tuple[Fate, str]:
     call = episode.calls[span.call]
     if span.logprobs is None:
-        return Fate.GIVEN, "given to the model, not sampled"
+        return Fate.GIVEN, "not trained: given to the model"
     if span.is_trained:
         return (Fate.LEFT_OUT, left_out) if left_out else (Fate.TRAINED, "trained")
     if not call.is_taken:
-        return Fate.UNTAKEN, "nobody got the whole answer"
+        return Fate.UNTAKEN, "not trained: nobody got the whole answer"
     if not call.is_trained:
-        return Fate.OTHERS, f"{call.agent_name} is not trained"
+        return Fate.OTHERS, f"not trained: {call.agent_name} is no agent that is tuned"
     earlier = met.get(span.call)
     place = "an earlier sequence" if earlier is None else f"sequence {earlier + 1}"
-    return Fate.EARLIER, f"trained in {place}, which holds it too"
+    return Fate.EARLIER, f"not trained here: trained in {place}, which holds it too"
 
 
 def _why_left_out(
