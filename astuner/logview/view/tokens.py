@@ -96,6 +96,11 @@ class ShownSequence:
     def advantage(self) -> float | None:
         return self.sample.advantage if self.sample else None
 
+    @property
+    def left_out(self) -> str | None:
+        """Why it became no sample, though it has tokens to be trained; None where it is one."""
+        return next((shown.why for shown in self.spans if shown.fate is Fate.LEFT_OUT), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownToken:
