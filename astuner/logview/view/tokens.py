@@ -237,7 +237,7 @@ def _fate(
     if not call.is_taken:
         return Fate.UNTAKEN, "not trained: nobody got the whole answer"
     if not call.is_trained:
-        return Fate.OTHERS, f"not trained: {call.agent_name} is no agent that is tuned"
+        return Fate.OTHERS, f"not trained: the agent {call.agent_name} is not tuned"
     earlier = met.get(span.call)
     place = "an earlier sequence" if earlier is None else f"sequence {earlier + 1}"
     return Fate.EARLIER, f"not trained here: trained in {place}, which holds it too"
