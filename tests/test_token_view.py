@@ -19,8 +19,12 @@ from tests.chats import make_call
 from tests.test_token_rules import episodes
 
 VOCABULARY = Vocabulary(
-    [*(chr(byte) for byte in range(128)), *(bytes([byte]) for byte in range(128, 256))]
-    + ["<|im_start|>", "<|im_end|>", "<|endoftext|>", *(f"<{i}>" for i in range(259, 310))],
+    [
+        *(chr(byte) for byte in range(128)),
+        *(bytes([byte]) for byte in range(128, 256)),
+        *("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+        *(f"<{i}>" for i in range(259, 310)),
+    ],
     frozenset({256, 257, 258}),
 )
 MANY = settings(max_examples=40)
@@ -101,7 +105,9 @@ def test_each_token_has_the_logprob_of_the_record_and_that_of_the_training_file(
     shown = show_sequences(made.episode, samples=samples)
     for sequence, own in zip(made.episode.sequences, shown, strict=True):
         tokens = list(tokens_of(own))
-        sampled = [value for span in sequence.spans for value in span.logprobs or [None] * len(span.ids)]
+        sampled = [
+            value for span in sequence.spans for value in span.logprobs or [None] * len(span.ids)
+        ]
         assert [token.logprob for token in tokens] == sampled
         recomputed = [token.recomputed for token in tokens if token.fate is Fate.TRAINED]
         assert recomputed == list(samples[own.index].logprobs if own.index in samples else [])
@@ -147,14 +153,20 @@ def test_a_window_holds_the_tokens_that_it_names_and_their_text(made, first, siz
         token.id: token.piece.text for token in tokens
     }
     blocks = [block for part in window.parts for block in part.blocks]
-    assert sum(block.last - block.first for block in blocks) == len(tokens) == window.last - window.first
+    assert (
+        sum(block.last - block.first for block in blocks)
+        == len(tokens)
+        == window.last - window.first
+    )
     text = "".join(run.text for block in blocks for run in block.runs)
     assert text == "".join(t.piece.text + " " * t.piece.is_partial for t in tokens)
 
 
 def branched():
     """Two calls that go on from the first one."""
-    return talk(make_call([1, 2], [3, 4]), make_call([1, 2, 3, 4, 5], [6]), make_call([1, 2, 3, 4, 7], [8]))
+    return talk(
+        make_call([1, 2], [3, 4]), make_call([1, 2, 3, 4, 5], [6]), make_call([1, 2, 3, 4, 7], [8])
+    )
 
 
 def whys(episode, **known):
@@ -163,7 +175,10 @@ def whys(episode, **known):
 
 def test_a_token_of_two_sequences_says_which_of_them_trains_it():
     first, second = whys(branched())
-    given_, shared = "not trained: given to the model", "not trained here: trained in sequence 1, which holds it too"
+    given_, shared = (
+        "not trained: given to the model",
+        "not trained here: trained in sequence 1, which holds it too",
+    )
     assert first == [given_, given_, "trained", "trained", given_, "trained"]
     assert second == [given_, given_, shared, shared, given_, "trained"]
 
@@ -184,10 +199,18 @@ def test_a_sampled_token_that_the_mask_leaves_out_says_whose_it_is(call, why):
     [
         ({}, {}, "trained"),
         ({}, {"samples": {}}, "not trained: no sample of the step is of this episode"),
-        ({}, {"samples": {}, "is_flat": True}, "not trained: all episodes of the group got the same reward"),
+        (
+            {},
+            {"samples": {}, "is_flat": True},
+            "not trained: all episodes of the group got the same reward",
+        ),
         ({"is_validation": True}, {}, "not trained: the episode is of a validation"),
         (
-            {"verdict": None, "output": None, "failure": Failure(kind="E", message="", traceback="")},
+            {
+                "verdict": None,
+                "output": None,
+                "failure": Failure(kind="E", message="", traceback=""),
+            },
             {},
             "not trained: the episode failed, so it has no reward",
         ),

@@ -10,6 +10,7 @@ from astuner.logview.site import Site
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
 
+
 def asked_run(site: Site, request: Request) -> "RunReader":
     """The run that the path names. Raises NotFoundError."""
     return site.shelf.run(f"{path_name(request, 'experiment')}/{path_name(request, 'start')}")

@@ -76,9 +76,7 @@ class _Rewriter(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
-        if self._left_out:
-            self._left_out += [tag] if tag not in _VOID else []
-        elif tag == "form" and given.get("method") != "dialog" or given.get("data-keep") == "no":
+        if self._left_out or _is_viewers(tag, given):
             self._left_out += [tag] if tag not in _VOID else []
         elif tag == "link":
             self._inline_style(given)
@@ -119,7 +117,9 @@ class _Rewriter(HTMLParser):
         if tag == "a":
             is_inside = any(name.endswith("href") and _is_inside(value) for name, value in attrs)
             # Within a drawing, a span is unknown; a group is what stands for it there.
-            is_drawn = any(name == "class" and "drawn" in (value or "").split() for name, value in attrs)
+            is_drawn = any(
+                name == "class" and "drawn" in (value or "").split() for name, value in attrs
+            )
             written = "a" if is_inside else "g" if is_drawn else "span"
         if tag not in _VOID:
             self._renamed.append((tag, written))
@@ -155,8 +155,8 @@ class _Rewriter(HTMLParser):
         text = static_text(address.removeprefix(_STATIC))
         if _IMPORT.search(text):
             raise AstunerError(
-                f"the page cannot be kept: its script {address} imports another one, and a file has "
-                "no other; mark its element with data-keep=\"no\", or write it without the import"
+                f"the page cannot be kept: its script {address} imports another one, and a file "
+                'has no other; mark its element with data-keep="no", or write it without the import'
             )
         self._inline('script type="module"', "script-src", text)
 
@@ -169,6 +169,12 @@ class _Rewriter(HTMLParser):
         self._parts.append(f"<{element}>{text}</{name}>")
 
 
+def _is_viewers(tag: str, given: dict[str, str]) -> bool:
+    """Whether an element does nothing without the viewer. A dialog's form only closes it."""
+    is_sent = tag == "form" and given.get("method") != "dialog"
+    return is_sent or given.get("data-keep") == "no"
+
+
 def _is_inside(value: str | None) -> bool:
     """Whether an address is a place in the page itself, or holds what it names."""
-    return value is not None and (value.startswith("#") or value.startswith("data:image/"))
+    return value is not None and value.startswith(("#", "data:image/"))

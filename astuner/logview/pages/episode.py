@@ -169,9 +169,7 @@ def _around(request: Request, run: "RunReader", row: "EpisodeRow") -> dict[str, 
     carried = query_address(query) | ({"q": text} if text else {})
     is_searched = asks_for_some(query) or bool(text)
     within = (
-        query
-        if is_searched
-        else replace(query, step=row.step, is_validation=row.is_validation)
+        query if is_searched else replace(query, step=row.step, is_validation=row.is_validation)
     )
     beside = run.index.neighbours(row.episode_id, within)
     of_task = EpisodeQuery(step=row.step, is_validation=row.is_validation, task_id=row.task_id)
@@ -201,9 +199,7 @@ def _around(request: Request, run: "RunReader", row: "EpisodeRow") -> dict[str, 
         "carried": carried,
         "search_at": part_of(run.name, "episodes", **carried) + "#search",
         "step_address": step_at(run.name, row.step, is_validation=row.is_validation),
-        "group_address": group_at(
-            run.name, row.step, row.task_id, is_validation=row.is_validation
-        ),
+        "group_address": group_at(run.name, row.step, row.task_id, is_validation=row.is_validation),
         "task_address": task_at(run.name, row.task_id),
         "sibling_at": episode,
     }

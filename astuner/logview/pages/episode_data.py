@@ -61,7 +61,9 @@ def routes(site: Site) -> Iterator[BaseRoute]:
     def tokens_csv(request: Request) -> Response:
         run, row = _asked(site, request)
         lines = _csv_lines(_tokens(run, row))
-        return _streamed(lines, "text/csv; charset=utf-8", _named(f"{row.episode_id}-tokens", "csv"))
+        return _streamed(
+            lines, "text/csv; charset=utf-8", _named(f"{row.episode_id}-tokens", "csv")
+        )
 
     def tokens_json(request: Request) -> Response:
         run, row = _asked(site, request)

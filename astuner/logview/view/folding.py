@@ -24,7 +24,7 @@ class FoldedText:
 
 
 def fold(text: str, limit: int = SHOWN_CHARACTERS) -> FoldedText:
-    """At most `limit` characters, up to a line's end, else a word's, in the last quarter of them."""
+    """At most `limit` characters, up to a line's end, else a word's, in their last quarter."""
     if len(text) <= limit:
         return FoldedText(shown=text, num_characters=len(text))
     for mark in ("\n", " "):
@@ -39,7 +39,11 @@ def first_line(text: str, limit: int = 120) -> str:
     for line in text[: 20 * limit].splitlines():
         if line.strip():
             said = line.strip()
-            return said if len(said) <= limit else said[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+            return (
+                said
+                if len(said) <= limit
+                else said[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+            )
     return ""
 
 
@@ -82,9 +86,7 @@ def shown_text(
     )
 
 
-def _split(
-    parts: list[TextPart], place: int
-) -> tuple[tuple[TextPart, ...], tuple[TextPart, ...]]:
+def _split(parts: list[TextPart], place: int) -> tuple[tuple[TextPart, ...], tuple[TextPart, ...]]:
     """The parts before and behind a place in their text; one across it stands on both sides."""
     before: list[TextPart] = []
     behind: list[TextPart] = []

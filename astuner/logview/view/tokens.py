@@ -40,7 +40,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """The call with which a sequence begins or leaves an earlier one, and why it could not go on."""
+    """The call with which a sequence begins or leaves an earlier one, and why that one ended."""
 
     call: int
     kind: BreakKind | None
