@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.reading.shelf import Shelf
 
+_NUM_NAMED = 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedSide:
@@ -46,9 +48,11 @@ def read_side(shelf: "Shelf", text: str) -> ComparedSide:
     places = steps_of(run)
     wanted = [place for place in places if not step or place.step == int(step)]
     if not wanted:
-        found = ", ".join(str(place.step) for place in places[:20]) or "none"
+        steps = sorted({place.step for place in places})
+        found = ", ".join(map(str, steps[:_NUM_NAMED])) + (", …" if steps[_NUM_NAMED:] else "")
         raise NotFoundError(
-            f"run {run.name} has no episodes of step {step or 'any'}; it has those of steps {found}"
+            f"run {run.name} has no episodes{f' of step {step}' if step else ''}; "
+            f"{f'it has those of steps {found}' if found else 'it has written none so far'}"
         )
     return max(wanted, key=lambda place: (place.is_validation, place.step))
 

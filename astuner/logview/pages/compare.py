@@ -38,6 +38,8 @@ NUM_SHOWN = 25
 MAX_ANSWER_BYTES = 4 * 2**20
 """Of a record that is read for its answer alone."""
 MAX_ANSWER_SIGNS = 240
+NUM_OPENED = 8
+"""Runs of which every step can be chosen at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +138,11 @@ def _answer(run: "RunReader", episode_id: str) -> str | None:
 
 
 def _chooser(site: Site, a: str | None, b: str | None) -> dict[str, Any]:
-    """What can be compared: every run by its newest validation, those on the page by each step."""
+    """What can be compared: every run by its newest validation; by each step too those that are on
+    the page, and the newest."""
     named = [text.rpartition(":")[0] for text in (a, b) if text]
     runs = site.shelf.runs()
-    opened = {run.name for run in runs if run.name in (a, b, *named)} or {
-        run.name for run in runs[:1]
-    }
+    opened = {run.name for run in runs[:NUM_OPENED]} | {a, b, *named}
     steps: dict[str, Sequence[ComparedSide]] = {
         run.name: steps_of(run) if run.name in opened else () for run in runs
     }

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import NotFoundError
 from astuner.logview.addresses import path_name
 from astuner.logview.asked import asked_run, asks_validation, here_with
+from astuner.logview.keep import as_kept_file
 from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.side_by_side import PlacedRow, side_by_side
@@ -52,14 +53,17 @@ def routes(site: Site) -> list[BaseRoute]:
         beside = siblings([group.task_id for group in groups], task_id)
         shown = _attempts(run, rows, request)
         context = {"run": run, "group": group, "squares": squares(group), "beside": beside}
-        return site.page(request, "group.html", **context, **shown)
+        answer = site.page(request, "group.html", **context, **shown)
+        if not shown["is_kept"]:
+            return answer
+        return as_kept_file(bytes(answer.body).decode(), f"step{step}-{task_id}")
 
     return [Route("/runs/{experiment}/{start}/steps/{step:int}/tasks/{task}", page)]
 
 
 def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) -> dict[str, Any]:
-    keeps = request.query_params.get("keep") == "1"
-    is_whole = keeps or request.query_params.get("whole") == "1"
+    is_kept = request.query_params.get("keep") == "1"
+    is_whole = is_kept or request.query_params.get("whole") == "1"
     attempts = listed(request, rows, most=_num_shown(rows))
     compared = side_by_side(
         [PlacedRow(run=run, row=row, name=f"attempt {row.attempt}") for row in attempts.items],
@@ -72,9 +76,10 @@ def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) 
         "task": compared.episodes[0].task if compared.episodes else None,
         "short_facts": [fact for fact in facts if len(fact.text) <= MAX_SHORT],
         "long_facts": [fact for fact in facts if len(fact.text) > MAX_SHORT],
-        "keeps": keeps,
+        "is_kept": is_kept,
         "is_whole": is_whole,
         "whole_address": here_with(request, whole="1"),
+        "kept_address": here_with(request, keep="1"),
         "excerpt": partial(excerpt, most=None) if is_whole else excerpt,
     }
 

@@ -44,6 +44,8 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
     asked = request.query_params.get("sort", "")
     order = asked if asked in ORDERS else "best"
     kind = "validation" if is_validation else None
+    has_groups = any(group.num_episodes > 1 for group in groups)
+    has_failed = any(group.num_failed for group in groups)
     unreadable = EpisodeQuery(step=step, is_validation=is_validation, problem=True)
     return {
         "run": run,
@@ -55,11 +57,15 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "sentence": step_sentence(groups, seconds=_seconds(run, step, is_validation=is_validation)),
         "success": _success(run, step) if is_validation else None,
         "tasks": listed(request, sorted_tasks(groups, order), most=NUM_SHOWN),
-        "orders": {name: part_of(run.name, "steps", step, kind=kind, sort=name) for name in ORDERS},
+        "orders": {
+            name: part_of(run.name, "steps", step, kind=kind, sort=name)
+            for name in ORDERS
+            if (name != "failed" or has_failed) and (name != "spread" or has_groups)
+        },
         "order": order,
         "ORDERS": ORDERS,
-        "has_groups": any(group.num_episodes > 1 for group in groups),
-        "has_failed": any(group.num_failed for group in groups),
+        "has_groups": has_groups,
+        "has_failed": has_failed,
         "num_unreadable": run.index.count(unreadable),
         "findings": [found for found in run.findings() if found.step == step],
         "squares": squares,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import path_name, task_at
+from astuner.logview.addresses import part_of, path_name
 from astuner.logview.asked import asked_run
 from astuner.logview.listed import listed
 from astuner.logview.site import Site
@@ -150,5 +150,5 @@ def _episode(run: "RunReader", episode_id: str) -> "Episode | None":
 def _not_there(run: "RunReader", task_id: str) -> NotFoundError:
     return NotFoundError(
         f"run {run.name} has no episode of task {task_id!r} so far; see all its tasks under "
-        f"{task_at(run.name, '').rstrip('/')}"
+        f"{part_of(run.name, 'tasks')}"
     )
