@@ -16,6 +16,7 @@ from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.side_by_side import PlacedRow, side_by_side
 from astuner.logview.site import Site
+from astuner.logview.untaught import untaught
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import sorted_tasks, squares
@@ -52,7 +53,13 @@ def routes(site: Site) -> list[BaseRoute]:
             raise _not_there(run, step, task_id, len(groups))
         beside = siblings([group.task_id for group in groups], task_id)
         shown = _attempts(run, rows, request)
-        context = {"run": run, "group": group, "squares": squares(group), "beside": beside}
+        context = {
+            "run": run,
+            "group": group,
+            "squares": squares(group),
+            "beside": beside,
+            "teaches_nothing": group.task_id in untaught(run, [group]),
+        }
         answer = site.page(request, "group.html", **context, **shown)
         if not shown["is_kept"]:
             return answer
@@ -77,6 +84,8 @@ def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) 
         "short_facts": [fact for fact in facts if len(fact.text) <= MAX_SHORT],
         "long_facts": [fact for fact in facts if len(fact.text) > MAX_SHORT],
         "is_kept": is_kept,
+        "here_with": here_with,
+        "offers_beside": len(compared.cards) > 2,
         "is_whole": is_whole,
         "whole_address": here_with(request, whole="1"),
         "kept_address": here_with(request, keep="1"),

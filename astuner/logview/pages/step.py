@@ -1,6 +1,8 @@
 """A step: its tasks by what their attempts earned. Where did the attempts at one task differ?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -12,15 +14,32 @@ from astuner.logview.addresses import part_of, step_at
 from astuner.logview.asked import asked_run, asks_validation
 from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
+from astuner.logview.side_by_side import PlacedRow, SideBySide, side_by_side
 from astuner.logview.site import Site
+from astuner.logview.untaught import untaught
+from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
-from astuner.logview.view.step_tasks import ORDERS, is_flat, sorted_tasks, squares, step_sentence
+from astuner.logview.view.step_tasks import ORDERS, sorted_tasks, squares, step_sentence
 
 if TYPE_CHECKING:
+    from astuner.logview.reading.groups import GroupRow
     from astuner.logview.reading.run_reader import RunReader
 
 NUM_SHOWN = 100
 """Tasks on a page."""
+NUM_PREVIEWED = 3
+"""Of the best attempts and of the worst, at the task that tells most."""
+PREVIEW_SIGNS = 400
+MAX_PREVIEW_BYTES = 2**20
+"""Of a record that is read for the preview."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPreview:
+    """The group whose attempts differ most, with some of them side by side."""
+
+    group: "GroupRow"
+    compared: SideBySide
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -69,9 +88,28 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "num_unreadable": run.index.count(unreadable),
         "findings": [found for found in run.findings() if found.step == step],
         "squares": squares,
-        "is_flat": is_flat,
+        "untaught": untaught(run, groups) if has_groups else frozenset(),
+        "preview": None if is_validation else _preview(run, groups),
+        "excerpt": partial(excerpt, most=PREVIEW_SIGNS),
+        "offers_beside": False,
         "step_address": lambda other: step_at(run.name, other, is_validation=is_validation),
     }
+
+
+def _preview(run: "RunReader", groups: "Sequence[GroupRow]") -> GroupPreview | None:
+    """None where no attempt at any task did better than another."""
+    group = next(iter(sorted_tasks(groups, "spread")), None)
+    if group is None or not group.spread:
+        return None
+    attempts = squares(group)
+    some = [*attempts[:NUM_PREVIEWED], *attempts[NUM_PREVIEWED:][-NUM_PREVIEWED:]]
+    rows = [run.index.locate(attempt.episode_id) for attempt in some]
+    places = [
+        PlacedRow(run=run, row=row, name=f"attempt {row.attempt}")
+        for row in rows
+        if row is not None and row.length <= MAX_PREVIEW_BYTES
+    ]
+    return GroupPreview(group=group, compared=side_by_side(places)) if places else None
 
 
 def _steps(run: "RunReader", *, is_validation: bool) -> list[int]:
