@@ -210,6 +210,15 @@ def test_a_validation_says_the_share_that_was_solved_with_its_interval(run, view
     assert "spread" not in page.text
 
 
+def test_a_validation_says_which_tasks_are_certain(run, viewer):
+    for task_id, rewards in {"a": [1.0, 1.0], "b": [1.0, 0.0], "c": [0.0, 0.0]}.items():
+        file = "validation_000005.jsonl"
+        add(run, file, *group(5, task_id, rewards, is_validation=True))
+    page = viewer.get(step_at(NAME, 5, is_validation=True))
+    assert "reward 0.50 · 1 solved in every attempt, 1 in none" in page.text
+    assert page.classes("flat") == [] and page.inside("article") == []
+
+
 def test_many_tasks_stand_on_several_pages(run, viewer):
     tasks = [record(f"step1-{n}-0", task_id=f"t{n:03}") for n in range(130)]
     add(run, "step_000001.jsonl", *tasks)
@@ -464,7 +473,10 @@ def test_two_validations_are_compared_task_by_task(run, viewer):
     validated(run, 9, {"a": [1.0], "b": [1.0], "c": [1.0], "d": [0.0], "e": [1.0], "g": [0.0]})
     page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
     assert "2 → 4 of 5 tasks solved" in page.text
-    assert page.inside("table")[0] == "3 only in b 1 in both 1 only in a 0 in neither"
+    assert (
+        page.inside("table")[0]
+        == "3 solved only in b 1 solved in both 1 solved only in a 0 solved in neither"
+    )
     assert "Of 4 tasks that changed, 3 became better and 1 worse." in page.text
     # 2 * (1 + 4) / 16
     assert "come more often than not (exact McNemar test, p = 0.62)" in page.text
@@ -501,6 +513,8 @@ def test_both_attempts_at_a_task_stand_side_by_side(run, viewer):
     assert listed.inside("mark") == ["4", "5"]
     link = next(link for link in listed.links() if "task=a" in link)
     page = viewer.get(f"/compare{link}")
+    assert viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9", task="a")).html == page.html
+    assert compare_at(f"{NAME}:0", f"{NAME}:9", task="a") in viewer.get(task_at(NAME, "a")).links()
     assert page.inside("mark") == ["4", "5"]
     assert [card[0] for card in page.inside("article")] == ["a", "b"]
 

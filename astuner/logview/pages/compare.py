@@ -147,4 +147,6 @@ def _chooser(site: Site, a: str | None, b: str | None) -> dict[str, Any]:
     steps: dict[str, Sequence[ComparedSide]] = {
         run.name: steps_of(run) if run.name in opened else () for run in runs
     }
+    if not a and not b and runs:
+        a, b = next((place.address for place in steps[runs[0].name]), ""), runs[0].name
     return {"runs": runs, "steps": steps, "asked_a": a or "", "asked_b": b or ""}

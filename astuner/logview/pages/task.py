@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import part_of, path_name
+from astuner.logview.addresses import compare_at, part_of, path_name
 from astuner.logview.asked import asked_run
 from astuner.logview.listed import listed
 from astuner.logview.site import Site
@@ -20,6 +20,7 @@ from astuner.logview.view.step_tasks import (
     Square,
     judged_attempts,
     middle,
+    share_solved,
     sorted_tasks,
     squares,
 )
@@ -73,11 +74,23 @@ def routes(site: Site) -> list[BaseRoute]:
             "facts": _facts(run, newest),
             "beside": siblings([group.task_id for group in tasks], task_id),
             "num_attempts": sum(group.num_episodes for group in groups),
+            "compared_at": _compared_at(run, task_id, groups),
             **_curves(groups),
         }
         return site.page(request, "task.html", **context)
 
     return [Route("/runs/{experiment}/{start}/tasks/{task}", page)]
+
+
+def _compared_at(run: "RunReader", task_id: str, groups: "Sequence[GroupRow]") -> str | None:
+    """Its first and its last validation beside each other; None where one has no verdict."""
+    validated = [group for group in groups if group.is_validation]
+    if len(validated) < 2:
+        return None
+    first, last = validated[0], validated[-1]
+    if share_solved(first) is None or share_solved(last) is None:
+        return None
+    return compare_at(f"{run.name}:{first.step}", f"{run.name}:{last.step}", task=task_id)
 
 
 def _curves(groups: "Sequence[GroupRow]") -> dict[str, Any]:

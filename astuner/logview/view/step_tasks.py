@@ -86,7 +86,7 @@ def step_sentence(groups: Sequence["GroupRow"], *, seconds: float | None = None)
     if rewards:
         said.append(f"reward {words.share(math.fsum(rewards) / len(rewards))}")
     if any(group.num_episodes > 1 for group in groups):
-        said.append(_num_flat(groups))
+        said.append(_num_certain(groups) if groups[0].is_validation else _num_flat(groups))
     if num_failed:
         said.append(f"{words.count(num_failed, 'attempt')} failed")
     if seconds is not None:
@@ -101,6 +101,13 @@ def _num_tasks(groups: Sequence["GroupRow"]) -> str:
         num_attempts = sum(group.num_episodes for group in groups)
         return f"{tasks} · {words.number(num_attempts)} attempts, {sizes[0]} to {sizes[-1]} at each"
     return tasks if sizes in ([], [1]) else f"{tasks} {TIMES} {words.number(sizes[0])} attempts"
+
+
+def _num_certain(groups: Sequence["GroupRow"]) -> str:
+    """Of a validation, from which nothing is learned."""
+    shares = [share_solved(group) for group in groups]
+    always, never = shares.count(1.0), shares.count(0.0)
+    return f"{words.number(always)} solved in every attempt, {words.number(never)} in none"
 
 
 def _num_flat(groups: Sequence["GroupRow"]) -> str:
