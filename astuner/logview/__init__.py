@@ -1,4 +1,1 @@
-"""The log viewer: reads the directories of runs, shows them in a browser and in the terminal.
-
-Never writes into a run directory, and knows nothing of training or of backbones.
-"""
+"""Shows what run directories hold: in a browser, and in the terminal. Writes nothing there."""
