@@ -12,6 +12,7 @@ from astuner.logview.reading.run_reader import RunReader
 
 _DEPTH = 2
 """Levels below a folder of runs: the name of the YAML, the run."""
+_FILES = ("started.json", "config.yaml", "run.log")
 _NUM_NAMED = 5
 
 
@@ -99,9 +100,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     """By what runs write at their start; releases that did not number runs had no started.json."""
-    return (folder / "started.json").is_file() or (
-        (folder / "config.yaml").is_file() and (folder / "run.log").is_file()
-    )
+    has = {name: os.path.isfile(folder / name) for name in _FILES}
+    return has["started.json"] or (has["config.yaml"] and has["run.log"])
 
 
 def _check_holds_runs(given: Path, folder: Path) -> None:
