@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astuner.errors import NotFoundError
 from astuner.logview.reading.cache import cache_folder
+from astuner.logview.reading.lines import shown
 from astuner.logview.reading.run_reader import RunReader
 
 _DEPTH = 2
@@ -25,7 +26,7 @@ class Shelf:
         Raises NotFoundError, in words, for one that is not there, and for one that holds other
         things than runs. One that is empty has no runs yet.
         """
-        self.folders = tuple(folder.resolve() for folder in folders)
+        self.folders = tuple(Path(os.path.realpath(folder)) for folder in folders)
         self._cache_dir = cache_folder() if cache_dir is None else cache_dir
         self._readers: dict[tuple[Path, str], RunReader] = {}
         self._lock = threading.Lock()
@@ -64,11 +65,14 @@ class Shelf:
 
 
 def _named(roots: Iterable[Path]) -> dict[Path, str]:
-    """Each run with a name of its own: of equal ones the later have a number behind it."""
+    """Each run with a name of its own: of equal ones the later have a number behind it.
+
+    A folder's name may be no text; its bytes then stand as escapes.
+    """
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for root in roots:
-        plain = f"{root.parent.name}/{root.name}"
+        plain = shown(f"{root.parent.name}/{root.name}")
         numbered = (plain if number == 1 else f"{plain}~{number}" for number in itertools.count(1))
         names[root] = next(name for name in numbered if name not in taken)
         taken.add(names[root])
