@@ -82,7 +82,7 @@ class Gate:
             request,
             401,
             "The token is missing",
-            "This viewer is reached from other machines, so it asks for its token: open the link "
+            "This viewer asks for its token: open the link "
             "that was printed where it was started. If you did that in this browser before, open "
             "this page again.",
             headers=CLOSE,
