@@ -391,6 +391,7 @@ def test_every_answer_keeps_browsers_from_running_anything(answered: str, pages:
             assert "script-src 'self'" in headers["content-security-policy"]
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "no-referrer"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
 
     asyncio.run(check())
 

@@ -51,11 +51,11 @@ class Failures:
                 await send(message)
 
             request = Request(scope)
-            if await run_in_threadpool(self._is_gone, request):
-                await self._gone(request)(scope, receive, send)
-                return
             try:
-                await app(scope, receive, watched)
+                if await run_in_threadpool(self._is_gone, request):
+                    await self._gone(request)(scope, receive, watched)
+                else:
+                    await app(scope, receive, watched)
             except Exception as error:  # code of pages, on whatever files hold
                 if has_begun:
                     raise
