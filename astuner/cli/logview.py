@@ -69,6 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="another name by which browsers may call it, such as that of a proxy; may be repeated",
     )
+    parser.add_argument(
+        "--with-token",
+        action="store_true",
+        help="ask for a token also at 127.0.0.1: on a machine that you share, everybody reaches it",
+    )
     return parser
 
 
@@ -79,7 +84,12 @@ def run(parsed: argparse.Namespace) -> int:
 
     check_installed()
     shelf = Shelf([_folder(name) for name in parsed.runs or [_RECORDS]])
-    entrance = open_entrance(parsed.host, parsed.port, allowed_hosts=parsed.allowed_host)
+    entrance = open_entrance(
+        parsed.host,
+        parsed.port,
+        allowed_hosts=parsed.allowed_host,
+        with_token=parsed.with_token,
+    )
     with log.install(None, "WARNING"):
         _tell(entrance, _first_page(shelf))
         return asyncio.run(_serve_until_signal(shelf, entrance))
