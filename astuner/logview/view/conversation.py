@@ -247,12 +247,12 @@ def _may_call_or_answer(message: Any) -> bool:
 
 
 @dataclass(slots=True)
-class _Spoken:
+class _SaidHere:
     """What was said up to here; a tree of the messages of one agent."""
 
     call: int
     """The last call whose messages lead here."""
-    below: dict[str, "_Spoken"] = field(default_factory=dict)
+    below: dict[str, "_SaidHere"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ class _Repeated:
 class _Memory:
     """What each agent sent or got, so that it is shown once."""
 
-    _roots: dict[Agent, _Spoken] = field(default_factory=dict)
+    _roots: dict[Agent, _SaidHere] = field(default_factory=dict)
     _keys: dict[int, str] = field(default_factory=dict)
     """By the identity of a message, since calls that extend each other share theirs."""
 
@@ -281,9 +281,9 @@ class _Memory:
         return _Repeated(length, found)
 
     def add(self, call: Call, index: int) -> None:
-        place = self._roots.setdefault(call.agent, _Spoken(index))
+        place = self._roots.setdefault(call.agent, _SaidHere(index))
         for message in (*call.messages, call.reply):
-            place = place.below.setdefault(self._key(message), _Spoken(index))
+            place = place.below.setdefault(self._key(message), _SaidHere(index))
             place.call = index
 
     def _key(self, message: Any) -> str:

@@ -7,11 +7,6 @@ from astuner.logview.view.said import readable
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.plain import plain
 
-_BY: Mapping[str, str] = {
-    "workflow": "the workflow",
-    "judge": "the judge",
-    "madness": "the check of replies",
-}
 _REFERENCES = ("answer", "reference", "reference_answer", "ground_truth", "solution")
 _ANSWERS = ("final_answer", "answer")
 _NOTES = ("note", "judge_note", "reason", "explanation")
@@ -47,8 +42,8 @@ class ShownVerdict:
     """None where the episode failed."""
     is_success: bool | None
     """None where the episode failed."""
-    given_by: str | None
-    """In words, as in "reward 1 by the judge"."""
+    source: str | None
+    """Who gave the reward: workflow, judge, or madness, which is the check of replies."""
     rewards: tuple[tuple[str, float], ...]
     """Of each role, where agents have rewards of their own."""
     madness: str | None
@@ -80,7 +75,7 @@ def read_verdict(episode: Episode) -> ShownVerdict:
     return ShownVerdict(
         reward=verdict.reward if verdict else None,
         is_success=verdict.is_success if verdict else None,
-        given_by=_BY.get(verdict.source, verdict.source) if verdict else None,
+        source=verdict.source if verdict else None,
         rewards=tuple(verdict.rewards.items()) if verdict else (),
         madness=episode.madness,
         failure=failure
