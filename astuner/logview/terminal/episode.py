@@ -40,10 +40,10 @@ def episode_sheet(
     return sheet
 
 
-def outcome(verdict: ShownVerdict) -> Part:
+def _outcome(verdict: ShownVerdict) -> Part:
     """In a line, as in "reward 1 by judge, solved"."""
     if verdict.failure is not None:
-        return f"FAILED {verdict.failure.kind}: {verdict.failure.first_line}", BAD
+        return f"no reward: {verdict.failure.kind}: {verdict.failure.first_line}", BAD
     why = f" ({verdict.madness})" if verdict.madness else ""
     style = GOOD if verdict.is_success else BAD
     return f"reward {verdict.reward:g} by {verdict.source}{why}, {verdict.outcome}", style
@@ -66,7 +66,7 @@ def _add_header(
         question = _first_line(question)
     if question:
         sheet.add((question, STRONG))
-    sheet.add(outcome(verdict))
+    sheet.add(_outcome(verdict))
 
 
 def _is_said(question: str, conversation: Conversation) -> bool:
@@ -182,7 +182,7 @@ def _add_named(sheet: Sheet, name: str, value: str, *, indent: int) -> None:
 def _add_verdict(sheet: Sheet, verdict: ShownVerdict, *, traceback_in: str | None) -> None:
     failure = verdict.failure
     if failure is None:
-        sheet.add(outcome(verdict))
+        sheet.add(_outcome(verdict))
     else:
         sheet.add((f"FAILED {failure.kind}: {failure.message}", BAD))
         if traceback_in is not None:
