@@ -168,7 +168,7 @@ def test_a_run_shows_a_line_for_each_step_and_its_validations(show):
         ["2", "0.500", "-"],
     ]
     assert "  validation at step 0: 0.25 of 8 episodes solved" in lines
-    assert lines[-1] == "0.25 → 0.75 of 8 episodes solved, 95 % interval 0.50 to 0.88"
+    assert lines[-1] == "0.25 → 0.75 of 8 episodes solved, 95% interval 0.50 to 0.88"
 
 
 def test_what_was_found_stands_below_its_step(show):
@@ -387,6 +387,38 @@ def test_debug_shows_a_hostile_episode_without_obeying_it(caplog):
     assert "owned" in caplog.text and obeyed(caplog.text) == set()
 
 
+AGENT = f"""
+from astuner import Workflow, WorkflowOutput
+
+class Hostile(Workflow):
+    async def execute(self, workflow_task, model_tuner):
+        if workflow_task.attempt == 1:
+            raise RuntimeError({HOSTILE!r})
+        return WorkflowOutput(reward=1.0, metadata={{{HOSTILE!r}: {HOSTILE!r}}})
+"""
+
+
+def test_a_debug_run_of_a_hostile_agent_writes_nothing_to_obey(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("agent.py").write_text(AGENT)
+    settings = {
+        "backbone": "debug",
+        "task_reader": {"type": "random_dummy"},
+        "rollout": {
+            "agentscope_workflow": "agent->Hostile",
+            "num_repeat": 2,
+            "max_failed_fraction": 1.0,
+        },
+        "debug": {"openai_base_url": "http://127.0.0.1:9/v1", "openai_model": "none"},
+    }
+    Path("job.yaml").write_text(json.dumps({"astuner": settings}))
+    assert main(["--conf", "job.yaml"]) == 0
+    shown = capfd.readouterr().err
+    log = Path("launcher_record/job/latest/run.log").read_text()
+    assert "\\x1b[2J" in shown and "FAILED" in shown and obeyed(shown) == set()
+    assert "\\x1b[2J" in log and obeyed(log) == set()
+
+
 def test_a_log_for_machines_gets_the_episode_as_text(caplog):
     sheet = episode_sheet(make_episode(*in_two_calls()))
     with caplog.at_level(logging.INFO, logger="astuner.console"):
@@ -434,7 +466,7 @@ def test_a_terminal_gets_colours_and_no_colour_where_none_is_wanted(folder):
 
 
 def test_a_reader_who_leaves_early_ends_it_quietly(folder):
-    program = f"exec 3>&1; {sys.executable} -m astuner show --json {RUN} --failed | true"
+    program = f"{sys.executable} -m astuner show --json {RUN} --failed | true"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True, timeout=60
     )

@@ -43,9 +43,9 @@ def episode_sheet(
 def _outcome(verdict: ShownVerdict) -> Part:
     """In a line, as in "reward 1 by judge, solved"."""
     if verdict.failure is not None:
-        return f"no reward: {verdict.failure.kind}: {verdict.failure.first_line}", BAD
+        return f"no reward: {verdict.failure.kind}: {verdict.failure.first_line}", f"{STRONG} {BAD}"
     why = f" ({verdict.madness})" if verdict.madness else ""
-    style = GOOD if verdict.is_success else BAD
+    style = f"{STRONG} {GOOD if verdict.is_success else BAD}"
     return f"reward {verdict.reward:g} by {verdict.source}{why}, {verdict.outcome}", style
 
 
@@ -184,7 +184,7 @@ def _add_verdict(sheet: Sheet, verdict: ShownVerdict, *, traceback_in: str | Non
     if failure is None:
         sheet.add(_outcome(verdict))
     else:
-        sheet.add((f"FAILED {failure.kind}: {failure.message}", BAD))
+        sheet.add((f"FAILED {failure.kind}: {failure.message}", f"{STRONG} {BAD}"))
         if traceback_in is not None:
             sheet.add(f"(traceback as in episode {traceback_in})", indent=2)
         else:
@@ -203,7 +203,9 @@ def _add_facts(sheet: Sheet, facts: Sequence[ShownFact], *, title: str) -> None:
 
 
 def _add_time(sheet: Sheet, timeline: Timeline) -> None:
-    parts = [f"{duration(timeline.engine_seconds)} waiting for the engine"]
+    parts = []
+    if timeline.lanes:
+        parts.append(f"{duration(timeline.engine_seconds)} waiting for the engine")
     if timeline.tool_seconds:
         parts.append(f"{duration(timeline.tool_seconds)} behind replies that called tools")
     if timeline.own_seconds:
@@ -212,4 +214,5 @@ def _add_time(sheet: Sheet, timeline: Timeline) -> None:
         parts.append("judging not told")
     elif timeline.judging_seconds:
         parts.append(f"{duration(timeline.judging_seconds)} judging")
-    sheet.add((f"time: {duration(timeline.total_seconds)}, of it {', '.join(parts)}", DIM))
+    of_it = f", of it {', '.join(parts)}" if parts else ""
+    sheet.add((f"time: {duration(timeline.total_seconds)}{of_it}", DIM))

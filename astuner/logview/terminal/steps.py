@@ -48,17 +48,19 @@ def run_sheet(run: RunReader) -> Sheet:
 
 def _add_state(sheet: Sheet, name: str, state: RunStatus) -> None:
     sheet.add(("── run ", DIM), (name, STRONG))
-    took = None if state.started is None else (state.ended or state.last_written)
+    until = state.ended or state.last_written
+    took = None if until is None or state.started is None else until - state.started
     facts = [
-        state.backbone,
-        state.model,
         f"{steps_done(state)} steps",
         f"begun {clock(state.started)}",
-        None if took is None or state.started is None else duration(took - state.started),
+        None if took is None else duration(took),
         None if state.seconds_left is None else f"{duration(state.seconds_left)} left",
         None if state.num_starts < 2 else f"started {state.num_starts} times",
     ]
     sheet.add(status_part(state), (f" · {' · '.join(filter(None, facts))}", DIM))
+    named = " · ".join(filter(None, [state.backbone, state.model]))
+    if named:
+        sheet.add((named, DIM))
     if state.status in ("failed", "killed", "unknown") and state.last_line:
         sheet.add((state.last_line, BAD))
 
@@ -92,14 +94,14 @@ def _add_steps(
 
 
 def validation_line(point: ValidationPoint) -> str:
-    """As in "validation at step 25: 0.90 of 88 episodes solved, 95 % interval 0.82 to 0.95"."""
+    """As in "validation at step 25: 0.90 of 88 episodes solved, 95% interval 0.82 to 0.95"."""
     return f"validation at step {point.step}: {share(point.rate)} {_of_them(point)}"
 
 
 def _of_them(point: ValidationPoint) -> str:
     of = "" if point.num_episodes is None else f"of {point.num_episodes} episodes "
     known = point.low is not None and point.high is not None
-    interval = f", 95 % interval {share(point.low)} to {share(point.high)}" if known else ""
+    interval = f", 95% interval {share(point.low)} to {share(point.high)}" if known else ""
     return f"{of}solved{interval}"
 
 

@@ -21,11 +21,10 @@ from astuner.logview.view.tokens import (
 from astuner.logview.view.words import count, signed
 
 _SHADES = (
-    (0.5, ""),
-    (0.2, "black on #fbe3d0"),
-    (0.05, "black on #f3c59c"),
-    (0.01, "black on #e6a56c"),
-    (0.0, "black on #d78645"),
+    (0.2, ""),
+    (0.05, "black on #e8b98d"),
+    (0.01, "black on #dd9050"),
+    (0.0, "black on #c96a1e"),
 )
 """By the least probability that each is for, the certain ones first."""
 _NUM_NAMED = 5
