@@ -146,6 +146,17 @@ def test_the_name_of_a_yaml_with_several_runs_lists_them(show):
     assert START in shown and "2026-02-01_09-30-00" in shown and "chess" not in shown
 
 
+def test_a_folder_of_an_agent_hides_no_runs_of_its_name(show, tmp_path):
+    (tmp_path / "chess").mkdir()
+    (tmp_path / "chess/chess.yaml").write_text("astuner: {}\n")
+    assert show("chess").startswith("── run chess/")
+
+
+def test_a_folder_elsewhere_needs_no_launcher_record(show, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert show(f"adder/{START}").startswith(f"── run {RUN}\n") and START in show(".")
+
+
 def test_an_unknown_run_names_the_nearest(show):
     shown = show("chesss", code=2)
     assert "no run 'chesss'" in shown and "did you mean chess?" in shown

@@ -29,25 +29,28 @@ def choose_runs(asked: str | None, folder: Path) -> list[RunReader]:
     """
     if asked is None:
         return _some(Shelf([folder]).runs(), folder)
-    if asked != _LATEST and Path(asked).is_dir():
+    is_folder = Path(asked).is_dir()
+    runs = [] if is_folder and not folder.is_dir() else Shelf([folder]).runs()
+    if named := _named_so(runs, asked):
+        return named
+    # Behind the names: the folder of an agent is often called like its YAML.
+    if is_folder:
         return _some(Shelf([Path(asked)]).runs(), Path(asked))
-    runs = _some(Shelf([folder]).runs(), folder)
-    experiment, _, start = asked.rpartition("/")
-    if start == _LATEST:
-        mine = [run for run in runs if experiment in ("", run.experiment)]
-        if mine:
-            return mine[:1]
-    for found in (
-        [run for run in runs if asked in (run.name, run.start)],
-        [run for run in runs if asked == run.experiment],
-        [run for run in runs if run.name.startswith(asked) or run.start.startswith(asked)],
-    ):
-        if found:
-            return found
+    begun = [run for run in runs if run.name.startswith(asked) or run.start.startswith(asked)]
+    if begun:
+        return begun
     raise NotFoundError(
         f"show: there is no run {asked!r} in {folder}; {_nearest(asked, _names(runs))}; "
         "`astuner show` lists them, and --exp-dir names another folder"
     )
+
+
+def _named_so(runs: list[RunReader], asked: str) -> list[RunReader]:
+    experiment, _, start = asked.rpartition("/")
+    if start == _LATEST:
+        return [run for run in runs if experiment in ("", run.experiment)][:1]
+    of_name = [run for run in runs if asked in (run.name, run.start)]
+    return of_name or [run for run in runs if asked == run.experiment]
 
 
 def choose_episode(run: RunReader, asked: str) -> EpisodeRow:
