@@ -301,7 +301,7 @@ def test_what_lies_between_calls_is_told_by_what_the_reply_before_called():
     assert kinds == [BetweenKind.BEGIN, BetweenKind.TOOLS, BetweenKind.OWN]
     assert [call.before.seconds for call in lane.calls] == [0.5, 2.0, 0.5]
     assert lane.calls[1].before.tools == ("add",)
-    assert (timeline.working_seconds, timeline.judging_seconds) == (8.0, 2.0)
+    assert (timeline.total_seconds, timeline.judging_seconds) == (10.0, 2.0)
     assert (timeline.end.kind, timeline.end.seconds) == (BetweenKind.END, 1.0)
     assert (timeline.tool_seconds, timeline.own_seconds, timeline.engine_seconds) == (2.0, 0.5, 4.0)
 

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS files (
     mtime_ns INTEGER NOT NULL,
     is_finished INTEGER NOT NULL,
     done INTEGER NOT NULL,
+    mark_offset INTEGER NOT NULL,
     mark BLOB NOT NULL,
     num_episodes INTEGER NOT NULL
 );

@@ -6,7 +6,7 @@ stored in small batches, each idempotent, so that any number of processes may do
 
 import sqlite3
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +26,6 @@ from astuner.logview.reading.skim import skim
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_LINES = 512
-_MARK_BYTES = 64
 _BUFFER_BYTES = 2**20
 
 _INSERT = (
@@ -35,14 +34,16 @@ _INSERT = (
 )
 _NOTE = """
 INSERT INTO files
-    (name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark, num_episodes)
-VALUES (?, ?, ?, ?, ?, ?, 0, 0, x'', 0)
+    (name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark_offset, mark,
+    num_episodes)
+VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, x'', 0)
 ON CONFLICT (name) DO UPDATE
 SET size = excluded.size, mtime_ns = excluded.mtime_ns, is_finished = 0
 """
-_STORED = """
-UPDATE files SET done = ?, mark = ?, num_episodes = num_episodes + ?, is_finished = ? WHERE id = ?
+_MOVE_ON = """
+UPDATE files SET done = ?, mark_offset = ?, mark = ?, num_episodes = num_episodes + ? WHERE id = ?
 """
+_FINISH = "UPDATE files SET is_finished = ? WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,13 @@ class _KnownFile:
     """Whether all its whole lines are known, for that size and time."""
     done: int
     """Where the next line begins."""
+    mark_offset: int
+    """Of the line before that."""
     mark: bytes
-    """The bytes before that, by which a file is recognised."""
+    """The beginning of that line, by which the file is recognised."""
+
+
+_COLUMNS = tuple(column.name for column in fields(_KnownFile))
 
 
 class Indexer:
@@ -85,7 +91,7 @@ class Indexer:
     def refresh(
         self, *, step: int | None, is_validation: bool | None, seconds: float | None
     ) -> Indexed:
-        """Read what is new, for at most about that time; the files of `step` before the others."""
+        """Read what is new for about that time, at least a line; the files of `step` first."""
         deadline = None if seconds is None else time.monotonic() + seconds
         found = episode_files(self._root)
         if not found and not self._root.is_dir():
@@ -98,9 +104,9 @@ class Indexer:
             return not is_asked, not file.is_validation, -file.step
 
         for known in sorted(unread, key=urgency):
+            self._read_file(known, deadline)
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            self._read_file(known, deadline)
         return self._progress(found)
 
     def _as_known(self) -> Indexed:
@@ -118,12 +124,9 @@ class Indexer:
         )
 
     def _known_files(self) -> dict[str, _KnownFile]:
-        rows = self._cache.read(
-            "SELECT id, name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark "
-            "FROM files"
-        )
-        names = [field.name for field in fields(_KnownFile)]
-        return {row[1]: _KnownFile(**dict(zip(names, row, strict=True))) for row in rows}
+        rows = self._cache.read(f"SELECT {', '.join(_COLUMNS)} FROM files")
+        known = [_KnownFile(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        return {file.name: file for file in known}
 
     def _reconcile(self, found: dict[str, FoundFile]) -> list[_KnownFile]:
         """Forget what is no longer there, note what changed, and return the files to read."""
@@ -160,39 +163,53 @@ class Indexer:
             return
 
     def _read_lines(self, file: BinaryIO, known: _KnownFile, deadline: float | None) -> None:
-        start, rows, mark, size = known.done, [], known.mark, 0
+        batch = _RowsToStore(start=known.done)
         for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
-            rows.append(_row_of_line(line, known, self._max_line_bytes))
-            mark = b"" if line.data is None else line.data[-_MARK_BYTES:]
-            size += line.length
+            batch.add(_row_of_line(line, known, self._max_line_bytes), line)
             is_over = deadline is not None and time.monotonic() >= deadline
-            if is_over or size >= _BATCH_BYTES or len(rows) >= _BATCH_LINES:
-                if not self._store(known, start, rows, mark, is_finished=False) or is_over:
+            if is_over or batch.is_full:
+                if not self._store(known, batch, is_finished=False) or is_over:
                     return
-                start, rows, size = line.offset + line.length, [], 0
-        self._store(known, start, rows, mark, is_finished=True)
+                batch = _RowsToStore(start=batch.end)
+        self._store(known, batch, is_finished=True)
 
-    def _store(
-        self,
-        known: _KnownFile,
-        start: int,
-        rows: list[EpisodeRow],
-        mark: bytes,
-        *,
-        is_finished: bool,
-    ) -> bool:
-        """Store the rows that begin at `start`; False where another process is ahead or at it."""
-        end = rows[-1].offset + rows[-1].length if rows else start
+    def _store(self, known: _KnownFile, batch: "_RowsToStore", *, is_finished: bool) -> bool:
+        """False where another process has stored more, or holds the cache."""
 
         def store(connection: sqlite3.Connection) -> bool:
             found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
-            if found.fetchone() != (start,):
+            if found.fetchone() != (batch.start,):
                 return False
-            connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in rows])
-            connection.execute(_STORED, (end, mark, len(rows), is_finished, known.id))
+            connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in batch.rows])
+            if batch.last is not None:
+                values = (batch.end, batch.last.offset, batch.last.head, len(batch.rows), known.id)
+                connection.execute(_MOVE_ON, values)
+            connection.execute(_FINISH, (is_finished, known.id))
             return True
 
         return bool(self._cache.change(store))
+
+
+@dataclass(slots=True)
+class _RowsToStore:
+    """Rows that are stored together. Owned by who reads the file."""
+
+    start: int
+    """Where the first of its lines begins."""
+    rows: list[EpisodeRow] = field(default_factory=list)
+    last: WholeLine | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start if self.last is None else self.last.offset + self.last.length
+
+    @property
+    def is_full(self) -> bool:
+        return self.end - self.start >= _BATCH_BYTES or len(self.rows) >= _BATCH_LINES
+
+    def add(self, row: EpisodeRow, line: WholeLine) -> None:
+        self.rows.append(row)
+        self.last = line
 
 
 def _is_replaced(known: _KnownFile, found: FoundFile | None) -> bool:
@@ -212,8 +229,8 @@ def _is_finished(known: _KnownFile, found: FoundFile) -> bool:
 
 
 def _has_mark(file: BinaryIO, known: _KnownFile) -> bool:
-    """Whether what was read before still stands there, by its last bytes."""
-    file.seek(known.done - len(known.mark))
+    """Whether the line that was read last still stands where it stood."""
+    file.seek(known.mark_offset)
     return file.read(len(known.mark)) == known.mark
 
 

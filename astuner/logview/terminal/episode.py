@@ -40,12 +40,12 @@ def episode_sheet(
     return sheet
 
 
-def outcome(verdict: ShownVerdict) -> Part:
+def _outcome(verdict: ShownVerdict) -> Part:
     """In a line, as in "reward 1 by judge, solved"."""
     if verdict.failure is not None:
-        return f"FAILED {verdict.failure.kind}: {verdict.failure.first_line}", BAD
+        return f"no reward: {verdict.failure.kind}: {verdict.failure.first_line}", f"{STRONG} {BAD}"
     why = f" ({verdict.madness})" if verdict.madness else ""
-    style = GOOD if verdict.is_success else BAD
+    style = f"{STRONG} {GOOD if verdict.is_success else BAD}"
     return f"reward {verdict.reward:g} by {verdict.source}{why}, {verdict.outcome}", style
 
 
@@ -66,7 +66,7 @@ def _add_header(
         question = _first_line(question)
     if question:
         sheet.add((question, STRONG))
-    sheet.add(outcome(verdict))
+    sheet.add(_outcome(verdict))
 
 
 def _is_said(question: str, conversation: Conversation) -> bool:
@@ -182,9 +182,9 @@ def _add_named(sheet: Sheet, name: str, value: str, *, indent: int) -> None:
 def _add_verdict(sheet: Sheet, verdict: ShownVerdict, *, traceback_in: str | None) -> None:
     failure = verdict.failure
     if failure is None:
-        sheet.add(outcome(verdict))
+        sheet.add(_outcome(verdict))
     else:
-        sheet.add((f"FAILED {failure.kind}: {failure.message}", BAD))
+        sheet.add((f"FAILED {failure.kind}: {failure.message}", f"{STRONG} {BAD}"))
         if traceback_in is not None:
             sheet.add(f"(traceback as in episode {traceback_in})", indent=2)
         else:
@@ -203,7 +203,9 @@ def _add_facts(sheet: Sheet, facts: Sequence[ShownFact], *, title: str) -> None:
 
 
 def _add_time(sheet: Sheet, timeline: Timeline) -> None:
-    parts = [f"{duration(timeline.engine_seconds)} waiting for the engine"]
+    parts = []
+    if timeline.lanes:
+        parts.append(f"{duration(timeline.engine_seconds)} waiting for the engine")
     if timeline.tool_seconds:
         parts.append(f"{duration(timeline.tool_seconds)} behind replies that called tools")
     if timeline.own_seconds:
@@ -212,4 +214,5 @@ def _add_time(sheet: Sheet, timeline: Timeline) -> None:
         parts.append("judging not told")
     elif timeline.judging_seconds:
         parts.append(f"{duration(timeline.judging_seconds)} judging")
-    sheet.add((f"time: {duration(timeline.total_seconds)}, of it {', '.join(parts)}", DIM))
+    of_it = f", of it {', '.join(parts)}" if parts else ""
+    sheet.add((f"time: {duration(timeline.total_seconds)}{of_it}", DIM))

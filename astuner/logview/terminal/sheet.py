@@ -17,8 +17,8 @@ MAX_WIDTH = 100
 """Columns of a screen that are used; longer lines are hard to read."""
 DIM = "dim"
 STRONG = "bold"
-GOOD = "bold color(32)"
-BAD = "bold color(166)"
+GOOD = "color(32)"
+BAD = "color(166)"
 
 Part = str | tuple[str, str]
 """Text, or text with its style."""

@@ -7,6 +7,11 @@ from astuner.logview.view.said import readable
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.plain import plain
 
+_BY: Mapping[str, str] = {
+    "workflow": "the workflow",
+    "judge": "the judge",
+    "madness": "the check of replies",
+}
 _REFERENCES = ("answer", "reference", "reference_answer", "ground_truth", "solution")
 _ANSWERS = ("final_answer", "answer")
 _NOTES = ("note", "judge_note", "reason", "explanation")
@@ -43,7 +48,7 @@ class ShownVerdict:
     is_success: bool | None
     """None where the episode failed."""
     source: str | None
-    """Who gave the reward: workflow, judge, or madness, which is the check of replies."""
+    """Who gave the reward, as recorded: workflow, judge or madness."""
     rewards: tuple[tuple[str, float], ...]
     """Of each role, where agents have rewards of their own."""
     madness: str | None
@@ -60,6 +65,11 @@ class ShownVerdict:
     """All that the workflow left, these too."""
     task_metadata: tuple[ShownFact, ...]
     """All that came with the task."""
+
+    @property
+    def given_by(self) -> str | None:
+        """Who gave the reward, in words."""
+        return self.source and _BY.get(self.source, self.source)
 
     @property
     def outcome(self) -> str:
