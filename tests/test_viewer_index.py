@@ -97,8 +97,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path, is_longer):
     index = open_index(root, tmp_path / "cache")
     path.unlink()
     add(root, "step_000001.jsonl", *(some("x", "y", "z") if is_longer else some("x")))
-    index.refresh(seconds=None)
-    index.refresh(seconds=None)
+    assert index.refresh(seconds=None).is_whole
     assert sorted(ids_of(index)) == (["x", "y", "z"] if is_longer else ["x"])
 
 
@@ -109,8 +108,7 @@ def test_a_file_that_was_written_over_in_its_place_is_read_again(tmp_path):
     lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in some("xx", "yy", "zz"))
     with path.open("r+b") as file:  # the same inode
         file.write(lines)
-    index.refresh(seconds=None)
-    index.refresh(seconds=None)
+    assert index.refresh(seconds=None).is_whole
     assert sorted(ids_of(index)) == ["xx", "yy", "zz"]
 
 
@@ -362,6 +360,25 @@ def test_a_cache_of_another_version_is_thrown_away(tmp_path):
     connection.commit()
     connection.close()
     assert ids_of(open_index(root, tmp_path / "cache")) == ["a"]
+
+
+def test_the_index_of_a_run_that_nobody_opens_is_deleted_in_time(tmp_path):
+    cache = tmp_path / "cache"
+    open_index(make_run(tmp_path, "old"), cache).close()
+    old = _cache_file(cache)
+    os.utime(old, (0, 0))
+    open_index(make_run(tmp_path, "new"), cache).close()
+    assert not old.exists() and _cache_file(cache).exists()
+
+
+def test_an_index_that_is_opened_again_is_kept(tmp_path):
+    cache, root = tmp_path / "cache", make_run(tmp_path, "old")
+    open_index(root, cache).close()
+    old = _cache_file(cache)
+    os.utime(old, (0, 0))
+    open_index(root, cache).close()
+    open_index(make_run(tmp_path, "new"), cache).close()
+    assert old.exists()
 
 
 def test_where_the_cache_cannot_be_written_the_index_lives_in_memory(tmp_path, caplog):
