@@ -301,7 +301,7 @@ def test_what_lies_between_calls_is_told_by_what_the_reply_before_called():
     assert kinds == [BetweenKind.BEGIN, BetweenKind.TOOLS, BetweenKind.OWN]
     assert [call.before.seconds for call in lane.calls] == [0.5, 2.0, 0.5]
     assert lane.calls[1].before.tools == ("add",)
-    assert (timeline.working_seconds, timeline.judging_seconds) == (8.0, 2.0)
+    assert (timeline.total_seconds, timeline.judging_seconds) == (10.0, 2.0)
     assert (timeline.end.kind, timeline.end.seconds) == (BetweenKind.END, 1.0)
     assert (timeline.tool_seconds, timeline.own_seconds, timeline.engine_seconds) == (2.0, 0.5, 4.0)
 
@@ -341,7 +341,7 @@ def test_an_episode_without_calls_has_a_time_line_and_a_conversation():
 
 def test_the_verdict_stands_beside_answer_and_reference():
     shown = read_verdict(make_episode(make_call([ASK], FIVE)))
-    assert (shown.reward, shown.outcome, shown.given_by) == (1.0, "solved", "the judge")
+    assert (shown.reward, shown.outcome, shown.source) == (1.0, "solved", "judge")
     assert (shown.answer.text, shown.reference.text, shown.note) == ("five", "5", None)
 
 

@@ -166,7 +166,8 @@ def _csv_lines(tokens: Iterable[ShownToken]) -> Iterator[str]:
     yield ",".join(_COLUMNS) + "\r\n"
     for token in tokens:
         line = io.StringIO()
-        csv.DictWriter(line, _COLUMNS).writerow(_values(token))
+        values = _values(token)
+        csv.writer(line).writerow([values[name] for name in _COLUMNS])
         yield line.getvalue()
 
 

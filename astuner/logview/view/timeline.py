@@ -47,20 +47,12 @@ class TimedCall:
     started_seconds: float
     seconds: float
     """From asking the engine to its answer, its queue included."""
-    num_sampled_tokens: int | None
-    """None where they are not known."""
     before: Between | None
     """Since the agent's call before; None where that one still ran."""
 
     @property
     def ended_seconds(self) -> float:
         return self.started_seconds + self.seconds
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        if not self.num_sampled_tokens or self.seconds <= 0:
-            return None
-        return self.num_sampled_tokens / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +89,6 @@ class Timeline:
     """By agent, in the order of their first calls."""
     total_seconds: float
     """With its judging."""
-    working_seconds: float
-    """From its start until it was judged."""
     judging_seconds: float | None
     """Asking the judge; None where the record does not tell, 0 where nobody was asked."""
     end: Between | None
@@ -138,7 +128,6 @@ def read_timeline(episode: Episode) -> Timeline:
             for agent, indices in by_agent.items()
         ),
         total_seconds=episode.seconds,
-        working_seconds=working,
         judging_seconds=_judging(episode),
         end=_end(episode.calls, working),
         engine_seconds=_covered(episode.calls),
@@ -159,7 +148,6 @@ def _timed(calls: Sequence[Call], indices: Sequence[int]) -> tuple[TimedCall, ..
                 index=index,
                 started_seconds=call.started_seconds,
                 seconds=call.seconds,
-                num_sampled_tokens=len(call.completion.ids) if call.prompt_ids else None,
                 before=_before(last, call),
             )
         )
