@@ -47,6 +47,8 @@ class TimedCall:
     started_seconds: float
     seconds: float
     """From asking the engine to its answer, its queue included."""
+    num_sampled_tokens: int | None
+    """None where they are not known."""
     before: Between | None
     """Since the agent's call before; None where that one still ran."""
 
@@ -148,6 +150,7 @@ def _timed(calls: Sequence[Call], indices: Sequence[int]) -> tuple[TimedCall, ..
                 index=index,
                 started_seconds=call.started_seconds,
                 seconds=call.seconds,
+                num_sampled_tokens=len(call.completion.ids) if call.prompt_ids else None,
                 before=_before(last, call),
             )
         )
