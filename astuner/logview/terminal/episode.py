@@ -139,7 +139,7 @@ def _add_message(sheet: Sheet, message: SaidMessage) -> None:
         open_ = ", not finished" if message.is_reasoning_open else ""
         sheet.add((f"{message.role}, thinking{open_}:", DIM), indent=2)
         sheet.add((message.reasoning.strip("\n"), "italic"), indent=4)
-    if message.is_reasoning_open:
+    if message.is_reasoning_open and not message.tool_calls and not message.attachments:
         return
     sheet.add((f"{_speaker(message)}:", DIM if not message.is_reply else ""), indent=2)
     if message.num_repeated_characters:

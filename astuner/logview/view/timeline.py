@@ -52,10 +52,6 @@ class TimedCall:
     before: Between | None
     """Since the agent's call before; None where that one still ran."""
 
-    @property
-    def ended_seconds(self) -> float:
-        return self.started_seconds + self.seconds
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLane:
@@ -64,11 +60,6 @@ class CallLane:
     agent_name: str
     target_tag: str
     calls: tuple[TimedCall, ...]
-
-    @property
-    def engine_seconds(self) -> float:
-        """Summed over its calls."""
-        return sum(call.seconds for call in self.calls)
 
     @property
     def tool_seconds(self) -> float:
