@@ -40,7 +40,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """The call with which a sequence begins or leaves an earlier one, and why it could not go on."""
+    """The call with which a sequence begins or leaves an earlier one, and why that one ended."""
 
     call: int
     kind: BreakKind | None
@@ -125,8 +125,9 @@ class ShownToken:
     @property
     def gap(self) -> float | None:
         """Recomputed less sampled, in nats."""
-        known = self.logprob is not None and self.recomputed is not None
-        return self.recomputed - self.logprob if known else None
+        if self.logprob is None or self.recomputed is None:
+            return None
+        return self.recomputed - self.logprob
 
     @property
     def ratio(self) -> float | None:
