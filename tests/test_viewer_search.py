@@ -101,7 +101,7 @@ _texts = st.text(alphabet='aAbß"\\/\n\té Éя Яİ数😀\u202e\ud800', max_si
 
 
 @given(st.lists(st.lists(_texts, min_size=1, max_size=3), max_size=6), _texts.filter(bool))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_search_finds_what_a_plain_one_finds(tmp_path_factory, conversations, text):
     folder = tmp_path_factory.mktemp("run")
     records = [

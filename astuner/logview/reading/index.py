@@ -111,8 +111,10 @@ class EpisodeIndex:
         """The episodes from the `offset`th on, at most `limit`."""
         wanted = filter_of(query)
         order = ", ".join(keys_of(query.order))
+        # Only the rows of the page are put together: all of them would go through the sorting.
+        of_page = f"SELECT e.rowid FROM episodes e WHERE {wanted.sql} ORDER BY {order}"
         found = self._cache.read(
-            f"{SELECT_ROWS} WHERE {wanted.sql} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"{SELECT_ROWS} WHERE e.rowid IN ({of_page} LIMIT ? OFFSET ?) ORDER BY {order}",
             (*wanted.values, limit, offset),
         )
         return RowsPage(rows=rows_from(found), total=self.count(query), indexed=self._indexed)

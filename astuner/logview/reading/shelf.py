@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Shelf:
         self.folders = tuple(folder.resolve() for folder in folders)
         self._cache_dir = cache_folder() if cache_dir is None else cache_dir
         self._readers: dict[tuple[Path, str], RunReader] = {}
+        self._lock = threading.Lock()
         for given, folder in zip(folders, self.folders, strict=True):
             _check_holds_runs(given, folder)
 
@@ -41,7 +43,7 @@ class Shelf:
         Raises NotFoundError, in words.
         """
         runs = self.runs()
-        known = [run for run in self._readers.values() if run.name == name]
+        known = [run for run in list(self._readers.values()) if run.name == name]
         for run in (*runs, *known):
             if run.name == name:
                 return run
@@ -54,9 +56,10 @@ class Shelf:
 
     def _reader(self, root: Path, name: str) -> RunReader:
         key = (root, name)
-        if key not in self._readers:
-            self._readers[key] = RunReader(root, name=name, cache_dir=self._cache_dir)
-        return self._readers[key]
+        with self._lock:
+            if key not in self._readers:
+                self._readers[key] = RunReader(root, name=name, cache_dir=self._cache_dir)
+            return self._readers[key]
 
 
 def _named(roots: Iterable[Path]) -> dict[Path, str]:

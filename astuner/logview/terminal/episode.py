@@ -100,7 +100,7 @@ def _add_call(sheet: Sheet, call: SaidCall, *, sampling: str) -> None:
         sheet.add((f"sampled {sampling}", DIM), indent=2)
     if call.break_reason:
         sheet.add((f"a new sequence starts here: {call.break_reason}", BAD), indent=2)
-    if call.num_repeated and call.repeats is not None and call.starts_sequence:
+    if call.break_reason and call.num_repeated:
         what = "message" if call.num_repeated == 1 else f"{call.num_repeated} messages"
         sheet.add((f"its first {what} as in call {call.repeats}", DIM), indent=2)
     for message in (*call.added, call.reply):
