@@ -1,0 +1,242 @@
+"""Brings the index of a run up to its files: what was appended is read, what was replaced again.
+
+A file that was read to its end is not opened again while its size, time and inode stay. Work is
+stored in small batches, each idempotent, so that any number of processes may do it at once.
+"""
+
+import sqlite3
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from astuner.logview.reading.cache import IndexCache
+from astuner.logview.reading.inventory import EPISODES, FoundFile, episode_files
+from astuner.logview.reading.lines import WholeLine, whole_lines
+from astuner.logview.reading.row import (
+    ROW_COLUMNS,
+    EpisodeRow,
+    Place,
+    row_of,
+    to_values,
+    too_long,
+    unreadable_row,
+)
+from astuner.logview.reading.skim import skim
+
+_BATCH_BYTES = 8 * 2**20
+_BATCH_LINES = 512
+_MARK_BYTES = 64
+_BUFFER_BYTES = 2**20
+
+_INSERT = (
+    f"INSERT OR IGNORE INTO episodes (file_id, {', '.join(ROW_COLUMNS)}) "
+    f"VALUES (?, {', '.join('?' for _ in ROW_COLUMNS)})"
+)
+_NOTE = """
+INSERT INTO files
+    (name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark, num_episodes)
+VALUES (?, ?, ?, ?, ?, ?, 0, 0, x'', 0)
+ON CONFLICT (name) DO UPDATE
+SET size = excluded.size, mtime_ns = excluded.mtime_ns, is_finished = 0
+"""
+_STORED = """
+UPDATE files SET done = ?, mark = ?, num_episodes = num_episodes + ?, is_finished = ? WHERE id = ?
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """How much of a run's episodes the index knows."""
+
+    done_bytes: int
+    total_bytes: int
+    is_whole: bool
+    """Whether every whole line of every file is known, as of the last look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KnownFile:
+    """One file of episodes, as the index knows it."""
+
+    id: int
+    name: str
+    step: int
+    is_validation: bool
+    inode: int
+    size: int
+    mtime_ns: int
+    is_finished: bool
+    """Whether all its whole lines are known, for that size and time."""
+    done: int
+    """Where the next line begins."""
+    mark: bytes
+    """The bytes before that, by which a file is recognised."""
+
+
+class Indexer:
+    """Reads the files of one run into its cache."""
+
+    def __init__(self, root: Path, cache: IndexCache, *, max_line_bytes: int) -> None:
+        self._root = root
+        self._cache = cache
+        self._max_line_bytes = max_line_bytes
+
+    def refresh(
+        self, *, step: int | None, is_validation: bool | None, seconds: float | None
+    ) -> Indexed:
+        """Read what is new, for at most about that time; the files of `step` before the others."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        found = episode_files(self._root)
+        if not found and not self._root.is_dir():
+            return self._as_known()
+        unread = self._reconcile(found)
+
+        def urgency(known: _KnownFile) -> tuple[bool, bool, int]:
+            file = found[known.name]
+            is_asked = file.step == step and is_validation in (None, file.is_validation)
+            return not is_asked, not file.is_validation, -file.step
+
+        for known in sorted(unread, key=urgency):
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            self._read_file(known, deadline)
+        return self._progress(found)
+
+    def _as_known(self) -> Indexed:
+        """Of a run whose directory is gone: what was known of it stays."""
+        ((done,),) = self._cache.read("SELECT coalesce(sum(done), 0) FROM files") or [(0,)]
+        return Indexed(done_bytes=done, total_bytes=done, is_whole=True)
+
+    def _progress(self, found: dict[str, FoundFile]) -> Indexed:
+        known = self._known_files()
+        return Indexed(
+            done_bytes=sum(file.done for file in known.values()),
+            total_bytes=sum(file.size for file in found.values()),
+            is_whole=found.keys() == known.keys()
+            and all(_is_finished(known[name], file) for name, file in found.items()),
+        )
+
+    def _known_files(self) -> dict[str, _KnownFile]:
+        rows = self._cache.read(
+            "SELECT id, name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark "
+            "FROM files"
+        )
+        names = [field.name for field in fields(_KnownFile)]
+        return {row[1]: _KnownFile(**dict(zip(names, row, strict=True))) for row in rows}
+
+    def _reconcile(self, found: dict[str, FoundFile]) -> list[_KnownFile]:
+        """Forget what is no longer there, note what changed, and return the files to read."""
+        known = self._known_files()
+        gone = [file for name, file in known.items() if name not in found]
+        replaced = [file for name, file in known.items() if _is_replaced(file, found.get(name))]
+        changed = [
+            file
+            for name, file in found.items()
+            if name not in known or not _is_finished(known[name], file)
+        ]
+        if not gone and not changed:
+            return []
+
+        def note(connection: sqlite3.Connection) -> None:
+            for file in (*gone, *replaced):
+                _forget(connection, file)
+            connection.executemany(_NOTE, [_noted(file) for file in changed])
+
+        self._cache.change(note)
+        known = self._known_files()
+        return [known[file.name] for file in changed if file.name in known]
+
+    def _read_file(self, known: _KnownFile, deadline: float | None) -> None:
+        place = self._root / EPISODES / known.name
+        try:
+            with place.open("rb", buffering=_BUFFER_BYTES) as file:
+                if not _has_mark(file, known):
+                    # Another file stands in its place; the next look finds it as a new one.
+                    self._cache.change(lambda connection: _forget(connection, known))
+                    return
+                self._read_lines(file, known, deadline)
+        except OSError:  # deleted or made unreadable since it was found
+            return
+
+    def _read_lines(self, file: BinaryIO, known: _KnownFile, deadline: float | None) -> None:
+        start, rows, mark, size = known.done, [], known.mark, 0
+        for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
+            rows.append(_row_of_line(line, known, self._max_line_bytes))
+            mark = b"" if line.data is None else line.data[-_MARK_BYTES:]
+            size += line.length
+            is_over = deadline is not None and time.monotonic() >= deadline
+            if is_over or size >= _BATCH_BYTES or len(rows) >= _BATCH_LINES:
+                if not self._store(known, start, rows, mark, is_finished=False) or is_over:
+                    return
+                start, rows, size = line.offset + line.length, [], 0
+        self._store(known, start, rows, mark, is_finished=True)
+
+    def _store(
+        self,
+        known: _KnownFile,
+        start: int,
+        rows: list[EpisodeRow],
+        mark: bytes,
+        *,
+        is_finished: bool,
+    ) -> bool:
+        """Store the rows that begin at `start`; False where another process is ahead or at it."""
+        end = rows[-1].offset + rows[-1].length if rows else start
+
+        def store(connection: sqlite3.Connection) -> bool:
+            found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
+            if found.fetchone() != (start,):
+                return False
+            connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in rows])
+            connection.execute(_STORED, (end, mark, len(rows), is_finished, known.id))
+            return True
+
+        return bool(self._cache.change(store))
+
+
+def _is_replaced(known: _KnownFile, found: FoundFile | None) -> bool:
+    """Whether another file has its name now, or other lines; see also `_has_mark`."""
+    if found is None:
+        return False
+    is_rewritten = found.size == known.size and found.mtime_ns != known.mtime_ns
+    return found.inode != known.inode or found.size < known.done or is_rewritten
+
+
+def _is_finished(known: _KnownFile, found: FoundFile) -> bool:
+    return (
+        bool(known.is_finished)
+        and (known.inode, known.size) == (found.inode, found.size)
+        and known.mtime_ns == found.mtime_ns
+    )
+
+
+def _has_mark(file: BinaryIO, known: _KnownFile) -> bool:
+    """Whether what was read before still stands there, by its last bytes."""
+    file.seek(known.done - len(known.mark))
+    return file.read(len(known.mark)) == known.mark
+
+
+def _forget(connection: sqlite3.Connection, known: _KnownFile) -> None:
+    connection.execute("DELETE FROM episodes WHERE file_id = ?", (known.id,))
+    connection.execute("DELETE FROM files WHERE id = ?", (known.id,))
+
+
+def _noted(file: FoundFile) -> tuple[Any, ...]:
+    return file.name, file.step, file.is_validation, file.inode, file.size, file.mtime_ns
+
+
+def _row_of_line(line: WholeLine, known: _KnownFile, max_line_bytes: int) -> EpisodeRow:
+    place = Place(
+        step=known.step,
+        is_validation=bool(known.is_validation),
+        file=known.name,
+        offset=line.offset,
+        length=line.length,
+    )
+    if line.data is None:
+        return unreadable_row(place, too_long(line.length, max_line_bytes))
+    try:
+        return row_of(skim(line.data), place)
+    except ValueError as error:
+        return unreadable_row(place, f"the line cannot be read: {error}")
