@@ -15,6 +15,7 @@ from astuner.logview.addresses import path_name
 from astuner.logview.pages.run import Shown, shown_runs
 from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves
+from astuner.logview.view.learning import without_step
 
 _MOST_ROWS = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,6 +41,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             shown=shown,
             run=shown.run,
             curve=curve,
+            without_step=without_step,
             is_known=name in names,
             previous_at=_beside(shown, names, name, -1),
             next_at=_beside(shown, names, name, 1),

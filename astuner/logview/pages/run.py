@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview import addresses
 from astuner.logview.addresses import path_name
 from astuner.logview.reading.query import EpisodeQuery
@@ -85,12 +86,13 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         drawn = curves.panels(_with_causes(shown.curves, causes))
         validation = curves.validation(shown.curves)
         state = run.state()
-        settings = run.config()
+        settings = settings_of(run)
         return site.page(
             request,
             "run.html",
             shown=shown,
             run=run,
+            without_step=learning.without_step,
             state=state,
             answers=[_answer(reader, of.metrics) for reader, of in _pairs(shown)],
             findings=run.findings(),
@@ -114,6 +116,14 @@ def routes(site: Site) -> Iterator[BaseRoute]:
     yield Route("/runs/{experiment}/{start}", page)
 
 
+def settings_of(run: "RunReader", number: int | None = None) -> dict[str, Any]:
+    """By dotted keys; none where the file is not there or cannot be read."""
+    try:
+        return run.config(number)
+    except (NotFoundError, UnreadableError):
+        return {}
+
+
 def _pairs(shown: Shown) -> Iterator[tuple["RunReader", curves.RunCurves]]:
     return zip([shown.run, *shown.others], shown.curves, strict=True)
 
@@ -124,7 +134,7 @@ def _answer(run: "RunReader", metrics: curves.Rows) -> learning.Answer:
         state.validation_first,
         state.validation_last,
         curves.points_of(metrics, "reward/mean"),
-        is_one_episode_a_task=run.config().get("astuner.rollout.val_kwargs.num_repeat") == 1,
+        is_one_episode_a_task=settings_of(run).get("astuner.rollout.val_kwargs.num_repeat") == 1,
     )
 
 
@@ -136,7 +146,7 @@ def _num_groups(settings: dict[str, Any]) -> int | None:
 def _with_causes(
     drawn: Sequence[curves.RunCurves], causes: Sequence[FailureCause]
 ) -> list[curves.RunCurves]:
-    by_kind = {cause.kind: dict(cause.by_step) for cause in reversed(causes)}
+    by_kind = {cause.kind.removesuffix("Error"): dict(cause.by_step) for cause in reversed(causes)}
     return [replace(drawn[0], failures=by_kind), *drawn[1:]]
 
 

@@ -6,6 +6,7 @@ import { lastValue, lonelySteps, said, smoothed, valueAt, valueExtent } from "./
 const DASHES = [[], [6, 4], [2, 3]];
 const NUM_HUES = 4;
 const SIDE = 46;
+const MOST_LETTERS = 20;
 
 const ratio = () => window.devicePixelRatio || 1;
 
@@ -83,7 +84,7 @@ export class Chart {
   say(step) {
     for (const place of this.figure.querySelectorAll("[data-now]")) {
       const line = this.lines.find((one) => one.part === 0 && one.run === Number(place.dataset.now));
-      place.textContent = said(line ? this._value(line, step) : null);
+      place.textContent = this._said(line ? this._value(line, step) : null);
     }
     const at = this.figure.querySelector("[data-at]");
     if (at) at.textContent = step === null ? "" : `step ${step}`;
@@ -98,7 +99,7 @@ export class Chart {
   }
 
   _sentence(step) {
-    const values = this.lines.map((line) => `${line.label ? `${line.label} ` : ""}${said(this._value(line, step))}`);
+    const values = this.lines.map((line) => `${line.label ? `${line.label} ` : ""}${this._said(this._value(line, step))}`);
     const found = this.data.marks.filter(([at]) => at === step).map(([, message]) => `; found: ${message}`);
     return `${step === null ? "newest" : `step ${step}`}: ${values.join(", ")}${found.join("")}`;
   }
@@ -121,11 +122,11 @@ export class Chart {
       width: Math.max(1, this.holder.clientWidth),
       height: Math.max(1, this.holder.clientHeight),
       legend: { show: false },
-      padding: [this.isLarge ? 10 : 8, 8, 0, 0],
+      padding: [this.isLarge ? 10 : 8, this._roomForLabels(), 0, 0],
       scales: { x: { time: false }, y: { distr: this.page.isLog ? 3 : 1, range: () => this._valueRange() } },
       axes: [
         { ...axis, size: 22, space: 60, incrs: wholeSteps(), grid: { show: false }, values: (_, splits) => splits.map((v) => said(v)) },
-        { ...axis, size: SIDE, space: this.isLarge ? 40 : 30, grid, values: (_, splits) => splits.map((v) => (v === null ? "" : said(v))) },
+        { ...axis, size: SIDE, space: this.isLarge ? 40 : 22, grid, values: (_, splits) => splits.map((v) => (v === null ? "" : said(v))) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this._series(line))],
       cursor: {
@@ -222,29 +223,43 @@ export class Chart {
     const { ctx, bbox } = u;
     const height = (this.isLarge ? 15 : 13) * ratio();
     const named = this.lines.filter((line) => line.label && lastValue(line) !== null);
-    const labels = named.map((line) => ({ line, y: u.valToPos(this._value(line, null), "y", true) - height * 0.35 }));
+    const labels = named.map((line) => ({ line, y: u.valToPos(lastValue(line), "y", true) + height * 0.3 }));
     labels.sort((a, b) => a.y - b.y);
     const lowest = bbox.top + bbox.height - 2 * ratio();
     labels.forEach((label, i) => {
-      label.y = Math.max(label.y, bbox.top + height * 0.8, i ? labels[i - 1].y + height : 0);
+      label.y = Math.max(label.y, i ? labels[i - 1].y + height : bbox.top + height * 0.5);
     });
     for (let i = labels.length - 1; i >= 0; i--) {
       labels[i].y = Math.min(labels[i].y, i + 1 < labels.length ? labels[i + 1].y - height : lowest);
     }
     ctx.save();
-    ctx.font = `600 ${(this.isLarge ? 12 : 11) * ratio()}px ${colours.font}`;
-    ctx.textAlign = "right";
-    ctx.lineWidth = 4 * ratio();
-    ctx.lineJoin = "round";
+    ctx.font = this._labelFont(ratio());
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     for (const { line, y } of labels) {
-      const value = this.page.step === null ? "" : ` ${said(this._value(line, this.page.step))}`;
-      ctx.strokeStyle = colours.paper;
+      const value = this.page.step === null ? "" : ` ${this._said(this._value(line, this.page.step))}`;
       ctx.fillStyle = look(line).colour;
-      const place = [`${line.label}${value}`, bbox.left + bbox.width - 2 * ratio(), y];
-      ctx.strokeText(...place);
-      ctx.fillText(...place);
+      ctx.fillText(`${shortened(line.label)}${value}`, bbox.left + bbox.width + 6 * ratio(), y);
     }
     ctx.restore();
+  }
+
+  _labelFont(scale) {
+    return `600 ${(this.isLarge ? 12 : 11) * scale}px ${colours.font}`;
+  }
+
+  // Beside the ends of the lines, for their names and a value.
+  _roomForLabels() {
+    const labels = this.lines.map((line) => line.label).filter(Boolean);
+    if (!labels.length) return 8;
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = this._labelFont(1);
+    return Math.ceil(Math.max(...labels.map((label) => pen.measureText(`${shortened(label)} 0.0000`).width)) + 8);
+  }
+
+  // A share of what was solved has two digits everywhere.
+  _said(value) {
+    return this.data.shape === "rate" && value !== null ? value.toFixed(2) : said(value);
   }
 
   _moved(u) {
@@ -278,6 +293,10 @@ export class Chart {
     holder.addEventListener("focus", () => holder.matches(":focus-visible") && this.page.key("focus"));
     holder.addEventListener("blur", () => this.page.move(null));
   }
+}
+
+function shortened(label) {
+  return label.length > MOST_LETTERS ? `${label.slice(0, MOST_LETTERS - 1)}\u2026` : label;
 }
 
 function wholeSteps() {

@@ -23,6 +23,8 @@ class Rows(Protocol):
     """What is read of a run's metrics."""
 
     @property
+    def rows(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
     def names(self) -> Sequence[str]: ...
 
     def series(self, name: str) -> Sequence[Point]: ...
@@ -207,12 +209,12 @@ def curve_of(name: str, runs: Sequence[RunCurves]) -> Curve:
 
 
 def validation(runs: Sequence[RunCurves]) -> Curve:
-    """The share of validation tasks that are solved; findings that no panel shows stand on it."""
+    """The share that is solved in validation; findings that no panel shows stand on it."""
     shown = {detector for panel in PANELS for detector in panel.detectors}
     others = {found.detector for run in runs for found in run.findings} - shown
     return Curve(
         key="validation",
-        title="validation tasks solved",
+        title="solved in validation",
         name=VALIDATION,
         unit="share",
         shape="rate",

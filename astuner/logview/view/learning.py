@@ -69,6 +69,11 @@ def answer(
     )
 
 
+def without_step(message: str, step: int | None) -> str:
+    """What a detector said, where its step stands before it already."""
+    return message.removeprefix(f"step {step}: ")
+
+
 def _verdict(first: Validated, last: Validated) -> str:
     ends = (first.low, first.high, last.low, last.high)
     if any(end is None for end in ends):
@@ -131,10 +136,10 @@ def _fell_back(metrics: Rows, num_groups: int | None) -> str | None:
 def _not_numbers(metrics: Rows, num_groups: int | None) -> str | None:
     """Values that are there and are no finite number; null is "not known" and no sign."""
     odd: dict[str, int] = {}
-    for name in metrics.names:
-        for step, value in metrics.series(name):
+    for row in metrics.rows:
+        for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                odd.setdefault(name, step)
+                odd.setdefault(name, row["step"])
     if not odd:
         return None
     name, step = min(odd.items(), key=lambda item: item[1])
@@ -170,7 +175,7 @@ def _failures(metrics: Rows, num_groups: int | None) -> str | None:
     if not total:
         return f"No episode of {number(episodes)} failed."
     step, most = max(failed, key=lambda point: point[1])
-    at = f", most at step {step} ({number(most)})" if len(failed) > 1 else ""
+    at = f", most at step {step} ({number(most)})" if len(failed) > 1 and most > 1 else ""
     return (
         f"{number(total)} of {number(episodes)} episodes failed, "
         f"{number(100 * total / episodes, 2)}%{at}."

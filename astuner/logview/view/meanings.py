@@ -63,7 +63,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "train/weights_checksum": Meaning("checksum of the weights", "", "free"),
     "train/seconds": Meaning("seconds of training", "s", "amount"),
     "step/seconds": Meaning("seconds of a step", "s", "amount"),
-    "validation/success_rate": Meaning("validation tasks solved", "share", "rate"),
+    "validation/success_rate": Meaning("solved in validation", "share", "rate"),
     "validation/success_rate_low": Meaning("the same, low end of 95%", "share", "rate"),
     "validation/success_rate_high": Meaning("the same, high end of 95%", "share", "rate"),
     "validation/reward_mean": Meaning("reward in validation", "", "free"),
