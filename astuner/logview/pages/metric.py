@@ -100,9 +100,7 @@ def _csv(
     return Response(
         text.getvalue().encode("utf-8", "backslashreplace"),
         media_type="text/csv; charset=utf-8",
-        headers={
-            "content-disposition": f'attachment; filename="{_file_name(shown, name, "csv")}"'
-        },
+        headers={"content-disposition": f'attachment; filename="{_file_name(shown, name, "csv")}"'},
     )
 
 
@@ -116,4 +114,7 @@ def _plain(head: str) -> str:
 
 def _file_name(shown: Shown, name: str, ending: str) -> str:
     """Of letters that every system takes."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{shown.run.name}-{name}").strip("-.")[:150] + f".{ending}"
+    return (
+        re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{shown.run.name}-{name}").strip("-.")[:150]
+        + f".{ending}"
+    )

@@ -81,7 +81,9 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         shown = shown_runs(site, request)
         run, metrics = shown.run, shown.curves[0].metrics
         indexed = run.index.refresh(seconds=0.3)
-        failed = run.index.rows(EpisodeQuery(outcome="failed", order="newest"), limit=_MOST_FAILURES)
+        failed = run.index.rows(
+            EpisodeQuery(outcome="failed", order="newest"), limit=_MOST_FAILURES
+        )
         causes = failure_causes(failed.rows)
         drawn = curves.panels(_with_causes(shown.curves, causes))
         validation = curves.validation(shown.curves)
@@ -95,8 +97,9 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             without_step=learning.without_step,
             state=state,
             answers=[_answer(reader, of.metrics) for reader, of in _pairs(shown)],
+            states=[state, *(other.state() for other in shown.others)],
             findings=run.findings(),
-            sentences=learning.worth_a_look(metrics, num_groups=_num_groups(settings)),
+            remarks=learning.worth_a_look(metrics, num_groups=_num_groups(settings)),
             validation=validation,
             panels=drawn,
             data=as_data(curves.chart_data([validation, *drawn], shown.labels)),
@@ -210,6 +213,4 @@ def _steps(run: "RunReader") -> StepLinks:
     if len(entries) <= _MOST_STEPS:
         return StepLinks(entries=entries, num_left_out=0)
     half = _MOST_STEPS // 2
-    return StepLinks(
-        entries=entries[:half] + entries[-half:], num_left_out=len(entries) - 2 * half
-    )
+    return StepLinks(entries=entries[:half] + entries[-half:], num_left_out=len(entries) - 2 * half)

@@ -1,7 +1,7 @@
 // One chart: lines over steps, drawn by uPlot into a figure that the server made. What all charts
 // of a page share (range of steps, step under the cursor, smoothing, log scale) is given by the page.
 
-import { lastValue, lonelySteps, said, smoothed, valueAt, valueExtent } from "./series.js";
+import { lastPoint, lonelySteps, pointAt, said, smoothed, valueExtent } from "./series.js";
 
 const DASHES = [[], [6, 4], [2, 3]];
 const NUM_HUES = 4;
@@ -82,20 +82,21 @@ export class Chart {
   }
 
   say(step) {
+    const ofRun = (run) => this.lines.find((line) => line.part === 0 && line.run === Number(run));
     for (const place of this.figure.querySelectorAll("[data-now]")) {
-      const line = this.lines.find((one) => one.part === 0 && one.run === Number(place.dataset.now));
+      const line = ofRun(place.dataset.now);
       place.textContent = this._said(line ? this._value(line, step) : null);
     }
     const at = this.figure.querySelector("[data-at]");
-    if (at) at.textContent = step === null ? "" : `step ${step}`;
+    if (at) at.textContent = step === null ? "" : `step ${pointAt(ofRun(0), step).step ?? step}`;
     this.holder.setAttribute("aria-valuenow", step ?? this.page.range()[1]);
     this.holder.setAttribute("aria-valuetext", this._sentence(step));
-    if (step !== this.drawnStep && this.lines.some((line) => line.label)) this.plot?.redraw(false, false);
+    if (step !== this.drawnStep && this._hasParts()) this.plot?.redraw(false, false);
     this.drawnStep = step;
   }
 
   _value(line, step) {
-    return step === null ? lastValue(line) : valueAt(line, step);
+    return (step === null ? lastPoint(line) : pointAt(line, step)).value;
   }
 
   _sentence(step) {
@@ -126,7 +127,7 @@ export class Chart {
       scales: { x: { time: false }, y: { distr: this.page.isLog ? 3 : 1, range: () => this._valueRange() } },
       axes: [
         { ...axis, size: 22, space: 60, incrs: wholeSteps(), grid: { show: false }, values: (_, splits) => splits.map((v) => said(v)) },
-        { ...axis, size: SIDE, space: this.isLarge ? 40 : 22, grid, values: (_, splits) => splits.map((v) => (v === null ? "" : said(v))) },
+        { ...axis, size: SIDE, space: this.isLarge ? 40 : 22, grid, filter: (_, splits) => splits, values: (_, splits) => splits.map((v) => this._tick(v)) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this._series(line))],
       cursor: {
@@ -134,7 +135,7 @@ export class Chart {
         points: { size: 7, width: 0, fill: (u, i) => look(this.lines[Math.floor((i - 1) / 2)]).colour },
         drag: { x: true, y: false, setScale: false },
         move: (u, left, top) => [left < 0 ? left : u.valToPos(this.page.nearest(u.posToVal(left, "x")), "x"), top],
-        dataIdx: (u, i, nearest) => (i === 0 ? nearest : knownBefore(u.data[i], nearest)),
+        dataIdx: (u, i, nearest) => (i === 0 ? nearest : this._known(u, i, nearest)),
         bind: { dblclick: () => () => this.page.zoom(null) },
       },
       hooks: {
@@ -144,6 +145,12 @@ export class Chart {
         setSelect: [(u) => this._selected(u)],
       },
     };
+  }
+
+  // Where the point of a line stands: at the value that the figure's head says.
+  _known(u, i, nearest) {
+    const { step } = pointAt(this.lines[Math.floor((i - 1) / 2)], u.data[0][nearest]);
+    return step === null ? nearest : u.data[0].lastIndexOf(step, nearest);
   }
 
   // The raw line, which pales where a smooth one lies over it.
@@ -222,8 +229,8 @@ export class Chart {
   _drawLabels(u) {
     const { ctx, bbox } = u;
     const height = (this.isLarge ? 15 : 13) * ratio();
-    const named = this.lines.filter((line) => line.label && lastValue(line) !== null);
-    const labels = named.map((line) => ({ line, y: u.valToPos(lastValue(line), "y", true) + height * 0.3 }));
+    const named = this.lines.filter((line) => line.label && lastPoint(line).value !== null);
+    const labels = named.map((line) => ({ line, y: u.valToPos(lastPoint(line).value, "y", true) + height * 0.3 }));
     labels.sort((a, b) => a.y - b.y);
     const lowest = bbox.top + bbox.height - 2 * ratio();
     labels.forEach((label, i) => {
@@ -236,8 +243,9 @@ export class Chart {
     ctx.font = this._labelFont(ratio());
     ctx.textAlign = "left";
     ctx.textBaseline = "alphabetic";
+    const isTold = this._hasParts();
     for (const { line, y } of labels) {
-      const value = this.page.step === null ? "" : ` ${this._said(this._value(line, this.page.step))}`;
+      const value = isTold && this.page.step !== null ? ` ${this._said(this._value(line, this.page.step))}` : "";
       ctx.fillStyle = look(line).colour;
       ctx.fillText(`${shortened(line.label)}${value}`, bbox.left + bbox.width + 6 * ratio(), y);
     }
@@ -248,13 +256,24 @@ export class Chart {
     return `600 ${(this.isLarge ? 12 : 11) * scale}px ${colours.font}`;
   }
 
+  _tick(value) {
+    const lead = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
+    return this.page.isLog && ![1, 2, 5].some((digit) => Math.abs(lead - digit) < 1e-6) ? "" : said(value);
+  }
+
+  // Several lines of one run: the figure's head has the value of the first only.
+  _hasParts() {
+    return this.lines.some((line) => line.part > 0);
+  }
+
   // Beside the ends of the lines, for their names and a value.
   _roomForLabels() {
     const labels = this.lines.map((line) => line.label).filter(Boolean);
     if (!labels.length) return 8;
     const pen = document.createElement("canvas").getContext("2d");
     pen.font = this._labelFont(1);
-    return Math.ceil(Math.max(...labels.map((label) => pen.measureText(`${shortened(label)} 0.0000`).width)) + 8);
+    const room = this._hasParts() ? " 0.0000" : "";
+    return Math.ceil(Math.max(...labels.map((label) => pen.measureText(shortened(label) + room).width)) + 8);
   }
 
   // A share of what was solved has two digits everywhere.
@@ -301,12 +320,6 @@ function shortened(label) {
 
 function wholeSteps() {
   return [...Array(9).keys()].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power));
-}
-
-function knownBefore(values, index) {
-  let i = index;
-  while (i > 0 && (values[i] === undefined || values[i] === null)) i--;
-  return i;
 }
 
 function inside(u) {

@@ -86,13 +86,15 @@ function draw() {
   for (const tools of document.querySelectorAll("[data-tools]")) tools.hidden = charts.size === 0;
 }
 
-// Charts that a run has only now; those that are there stay where they are.
+// Charts that a run has only now, at their places; those that are there stay what they are.
 function addNewPanels() {
   const grid = document.getElementById("panels");
   const fresh = document.getElementById("panel-shells");
   if (!grid || !fresh) return;
-  for (const shell of fresh.content.querySelectorAll("[data-chart]")) {
-    if (!grid.querySelector(`[data-chart="${shell.dataset.chart}"]`)) grid.append(document.importNode(shell, true));
+  let next = null;
+  for (const shell of [...fresh.content.querySelectorAll("[data-chart]")].reverse()) {
+    const there = grid.querySelector(`[data-chart="${shell.dataset.chart}"]`);
+    next = there ?? grid.insertBefore(document.importNode(shell, true), next);
   }
 }
 

@@ -12,20 +12,26 @@ export function smoothed(values, weight) {
   });
 }
 
-// The newest value at a step or before it; null where there is none.
-export function valueAt(line, step) {
+const NOWHERE = { step: null, value: null };
+
+// What a line has at a step, or at the last one before it that it knows of; nothing behind its end.
+export function pointAt(line, step) {
   let [low, high] = [0, line.steps.length];
   while (low < high) {
     const middle = (low + high) >> 1;
     if (line.steps[middle] <= step) low = middle + 1;
     else high = middle;
   }
-  return low > 0 ? line.values[low - 1] : null;
+  const isBehind = low === line.steps.length && line.steps[low - 1] !== step;
+  return low === 0 || isBehind ? NOWHERE : { step: line.steps[low - 1], value: line.values[low - 1] };
 }
 
-export function lastValue(line) {
-  for (let i = line.values.length - 1; i >= 0; i--) if (line.values[i] !== null) return line.values[i];
-  return null;
+// The newest value that is known.
+export function lastPoint(line) {
+  for (let i = line.values.length - 1; i >= 0; i--) {
+    if (line.values[i] !== null) return { step: line.steps[i], value: line.values[i] };
+  }
+  return NOWHERE;
 }
 
 // Steps at which a value stands between gaps, so that no line shows it.

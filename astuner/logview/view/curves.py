@@ -1,6 +1,7 @@
 """The curves of runs: which metrics stand together on one, over steps, for one run or several."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -242,17 +243,23 @@ def chart_data(curves: Iterable[Curve], labels: Sequence[str]) -> dict[str, Any]
 
 
 def short_labels(names: Sequence[str]) -> list[str]:
-    """What tells runs apart, of names like math_agent/2026-01-31_09-30-00."""
+    """What tells runs apart, of names like math_agent/2026-01-31_09-30-00.
+
+    The experiment where it is a run's own, else the time of its start, with the day if they differ.
+    """
     parts = [name.rpartition("/") for name in names]
-    experiments = [experiment for experiment, _, _ in parts]
-    if len(set(experiments)) == len(names):
-        return experiments
-    starts = [start for _, _, start in parts]
-    if len(set(experiments)) > 1:
-        return list(names)
-    days = {start.partition("_")[0] for start in starts}
-    times = [start.partition("_")[2].replace("-", ":") for start in starts]
-    return times if len(days) == 1 and all(times) and len(set(times)) == len(times) else starts
+    num_runs = Counter(experiment for experiment, _, _ in parts)
+    starts = [start for experiment, _, start in parts if num_runs[experiment] > 1]
+    has_one_day = len({start.partition("_")[0] for start in starts}) == 1
+    labels = [
+        experiment if num_runs[experiment] == 1 else _clock(start) if has_one_day else start
+        for experiment, _, start in parts
+    ]
+    return labels if len(set(labels)) == len(names) else list(names)
+
+
+def _clock(start: str) -> str:
+    return start.partition("_")[2].replace("-", ":") or start
 
 
 def _panel_curve(panel: Panel, runs: Sequence[RunCurves]) -> Curve:

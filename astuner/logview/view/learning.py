@@ -89,9 +89,7 @@ def _verdict(first: Validated, last: Validated) -> str:
 def _answer_of_rewards(points: Sequence[Point]) -> Answer:
     rewards = [value for _, value in points if value is not None]
     if not rewards:
-        return Answer(
-            before=None, now=None, of="No step has ended yet.", verdict="", interval=""
-        )
+        return Answer(before=None, now=None, of="No step has ended yet.", verdict="", interval="")
     fifth = max(1, len(rewards) // 5)
     few, many = rewards[:fifth], rewards[-fifth:]
     verdict = ""
@@ -110,16 +108,44 @@ def _answer_of_rewards(points: Sequence[Point]) -> Answer:
     )
 
 
-def worth_a_look(metrics: Rows, *, num_groups: int | None) -> list[str]:
-    """Sentences about what no detector speaks of; `num_groups` is that of a batch, if known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A sentence about a run."""
+
+    text: str
+    is_good: bool
+
+
+def worth_a_look(metrics: Rows, *, num_groups: int | None) -> list[Remark]:
+    """What no detector speaks of, the good last; `num_groups` is that of a batch, if known."""
     asked = (_fell_back, _not_numbers, _untaught, _failures, _cut, _gap, _entropy, _idle)
-    said: list[str | None] = [ask(metrics, num_groups) for ask in asked]
-    return [sentence for sentence in said if sentence]
+    warnings = [
+        Remark(text=said, is_good=False) for ask in asked if (said := ask(metrics, num_groups))
+    ]
+    comforts = [
+        Remark(text=said, is_good=True) for ask in (_whole, _uncut) if (said := ask(metrics))
+    ]
+    return warnings + comforts
+
+
+def _whole(metrics: Rows) -> str | None:
+    episodes, failed = (
+        _total(metrics, f"rollout/{name}") for name in ("episodes", "failed_episodes")
+    )
+    return f"No episode of {number(episodes)} failed." if episodes and failed == 0 else None
+
+
+def _uncut(metrics: Rows) -> str | None:
+    cut = [_total(metrics, f"rollout/{name}") for name in ("context_overflows", "empty_replies")]
+    return "No reply was cut by a limit." if cut[0] == 0 and not cut[1] else None
 
 
 def _fell_back(metrics: Rows, num_groups: int | None) -> str | None:
-    points = [(value, step) for step, value in points_of(metrics, "validation/success_rate")
-              if value is not None]
+    points = [
+        (value, step)
+        for step, value in points_of(metrics, "validation/success_rate")
+        if value is not None
+    ]
     highs = [v for _, v in points_of(metrics, "validation/success_rate_high") if v is not None]
     if len(points) < 2 or not highs:
         return None
@@ -163,17 +189,16 @@ def _untaught(metrics: Rows, num_groups: int | None) -> str | None:
     elif reward is not None:
         why = ": most tasks are never solved. Easier tasks, or more attempts at each, would"
         why += " teach more"
-    return f"From step {run[0][0]} on {least} or more of {num_groups} groups have equal rewards{why}."
+    return (
+        f"From step {run[0][0]} on {least} or more of {num_groups} groups have equal rewards{why}."
+    )
 
 
 def _failures(metrics: Rows, num_groups: int | None) -> str | None:
     failed = [(s, v) for s, v in points_of(metrics, "rollout/failed_episodes") if v is not None]
-    episodes = sum(v for _, v in points_of(metrics, "rollout/episodes") if v is not None)
-    if not failed or not episodes:
+    episodes, total = _total(metrics, "rollout/episodes"), sum(value for _, value in failed)
+    if not episodes or not total:
         return None
-    total = sum(value for _, value in failed)
-    if not total:
-        return f"No episode of {number(episodes)} failed."
     step, most = max(failed, key=lambda point: point[1])
     at = f", most at step {step} ({number(most)})" if len(failed) > 1 and most > 1 else ""
     return (
@@ -183,21 +208,15 @@ def _failures(metrics: Rows, num_groups: int | None) -> str | None:
 
 
 def _cut(metrics: Rows, num_groups: int | None) -> str | None:
-    overflows = points_of(metrics, "rollout/context_overflows")
-    empty = sum(v or 0 for _, v in points_of(metrics, "rollout/empty_replies"))
-    if not overflows:
-        return None
-    total = sum(value or 0 for _, value in overflows)
-    if not total and not empty:
-        return "No reply was cut by a limit."
-    newest = overflows[-1][1] or 0
-    step = overflows[-1][0]
-    return (
-        f"{number(total)} episodes ran out of room, {number(newest)} of them at step {step}: "
-        "see data.max_response_length and rollout.max_model_len."
-        if total
-        else f"{number(empty)} calls got an empty reply: there was no room left for one."
-    )
+    total = _total(metrics, "rollout/context_overflows")
+    if total:
+        step, newest = points_of(metrics, "rollout/context_overflows")[-1]
+        return (
+            f"{count(int(total), 'episode')} ran out of room, {number(newest)} of them at step "
+            f"{step}: see data.max_response_length and rollout.max_model_len."
+        )
+    empty = _total(metrics, "rollout/empty_replies")
+    return f"{count(int(empty), 'call')} got an empty reply: no room was left." if empty else None
 
 
 def _gap(metrics: Rows, num_groups: int | None) -> str | None:
@@ -246,6 +265,12 @@ def _stretch_at_the_end(
             break
         found.append((step, value))
     return found[::-1]
+
+
+def _total(metrics: Rows, name: str) -> float | None:
+    """None where the run does not tell of it."""
+    values = [value for _, value in points_of(metrics, name) if value is not None]
+    return sum(values) if values else None
 
 
 def _last(metrics: Rows, name: str) -> float | None:

@@ -16,7 +16,9 @@ def spark_points(values: Sequence[float | None]) -> str:
     if len(known) < 2:
         return ""
     size = -(-len(known) // _MOST_POINTS)
-    drawn = [sum(part) / len(part) for i in range(0, len(known), size) if (part := known[i : i + size])]
+    drawn = [
+        sum(part) / len(part) for i in range(0, len(known), size) if (part := known[i : i + size])
+    ]
     low, high = min(drawn), max(drawn)
     spread = high - low or 1.0
     across = (WIDTH - 2 * _EDGE) / max(1, len(drawn) - 1)
