@@ -339,7 +339,7 @@ def test_a_long_message_is_cut_and_can_be_shown_whole(run, viewer):
     add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0], said=said))
     address = group_at(NAME, 1, "a")
     page = viewer.get(address)
-    assert "END" not in page.text and "characters more" in page.text
+    assert "END" not in page.text and "more characters" in page.text
     whole = next(link for link in page.links() if "whole=1" in link)
     assert "END" in viewer.get(address + whole).text
 

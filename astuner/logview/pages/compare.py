@@ -112,6 +112,7 @@ def _task(
         "compared": side_by_side(places),
         "beside": siblings([pair.task_id for pair in matched.pairs], task_id),
         "excerpt": excerpt,
+        "is_whole": False,
         "offers_beside": False,
         "task_address": lambda task: here_with(request, task=task),
         "list_address": compare_at(a.address, b.address),

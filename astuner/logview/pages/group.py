@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 10_000
 NUM_SHOWN = 12
 """Attempts on a page."""
+NUM_KEPT = 64
+"""Attempts in a file."""
 MAX_BYTES = 64 * 2**20
 """Of the records on a page, together: a group of huge ones is shown in smaller parts."""
 MAX_SHORT = 60
@@ -71,7 +73,7 @@ def routes(site: Site) -> list[BaseRoute]:
 def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) -> dict[str, Any]:
     is_kept = request.query_params.get("keep") == "1"
     is_whole = is_kept or request.query_params.get("whole") == "1"
-    attempts = listed(request, rows, most=_num_shown(rows))
+    attempts = listed(request, rows, most=_num_shown(rows, NUM_KEPT if is_kept else NUM_SHOWN))
     compared = side_by_side(
         [PlacedRow(run=run, row=row, name=f"attempt {row.attempt}") for row in attempts.items],
         first_id=request.query_params.get("beside"),
@@ -93,8 +95,8 @@ def _attempts(run: "RunReader", rows: "Sequence[EpisodeRow]", request: Request) 
     }
 
 
-def _num_shown(rows: "Sequence[EpisodeRow]") -> int:
-    return max(2, min(NUM_SHOWN, MAX_BYTES // max(row.length for row in rows)))
+def _num_shown(rows: "Sequence[EpisodeRow]", most: int) -> int:
+    return max(2, min(most, MAX_BYTES // max(row.length for row in rows)))
 
 
 def _not_there(run: "RunReader", step: int, task_id: str, num_tasks: int) -> NotFoundError:

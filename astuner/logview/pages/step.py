@@ -91,6 +91,7 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "untaught": untaught(run, groups) if has_groups else frozenset(),
         "preview": None if is_validation else _preview(run, groups),
         "excerpt": partial(excerpt, most=PREVIEW_SIGNS),
+        "is_whole": False,
         "offers_beside": False,
         "step_address": lambda other: step_at(run.name, other, is_validation=is_validation),
     }
