@@ -440,7 +440,7 @@ def test_tasks_stand_by_how_much_they_changed_from_the_first_validation_to_the_l
     least = viewer.get(part_of(NAME, "tasks", sort="least"))
     assert re.findall(r"What is (\w)\?", least.text) == ["a", "c", "b"]
     better = viewer.get(part_of(NAME, "tasks", show="better"))
-    assert re.findall(r"What is (\w)\?", better.text) == ["b"]
+    assert re.findall(r"What is (\w)\?", better.text) == ["b", "c"]
     found = viewer.get(part_of(NAME, "tasks", q="WHAT is c"))
     assert re.findall(r"What is (\w)\?", found.text) == ["c"]
     none = viewer.get(part_of(NAME, "tasks", q="<nix>"))
@@ -495,6 +495,18 @@ def test_tasks_with_several_attempts_are_compared_by_the_share_that_solved_them(
     assert "1 task without a verdict on one side" in page.text
 
 
+def test_tasks_that_nobody_solved_are_compared_by_reward(run, viewer):
+    validated(run, 0, {"a": [0.1], "b": [0.5], "c": [0.2]})
+    validated(run, 9, {"a": [0.4], "b": [0.9], "c": [0.2]})
+    page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
+    assert "0 → 0 of 3 tasks solved · mean reward 0.267 → 0.5" in page.text
+    assert "Of 2 tasks that changed, 2 became better and 0 worse" in page.text
+    assert "sign test over tasks, p = 0.5)" in page.text
+    assert (
+        "+0.40" in page.text and "Of tasks with equal shares the mean reward decides" in page.text
+    )
+
+
 def test_a_run_without_a_step_is_compared_by_its_newest_validation(run, viewer, folder):
     other = make_run(folder, "other")
     validated(run, 0, {"a": [0.0]})
@@ -536,7 +548,9 @@ def test_runs_that_share_no_task_are_told(run, viewer, folder):
     assert page.status == 200 and "No task is in both" in page.text
 
 
-@pytest.mark.parametrize("side", ["nix", f"{NAME}:77", f"{NAME}:x", ":", "..:0", "\ud800"])
+@pytest.mark.parametrize(
+    "side", ["nix", f"{NAME}:77", f"{NAME}:x", ":", "..:0", "\ud800", f"{NAME}:{9**99}"]
+)
 def test_a_side_that_is_not_there_is_told(run, viewer, side):
     validated(run, 0, {"a": [0.0]})
     assert viewer.get(compare_at(side, NAME)).status == 404
