@@ -395,6 +395,7 @@ def test_a_kept_group_is_one_file_that_leads_nowhere(run, viewer):
     assert [link for link in page.links() if not link.startswith("#")] == []
     assert not any("src" in attrs or tag == "link" for tag, attrs in page.tags)
     assert "next task" not in page.text
+    assert not any("data-key" in attrs for _, attrs in page.tags)
 
 
 # One task over all steps.
