@@ -229,6 +229,15 @@ def test_many_tasks_stand_on_several_pages(run, viewer):
     assert len(rest.classes("reward")) == 30
 
 
+def test_tasks_of_a_step_are_found_by_their_text(run, viewer):
+    for number in range(30):
+        add(run, "step_000001.jsonl", *group(1, f"t{number:02}", [1.0, 0.0]))
+    (table,) = viewer.get(part_of(NAME, "steps", 1, q="IS T2")).inside("table")
+    assert len(re.findall(r"What is", table)) == 10
+    page = viewer.get(part_of(NAME, "steps", 1, q="<nix>"))
+    assert "No task holds “<nix>”" in page.text and "30 tasks" in page.text
+
+
 def test_a_step_without_a_whole_episode_says_so(run, viewer):
     add(run, "step_000003.jsonl", b'{"format": 2, "episode_id": "torn')
     page = viewer.get(step_at(NAME, 3))

@@ -24,10 +24,9 @@ from astuner.logview.view.matched import (
     chance_sentence,
     matched_tasks,
     telling_attempts,
-    with_text,
 )
 from astuner.logview.view.siblings import siblings
-from astuner.logview.view.step_tasks import squares
+from astuner.logview.view.step_tasks import squares, with_text
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

@@ -131,12 +131,6 @@ def matched_tasks(a: Iterable["GroupRow"], b: Iterable["GroupRow"]) -> MatchedTa
     )
 
 
-def with_text(pairs: Iterable[TaskPair], text: str) -> list[TaskPair]:
-    """Those whose question or id holds the text, whatever its case."""
-    wanted = text.casefold()
-    return [pair for pair in pairs if wanted in f"{pair.title}\n{pair.task_id}".casefold()]
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
