@@ -541,6 +541,17 @@ def test_both_attempts_at_a_task_stand_side_by_side(run, viewer):
     assert [card[0] for card in page.inside("article")] == ["a", "b"]
 
 
+def test_of_several_attempts_those_stand_side_by_side_that_tell_of_the_change(run, viewer):
+    validated(run, 0, {"a": [1.0, 0.0, None]}, said=["right", "wrong", "none"])
+    validated(run, 9, {"a": [1.0, 1.0, 0.0]}, said=["best", "good", "bad"])
+    better = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9", task="a"))
+    assert [card.split()[-1] for card in better.inside("article")] == ["wrong", "best"]
+    assert "solved by 1 of 3 attempts in a, by 2 of 3 in b" in better.text
+    assert "the worst of a and the best of b" in better.text
+    worse = viewer.get(compare_at(f"{NAME}:9", f"{NAME}:0", task="a"))
+    assert [card.split()[-1] for card in worse.inside("article")] == ["best", "wrong"]
+
+
 def test_what_is_compared_is_chosen_from_lists(run, viewer, folder):
     make_run(folder, "other")
     validated(run, 0, {"a": [0.0]})

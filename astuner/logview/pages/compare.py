@@ -105,6 +105,7 @@ def _task(
     ]
     return {
         "pair": pair,
+        "shown_says": chosen.says,
         "compared": side_by_side(places),
         "beside": siblings([pair.task_id for pair in matched.pairs], task_id),
         "excerpt": excerpt,

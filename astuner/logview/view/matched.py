@@ -162,13 +162,18 @@ class TellingAttempts:
     a: str
     """Its episode id."""
     b: str
+    says: str
+    """Which these are."""
 
 
 def telling_attempts(pair: TaskPair) -> TellingAttempts:
     """Worst and best where b is better, best and worst where a is, else those in the middle."""
     a, b = judged_attempts(pair.a), judged_attempts(pair.b)
     if pair.gain > 0:
-        return TellingAttempts(a=a[-1].episode_id, b=b[0].episode_id)
+        says = "are the worst of a and the best of b"
+        return TellingAttempts(a=a[-1].episode_id, b=b[0].episode_id, says=says)
     if pair.gain < 0:
-        return TellingAttempts(a=a[0].episode_id, b=b[-1].episode_id)
-    return TellingAttempts(a=middle(a).episode_id, b=middle(b).episode_id)
+        says = "are the best of a and the worst of b"
+        return TellingAttempts(a=a[0].episode_id, b=b[-1].episode_id, says=says)
+    says = "are those in the middle by reward"
+    return TellingAttempts(a=middle(a).episode_id, b=middle(b).episode_id, says=says)
