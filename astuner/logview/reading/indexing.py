@@ -163,17 +163,17 @@ class Indexer:
             return
 
     def _read_lines(self, file: BinaryIO, known: _KnownFile, deadline: float | None) -> None:
-        batch = _Batch(start=known.done)
+        batch = _RowsToStore(start=known.done)
         for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
             batch.add(_row_of_line(line, known, self._max_line_bytes), line)
             is_over = deadline is not None and time.monotonic() >= deadline
             if is_over or batch.is_full:
                 if not self._store(known, batch, is_finished=False) or is_over:
                     return
-                batch = _Batch(start=batch.end)
+                batch = _RowsToStore(start=batch.end)
         self._store(known, batch, is_finished=True)
 
-    def _store(self, known: _KnownFile, batch: "_Batch", *, is_finished: bool) -> bool:
+    def _store(self, known: _KnownFile, batch: "_RowsToStore", *, is_finished: bool) -> bool:
         """False where another process has stored more, or holds the cache."""
 
         def store(connection: sqlite3.Connection) -> bool:
@@ -191,7 +191,7 @@ class Indexer:
 
 
 @dataclass(slots=True)
-class _Batch:
+class _RowsToStore:
     """Rows that are stored together. Owned by who reads the file."""
 
     start: int
