@@ -341,7 +341,7 @@ def test_an_episode_without_calls_has_a_time_line_and_a_conversation():
 
 def test_the_verdict_stands_beside_answer_and_reference():
     shown = read_verdict(make_episode(make_call([ASK], FIVE)))
-    assert (shown.reward, shown.outcome, shown.given_by) == (1.0, "solved", "the judge")
+    assert (shown.reward, shown.outcome, shown.source) == (1.0, "solved", "judge")
     assert (shown.answer.text, shown.reference.text, shown.note) == ("five", "5", None)
 
 

@@ -47,8 +47,8 @@ class ShownVerdict:
     """None where the episode failed."""
     is_success: bool | None
     """None where the episode failed."""
-    given_by: str | None
-    """In words, as in "reward 1 by the judge"."""
+    source: str | None
+    """Who gave the reward, as recorded: workflow, judge or madness."""
     rewards: tuple[tuple[str, float], ...]
     """Of each role, where agents have rewards of their own."""
     madness: str | None
@@ -67,6 +67,11 @@ class ShownVerdict:
     """All that came with the task."""
 
     @property
+    def given_by(self) -> str | None:
+        """Who gave the reward, in words."""
+        return self.source and _BY.get(self.source, self.source)
+
+    @property
     def outcome(self) -> str:
         """In a word: solved, not solved or failed."""
         if self.failure is not None:
@@ -80,7 +85,7 @@ def read_verdict(episode: Episode) -> ShownVerdict:
     return ShownVerdict(
         reward=verdict.reward if verdict else None,
         is_success=verdict.is_success if verdict else None,
-        given_by=_BY.get(verdict.source, verdict.source) if verdict else None,
+        source=verdict.source if verdict else None,
         rewards=tuple(verdict.rewards.items()) if verdict else (),
         madness=episode.madness,
         failure=failure
