@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
+from astuner.backbone.vocabulary_file import write_vocabulary
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.attendance import Attendance
 from astuner.engine.continuous import ContinuousBatchingEngine
@@ -46,6 +47,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     if (adapter := adapter_settings(model.lora)) is not None:
         attach_adapter(policy.model, adapter, seed=run.settings.trainer_common.seed)
     _check_context(policy, rollout.max_model_len)
+    write_vocabulary(run.run_dir, policy.tokenizer)
     stop_ids = end_ids(policy.model.generation_config)
     try:
         template = ChatTemplate(policy.tokenizer, extra_stop_ids=stop_ids)

@@ -1,0 +1,56 @@
+"""A trained sample as one JSON line of training/step_N.jsonl. Knows no trainer.
+
+The tokens are in the record of the episode; here stands what training made of them.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from astuner.trajectory.samples import TrainSample
+
+TRAINED_FORMAT = 1
+"""Stands in each line."""
+_DECIMALS = 6
+
+
+def trained_line(
+    sample: TrainSample,
+    *,
+    step: int,
+    weight: float | None,
+    update: int | None,
+    logprobs: Sequence[float] | None,
+    reference_logprobs: Sequence[float] | None = None,
+) -> bytes:
+    """One line of UTF-8, its end included; None is what is not known.
+
+    `weight` is that of a trained token in the loss, `update` which one of the step it was part of,
+    from 0. Of each trained token in order there are the `logprobs` by the weights before that
+    update, and where there is a reference, those by it.
+    """
+    record: dict[str, Any] = {
+        "format": TRAINED_FORMAT,
+        "step": step,
+        "episode_id": sample.episode_id,
+        "sequence": sample.sequence,
+        "advantage": _finite(sample.advantage),
+        "weight": weight,
+        "temperature": sample.temperature,
+        "update": update,
+        "weight_version": sample.weight_version,
+        "logprobs": _rounded(logprobs),
+    }
+    if reference_logprobs is not None:
+        record["reference_logprobs"] = _rounded(reference_logprobs)
+    return f"{json.dumps(record, allow_nan=False)}\n".encode()
+
+
+def _rounded(logprobs: Sequence[float] | None) -> list[float | None] | None:
+    return None if logprobs is None else [_finite(value) for value in logprobs]
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no others; the metrics of the step tell of them."""
+    return round(value, _DECIMALS) if math.isfinite(value) else None
