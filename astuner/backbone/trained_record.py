@@ -36,7 +36,7 @@ def trained_line(
         "episode_id": sample.episode_id,
         "sequence": sample.sequence,
         "advantage": _finite(sample.advantage),
-        "weight": weight,
+        "weight": None if weight is None else float(f"{weight:.{_DECIMALS}g}"),
         "temperature": sample.temperature,
         "update": update,
         "weight_version": sample.weight_version,
