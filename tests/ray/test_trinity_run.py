@@ -6,6 +6,7 @@ Trinity's checkpoints, and Ray believes in GPUs. Everything else is Trinity as i
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
