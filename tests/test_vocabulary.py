@@ -84,6 +84,12 @@ def test_it_is_written_once_and_whole(tmp_path):
     assert run.vocabulary_file.read_text() == "{}"
 
 
+def test_a_tokenizer_of_another_make_costs_a_warning_and_no_run(tmp_path, caplog):
+    write_vocabulary(RunDir(root=tmp_path), object())
+    assert list(tmp_path.iterdir()) == []
+    assert "vocabulary not written tokenizer=object" in caplog.text
+
+
 def test_none_is_written_where_the_run_directory_is_gone(tmp_path):
     tokenizer = FAMILIES[0].tokenizer(FAMILIES[0].tokenizers[0])
     with pytest.raises(BackboneError, match="is gone"):

@@ -1,10 +1,13 @@
 """The vocabulary of a run in its directory, so that its token ids can be read without its model."""
 
 import json
+import logging
 from typing import Any
 
 from astuner.inference.vocabulary import vocabulary_to_record
 from astuner.run_dir import RunDir, naming_the_file
+
+logger = logging.getLogger(__name__)
 
 
 def write_vocabulary(run_dir: RunDir, tokenizer: Any) -> None:
@@ -17,7 +20,11 @@ def write_vocabulary(run_dir: RunDir, tokenizer: Any) -> None:
     run_dir.check_is_there()
     if path.exists():
         return
-    record = vocabulary_to_record(tokenizer)
+    try:
+        record = vocabulary_to_record(tokenizer)
+    except Exception as error:  # noqa: BLE001  # tokenizers of many makers, and no run needs it
+        logger.warning("vocabulary not written tokenizer=%s: %s", type(tokenizer).__name__, error)
+        return
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     partial = path.with_suffix(".partial")
     with naming_the_file(path):

@@ -32,7 +32,7 @@ from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.trained_record import trained_line
 from astuner.config.schema import Settings
-from astuner.errors import BackboneError
+from astuner.errors import AstunerError, BackboneError
 from astuner.gateway.gateway import Gateway
 from astuner.rollout.pool import commonest_failure
 from astuner.task_reader.order import TaskOrder
@@ -75,7 +75,7 @@ class LocalBackbone:
             except Exception:
                 # What was learned is kept, whatever it was, a bug too; the keeper refuses a half
                 # step. A full disk refuses again, and the first error counts.
-                with contextlib.suppress(BackboneError):
+                with contextlib.suppress(AstunerError):
                     tuning.save()
                 raise
         return tuning.finish(exit_code=interrupt.exit_code)
