@@ -47,7 +47,6 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
     if (adapter := adapter_settings(model.lora)) is not None:
         attach_adapter(policy.model, adapter, seed=run.settings.trainer_common.seed)
     _check_context(policy, rollout.max_model_len)
-    write_vocabulary(run.run_dir, policy.tokenizer)
     stop_ids = end_ids(policy.model.generation_config)
     try:
         template = ChatTemplate(policy.tokenizer, extra_stop_ids=stop_ids)
@@ -58,6 +57,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
         ) from error
     attendance = Attendance(wait_seconds=_settle_seconds(policy, rollout))
     engine = _make_engine(policy, rollout, source, attendance, weight_version)
+    write_vocabulary(run.run_dir, policy.tokenizer)
     return LoadedEngine(policy=policy, template=template, engine=engine, attendance=attendance)
 
 
