@@ -90,8 +90,7 @@ class PolicyTrainer:
     ) -> dict[str, float | None]:
         """Make `mini_batch_num` updates from the samples and return the metrics of the step.
 
-        At its end `on_scored` is told of what the passes that trained the samples thought of them.
-
+        At its end `on_scored` is told what the passes that trained the samples thought of them.
         Each sample is used once. Fewer samples than mini-batches make fewer updates; none make no
         update. What `on_progress` raises ends the step: updates that were made stay, gradients of
         an unfinished one are dropped. Raises BackboneError when a gradient is not finite.
@@ -115,7 +114,7 @@ class PolicyTrainer:
             device=self.model.device,
             progress=on_progress,
         )
-        scores = None if on_scored is None else StepScores()
+        scores = StepScores()
         # transformers keeps all layers in evaluation mode; dropout is off in either.
         self.model.train(self.settings.gradient_checkpointing)
         switch_dropout(self.model, is_on=True)
@@ -131,7 +130,7 @@ class PolicyTrainer:
         finally:
             self.model.eval()
             self._optimizer.discard_gradients()
-        if on_scored is not None and scores is not None:
+        if on_scored is not None:
             on_scored(scores.samples())
         return record.metrics(
             seconds=time.monotonic() - started,
@@ -192,12 +191,9 @@ class PolicyTrainer:
             weight_S=torch.tensor(weights, device=device),
         )
 
-    def _accumulate(
-        self, mini_batch: MiniBatch, record: StepRecord, scores: StepScores | None
-    ) -> None:
+    def _accumulate(self, mini_batch: MiniBatch, record: StepRecord, scores: StepScores) -> None:
         """Add up the gradients of one mini-batch."""
-        if scores is not None:
-            scores.begin_update(mini_batch.samples, mini_batch.weights)
+        scores.begin_update(mini_batch.samples, mini_batch.weights)
         for batch in mini_batch.batches:
             record.doing = f"a micro-batch of {batch.num_tokens} tokens"
             loss = BatchLoss(self.settings, mini_batch, batch, record)
@@ -207,8 +203,7 @@ class PolicyTrainer:
                 current_N = score_batch(self.model, batch, loss.temperature_N).logprob_N
                 loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
             backward_batch(self.model, batch, loss.temperature_N, loss)
-            if scores is not None:
-                scores.add(batch.sample_N, loss.logprob_N, loss.reference_logprob_N)
+            scores.add(batch.sample_N, loss.logprob_N, loss.reference_logprob_N)
             record.finish(batch)
         record.doing = "the optimizer's update"
 

@@ -247,8 +247,7 @@ class _Tuning:
         self._state = replace(self._state, health=self._reporter.health)
 
     async def _close_step(self) -> None:
-        """Validate if it is time, and write the metrics."""
-        await self._writer.flush()
+        """Validate if it is time, write the metrics, and wait for what the step recorded."""
         if self._is_due(self._settings.trainer_common.test_freq):
             await self._validate_and_write(self._state.metrics)
         else:
@@ -259,6 +258,7 @@ class _Tuning:
             is_logged=True,
             validations=self._reporter.validations,
         )
+        await self._writer.flush()
 
     async def _validate_and_write(self, metrics: dict[str, float | None]) -> None:
         """The line of a step, with its validation, and without it where that is interrupted."""
