@@ -37,6 +37,7 @@ LAYERS = (
     ("workflow",),
     ("function_workflow",),
     ("rollout",),
+    ("logview",),
     ("backbone",),
     ("launch", "job", "cleaning"),
     ("astuner",),
