@@ -37,8 +37,8 @@ test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a m
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
 
 .PHONY: test-browser
-test-browser: $(VENV)/browser.stamp ## Test the viewer's pages in Chromium; CHROMIUM=/path/to/it where it lies elsewhere
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/browser
+test-browser: $(VENV)/browser.stamp ## Test the viewer's pages in Chromium (CHROMIUM=…); pictures in build/viewer
+	VIEWER_PICTURES=build/viewer HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/browser
 
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own

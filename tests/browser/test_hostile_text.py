@@ -43,17 +43,21 @@ WORDS = Words(
     model=TEXT,
 )
 DOERS = """() => [...document.querySelectorAll("*")].flatMap((one) => {
-  const own = (address) => ["data:", "blob:"].some((start) => address.startsWith(start))
-    || new URL(address, location.origin).origin === location.origin;
+  const isHarmless = (name, address) => {
+    const { protocol, origin } = new URL(address, location.href);
+    const schemes = ["http:", "https:", "mailto:"];
+    return origin === location.origin || ["data:", "blob:"].includes(protocol)
+      || (one.matches("a") && name === "href" && schemes.includes(protocol));
+  };
+  const addressed = ["href", "src", "srcset", "action", "formaction", "data", "poster"];
   const bad = [...one.attributes].filter(({ name, value }) => name.startsWith("on")
-    || (["href", "src", "srcset", "action", "formaction", "data", "poster"].includes(name)
-      && !own(value)));
+    || (addressed.includes(name) && !isHarmless(name, value)));
   const runs = one.matches("script") && !one.src && one.type !== "application/json";
   const brings = one.matches("iframe, object, embed, base, meta[http-equiv], style");
   return [...bad.map(({ name, value }) => `${one.tagName} ${name}=${value}`),
     ...(runs || brings ? [one.outerHTML] : [])];
 })"""
-"""Elements of a page that run, load or send something, save for our own scripts and links."""
+"""Elements of a page that run, load or send something, save for our own, and for links."""
 
 
 @pytest.fixture(scope="module")
