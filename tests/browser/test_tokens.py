@@ -1,7 +1,6 @@
 """Every token of an episode says on its page what the run's files say of it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
