@@ -34,12 +34,14 @@ def viewing(*folders: Path, cache: Path) -> Iterator[str]:
     except Empty:
         raise AssertionError(f"the viewer gave no address:\n{''.join(said)}") from None
     finally:
+        ended_with = process.poll()
         process.terminate()
         try:
             process.wait(ENDS_WITHIN_SECONDS)
         finally:
             process.kill()
             reading.join()
+        assert ended_with is None, f"the viewer ended with {ended_with}:\n{''.join(said)}"
 
 
 def _read(process: subprocess.Popen[str], said: list[str], addresses: "Queue[str]") -> None:
