@@ -1,4 +1,4 @@
-"""Curves: the value under the cursor is that of the file, and what was chosen stands in the link."""
+"""The value under the cursor is that of the file, and what was chosen stands in the link."""
 
 import csv
 import io
