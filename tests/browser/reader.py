@@ -1,5 +1,6 @@
 """Somebody who looks at pages in a browser, and notices whatever a page should not do."""
 
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +45,14 @@ class Reader:
 
     def mark(self) -> None:
         self.page.evaluate("window.marked = true")
+
+    def until(self, expression: str, *, seconds: float) -> None:
+        """Wait until a JavaScript expression is true; the pages' policy keeps Playwright's own wait
+        from working."""
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, f"not within {seconds} s: {expression}"
+            self.page.wait_for_timeout(100)
 
     def picture(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

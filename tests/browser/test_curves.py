@@ -25,6 +25,7 @@ def panel(page, metric: str):
 def test_the_values_at_the_step_under_the_cursor_are_those_of_the_file(reader, runs):
     page = reader.open(PLACES["overview"](*runs))
     plot = panel(page, "reward/mean").locator(".plot")
+    plot.evaluate("one => one.scrollIntoView({ block: 'center' })")
     plot.hover(position={"x": plot.bounding_box()["width"] * 0.6, "y": 30})
     said = panel(page, "reward/mean").locator("[data-at]").inner_text()
     step = int(said.removeprefix("step "))
