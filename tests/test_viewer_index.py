@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from astuner.errors import UnreadableError
 from astuner.logview.reading.cache import VERSION
 from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.reading.lines import json_object
 from astuner.logview.reading.query import ORDERS, EpisodeQuery
-from astuner.logview.reading.row import EpisodeRow
+from astuner.logview.reading.row import EpisodeRow, Place, row_of
+from astuner.logview.reading.skim import skim
 from tests.viewer_runs import add, make_run, open_index, record
 
 EVERYTHING = EpisodeQuery()
@@ -97,8 +99,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path, is_longer):
     index = open_index(root, tmp_path / "cache")
     path.unlink()
     add(root, "step_000001.jsonl", *(some("x", "y", "z") if is_longer else some("x")))
-    index.refresh(seconds=None)
-    index.refresh(seconds=None)
+    assert index.refresh(seconds=None).is_whole
     assert sorted(ids_of(index)) == (["x", "y", "z"] if is_longer else ["x"])
 
 
@@ -109,8 +110,7 @@ def test_a_file_that_was_written_over_in_its_place_is_read_again(tmp_path):
     lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in some("xx", "yy", "zz"))
     with path.open("r+b") as file:  # the same inode
         file.write(lines)
-    index.refresh(seconds=None)
-    index.refresh(seconds=None)
+    assert index.refresh(seconds=None).is_whole
     assert sorted(ids_of(index)) == ["xx", "yy", "zz"]
 
 
@@ -166,16 +166,6 @@ def test_work_goes_on_where_the_time_was_over(tmp_path):
     assert done == sorted(set(done))
     assert index.refresh(seconds=1e-9).is_whole
     assert len(ids_of(index)) == 20
-
-
-def test_catching_up_ends_when_it_is_told_to(tmp_path):
-    root = make_run(tmp_path)
-    add(root, "step_000001.jsonl", *some("a"))
-    index = EpisodeIndex(root, tmp_path / "cache")
-    assert index.catch_up(threading.Event()).is_whole
-    stopped = threading.Event()
-    stopped.set()
-    index.catch_up(stopped)
 
 
 def test_a_line_that_is_too_long_is_a_row_that_says_so(tmp_path):
@@ -364,6 +354,25 @@ def test_a_cache_of_another_version_is_thrown_away(tmp_path):
     assert ids_of(open_index(root, tmp_path / "cache")) == ["a"]
 
 
+def test_the_index_of_a_run_that_nobody_opens_is_deleted_in_time(tmp_path):
+    cache = tmp_path / "cache"
+    open_index(make_run(tmp_path, "old"), cache).close()
+    old = _cache_file(cache)
+    os.utime(old, (0, 0))
+    open_index(make_run(tmp_path, "new"), cache).close()
+    assert not old.exists() and _cache_file(cache).exists()
+
+
+def test_an_index_that_is_opened_again_is_kept(tmp_path):
+    cache, root = tmp_path / "cache", make_run(tmp_path, "old")
+    open_index(root, cache).close()
+    old = _cache_file(cache)
+    os.utime(old, (0, 0))
+    open_index(root, cache).close()
+    open_index(make_run(tmp_path, "new"), cache).close()
+    assert old.exists()
+
+
 def test_where_the_cache_cannot_be_written_the_index_lives_in_memory(tmp_path, caplog):
     root = make_run(tmp_path)
     add(root, "step_000001.jsonl", *some("a"))
@@ -389,6 +398,32 @@ def test_an_episode_that_is_not_indexed_yet_is_found_by_its_name(tmp_path):
     row = index.locate("validation5-0-0")
     assert row is not None and row.is_validation
     assert index.locate("validation6-0-0") is None
+
+
+def test_what_is_asked_for_may_be_anything(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", *some("a"))
+    index = open_index(root, tmp_path / "cache")
+    for query in (
+        EpisodeQuery(step=10**30, task_id="\ud800"),
+        EpisodeQuery(min_tokens=-(10**30), max_reward=float("nan"), agent="\x00%_\x1f"),
+    ):
+        assert index.rows(query, limit=10**30, offset=10**30).rows == []
+        assert index.search("a", query, after=f"[{10**30}, {10**30}, 0, 0, 0, 0, 0]").hits == []
+    assert index.locate("\ud800") is None
+    assert index.neighbours("\ud800", EVERYTHING) == (None, None)
+    assert index.groups(10**30, False) == [] and index.task_steps("\ud800") == []
+
+
+def test_a_line_gives_the_same_row_whether_it_is_skimmed_or_read_whole():
+    place = Place(step=1, is_validation=False, file="f", offset=0, length=1)
+    untrained = record("b", tool="run", madness="repeats")
+    untrained["calls"][0] |= {"is_trained": False, "break_reason": "edited"}
+    empty = record("c", said=("", ""))
+    empty["calls"][0] |= {"completion_ids": [], "logprobs": []}
+    for entry in (record("a", tool="read"), record(reward=None), untrained, empty, {"format": 3}):
+        line = json.dumps(entry).encode()
+        assert row_of(skim(line), place) == row_of(json_object(line), place)
 
 
 def _group_run(root: Path) -> None:

@@ -8,6 +8,7 @@ from astuner.logview.view.tokens import Samples, ShownSequence, show_sequences
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.reading.stored import StoredEpisode
+    from astuner.logview.reading.training import TrainedSample
 
 
 def read_sequences(
@@ -23,7 +24,7 @@ def _samples(run: "RunReader", stored: "StoredEpisode") -> Samples | None:
     row = stored.row
     if row.is_validation or own_file(run.root, f"training/step_{row.step:06d}.jsonl") is None:
         return None
-    found: dict[int, object] = {}
+    found: dict[int, TrainedSample] = {}
     for sample in run.training(row.step, row.episode_id):
         found.setdefault(sample.sequence, sample)
     return found

@@ -4,7 +4,9 @@ A file that was read to its end is not opened again while its size, time and ino
 stored in small batches, each idempotent, so that any number of processes may do it at once.
 """
 
+import os
 import sqlite3
+import threading
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -44,6 +46,7 @@ _MOVE_ON = """
 UPDATE files SET done = ?, mark_offset = ?, mark = ?, num_episodes = num_episodes + ? WHERE id = ?
 """
 _FINISH = "UPDATE files SET is_finished = ? WHERE id = ?"
+_MARK = "SELECT mark_offset, mark FROM files WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +74,6 @@ class _KnownFile:
     """Whether all its whole lines are known, for that size and time."""
     done: int
     """Where the next line begins."""
-    mark_offset: int
-    """Of the line before that."""
-    mark: bytes
-    """The beginning of that line, by which the file is recognised."""
 
 
 _COLUMNS = tuple(column.name for column in fields(_KnownFile))
@@ -87,6 +86,8 @@ class Indexer:
         self._root = root
         self._cache = cache
         self._max_line_bytes = max_line_bytes
+        self._lock = threading.Lock()
+        """Held for a batch: several threads take turns instead of reading the same lines."""
 
     def refresh(
         self, *, step: int | None, is_validation: bool | None, seconds: float | None
@@ -94,7 +95,7 @@ class Indexer:
         """Read what is new for about that time, at least a line; the files of `step` first."""
         deadline = None if seconds is None else time.monotonic() + seconds
         found = episode_files(self._root)
-        if not found and not self._root.is_dir():
+        if not found and not os.path.isdir(self._root):
             return self._as_known()
         unread = self._reconcile(found)
 
@@ -104,8 +105,8 @@ class Indexer:
             return not is_asked, not file.is_validation, -file.step
 
         for known in sorted(unread, key=urgency):
-            self._read_file(known, deadline)
-            if deadline is not None and time.monotonic() >= deadline:
+            self._read_file(found[known.name], deadline)
+            if _is_over(deadline):
                 break
         return self._progress(found)
 
@@ -123,8 +124,8 @@ class Indexer:
             and all(_is_finished(known[name], file) for name, file in found.items()),
         )
 
-    def _known_files(self) -> dict[str, _KnownFile]:
-        rows = self._cache.read(f"SELECT {', '.join(_COLUMNS)} FROM files")
+    def _known_files(self, condition: str = "", *values: str) -> dict[str, _KnownFile]:
+        rows = self._cache.read(f"SELECT {', '.join(_COLUMNS)} FROM files {condition}", values)
         known = [_KnownFile(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
         return {file.name: file for file in known}
 
@@ -150,44 +151,49 @@ class Indexer:
         known = self._known_files()
         return [known[file.name] for file in changed if file.name in known]
 
-    def _read_file(self, known: _KnownFile, deadline: float | None) -> None:
-        place = self._root / EPISODES / known.name
+    def _read_file(self, found: FoundFile, deadline: float | None) -> None:
+        has_more = True
+        while has_more:
+            with self._lock:
+                known = self._known_files("WHERE name = ?", found.name).get(found.name)
+                if known is None or known.is_finished:
+                    return
+                has_more = self._read_batch(known, found, deadline)
+            if _is_over(deadline):
+                return
+
+    def _read_batch(self, known: _KnownFile, found: FoundFile, deadline: float | None) -> bool:
+        """Read and store some lines; whether there may be more to read."""
+        batch, is_finished = _RowsToStore(start=known.done), False
         try:
-            with place.open("rb", buffering=_BUFFER_BYTES) as file:
-                if not _has_mark(file, known):
-                    # Another file stands in its place; the next look finds it as a new one.
-                    self._cache.change(lambda connection: _forget(connection, known))
-                    return
-                self._read_lines(file, known, deadline)
+            with (self._root / EPISODES / known.name).open("rb", buffering=_BUFFER_BYTES) as file:
+                if not self._has_mark(file, known):
+                    return self._cache.change(
+                        lambda connection: _begin_anew(connection, known, found)
+                    )
+                for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
+                    batch.add(_row_of_line(line, known, self._max_line_bytes), line)
+                    if batch.is_full or _is_over(deadline):
+                        break
+                else:
+                    is_finished = True
         except OSError:  # deleted or made unreadable since it was found
-            return
+            return False
+        is_done = self._cache.change(
+            lambda connection: _store(connection, known, batch, is_finished=is_finished)
+        )
+        return is_done and not is_finished
 
-    def _read_lines(self, file: BinaryIO, known: _KnownFile, deadline: float | None) -> None:
-        batch = _RowsToStore(start=known.done)
-        for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
-            batch.add(_row_of_line(line, known, self._max_line_bytes), line)
-            is_over = deadline is not None and time.monotonic() >= deadline
-            if is_over or batch.is_full:
-                if not self._store(known, batch, is_finished=False) or is_over:
-                    return
-                batch = _RowsToStore(start=batch.end)
-        self._store(known, batch, is_finished=True)
+    def _has_mark(self, file: BinaryIO, known: _KnownFile) -> bool:
+        """Whether the line that was read last still stands where it stood."""
+        for offset, mark in self._cache.read(_MARK, (known.id,)):
+            file.seek(offset)
+            return file.read(len(mark)) == mark
+        return True
 
-    def _store(self, known: _KnownFile, batch: "_RowsToStore", *, is_finished: bool) -> bool:
-        """False where another process has stored more, or holds the cache."""
 
-        def store(connection: sqlite3.Connection) -> bool:
-            found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
-            if found.fetchone() != (batch.start,):
-                return False
-            connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in batch.rows])
-            if batch.last is not None:
-                values = (batch.end, batch.last.offset, batch.last.head, len(batch.rows), known.id)
-                connection.execute(_MOVE_ON, values)
-            connection.execute(_FINISH, (is_finished, known.id))
-            return True
-
-        return bool(self._cache.change(store))
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 @dataclass(slots=True)
@@ -228,10 +234,24 @@ def _is_finished(known: _KnownFile, found: FoundFile) -> bool:
     )
 
 
-def _has_mark(file: BinaryIO, known: _KnownFile) -> bool:
-    """Whether the line that was read last still stands where it stood."""
-    file.seek(known.mark_offset)
-    return file.read(len(known.mark)) == known.mark
+def _store(
+    connection: sqlite3.Connection, known: _KnownFile, batch: _RowsToStore, *, is_finished: bool
+) -> None:
+    """Nothing where another process has read further, or has begun the file anew."""
+    found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
+    if found.fetchone() != (batch.start,):
+        return
+    connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in batch.rows])
+    if batch.last is not None:
+        values = (batch.end, batch.last.offset, batch.last.head, len(batch.rows), known.id)
+        connection.execute(_MOVE_ON, values)
+    connection.execute(_FINISH, (is_finished, known.id))
+
+
+def _begin_anew(connection: sqlite3.Connection, known: _KnownFile, found: FoundFile) -> None:
+    """Another file stands in its place."""
+    _forget(connection, known)
+    connection.execute(_NOTE, _noted(found))
 
 
 def _forget(connection: sqlite3.Connection, known: _KnownFile) -> None:

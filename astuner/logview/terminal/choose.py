@@ -29,25 +29,28 @@ def choose_runs(asked: str | None, folder: Path) -> list[RunReader]:
     """
     if asked is None:
         return _some(Shelf([folder]).runs(), folder)
-    if asked != _LATEST and Path(asked).is_dir():
+    is_folder = Path(asked).is_dir()
+    runs = [] if is_folder and not folder.is_dir() else Shelf([folder]).runs()
+    if named := _named_so(runs, asked):
+        return named
+    # Behind the names: the folder of an agent is often called like its YAML.
+    if is_folder:
         return _some(Shelf([Path(asked)]).runs(), Path(asked))
-    runs = _some(Shelf([folder]).runs(), folder)
-    experiment, _, start = asked.rpartition("/")
-    if start == _LATEST:
-        mine = [run for run in runs if experiment in ("", run.experiment)]
-        if mine:
-            return mine[:1]
-    for found in (
-        [run for run in runs if asked in (run.name, run.start)],
-        [run for run in runs if asked == run.experiment],
-        [run for run in runs if run.name.startswith(asked) or run.start.startswith(asked)],
-    ):
-        if found:
-            return found
+    begun = [run for run in runs if run.name.startswith(asked) or run.start.startswith(asked)]
+    if begun:
+        return begun
     raise NotFoundError(
         f"show: there is no run {asked!r} in {folder}; {_nearest(asked, _names(runs))}; "
         "`astuner show` lists them, and --exp-dir names another folder"
     )
+
+
+def _named_so(runs: list[RunReader], asked: str) -> list[RunReader]:
+    experiment, _, start = asked.rpartition("/")
+    if start == _LATEST:
+        return [run for run in runs if experiment in ("", run.experiment)][:1]
+    of_name = [run for run in runs if asked in (run.name, run.start)]
+    return of_name or [run for run in runs if asked == run.experiment]
 
 
 def choose_episode(run: RunReader, asked: str) -> EpisodeRow:
@@ -90,16 +93,13 @@ def episodes_of(run: RunReader, query: EpisodeQuery) -> list[EpisodeRow]:
 
 def read_index(index: EpisodeIndex, *, step: int | None, is_validation: bool | None) -> None:
     """Until the files of that step are in the index, or all where there is none."""
-    while True:
-        indexed = index.refresh(step=step, is_validation=is_validation)
-        if indexed.is_whole:
-            return
-        mine = [
+    while not index.refresh(step=step, is_validation=is_validation).is_whole:
+        entries = [
             entry
             for entry in index.steps()
             if entry.step == step and is_validation in (None, entry.is_validation)
         ]
-        if mine and all(entry.is_indexed for entry in mine):
+        if step is not None and all(entry.is_indexed for entry in entries):
             return
 
 

@@ -52,16 +52,6 @@ class TimedCall:
     before: Between | None
     """Since the agent's call before; None where that one still ran."""
 
-    @property
-    def ended_seconds(self) -> float:
-        return self.started_seconds + self.seconds
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        if not self.num_sampled_tokens or self.seconds <= 0:
-            return None
-        return self.num_sampled_tokens / self.seconds
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLane:
@@ -70,11 +60,6 @@ class CallLane:
     agent_name: str
     target_tag: str
     calls: tuple[TimedCall, ...]
-
-    @property
-    def engine_seconds(self) -> float:
-        """Summed over its calls."""
-        return sum(call.seconds for call in self.calls)
 
     @property
     def tool_seconds(self) -> float:
@@ -97,8 +82,6 @@ class Timeline:
     """By agent, in the order of their first calls."""
     total_seconds: float
     """With its judging."""
-    working_seconds: float
-    """From its start until it was judged."""
     judging_seconds: float | None
     """Asking the judge; None where the record does not tell, 0 where nobody was asked."""
     end: Between | None
@@ -138,7 +121,6 @@ def read_timeline(episode: Episode) -> Timeline:
             for agent, indices in by_agent.items()
         ),
         total_seconds=episode.seconds,
-        working_seconds=working,
         judging_seconds=_judging(episode),
         end=_end(episode.calls, working),
         engine_seconds=_covered(episode.calls),

@@ -125,8 +125,9 @@ class ShownToken:
     @property
     def gap(self) -> float | None:
         """Recomputed less sampled, in nats."""
-        known = self.logprob is not None and self.recomputed is not None
-        return self.recomputed - self.logprob if known else None
+        if self.logprob is None or self.recomputed is None:
+            return None
+        return self.recomputed - self.logprob
 
     @property
     def ratio(self) -> float | None:
