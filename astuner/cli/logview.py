@@ -40,8 +40,8 @@ browsers keep as a cookie: whoever has the link reads all that is shown.
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="astuner logview",
-        description="Show in a browser what runs did: whether they got better, where the attempts at "
-        "a task\ndiffer, what was said, judged and trained in an episode, token by token.",
+        description="Show in a browser what runs did: whether they got better, where the attempts\n"
+        "at a task differ, what was said, judged and trained in an episode, token by token.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
