@@ -168,16 +168,6 @@ def test_work_goes_on_where_the_time_was_over(tmp_path):
     assert len(ids_of(index)) == 20
 
 
-def test_catching_up_ends_when_it_is_told_to(tmp_path):
-    root = make_run(tmp_path)
-    add(root, "step_000001.jsonl", *some("a"))
-    index = EpisodeIndex(root, tmp_path / "cache")
-    assert index.catch_up(threading.Event()).is_whole
-    stopped = threading.Event()
-    stopped.set()
-    index.catch_up(stopped)
-
-
 def test_a_line_that_is_too_long_is_a_row_that_says_so(tmp_path):
     root = make_run(tmp_path)
     long = record("long", said=("x" * 5_000_000, "y"))

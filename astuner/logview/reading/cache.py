@@ -128,7 +128,7 @@ class IndexCache:
             try:
                 return work(self._open())
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode in _BUSY:
+                if _is_busy(error):
                     logger.debug("index busy: file=%s", self._path)
                 else:
                     self._use_memory(error)
@@ -177,6 +177,11 @@ class IndexCache:
     def _throw_away(self) -> None:
         self.close()
         _delete(self._path)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Its code has details in the higher bits, and is missing where Python itself raised it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def _storable(value: Any) -> Any:

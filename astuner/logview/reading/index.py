@@ -1,7 +1,6 @@
 """The episodes of a run, found by what they are: an index of byte offsets, kept in a cache."""
 
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from astuner.logview.reading.row import EpisodeRow
 from astuner.logview.reading.search import SEARCH_SECONDS, SearchPage, search_episodes
 from astuner.logview.reading.stored import StoredEpisode, read_stored
 
-_SLICE_SECONDS = 0.2
 _ID = re.compile(r"(step|validation)(\d{1,18})-")
 
 
@@ -82,12 +80,6 @@ class EpisodeIndex:
         self._indexed = self._indexer.refresh(
             step=step, is_validation=is_validation, seconds=seconds
         )
-        return self._indexed
-
-    def catch_up(self, stopped: threading.Event) -> Indexed:
-        """Read all that is new, for a thread of its own; the event ends it early."""
-        while not self.refresh(seconds=_SLICE_SECONDS).is_whole and not stopped.wait(0.01):
-            pass
         return self._indexed
 
     def steps(self) -> list[StepEntry]:

@@ -4,6 +4,7 @@ A file that was read to its end is not opened again while its size, time and ino
 stored in small batches, each idempotent, so that any number of processes may do it at once.
 """
 
+import os
 import sqlite3
 import threading
 import time
@@ -94,7 +95,7 @@ class Indexer:
         """Read what is new for about that time, at least a line; the files of `step` first."""
         deadline = None if seconds is None else time.monotonic() + seconds
         found = episode_files(self._root)
-        if not found and not self._root.is_dir():
+        if not found and not os.path.isdir(self._root):
             return self._as_known()
         unread = self._reconcile(found)
 

@@ -38,11 +38,6 @@ class Metrics:
         """Each step that tells of it, with its value; None for what is no finite number."""
         return [(row["step"], number_in(row[name])) for row in self.rows if name in row]
 
-    def newest(self, name: str) -> float | None:
-        """The last value that is known."""
-        known = (value for _, value in reversed(self.series(name)) if value is not None)
-        return next(known, None)
-
 
 class MetricsReader:
     """Follows `metrics.jsonl` of one run."""

@@ -1,6 +1,7 @@
 """What a list of episodes shows of each: the facts of a record that the index keeps."""
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -46,7 +47,7 @@ class EpisodeRow:
     seconds: float | None
     """Wall time from start to end, with judging."""
     madness: str | None
-    """The check that a reply failed, with its reason."""
+    """The check that a reply failed, with its reason, on one line."""
     file: str
     """Name of its file in `episodes/`."""
     offset: int
@@ -94,7 +95,7 @@ def too_long(num_bytes: int, max_bytes: int) -> str:
 def newer_format(record_format: object) -> str:
     """What there is to say of a record of a format that is not known."""
     return (
-        f"recorded in format {record_format!r}; this version of astuner reads up to "
+        f"recorded in format {reprlib.repr(record_format)}; this version of astuner reads up to "
         f"{RECORD_FORMAT}: open it with the version that wrote it, or a newer one"
     )
 
@@ -150,7 +151,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         num_sampled_tokens=sum(_num_ids(call["completion_ids"]) for call in trained),
         num_trained_tokens=_count(_num_trained(sequences)),
         seconds=_finite(record["seconds"]),
-        madness=None if record["madness"] is None else shown(str(record["madness"])),
+        madness=None if record["madness"] is None else title_of(str(record["madness"])),
         file=place.file,
         offset=place.offset,
         length=place.length,
