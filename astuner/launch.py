@@ -65,10 +65,10 @@ def launch(
     With `resume` it goes on in the newest run directory of the same name and settings that has a
     checkpoint, and begins anew without any; a text names the run, by folder or start time.
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
-    task_judge.judge_protocol; user modules and files are looked
-    for in `search_dirs`, by default the current directory and those around the YAML.
-    `with_logview` shows the run in a browser while it is at work. Raises the
-    errors of the tree; whatever was written before stays in the run directory.
+    task_judge.judge_protocol; user modules and files are looked for in `search_dirs`, by default
+    the current directory and those around the YAML. `with_logview` shows the run in a browser
+    while it is at work. Raises the errors of the tree; whatever was written before stays in the run
+    directory.
     """
     is_json = loaded.settings.log.format == "json"
     screen = open_screen()

@@ -51,13 +51,12 @@ from astuner.run_dir import RunDir
 run_dir = RunDir(root=Path(sys.argv[1]))
 say = lambda text: print(text, flush=True)
 with run_dir.in_use(), viewer_beside(run_dir.root, home=Path.cwd(), say=say, warn=say):
-    if "fork" in sys.argv and os.fork() == 0:
+    if os.fork() == 0:
         say(f"forked {os.getpid()}")
-        time.sleep(20)
-        os._exit(0)
-    time.sleep(20)
+    time.sleep(60)
+    os._exit(0)
 """
-"""A run that holds its directory, and does nothing."""
+"""A run that forks and does nothing else."""
 
 
 @pytest.fixture
@@ -140,27 +139,19 @@ def test_it_holds_nothing_of_the_run_and_no_terminal_reaches_it(run_dir: RunDir)
         assert int(Path(f"/proc/{viewer}/oom_score_adj").read_text()) >= 500
 
 
-@pytest.mark.parametrize("forked", [False, True])
-def test_it_ends_when_the_run_is_killed_and_the_directory_is_free(
-    forked: bool, run_dir: RunDir
-) -> None:
-    command = [sys.executable, "-c", HOLDER, str(run_dir.root), *(["fork"] if forked else [])]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    lines = iter(holder.stdout.readline, "")
-    said = "".join(next(lines) for _ in range(2))
-    other = re.search(r"forked (\d+)", said + next(lines)) if forked else None
-    port = port_in(said)
-    assert ask(port) == 200
-    holder.kill()
-    holder.wait()
-    wait_until(lambda: not is_open(port))
-    if other is not None:
-        os.kill(int(other[1]), signal.SIGKILL)
-    holder.stdout.close()
-    wait_until(lambda: run_dir.worker() is None)
-    with run_dir.in_use():
-        pass
+def test_it_outlives_the_run_not_even_with_a_process_that_the_run_forked(run_dir: RunDir) -> None:
+    command = [sys.executable, "-c", HOLDER, str(run_dir.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        lines = iter(holder.stdout.readline, "")
+        said = next(lines)
+        forked = next(line for line in lines if line.startswith("forked ")).split()[1]
+        try:
+            assert ask(port_in(said)) == 200
+            holder.kill()
+            wait_until(lambda: not is_open(port_in(said)))
+        finally:
+            os.kill(int(forked), signal.SIGKILL)
 
 
 def test_one_that_dies_costs_the_run_a_line(run_dir: RunDir) -> None:
@@ -216,6 +207,22 @@ def test_a_run_shows_itself_while_it_works_and_no_longer(
     latest = Path("launcher_record/job/latest").resolve()
     again = f"to look at it  astuner logview launcher_record/job/{latest.name}\n"
     assert (again in text) == (code == 0)  # the other one has recorded no episode
+
+
+def test_a_run_that_is_killed_takes_its_viewer_along_and_leaves_its_directory_free(
+    project: Path,
+) -> None:
+    command = [sys.executable, "-m", "astuner", "--conf", str(project), "--with-logview"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        said = next(line for line in iter(run.stderr.readline, "") if line.startswith("viewer  "))
+        assert ask(port_in(said)) == 200
+        run.kill()
+        wait_until(lambda: not is_open(port_in(said)))
+    killed = RunDir(root=Path("launcher_record/job/latest").resolve())
+    assert killed.worker() is None
+    with killed.in_use():
+        pass
 
 
 def test_a_job_in_python_shows_itself_too(project: Path, capfd: pytest.CaptureFixture) -> None:

@@ -2,10 +2,16 @@
 
 import asyncio
 import contextlib
+import getpass
 import os
 import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +24,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from astuner.errors import NotFoundError, UnreadableError
+from astuner.cli import main
+from astuner.errors import ConfigError, NotFoundError, UnreadableError
 from astuner.logview.addresses import path_name
-from astuner.logview.entrance import open_entrance
+from astuner.logview.ahead import LOOKING_SECONDS, ReadingAhead
+from astuner.logview.entrance import USUAL_PORTS, open_entrance, ssh_line
 from astuner.logview.failures import Failures
 from astuner.logview.serve import guarded
 from astuner.logview.site import Site
+from astuner.run_dir import RunDir
 from astuner.serving.limits import ConnectionLimits
 from astuner.serving.server import Server
+from tests.signals import signals_of_a_terminal
 
 pytest.importorskip("uplot")
 
@@ -57,9 +67,11 @@ class FakeReader:
         self.root.mkdir(parents=True)
         self.index = self
         self.num_slices = 0
+        self.on_refresh: Callable[[str], None] = lambda name: None
 
     def refresh(self, *, seconds: float) -> SimpleNamespace:
         self.num_slices += 1
+        self.on_refresh(self.name)
         return SimpleNamespace(is_whole=self.num_slices >= 3)
 
 
@@ -140,6 +152,13 @@ async def raw(port: int, request: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come to be so"
+        time.sleep(0.01)
 
 
 def get(target: str, *, host: str = "127.0.0.1", more: str = "") -> bytes:
@@ -355,9 +374,9 @@ def test_a_run_that_was_deleted_while_it_was_shown_is_gone(pages: Pages) -> None
             for name in ("job/1", "job/2"):
                 assert (await served.http.get(f"/runs/{name}")).status_code == 200
             pages.shelf.run("job/1").root.rmdir()
-            assert (await served.http.get("/runs/job/1")).text == "job/1"
-            answer = await served.http.get("/runs/job/1/files")
-            assert answer.status_code == 410 and "deleted or moved" in answer.text
+            for target in ("/runs/job/1", "/runs/job/1/files"):
+                answer = await served.http.get(target)
+                assert answer.status_code == 410 and "deleted or moved" in answer.text
             assert (await served.http.get("/runs/job/2")).status_code == 200
             assert (await served.http.get("/runs/job/3")).status_code == 404
 
@@ -372,5 +391,182 @@ def test_every_answer_keeps_browsers_from_running_anything(answered: str, pages:
             assert "script-src 'self'" in headers["content-security-policy"]
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "no-referrer"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
 
     asyncio.run(check())
+
+
+# where it listens
+
+
+def test_a_link_lives_on_when_the_viewer_is_started_again() -> None:
+    first = open_entrance()
+    port = first.port
+    with first.listening:
+        second = open_entrance()
+        with second.listening:
+            assert second.port != port
+    again = open_entrance()
+    with again.listening:
+        assert again.port == port
+    assert port in USUAL_PORTS
+
+
+def test_a_port_that_is_taken_is_said_with_who_has_it() -> None:
+    taken = open_entrance(port=0)
+    found = rf"process {os.getpid()} \(.*\) listens there; end it, or leave --port out"
+    with taken.listening, pytest.raises(ConfigError, match=found):
+        open_entrance(port=taken.port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.77", "no.such.host.invalid"])
+def test_a_host_that_is_not_of_this_machine_is_said(host: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot listen at --host {host}: .*; "):
+        open_entrance(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.5"])
+def test_only_this_machine_comes_in_without_a_token(host: str) -> None:
+    private = open_entrance(host, 0)
+    shared = open_entrance(host, 0, with_token=True)
+    public = open_entrance("0.0.0.0", 0)
+    for entrance in (private, shared, public):
+        entrance.listening.close()
+    assert private.token is None
+    assert shared.token != public.token
+    assert all(len(entrance.token or "") > 40 for entrance in (shared, public))
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"DISPLAY": ":0"}, None),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, None),
+        (
+            {"DISPLAY": ":10", "SSH_CONNECTION": "192.0.2.1 5000 192.0.2.7 22"},
+            "ssh -L PORT:127.0.0.1:PORT ME@192.0.2.7",
+        ),
+        (
+            {"SSH_CONNECTION": "192.0.2.1 5000 192.0.2.7 2222"},
+            "ssh -p 2222 -L PORT:127.0.0.1:PORT ME@192.0.2.7",
+        ),
+        ({}, f"ssh -L PORT:127.0.0.1:PORT ME@{socket.gethostname()}"),
+    ],
+)
+def test_who_has_no_browser_here_is_told_the_way(
+    environment: dict[str, str], line: str | None
+) -> None:
+    entrance = open_entrance(port=0)
+    with entrance.listening:
+        told = ssh_line(entrance, environment)
+        told = told and told.replace(str(entrance.port), "PORT")
+    assert told == (line and line.replace("ME@", f"{getpass.getuser()}@"))
+
+
+# reading ahead
+
+
+def test_what_was_opened_last_is_read_first_and_then_the_newest(tmp_path: Path) -> None:
+    shelf = FakeShelf(tmp_path, *(f"job/{number}" for number in range(9)))
+    read: list[str] = []
+    for reader in shelf.runs():
+        reader.on_refresh = read.append
+    with ReadingAhead(shelf) as ahead:  # pyright: ignore[reportArgumentType]
+        assert read == []
+        ahead.look("job/7")
+        wait_until(lambda: read.count("job/2") >= 3)
+    assert list(dict.fromkeys(read)) == ["job/7", "job/0", "job/1", "job/2"]
+    assert read[:3] == ["job/7"] * 3
+
+
+def test_a_run_that_cannot_be_read_keeps_no_other_one_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = FakeShelf(tmp_path, "job/1", "job/2")
+
+    def fail(name: str) -> None:
+        raise OSError(5, "the disk has failed")
+
+    shelf.run("job/1").on_refresh = fail
+    with ReadingAhead(shelf) as ahead:  # pyright: ignore[reportArgumentType]
+        ahead.look(None)
+        wait_until(lambda: shelf.run("job/2").num_slices == 3)
+    assert "run=job/1" in caplog.text
+
+
+def test_nothing_is_read_when_nobody_looks_any_more(tmp_path: Path) -> None:
+    shelf = FakeShelf(tmp_path, "job/1")
+    seconds = [0.0]
+
+    def leave(name: str) -> None:
+        seconds[0] += LOOKING_SECONDS
+
+    shelf.run("job/1").on_refresh = leave
+    with ReadingAhead(shelf, clock=lambda: seconds[0]) as ahead:  # pyright: ignore[reportArgumentType]
+        ahead.look(None)
+        wait_until(lambda: shelf.run("job/1").num_slices == 1)
+        ahead.look(None)
+        wait_until(lambda: shelf.run("job/1").num_slices == 2)
+    assert shelf.run("job/1").num_slices == 2
+
+
+# the command
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of two runs, in the current one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    RunDir.create(Path("launcher_record"), "adder")
+    RunDir.create(Path("launcher_record"), "chess")
+    Path("chess").mkdir()
+    Path("chess/chess.yaml").touch()
+    return tmp_path / "launcher_record"
+
+
+@pytest.mark.parametrize(
+    ("runs", "path"),
+    [
+        ([], "/"),
+        (["chess", "chess/chess.yaml"], "/"),
+        (["adder/latest"], "/runs/adder/{latest}"),
+    ],
+)
+def test_the_command_prints_a_link_serves_there_and_ends_quietly(
+    runs: list[str], path: str, records: Path
+) -> None:
+    command = [sys.executable, "-m", "astuner", "logview", "--port", "0", *runs]
+    with signals_of_a_terminal():
+        viewer = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    with viewer, viewer.stdout or contextlib.nullcontext() as said:
+        assert said is not None
+        link = said.readline().removeprefix("astuner logview: ").strip()
+        latest = os.readlink(records / "adder" / "latest")
+        assert link.endswith(path.format(latest=latest))
+        styles = httpx.get(httpx.URL(link).join("/static/style.css"), trust_env=False)
+        assert styles.status_code == 200
+        viewer.send_signal(signal.SIGINT)
+        assert said.read().splitlines()[-1] == "Ctrl-C ends it"
+        assert viewer.wait(20) == 0
+
+
+def test_a_folder_that_holds_no_runs_is_said(records: Path, capsys: pytest.CaptureFixture) -> None:
+    (records.parent / "photos").mkdir()
+    (records.parent / "photos" / "cat.png").touch()
+    for name, words in (
+        ("photos", "it is no run and holds none"),
+        ("nowhere", "launcher_record has adder, chess"),
+    ):
+        assert main(["logview", name]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_where_the_extra_is_missing_the_command_says_how_to_install_it(
+    records: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "uplot", None)  # as where it is not installed
+    assert main(["logview"]) == 2
+    assert "pip install 'astuner[logview]'" in capsys.readouterr().err

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MODULE = "astuner.logview.beside_child"
 _END_SECONDS = 3.0
-"""More than the two that answers under way are given."""
+"""It takes milliseconds, unless the process was stopped."""
 
 _lifelines: set[int] = set()
 """The run's ends of the pipes; changed by `_Beside` only."""
@@ -130,7 +130,8 @@ class _Beside:
 
     def _cut(self) -> None:
         _lifelines.discard(self._lifeline)
-        os.close(self._lifeline)
+        with suppress(OSError):  # user code has closed whatever is open
+            os.close(self._lifeline)
 
     def _listen(self, said: IO[str]) -> None:
         """Keep what it says for run.log, and tell when it has ended before the run."""

@@ -45,7 +45,7 @@ async def _serve(folder: Path, listening: socket.socket) -> None:
     from astuner.logview.reading.shelf import Shelf
     from astuner.logview.serve import serve
 
-    entrance = Entrance(listening=listening, host=LOOPBACK, token=None)
+    entrance = Entrance(listening=listening, host=LOOPBACK, is_private=True, token=None)
     await serve(Shelf([folder]), entrance, until=asyncio.Event().wait())
 
 

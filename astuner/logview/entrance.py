@@ -28,8 +28,10 @@ class Entrance:
     listening: socket.socket
     host: str
     """In the links."""
+    is_private: bool
+    """Whether only this machine reaches it."""
     token: str | None
-    """Whoever comes has to show it; None where only this machine reaches the socket."""
+    """Whoever comes has to show it; None where nobody has to."""
     allowed_hosts: tuple[str, ...] = ()
     """By which a browser may call it besides its own names."""
 
@@ -51,17 +53,24 @@ class Entrance:
 
 
 def open_entrance(
-    host: str = LOOPBACK, port: int | None = None, *, allowed_hosts: Sequence[str] = ()
+    host: str = LOOPBACK,
+    port: int | None = None,
+    *,
+    allowed_hosts: Sequence[str] = (),
+    with_token: bool = False,
 ) -> Entrance:
     """Listen at `host`; without a port, at the first of the usual ones that is free, or any.
 
+    Where other machines reach that, there is a token in any case.
     Raises ConfigError for a host that is not of this machine, and for a port that is taken.
     """
     listening = _listen(host, port) if port is not None else _listen_anywhere(host)
+    is_private = _is_private(listening)
     return Entrance(
         listening=listening,
         host=reachable_host(host),
-        token=None if _is_private(listening) else secrets.token_urlsafe(32),
+        is_private=is_private,
+        token=secrets.token_urlsafe(32) if with_token or not is_private else None,
         allowed_hosts=tuple(allowed_hosts),
     )
 
@@ -109,7 +118,7 @@ def ssh_line(entrance: Entrance, environment: Mapping[str, str] = os.environ) ->
     """
     has_display = any(environment.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     is_remote = "SSH_CONNECTION" in environment
-    if entrance.token is not None or (has_display and not is_remote):
+    if not entrance.is_private or (has_display and not is_remote):
         return None
     here = http_address(entrance.host, entrance.port).removeprefix("http://")
     user = f"{getpass.getuser()}@" if has_name() else ""

@@ -4,9 +4,11 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +28,8 @@ class Failures:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._roots: dict[str, Path] = {}
+        """Where the runs were that pages were asked for; they need not be found again then."""
         self._log = SeldomLog(logger, clock=time.monotonic)
         self.handlers: Mapping[Any, Callable[[Request, Exception], Response]] = {
             NotFoundError: self._not_found,
@@ -46,12 +50,16 @@ class Failures:
                     has_begun = True
                 await send(message)
 
+            request = Request(scope)
             try:
-                await app(scope, receive, watched)
+                if await run_in_threadpool(self._is_gone, request):
+                    await self._gone(request)(scope, receive, watched)
+                else:
+                    await app(scope, receive, watched)
             except Exception as error:  # code of pages, on whatever files hold
                 if has_begun:
                     raise
-                answer = self._unexpected(Request(scope), error)
+                answer = self._unexpected(request, error)
                 await answer(scope, receive, send)
 
         return guarded
@@ -88,10 +96,16 @@ class Failures:
     def _is_gone(self, request: Request) -> bool:
         """Whether the run was there, and is not any more."""
         run = run_in(request.url.path)
-        try:
-            return run is not None and not self._site.shelf.run(run).root.is_dir()
-        except NotFoundError:
+        if run is None:
             return False
+        root = self._roots.get(run)
+        if root is None or not root.is_dir():
+            try:
+                root = self._site.shelf.run(run).root
+            except NotFoundError:
+                return False
+            self._roots[run] = root
+        return not root.is_dir()
 
     def _gone(self, request: Request) -> Response:
         run = run_in(request.url.path)

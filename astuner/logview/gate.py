@@ -44,7 +44,7 @@ class Gate:
         self._token = token
         self._cookie = cookie
         self._on_request = on_request
-        self._waiting = WaitingRoom(_MAX_WAITING, setting="of the viewer")
+        self._waiting = WaitingRoom(_MAX_WAITING, setting="a bound of the viewer")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -82,9 +82,8 @@ class Gate:
             request,
             401,
             "The token is missing",
-            "This viewer is reached from other machines, so it asks for its token: open the link "
-            "that was printed where it was started. If you did that in this browser before, open "
-            "this page again.",
+            "This viewer asks for its token: open the link that was printed where it was started. "
+            "If you did that in this browser before, open this page again.",
             headers=CLOSE,
         )
 
