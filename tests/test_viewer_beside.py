@@ -53,7 +53,7 @@ say = lambda text: print(text, flush=True)
 with run_dir.in_use(), viewer_beside(run_dir.root, home=Path.cwd(), say=say, warn=say):
     if os.fork() == 0:
         say(f"forked {os.getpid()}")
-    time.sleep(20)
+    time.sleep(60)
     os._exit(0)
 """
 """A run that forks and does nothing else."""
@@ -145,11 +145,13 @@ def test_it_outlives_the_run_not_even_with_a_process_that_the_run_forked(run_dir
         assert holder.stdout is not None
         lines = iter(holder.stdout.readline, "")
         said = next(lines)
-        forked = next(line for line in lines if line.startswith("forked "))
-        assert ask(port_in(said)) == 200
-        holder.kill()
-        wait_until(lambda: not is_open(port_in(said)))
-        os.kill(int(forked.split()[1]), signal.SIGKILL)
+        forked = next(line for line in lines if line.startswith("forked ")).split()[1]
+        try:
+            assert ask(port_in(said)) == 200
+            holder.kill()
+            wait_until(lambda: not is_open(port_in(said)))
+        finally:
+            os.kill(int(forked), signal.SIGKILL)
 
 
 def test_one_that_dies_costs_the_run_a_line(run_dir: RunDir) -> None:
