@@ -110,7 +110,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             num_failed=failed.total,
             num_read=len(failed.rows),
             indexed=indexed,
-            changes=_changes(run),
+            changes=run.index.task_changes(limit=_MOST_CHANGED, least=_LEAST_CHANGED),
+            num_changed_most=_MOST_CHANGED,
             steps=_steps(run),
             choices=[other.name for other in site.shelf.runs() if other.name != run.name],
             log=run.log_tail() if state.status in _ENDED_BADLY else [],
@@ -182,22 +183,6 @@ def _table(panels: Sequence[curves.Curve], metrics: Any) -> CurveTable:
         rows=[(step, [c.get(step) for c in columns]) for step in steps[:_TABLE_STEPS]],
         num_steps=len(steps),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChanges:
-    """The tasks that changed most, and least."""
-
-    most: list[Any]
-    least: list[Any]
-    num_tasks: int
-
-
-def _changes(run: "RunReader") -> TaskChanges:
-    changes = run.index.task_changes(limit=1_000_000)
-    changed = [change for change in changes if change.first.step != change.last.step]
-    least = changed[_MOST_CHANGED:][-_LEAST_CHANGED:]
-    return TaskChanges(most=changed[:_MOST_CHANGED], least=least, num_tasks=len(changed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
