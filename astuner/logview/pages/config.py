@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def routes(site: Site) -> Iterator[BaseRoute]:
-    """`of` is the number of a start of the run, `against` of one of the run `with`, or of its own."""
+    """`of` numbers a start of the run, `against` one of the run `with`, or of its own."""
 
     def config(request: Request) -> Response:
         run = site.shelf.run(f"{path_name(request, 'experiment')}/{path_name(request, 'start')}")
