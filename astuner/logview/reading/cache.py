@@ -9,17 +9,23 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from astuner.logview.reading.lines import shown
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the tables. Raised with each change of them or of what a row means."""
 
+LARGEST_INTEGER = 2**63 - 1
 _BUSY_SECONDS = 10.0
+_UNUSED_SECONDS = 90 * 24 * 3600.0
+"""After which the index of a run that nobody opened is deleted."""
 _IN_MEMORY = ":memory:"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -36,6 +42,7 @@ CREATE TABLE IF NOT EXISTS files (
     mtime_ns INTEGER NOT NULL,
     is_finished INTEGER NOT NULL,
     done INTEGER NOT NULL,
+    mark_offset INTEGER NOT NULL,
     mark BLOB NOT NULL,
     num_episodes INTEGER NOT NULL
 );
@@ -66,7 +73,7 @@ CREATE TABLE IF NOT EXISTS episodes (
 );
 CREATE INDEX IF NOT EXISTS by_step
     ON episodes (step, is_validation, task_id, attempt, file_id, offset);
-CREATE INDEX IF NOT EXISTS by_task ON episodes (task_id);
+CREATE INDEX IF NOT EXISTS by_task ON episodes (task_id, is_validation, step, problem, reward);
 CREATE INDEX IF NOT EXISTS by_id ON episodes (episode_id);
 """
 
@@ -90,23 +97,24 @@ class IndexCache:
 
     def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; none where the file is busy or was found to be corrupt."""
-        return self._tried(lambda connection: connection.execute(sql, values).fetchall()) or []
+        asked = [_storable(value) for value in values]
+        return self._tried(lambda connection: connection.execute(sql, asked).fetchall()) or []
 
-    def change(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Do all that `work` does, or nothing of it; None where the file is busy or corrupt."""
+    def change(self, work: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do all that `work` does, or nothing of it: False where the file is busy or corrupt."""
 
-        def whole_work(connection: sqlite3.Connection) -> _T:
+        def whole_work(connection: sqlite3.Connection) -> bool:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = work(connection)
+                work(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # which has undone it already
                     connection.execute("ROLLBACK")
                 raise
-            return result
+            return True
 
-        return self._tried(whole_work)
+        return self._tried(whole_work) or False
 
     def close(self) -> None:
         with self._lock:
@@ -120,7 +128,7 @@ class IndexCache:
             try:
                 return work(self._open())
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode in _BUSY:
+                if _is_busy(error):
                     logger.debug("index busy: file=%s", self._path)
                 else:
                     self._use_memory(error)
@@ -142,14 +150,20 @@ class IndexCache:
 
     def _open_file(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_new = not self._path.exists()
         try:
-            return _connect(self._path)
+            connection = _connect(self._path)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
             logger.warning("index made anew: file=%s: %s", self._path, error)
-            self._delete_files()
-            return _connect(self._path)
+            _delete(self._path)
+            connection = _connect(self._path)
+        with suppress(OSError):
+            os.utime(self._path)
+        if is_new:
+            _delete_unused(self._path.parent)
+        return connection
 
     def _use_memory(self, error: Exception) -> None:
         logger.warning(
@@ -162,12 +176,34 @@ class IndexCache:
 
     def _throw_away(self) -> None:
         self.close()
-        self._delete_files()
+        _delete(self._path)
 
-    def _delete_files(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{self._path}{suffix}").unlink()
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Its code has details in the higher bits, and is missing where Python itself raised it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def _storable(value: Any) -> Any:
+    """What a user asked for as what the tables may hold: they have neither larger numbers nor lone
+    surrogates."""
+    if isinstance(value, int):
+        return max(-LARGEST_INTEGER, min(LARGEST_INTEGER, value))
+    return shown(value) if isinstance(value, str) else value
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            Path(f"{path}{suffix}").unlink()
+
+
+def _delete_unused(folder: Path) -> None:
+    """Indexes that were opened last long ago: their runs may be gone."""
+    for path in folder.glob("*.sqlite"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+                _delete(path)
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:

@@ -4,9 +4,11 @@ A file that was read to its end is not opened again while its size, time and ino
 stored in small batches, each idempotent, so that any number of processes may do it at once.
 """
 
+import os
 import sqlite3
+import threading
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +28,6 @@ from astuner.logview.reading.skim import skim
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_LINES = 512
-_MARK_BYTES = 64
 _BUFFER_BYTES = 2**20
 
 _INSERT = (
@@ -35,14 +36,17 @@ _INSERT = (
 )
 _NOTE = """
 INSERT INTO files
-    (name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark, num_episodes)
-VALUES (?, ?, ?, ?, ?, ?, 0, 0, x'', 0)
+    (name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark_offset, mark,
+    num_episodes)
+VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, x'', 0)
 ON CONFLICT (name) DO UPDATE
 SET size = excluded.size, mtime_ns = excluded.mtime_ns, is_finished = 0
 """
-_STORED = """
-UPDATE files SET done = ?, mark = ?, num_episodes = num_episodes + ?, is_finished = ? WHERE id = ?
+_MOVE_ON = """
+UPDATE files SET done = ?, mark_offset = ?, mark = ?, num_episodes = num_episodes + ? WHERE id = ?
 """
+_FINISH = "UPDATE files SET is_finished = ? WHERE id = ?"
+_MARK = "SELECT mark_offset, mark FROM files WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +74,9 @@ class _KnownFile:
     """Whether all its whole lines are known, for that size and time."""
     done: int
     """Where the next line begins."""
-    mark: bytes
-    """The bytes before that, by which a file is recognised."""
+
+
+_COLUMNS = tuple(column.name for column in fields(_KnownFile))
 
 
 class Indexer:
@@ -81,14 +86,16 @@ class Indexer:
         self._root = root
         self._cache = cache
         self._max_line_bytes = max_line_bytes
+        self._lock = threading.Lock()
+        """Held for a batch: several threads take turns instead of reading the same lines."""
 
     def refresh(
         self, *, step: int | None, is_validation: bool | None, seconds: float | None
     ) -> Indexed:
-        """Read what is new, for at most about that time; the files of `step` before the others."""
+        """Read what is new for about that time, at least a line; the files of `step` first."""
         deadline = None if seconds is None else time.monotonic() + seconds
         found = episode_files(self._root)
-        if not found and not self._root.is_dir():
+        if not found and not os.path.isdir(self._root):
             return self._as_known()
         unread = self._reconcile(found)
 
@@ -98,9 +105,9 @@ class Indexer:
             return not is_asked, not file.is_validation, -file.step
 
         for known in sorted(unread, key=urgency):
-            if deadline is not None and time.monotonic() >= deadline:
+            self._read_file(found[known.name], deadline)
+            if _is_over(deadline):
                 break
-            self._read_file(known, deadline)
         return self._progress(found)
 
     def _as_known(self) -> Indexed:
@@ -117,13 +124,10 @@ class Indexer:
             and all(_is_finished(known[name], file) for name, file in found.items()),
         )
 
-    def _known_files(self) -> dict[str, _KnownFile]:
-        rows = self._cache.read(
-            "SELECT id, name, step, is_validation, inode, size, mtime_ns, is_finished, done, mark "
-            "FROM files"
-        )
-        names = [field.name for field in fields(_KnownFile)]
-        return {row[1]: _KnownFile(**dict(zip(names, row, strict=True))) for row in rows}
+    def _known_files(self, condition: str = "", *values: str) -> dict[str, _KnownFile]:
+        rows = self._cache.read(f"SELECT {', '.join(_COLUMNS)} FROM files {condition}", values)
+        known = [_KnownFile(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        return {file.name: file for file in known}
 
     def _reconcile(self, found: dict[str, FoundFile]) -> list[_KnownFile]:
         """Forget what is no longer there, note what changed, and return the files to read."""
@@ -147,52 +151,71 @@ class Indexer:
         known = self._known_files()
         return [known[file.name] for file in changed if file.name in known]
 
-    def _read_file(self, known: _KnownFile, deadline: float | None) -> None:
-        place = self._root / EPISODES / known.name
+    def _read_file(self, found: FoundFile, deadline: float | None) -> None:
+        has_more = True
+        while has_more:
+            with self._lock:
+                known = self._known_files("WHERE name = ?", found.name).get(found.name)
+                if known is None or known.is_finished:
+                    return
+                has_more = self._read_batch(known, found, deadline)
+            if _is_over(deadline):
+                return
+
+    def _read_batch(self, known: _KnownFile, found: FoundFile, deadline: float | None) -> bool:
+        """Read and store some lines; whether there may be more to read."""
+        batch, is_finished = _RowsToStore(start=known.done), False
         try:
-            with place.open("rb", buffering=_BUFFER_BYTES) as file:
-                if not _has_mark(file, known):
-                    # Another file stands in its place; the next look finds it as a new one.
-                    self._cache.change(lambda connection: _forget(connection, known))
-                    return
-                self._read_lines(file, known, deadline)
+            with (self._root / EPISODES / known.name).open("rb", buffering=_BUFFER_BYTES) as file:
+                if not self._has_mark(file, known):
+                    return self._cache.change(
+                        lambda connection: _begin_anew(connection, known, found)
+                    )
+                for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
+                    batch.add(_row_of_line(line, known, self._max_line_bytes), line)
+                    if batch.is_full or _is_over(deadline):
+                        break
+                else:
+                    is_finished = True
         except OSError:  # deleted or made unreadable since it was found
-            return
+            return False
+        is_done = self._cache.change(
+            lambda connection: _store(connection, known, batch, is_finished=is_finished)
+        )
+        return is_done and not is_finished
 
-    def _read_lines(self, file: BinaryIO, known: _KnownFile, deadline: float | None) -> None:
-        start, rows, mark, size = known.done, [], known.mark, 0
-        for line in whole_lines(file, known.done, max_bytes=self._max_line_bytes):
-            rows.append(_row_of_line(line, known, self._max_line_bytes))
-            mark = b"" if line.data is None else line.data[-_MARK_BYTES:]
-            size += line.length
-            is_over = deadline is not None and time.monotonic() >= deadline
-            if is_over or size >= _BATCH_BYTES or len(rows) >= _BATCH_LINES:
-                if not self._store(known, start, rows, mark, is_finished=False) or is_over:
-                    return
-                start, rows, size = line.offset + line.length, [], 0
-        self._store(known, start, rows, mark, is_finished=True)
+    def _has_mark(self, file: BinaryIO, known: _KnownFile) -> bool:
+        """Whether the line that was read last still stands where it stood."""
+        for offset, mark in self._cache.read(_MARK, (known.id,)):
+            file.seek(offset)
+            return file.read(len(mark)) == mark
+        return True
 
-    def _store(
-        self,
-        known: _KnownFile,
-        start: int,
-        rows: list[EpisodeRow],
-        mark: bytes,
-        *,
-        is_finished: bool,
-    ) -> bool:
-        """Store the rows that begin at `start`; False where another process is ahead or at it."""
-        end = rows[-1].offset + rows[-1].length if rows else start
 
-        def store(connection: sqlite3.Connection) -> bool:
-            found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
-            if found.fetchone() != (start,):
-                return False
-            connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in rows])
-            connection.execute(_STORED, (end, mark, len(rows), is_finished, known.id))
-            return True
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
-        return bool(self._cache.change(store))
+
+@dataclass(slots=True)
+class _RowsToStore:
+    """Rows that are stored together. Owned by who reads the file."""
+
+    start: int
+    """Where the first of its lines begins."""
+    rows: list[EpisodeRow] = field(default_factory=list)
+    last: WholeLine | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start if self.last is None else self.last.offset + self.last.length
+
+    @property
+    def is_full(self) -> bool:
+        return self.end - self.start >= _BATCH_BYTES or len(self.rows) >= _BATCH_LINES
+
+    def add(self, row: EpisodeRow, line: WholeLine) -> None:
+        self.rows.append(row)
+        self.last = line
 
 
 def _is_replaced(known: _KnownFile, found: FoundFile | None) -> bool:
@@ -211,10 +234,24 @@ def _is_finished(known: _KnownFile, found: FoundFile) -> bool:
     )
 
 
-def _has_mark(file: BinaryIO, known: _KnownFile) -> bool:
-    """Whether what was read before still stands there, by its last bytes."""
-    file.seek(known.done - len(known.mark))
-    return file.read(len(known.mark)) == known.mark
+def _store(
+    connection: sqlite3.Connection, known: _KnownFile, batch: _RowsToStore, *, is_finished: bool
+) -> None:
+    """Nothing where another process has read further, or has begun the file anew."""
+    found = connection.execute("SELECT done FROM files WHERE id = ?", (known.id,))
+    if found.fetchone() != (batch.start,):
+        return
+    connection.executemany(_INSERT, [(known.id, *to_values(row)) for row in batch.rows])
+    if batch.last is not None:
+        values = (batch.end, batch.last.offset, batch.last.head, len(batch.rows), known.id)
+        connection.execute(_MOVE_ON, values)
+    connection.execute(_FINISH, (is_finished, known.id))
+
+
+def _begin_anew(connection: sqlite3.Connection, known: _KnownFile, found: FoundFile) -> None:
+    """Another file stands in its place."""
+    _forget(connection, known)
+    connection.execute(_NOTE, _noted(found))
 
 
 def _forget(connection: sqlite3.Connection, known: _KnownFile) -> None:

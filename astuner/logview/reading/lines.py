@@ -13,6 +13,8 @@ MAX_LINE_BYTES = 256 * 2**20
 """Of one line that is read into memory; longer ones are passed over, and said."""
 
 _PASSED_OVER_BYTES = 2**20
+_HEAD_BYTES = 1024
+"""Enough for what names an episode: its id, step, attempt and question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,10 @@ class WholeLine:
     """Of its first byte in the file."""
     length: int
     """In bytes, its end included."""
+    head: bytes
+    """Its beginning, by which it is recognised."""
     data: bytes | None
-    """Its end included; None where it is longer than the bound."""
+    """All of it, its end included; None where it is longer than the bound."""
 
 
 def whole_lines(
@@ -41,7 +45,12 @@ def whole_lines(
             is_whole = more.endswith(b"\n")
         if not is_whole:
             return
-        yield WholeLine(offset=offset, length=length, data=None if is_long else data)
+        yield WholeLine(
+            offset=offset,
+            length=length,
+            head=data[:_HEAD_BYTES],
+            data=None if is_long else data,
+        )
         offset += length
 
 

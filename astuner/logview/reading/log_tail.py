@@ -10,7 +10,7 @@ from typing import Literal
 from astuner.logview.reading.lines import own_file
 
 _NAME = "run.log"
-_MAX_BYTES = 256 * 2**10
+_MAX_BYTES = 64 * 2**10
 _HEAD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* [A-Z]+ [\w.]+ ")
 """Of a record: time, level, logger."""
 _ENDED_BY = re.compile(r"\brun ended by (\w+)")
@@ -29,11 +29,13 @@ def log_tail(root: Path, num_lines: int) -> list[str]:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _MAX_BYTES))
-            lines = file.read(_MAX_BYTES).decode(errors="replace").splitlines()
+            data = file.read(_MAX_BYTES)
     except OSError:
         return []
-    is_cut = size > _MAX_BYTES
-    return lines[1 if is_cut else 0 :][-num_lines:] if num_lines > 0 else []
+    if size > _MAX_BYTES:
+        data = data.partition(b"\n")[2]
+    lines = [line.decode(errors="replace") for line in data.rstrip(b"\n").split(b"\n")]
+    return lines[-num_lines:] if num_lines > 0 and data else []
 
 
 def end_in_log(lines: Sequence[str]) -> Literal["done", "failed", "interrupted"] | None:

@@ -8,14 +8,16 @@ from typing import Any
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.reading.events import EventsReader, FoundThing, findings_of
 from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.reading.lines import shown
 from astuner.logview.reading.log_tail import log_tail
 from astuner.logview.reading.metrics import Metrics, MetricsReader
 from astuner.logview.reading.run_status import RunStatus, run_status, started_seconds
 from astuner.logview.reading.saved_config import (
     backbone_and_model,
+    config_file,
     config_files,
-    config_text,
     flat_config,
+    text_of_config,
 )
 from astuner.logview.reading.training import TrainedSample, trained_samples
 from astuner.logview.reading.vocabulary import Vocabulary, VocabularyReader
@@ -40,12 +42,12 @@ class RunReader:
     @property
     def experiment(self) -> str:
         """The name of the YAML."""
-        return self.root.parent.name
+        return shown(self.root.parent.name)
 
     @property
     def start(self) -> str:
         """The local time of its start, which is the name of its folder."""
-        return self.root.name
+        return shown(self.root.name)
 
     @cached_property
     def started(self) -> float:
@@ -83,11 +85,11 @@ class RunReader:
 
         Raises NotFoundError where there is none, UnreadableError where it cannot be read.
         """
-        return config_text(self.root, number)
+        return text_of_config(config_file(self.root, number))
 
     def config(self, number: int | None = None) -> dict[str, Any]:
         """The same by dotted keys, such as `astuner.model.path`. Raises as `config_text` does."""
-        return flat_config(self.config_text(number), self.root)
+        return flat_config(config_file(self.root, number))
 
     def vocabulary(self) -> Vocabulary | None:
         """What its token ids stand for; None where the run did not write it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from astuner.errors import NotFoundError, UnreadableError
+from astuner.errors import ConfigError, NotFoundError, UnreadableError
 from astuner.logview.reading.lines import own_file
 
 _NAME = re.compile(r"config(?:_(\d{1,9}))?\.yaml")
@@ -29,10 +29,10 @@ def config_files(root: Path) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def config_text(root: Path, number: int | None = None) -> str:
-    """The YAML of the start of that number, counted from 1; without one, of the newest.
+def config_file(root: Path, number: int | None) -> Path:
+    """The configuration of a start, counted from 1; without a number, of the newest.
 
-    Raises NotFoundError where there is none, UnreadableError where it cannot be read.
+    Raises NotFoundError where there is none.
     """
     files = config_files(root)
     if not files:
@@ -42,10 +42,14 @@ def config_text(root: Path, number: int | None = None) -> str:
         )
     if number is not None and not 1 <= number <= len(files):
         raise NotFoundError(
-            f"{root}: there is no start {number}; it was started {len(files)} times, so name a "
-            f"number from 1 to {len(files)}"
+            f"{root}: there is no start {number}; found {len(files)}, so name a number from 1 to "
+            f"{len(files)}"
         )
-    path = files[-1 if number is None else number - 1]
+    return files[-1 if number is None else number - 1]
+
+
+def text_of_config(path: Path) -> str:
+    """Raises UnreadableError where it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -56,15 +60,15 @@ def config_text(root: Path, number: int | None = None) -> str:
     return data.decode(errors="replace")
 
 
-def flat_config(text: str, path: Path) -> dict[str, Any]:
+def flat_config(path: Path) -> dict[str, Any]:
     """The settings of a configuration by their dotted keys. Lists and empty sections are values.
 
-    Raises UnreadableError where it is no YAML of sections.
+    Raises UnreadableError where it cannot be read, and where it is no YAML of sections.
     """
-    # Only here: hydra takes a moment to import.
+    # Only here, since hydra takes a moment to import.
     from astuner.config.bounded_yaml import compose_bounded
-    from astuner.errors import ConfigError
 
+    text = text_of_config(path)
     try:
         compose_bounded(text, path)
         content = yaml.safe_load(text)
