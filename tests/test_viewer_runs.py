@@ -134,7 +134,8 @@ def test_a_failed_run_says_its_last_line_and_a_killed_one_that_it_was(viewed):
 
 
 def test_the_list_is_filtered_by_every_word(viewed):
-    viewed.run("math"), viewed.run("poems")
+    for name in ("math", "poems"):
+        viewed.run(name)
     assert "1 of 2 runs" in viewed.page("/?q=MATH+09-30")
     assert "poems" not in viewed.page("/?q=math")
     nothing = viewed.page("/?q=math+poems")
@@ -143,7 +144,8 @@ def test_the_list_is_filtered_by_every_word(viewed):
 
 
 def test_chosen_runs_lead_to_what_shows_them_together(viewed):
-    viewed.run("a"), viewed.run("b"), viewed.run("c")
+    for name in "abc":
+        viewed.run(name)
     a, b, c = (f"{name}/{FIRST}" for name in "abc")
 
     def leads_to(do: str, *names: str) -> str:

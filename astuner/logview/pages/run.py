@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview import addresses
 from astuner.logview.addresses import path_name
+from astuner.logview.reading.metrics import Metrics
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves, learning
@@ -132,7 +133,7 @@ def _pairs(shown: Shown) -> Iterator[tuple["RunReader", curves.RunCurves]]:
     return zip([shown.run, *shown.others], shown.curves, strict=True)
 
 
-def _answer(run: "RunReader", metrics: curves.Rows) -> learning.Answer:
+def _answer(run: "RunReader", metrics: Metrics) -> learning.LearningAnswer:
     state = run.state()
     return learning.answer(
         state.validation_first,
@@ -154,7 +155,7 @@ def _with_causes(
     return [replace(drawn[0], failures=by_kind), *drawn[1:]]
 
 
-def _named(metrics: curves.Rows, name: str) -> NamedMetric:
+def _named(metrics: Metrics, name: str) -> NamedMetric:
     values = [value for _, value in curves.points_of(metrics, name) if value is not None]
     return NamedMetric(
         name=name,
@@ -175,7 +176,7 @@ class CurveTable:
     """Of the run."""
 
 
-def _table(panels: Sequence[curves.Curve], metrics: Any) -> CurveTable:
+def _table(panels: Sequence[curves.Curve], metrics: Metrics) -> CurveTable:
     columns = [dict(curves.points_of(metrics, panel.name)) for panel in panels]
     steps = sorted({step for column in columns for step in column}, reverse=True)
     return CurveTable(
