@@ -1,6 +1,5 @@
 """The curves of runs: which metrics stand together on one, over steps, for one run or several."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,7 +163,7 @@ def points_of(metrics: Metrics, name: str) -> tuple[Point, ...]:
     """In the order of steps; what is no finite number is None."""
     if name == _TOKENS_PER_SECOND and name not in metrics.names:
         return _tokens_per_second(metrics)
-    return tuple((step, _finite(value)) for step, value in metrics.series(name))
+    return tuple(metrics.series(name))
 
 
 def panels(runs: Sequence[RunCurves]) -> list[Curve]:
@@ -346,8 +345,3 @@ def _line_data(line: CurveLine) -> Mapping[str, Any]:
         "low": [low for low, _ in line.interval],
         "high": [high for _, high in line.interval],
     }
-
-
-def _finite(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
