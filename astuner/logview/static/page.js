@@ -2,7 +2,7 @@
 // links and buttons: `data-key="j" data-key-says="next step"`; several elements with one key: the
 // first that is there.
 
-const typing = (target) => target.closest("input, textarea, select, [contenteditable]");
+const typing = (target) => target.closest("input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]");
 
 function keyed(key) {
   return [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
