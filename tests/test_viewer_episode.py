@@ -24,7 +24,7 @@ from astuner.logview.app import make_app
 from astuner.logview.asked_episodes import asked_query, query_address
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.view.folding import first_line, fold, shown_text
+from astuner.logview.view.folding import fold, on_one_line, shown_text
 from astuner.logview.view.markup import parts_of
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes
 from astuner.logview.view.timeline import read_timeline
@@ -485,7 +485,8 @@ def test_code_is_told_from_text():
 
 def test_a_text_is_cut_at_a_lines_end():
     assert fold("one\ntwo\nthree four", 9).shown == "one\ntwo\n"
-    assert first_line("\n\n  hello  \nyou") == "hello"
+    assert on_one_line("\n\n  hello  \nyou") == "hello you"
+    assert on_one_line("hello you", 8) == "hello y…"
 
 
 def test_bars_stand_where_the_calls_were_and_none_is_lost():

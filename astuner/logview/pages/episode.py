@@ -19,7 +19,7 @@ from astuner.logview.keep import as_kept_file
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.site import Site, as_data
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
-from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, first_line, shown_text
+from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
 from astuner.logview.view.token_page import WINDOW, TokenWindow, token_window
@@ -137,7 +137,7 @@ def _episode(
         whole_at=partial(part_of, run.name, "episodes", row.episode_id, "whole"),
         tokens_at=partial(part_of, run.name, "episodes", row.episode_id),
         shown=partial(shown_text, num_open=amounts.open_characters, limit=amounts.characters),
-        first_line=first_line,
+        on_one_line=on_one_line,
     )
     return as_kept_file(bytes(answer.body).decode(), row.episode_id) if is_kept else answer
 

@@ -275,7 +275,7 @@ class View {
       one.focus({ preventScroll: true });
       this.pin(number);
     } else if (this.box.dataset.at && number < Number(this.box.dataset.total)) {
-      location.replace(`${this.box.dataset.at.replace("=0", `=${number}`)}#t${number}`);
+      location.replace(`${this.box.dataset.at.replace(/\btoken=0\b/, `token=${number}`)}#t${number}`);
     }
   }
 }
