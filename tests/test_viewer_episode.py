@@ -185,6 +185,19 @@ def test_siblings_are_linked_and_their_mean_is_told(viewed):
     assert {"t", "p", "r", "/"} <= keys.keys()
 
 
+def test_how_a_reader_looks_at_an_episode_holds_for_the_next_one(viewed):
+    viewed.write(episode(said("a")), episode(said("a"), episode_id="step1-0-1", attempt=1))
+    page = Reader.of(viewed.get(raw=1, colour="gap", calls=1).text)
+    (address,) = {given["href"] for _, given in page.tags if given.get("data-key") == "j"}
+    assert address == episode_at(NAME, "step1-0-1", raw=1, colour="gap")
+
+
+def test_a_long_question_is_there_whole(viewed):
+    question = "Why? " * 200
+    viewed.write(episode(said("a"), task=Task(main_query=question, task_id="why")))
+    assert " ".join(question.split()) in words(viewed.get())
+
+
 def test_a_failure_is_told_with_its_traceback(viewed):
     failure = Failure(kind="WorkflowError", message="no tool", traceback="Traceback: line 7")
     viewed.write(episode(said("a"), output=None, verdict=None, failure=failure))
