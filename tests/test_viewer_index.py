@@ -14,10 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import UnreadableError
-from astuner.logview.reading.cache import VERSION
+from astuner.logview.reading.cache import VERSION, IndexCache
 from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.reading.indexing import Indexer
+from astuner.logview.reading.inventory import FoundFile, episode_files
+from astuner.logview.reading.lines import json_object
 from astuner.logview.reading.query import ORDERS, EpisodeQuery
-from astuner.logview.reading.row import EpisodeRow
+from astuner.logview.reading.row import EpisodeRow, Place, row_of
+from astuner.logview.reading.skim import skim
 from tests.viewer_runs import add, make_run, open_index, record
 
 EVERYTHING = EpisodeQuery()
@@ -166,16 +170,6 @@ def test_work_goes_on_where_the_time_was_over(tmp_path):
     assert len(ids_of(index)) == 20
 
 
-def test_catching_up_ends_when_it_is_told_to(tmp_path):
-    root = make_run(tmp_path)
-    add(root, "step_000001.jsonl", *some("a"))
-    index = EpisodeIndex(root, tmp_path / "cache")
-    assert index.catch_up(threading.Event()).is_whole
-    stopped = threading.Event()
-    stopped.set()
-    index.catch_up(stopped)
-
-
 def test_a_line_that_is_too_long_is_a_row_that_says_so(tmp_path):
     root = make_run(tmp_path)
     long = record("long", said=("x" * 5_000_000, "y"))
@@ -321,6 +315,23 @@ def test_two_indexes_on_one_cache_at_once_agree_and_know_each_episode_once(tmp_p
         assert [step.num_episodes for step in index.steps()] == [25] * 8
 
 
+def test_a_look_that_is_older_than_what_another_viewer_read_loses_nothing(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", *some("a", "b"))
+    other = open_index(root, tmp_path / "cache")
+
+    def look_slowly(folder: Path) -> dict[str, FoundFile]:
+        found = episode_files(folder)
+        add(root, "step_000001.jsonl", *some("c", "d"))
+        add(root, "step_000002.jsonl", *some("e"))
+        other.refresh(seconds=None)
+        return found
+
+    indexer = Indexer(root, IndexCache(root, tmp_path / "cache"), look=look_slowly)
+    indexer.refresh(step=None, is_validation=None, seconds=1e-9)
+    assert sorted(ids_of(other)) == ["a", "b", "c", "d", "e"]
+
+
 def _cache_file(cache: Path) -> Path:
     (found,) = cache.glob("*.sqlite")
     return found
@@ -406,6 +417,32 @@ def test_an_episode_that_is_not_indexed_yet_is_found_by_its_name(tmp_path):
     row = index.locate("validation5-0-0")
     assert row is not None and row.is_validation
     assert index.locate("validation6-0-0") is None
+
+
+def test_what_is_asked_for_may_be_anything(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", *some("a"))
+    index = open_index(root, tmp_path / "cache")
+    for query in (
+        EpisodeQuery(step=10**30, task_id="\ud800"),
+        EpisodeQuery(min_tokens=-(10**30), max_reward=float("nan"), agent="\x00%_\x1f"),
+    ):
+        assert index.rows(query, limit=10**30, offset=10**30).rows == []
+        assert index.search("a", query, after=f"[{10**30}, {10**30}, 0, 0, 0, 0, 0]").hits == []
+    assert index.locate("\ud800") is None
+    assert index.neighbours("\ud800", EVERYTHING) == (None, None)
+    assert index.groups(10**30, False) == [] and index.task_steps("\ud800") == []
+
+
+def test_a_line_gives_the_same_row_whether_it_is_skimmed_or_read_whole():
+    place = Place(step=1, is_validation=False, file="f", offset=0, length=1)
+    untrained = record("b", tool="run", madness="repeats")
+    untrained["calls"][0] |= {"is_trained": False, "break_reason": "edited"}
+    empty = record("c", said=("", ""))
+    empty["calls"][0] |= {"completion_ids": [], "logprobs": []}
+    for entry in (record("a", tool="read"), record(reward=None), untrained, empty, {"format": 3}):
+        line = json.dumps(entry).encode()
+        assert row_of(skim(line), place) == row_of(json_object(line), place)
 
 
 def _group_run(root: Path) -> None:

@@ -118,6 +118,15 @@ def test_odd_names_are_names(tmp_path):
         shelf.run(f"../records/{name}/{START}")
 
 
+def test_a_name_that_is_no_text_is_shown_and_found(tmp_path):
+    base = tmp_path / "records"
+    make_run(base, os.fsdecode(b"m\xff"))
+    shelf = Shelf([base], cache_dir=tmp_path)
+    (run,) = shelf.runs()
+    assert (run.name, run.experiment) == (f"m\\udcff/{START}", "m\\udcff")
+    assert shelf.run(run.name).state().status == "unknown"
+
+
 def test_a_run_by_a_release_without_numbers_is_one(tmp_path):
     root = make_run(tmp_path / "records")
     (root / "started.json").unlink()

@@ -76,6 +76,18 @@ def test_a_search_says_how_far_it_came_and_goes_on_from_there(tmp_path):
     assert (hurried.num_searched, hurried.hits) == (1, []) and hurried.after is not None
 
 
+def test_a_search_goes_through_many_episodes_in_the_order_of_the_query(tmp_path):
+    root = make_run(tmp_path)
+    for step in (1, 2, 3):
+        names = [(f"step{step}-0-{i}", i) for i in range(150)]
+        add(root, f"step_{step:06d}.jsonl", *(record(name, attempt=i) for name, i in names))
+    index = open_index(root, tmp_path / "cache")
+    page = index.search("what is", EpisodeQuery(order="newest"), limit=1000, seconds=30)
+    expected = [f"step{step}-0-{i}" for step in (3, 2, 1) for i in range(150)]
+    assert [hit.row.episode_id for hit in page.hits] == expected
+    assert (page.num_searched, page.after) == (450, None)
+
+
 def test_a_cursor_that_was_made_up_begins_at_the_beginning(tmp_path):
     index = run_of(tmp_path, record("a", said=("q", "needle")))
     for after in ("", "x", "[]", "[1]", '{"a": 1}', "[1, [2], 3, 4, 5, 6, 7]", "[" * 100_000):

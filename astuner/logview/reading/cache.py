@@ -15,11 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from astuner.logview.reading.lines import shown
+
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Of the tables. Raised with each change of them or of what a row means."""
 
+LARGEST_INTEGER = 2**63 - 1
 _BUSY_SECONDS = 10.0
 _UNUSED_SECONDS = 90 * 24 * 3600.0
 """After which the index of a run that nobody opened is deleted."""
@@ -70,7 +73,7 @@ CREATE TABLE IF NOT EXISTS episodes (
 );
 CREATE INDEX IF NOT EXISTS by_step
     ON episodes (step, is_validation, task_id, attempt, file_id, offset);
-CREATE INDEX IF NOT EXISTS by_task ON episodes (task_id);
+CREATE INDEX IF NOT EXISTS by_task ON episodes (task_id, is_validation, step, problem, reward);
 CREATE INDEX IF NOT EXISTS by_id ON episodes (episode_id);
 """
 
@@ -94,7 +97,8 @@ class IndexCache:
 
     def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; none where the file is busy or was found to be corrupt."""
-        return self._tried(lambda connection: connection.execute(sql, values).fetchall()) or []
+        asked = [_storable(value) for value in values]
+        return self._tried(lambda connection: connection.execute(sql, asked).fetchall()) or []
 
     def change(self, work: Callable[[sqlite3.Connection], None]) -> bool:
         """Do all that `work` does, or nothing of it: False where the file is busy or corrupt."""
@@ -124,7 +128,7 @@ class IndexCache:
             try:
                 return work(self._open())
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode in _BUSY:
+                if _is_busy(error):
                     logger.debug("index busy: file=%s", self._path)
                 else:
                     self._use_memory(error)
@@ -173,6 +177,19 @@ class IndexCache:
     def _throw_away(self) -> None:
         self.close()
         _delete(self._path)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Its code has details in the higher bits, and is missing where Python itself raised it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def _storable(value: Any) -> Any:
+    """What a user asked for as what the tables may hold: they have neither larger numbers nor lone
+    surrogates."""
+    if isinstance(value, int):
+        return max(-LARGEST_INTEGER, min(LARGEST_INTEGER, value))
+    return shown(value) if isinstance(value, str) else value
 
 
 def _delete(path: Path) -> None:

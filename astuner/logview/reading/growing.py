@@ -1,5 +1,6 @@
 """The objects of a small file that grows by lines, each read once."""
 
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class GrowingLines:
 
     def _follow(self, path: Path) -> None:
         with path.open("rb") as file:
-            stat = path.stat()
+            stat = os.fstat(file.fileno())
             if stat.st_ino != self._inode or stat.st_size < self._done:
                 self._begin_anew(inode=stat.st_ino)
             if stat.st_size == self._done:

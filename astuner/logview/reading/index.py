@@ -1,7 +1,6 @@
 """The episodes of a run, found by what they are: an index of byte offsets, kept in a cache."""
 
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from astuner.logview.reading.row import EpisodeRow
 from astuner.logview.reading.search import SEARCH_SECONDS, SearchPage, search_episodes
 from astuner.logview.reading.stored import StoredEpisode, read_stored
 
-_SLICE_SECONDS = 0.2
 _ID = re.compile(r"(step|validation)(\d{1,18})-")
 
 
@@ -84,12 +82,6 @@ class EpisodeIndex:
         )
         return self._indexed
 
-    def catch_up(self, stopped: threading.Event) -> Indexed:
-        """Read all that is new, for a thread of its own; the event ends it early."""
-        while not self.refresh(seconds=_SLICE_SECONDS).is_whole and not stopped.wait(0.01):
-            pass
-        return self._indexed
-
     def steps(self) -> list[StepEntry]:
         """The files that were found, by step."""
         found = self._cache.read(
@@ -111,8 +103,10 @@ class EpisodeIndex:
         """The episodes from the `offset`th on, at most `limit`."""
         wanted = filter_of(query)
         order = ", ".join(keys_of(query.order))
+        # Only the rows of the page are put together: all of them would go through the sorting.
+        of_page = f"SELECT e.rowid FROM episodes e WHERE {wanted.sql} ORDER BY {order}"
         found = self._cache.read(
-            f"{SELECT_ROWS} WHERE {wanted.sql} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"{SELECT_ROWS} WHERE e.rowid IN ({of_page} LIMIT ? OFFSET ?) ORDER BY {order}",
             (*wanted.values, limit, offset),
         )
         return RowsPage(rows=rows_from(found), total=self.count(query), indexed=self._indexed)

@@ -38,27 +38,23 @@ class Metrics:
         """Each step that tells of it, with its value; None for what is no finite number."""
         return [(row["step"], number_in(row[name])) for row in self.rows if name in row]
 
-    def newest(self, name: str) -> float | None:
-        """The last value that is known."""
-        known = (value for _, value in reversed(self.series(name)) if value is not None)
-        return next(known, None)
-
 
 class MetricsReader:
     """Follows `metrics.jsonl` of one run."""
 
     def __init__(self, root: Path) -> None:
         self._file = GrowingLines(root, "metrics.jsonl")
-        self._version = -1
-        self._metrics = Metrics(rows=[], problems=[])
+        self._known = (-1, Metrics(rows=[], problems=[]))
+        """With the version of what they were made of."""
 
     def read(self) -> Metrics:
         """The metrics as of now; the same object while nothing was written."""
         content = self._file.read()
-        if content.version != self._version:
-            self._metrics = _metrics_of(content)
-            self._version = content.version
-        return self._metrics
+        version, metrics = self._known
+        if content.version != version:
+            metrics = _metrics_of(content)
+            self._known = (content.version, metrics)
+        return metrics
 
 
 def _metrics_of(content: Content) -> Metrics:

@@ -96,7 +96,8 @@ def filter_of(query: EpisodeQuery) -> Filter:
     )
 
 
-_HOLDS = "EXISTS (SELECT 1 FROM json_each(e.{}) WHERE json_each.value = ?)"
+_HOLDS = "instr(e.{}, char(31) || ? || char(31))"
+"""With the SEPARATOR of names around one."""
 _OUTCOMES: dict[str, str] = {
     "solved": "e.is_success = 1",
     "unsolved": "e.is_success = 0",

@@ -1,17 +1,16 @@
 """What a list of episodes shows of each: the facts of a record that the index keeps."""
 
-import json
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from astuner.logview.reading.cache import LARGEST_INTEGER
 from astuner.logview.reading.lines import shown
 from astuner.trajectory.record import RECORD_FORMAT
 
 _TITLE_SIGNS = 200
-_LARGEST = 2**63 - 1
-"""The largest integer that the index can hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,7 @@ class EpisodeRow:
     seconds: float | None
     """Wall time from start to end, with judging."""
     madness: str | None
-    """The check that a reply failed, with its reason."""
+    """The check that a reply failed, with its reason, on one line."""
     file: str
     """Name of its file in `episodes/`."""
     offset: int
@@ -96,7 +95,7 @@ def too_long(num_bytes: int, max_bytes: int) -> str:
 def newer_format(record_format: object) -> str:
     """What there is to say of a record of a format that is not known."""
     return (
-        f"recorded in format {record_format!r}; this version of astuner reads up to "
+        f"recorded in format {reprlib.repr(record_format)}; this version of astuner reads up to "
         f"{RECORD_FORMAT}: open it with the version that wrote it, or a newer one"
     )
 
@@ -152,7 +151,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         num_sampled_tokens=sum(_num_ids(call["completion_ids"]) for call in trained),
         num_trained_tokens=_count(_num_trained(sequences)),
         seconds=_finite(record["seconds"]),
-        madness=None if record["madness"] is None else shown(str(record["madness"])),
+        madness=None if record["madness"] is None else title_of(str(record["madness"])),
         file=place.file,
         offset=place.offset,
         length=place.length,
@@ -179,7 +178,7 @@ def _tools(calls: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(shown(name) for name in names))
+    return tuple(dict.fromkeys(shown(name).replace(SEPARATOR, "\ufffd") for name in names))
 
 
 def _failure(failure: Mapping[str, Any] | None) -> str | None:
@@ -203,7 +202,7 @@ def _num_ids(ids: Sequence[int] | memoryview) -> int:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or not -_LARGEST <= value <= _LARGEST:
+    if not isinstance(value, int) or not abs(value) <= LARGEST_INTEGER:
         raise ValueError(f"{value!r} is no count")
     return int(value)
 
@@ -228,19 +227,25 @@ ROW_COLUMNS = tuple(field.name for field in fields(EpisodeRow) if field.name != 
 
 _LISTS = ("agents", "tools")
 _TRUTHS = ("is_validation", "is_success")
+SEPARATOR = "\x1f"
+"""Stands before, between and behind the names of a list in the index; no name has it."""
 
 
 def to_values(row: EpisodeRow) -> list[Any]:
     """A row as the values of `ROW_COLUMNS`."""
     return [
-        json.dumps(getattr(row, name), ensure_ascii=False) if name in _LISTS else getattr(row, name)
+        _joined(getattr(row, name)) if name in _LISTS else getattr(row, name)
         for name in ROW_COLUMNS
     ]
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "".join(f"{SEPARATOR}{name}" for name in (*names, "")) if names else ""
 
 
 def from_values(values: Sequence[Any], file: str) -> EpisodeRow:
     """The row that `to_values` made values of."""
     known = dict(zip(ROW_COLUMNS, values, strict=True))
-    known |= {name: tuple(json.loads(known[name])) for name in _LISTS}
+    known |= {name: tuple(known[name].split(SEPARATOR)[1:-1]) for name in _LISTS}
     known |= {name: None if known[name] is None else bool(known[name]) for name in _TRUTHS}
     return EpisodeRow(**known, file=file)

@@ -8,6 +8,7 @@ from typing import Any
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.reading.events import EventsReader, FoundThing, findings_of
 from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.reading.lines import shown
 from astuner.logview.reading.log_tail import log_tail
 from astuner.logview.reading.metrics import Metrics, MetricsReader
 from astuner.logview.reading.run_status import RunStatus, run_status, started_seconds
@@ -41,12 +42,12 @@ class RunReader:
     @property
     def experiment(self) -> str:
         """The name of the YAML."""
-        return self.root.parent.name
+        return shown(self.root.parent.name)
 
     @property
     def start(self) -> str:
         """The local time of its start, which is the name of its folder."""
-        return self.root.name
+        return shown(self.root.name)
 
     @cached_property
     def started(self) -> float:

@@ -151,7 +151,7 @@ def last_written(root: Path) -> float | None:
 def _ending(root: Path, events: Sequence[Mapping[str, Any]], log_tail: Sequence[str]) -> Ending:
     """How the last start came out, or that it goes on."""
     said = last_said(log_tail)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         return Ending(status="gone", last_line=said, ended=None)
     of_start = _of_last_start(events)
     ended = newest(of_start, "ended")

@@ -28,7 +28,8 @@ SEARCH_SECONDS = 0.15
 """How long one call looks, at most about: what is left is left to the next."""
 
 _AROUND_SIGNS = 80
-_ROWS_AT_A_TIME = 100
+_FIRST_ROWS, _MOST_ROWS = 100, 1600
+"""Taken from the index at a time: few while hits may be near, since most orders sort all for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,21 +129,23 @@ def _rows_behind(
     cache: IndexCache, query: EpisodeQuery, place: tuple[Any, ...] | None
 ) -> Iterator[tuple[tuple[Any, ...], EpisodeRow]]:
     """Each with its place in the order."""
-    keys, wanted = keys_of(query.order), filter_of(query)
+    keys, wanted, limit = keys_of(query.order), filter_of(query), _FIRST_ROWS
     columns, _, tables = SELECT_ROWS.partition(" FROM ")
+    order = ", ".join(keys)
     while True:
         behind = wanted if place is None else wanted.behind(keys, place)
+        next_ones = f"SELECT e.rowid FROM episodes e WHERE {behind.sql} ORDER BY {order} LIMIT ?"
         found = cache.read(
-            f"{columns}, {', '.join(keys)} FROM {tables} WHERE {behind.sql} "
-            f"ORDER BY {', '.join(keys)} LIMIT {_ROWS_AT_A_TIME}",
-            behind.values,
+            f"{columns}, {order} FROM {tables} WHERE e.rowid IN ({next_ones}) ORDER BY {order}",
+            (*behind.values, limit),
         )
         rows = rows_from([values[: -len(keys)] for values in found])
         for values, row in zip(found, rows, strict=True):
             place = values[-len(keys) :]
             yield place, row
-        if len(found) < _ROWS_AT_A_TIME:
+        if len(found) < limit:
             return
+        limit = min(2 * limit, _MOST_ROWS)
 
 
 class _Lines:
@@ -157,8 +160,7 @@ class _Lines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     def of(self, row: EpisodeRow) -> bytes | None:
         """The line of a row; None where it cannot be had."""
@@ -175,11 +177,15 @@ class _Lines:
 
     def _opened(self, name: str) -> BinaryIO | None:
         if name != self._name:
-            self.__exit__()
+            self._close()
             path = own_file(self._root, f"{EPISODES}/{name}")
             self._file = None if path is None else path.open("rb", buffering=0)
             self._name = name
         return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def _prefilter(needle: str) -> Callable[[bytes], bool]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from astuner.errors import NotFoundError
 from astuner.logview.reading.cache import cache_folder
+from astuner.logview.reading.lines import shown
 from astuner.logview.reading.run_reader import RunReader
 
 _DEPTH = 2
 """Levels below a folder of runs: the name of the YAML, the run."""
+_FILES = ("started.json", "config.yaml", "run.log")
 _NUM_NAMED = 5
 
 
@@ -24,7 +26,7 @@ class Shelf:
         Raises NotFoundError, in words, for one that is not there, and for one that holds other
         things than runs. One that is empty has no runs yet.
         """
-        self.folders = tuple(folder.resolve() for folder in folders)
+        self.folders = tuple(Path(os.path.realpath(folder)) for folder in folders)
         self._cache_dir = cache_folder() if cache_dir is None else cache_dir
         self._readers: dict[tuple[Path, str], RunReader] = {}
         self._lock = threading.Lock()
@@ -63,11 +65,14 @@ class Shelf:
 
 
 def _named(roots: Iterable[Path]) -> dict[Path, str]:
-    """Each run with a name of its own: of equal ones the later have a number behind it."""
+    """Each run with a name of its own: of equal ones the later have a number behind it.
+
+    A folder's name may be no text; its bytes then stand as escapes.
+    """
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for root in roots:
-        plain = f"{root.parent.name}/{root.name}"
+        plain = shown(f"{root.parent.name}/{root.name}")
         numbered = (plain if number == 1 else f"{plain}~{number}" for number in itertools.count(1))
         names[root] = next(name for name in numbered if name not in taken)
         taken.add(names[root])
@@ -99,9 +104,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     """By what runs write at their start; releases that did not number runs had no started.json."""
-    return (folder / "started.json").is_file() or (
-        (folder / "config.yaml").is_file() and (folder / "run.log").is_file()
-    )
+    has = {name: os.path.isfile(folder / name) for name in _FILES}
+    return has["started.json"] or (has["config.yaml"] and has["run.log"])
 
 
 def _check_holds_runs(given: Path, folder: Path) -> None:
