@@ -198,6 +198,11 @@ def test_what_is_no_text_is_named():
     )
 
 
+def test_parts_of_a_message_that_are_not_known_are_named():
+    message = {"role": "assistant", "content": "a", "audio": None, "function_call": {"name": "f"}}
+    assert read_message(message, index=0).attachments == ('function_call: {\n  "name": "f"\n}',)
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
@@ -220,8 +225,14 @@ def test_what_is_no_text_is_named():
 def test_a_message_of_any_shape_is_shown(message, text):
     shown = read_message(message, index=0)
     assert shown.text == text and shown.raw
-    shown_in_call = read_conversation(make_episode(make_call([message, message], message)))
-    assert len(shown_in_call.calls[0].added) == 2
+    calls = (
+        make_call([message], message),
+        make_call([message], message, extends=0, given=(1, 2, 7, 8, 9)),
+        make_call([message, message], message),
+    )
+    shown_in_calls = read_conversation(make_episode(*calls)).calls
+    assert [len(call.added) for call in shown_in_calls] == [1, 0, 0]
+    assert read_timeline(make_episode(*calls)).lanes
 
 
 def test_a_plain_text_that_goes_on_shows_what_is_new():

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from rich.console import Console
 
 from astuner.cli.main import main
 from astuner.console import LoggedConsole, RunConsole
+from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.terminal.choose import read_index
 from astuner.logview.terminal.episode import episode_sheet
 from astuner.logview.terminal.sheet import Sheet
 from astuner.logview.terminal.visible import visible
@@ -26,7 +29,7 @@ from astuner.trajectory.recorder import BreakKind
 from astuner.types import Task
 from tests.test_conversation_view import ADD, ASK, FIVE, SUM, in_two_calls, make_call, make_episode
 
-HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\ud800 \u2028 \x00"
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\ud800 \u2028 \x00 \x7f"
 START = "2026-01-31_09-30-00"
 
 
@@ -213,6 +216,19 @@ def test_episodes_are_chosen_by_outcome_task_and_kind(show):
 def test_a_step_without_episodes_says_which_have_some(show):
     shown = show(RUN, "--step", "7", code=2)
     assert "no episode" in shown and "steps 1 to 2" in shown
+
+
+def test_a_step_is_listed_before_the_others_are_read(folder, tmp_path):
+    index = EpisodeIndex((folder / RUN).resolve(), tmp_path / "small")
+    index.refresh = partial(index.refresh, seconds=0.0)
+    read_index(index, step=1, is_validation=False)
+    assert [(e.step, e.is_indexed) for e in index.steps() if not e.is_validation] == [
+        (1, True),
+        (2, False),
+    ]
+    read_index(index, step=None, is_validation=None)
+    assert all(entry.is_indexed for entry in index.steps())
+    index.close()
 
 
 # --- An episode

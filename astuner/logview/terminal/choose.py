@@ -93,16 +93,13 @@ def episodes_of(run: RunReader, query: EpisodeQuery) -> list[EpisodeRow]:
 
 def read_index(index: EpisodeIndex, *, step: int | None, is_validation: bool | None) -> None:
     """Until the files of that step are in the index, or all where there is none."""
-    while True:
-        indexed = index.refresh(step=step, is_validation=is_validation)
-        if indexed.is_whole:
-            return
-        mine = [
+    while not index.refresh(step=step, is_validation=is_validation).is_whole:
+        entries = [
             entry
             for entry in index.steps()
             if entry.step == step and is_validation in (None, entry.is_validation)
         ]
-        if mine and all(entry.is_indexed for entry in mine):
+        if step is not None and all(entry.is_indexed for entry in entries):
             return
 
 

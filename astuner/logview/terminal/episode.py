@@ -100,7 +100,7 @@ def _add_call(sheet: Sheet, call: SaidCall, *, sampling: str) -> None:
         sheet.add((f"sampled {sampling}", DIM), indent=2)
     if call.break_reason:
         sheet.add((f"a new sequence starts here: {call.break_reason}", BAD), indent=2)
-    if call.num_repeated and call.repeats is not None and call.starts_sequence:
+    if call.break_reason and call.num_repeated:
         what = "message" if call.num_repeated == 1 else f"{call.num_repeated} messages"
         sheet.add((f"its first {what} as in call {call.repeats}", DIM), indent=2)
     for message in (*call.added, call.reply):
@@ -139,7 +139,7 @@ def _add_message(sheet: Sheet, message: SaidMessage) -> None:
         open_ = ", not finished" if message.is_reasoning_open else ""
         sheet.add((f"{message.role}, thinking{open_}:", DIM), indent=2)
         sheet.add((message.reasoning.strip("\n"), "italic"), indent=4)
-    if message.is_reasoning_open:
+    if message.is_reasoning_open and not message.tool_calls and not message.attachments:
         return
     sheet.add((f"{_speaker(message)}:", DIM if not message.is_reply else ""), indent=2)
     if message.num_repeated_characters:

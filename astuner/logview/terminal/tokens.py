@@ -78,14 +78,16 @@ def _add_span(sheet: Sheet, span: ShownSpan, tokens: Sequence[ShownToken]) -> No
     weights = "" if span.weight_version is None else f", by weights {span.weight_version}"
     title = f"call {span.span.call}, {count(len(tokens), 'token')}, {span.why}{weights}:"
     sheet.add((title, DIM), indent=2)
-    line: list[Part] = []
+    line: list[tuple[str, str]] = []
     for token in tokens:
         text, style = _text(token), _style(token)
         *ended, rest = text.split("\n")
         for part in ended:
             sheet.add(*line, (part, style), ("↵", style or DIM), indent=4)
             line = []
-        if rest:
+        if rest and line and line[-1][1] == style:
+            line[-1] = (line[-1][0] + rest, style)
+        elif rest:
             line.append((rest, style))
     if line:
         sheet.add(*line, indent=4)

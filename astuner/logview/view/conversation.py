@@ -237,11 +237,15 @@ def _read_messages(call: Call, num_repeated: int, earlier: Call | None) -> list[
 
 def _continued_text(call: Call, earlier: Call | None) -> str:
     """What an earlier call said, where prompts are plain texts; else nothing."""
-    if earlier is None or len(call.messages) != 1 or len(earlier.messages) != 1:
+    if earlier is None or not (_is_plain_text(call) and _is_plain_text(earlier)):
         return ""
-    if [call.messages[0]["role"], earlier.messages[0]["role"]] != [_TEXT, _TEXT]:
-        return ""
-    return f"{earlier.messages[0]['content']}{earlier.reply['content']}"
+    said = (read_message(message, index=0) for message in (*earlier.messages, earlier.reply))
+    return "".join(message.text for message in said)
+
+
+def _is_plain_text(call: Call) -> bool:
+    first: Any = call.messages[0] if len(call.messages) == 1 else None
+    return isinstance(first, Mapping) and first.get("role") == _TEXT
 
 
 def _last_reply(messages: Sequence[Any], num_repeated: int) -> int:

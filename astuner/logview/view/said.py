@@ -11,6 +11,9 @@ from typing import Any
 
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
 _THOUGHT_TYPES = frozenset({"thinking", "reasoning", "reasoning_text", "summary_text"})
+_KNOWN_KEYS = frozenset(
+    {"role", "content", "reasoning_content", "reasoning", "name", "tool_calls", "tool_call_id"}
+)
 _OPENS, _CLOSES = "<think>", "</think>"
 
 
@@ -54,7 +57,8 @@ class SaidMessage:
     answers: SaidToolCall | None
     """Of a tool's message: the call that it answers, where it is known."""
     attachments: tuple[str, ...]
-    """Images and whatever else is no text, each named, as in "image_url: image/png, 12 kB"."""
+    """Images and whatever else is no text, each named, as in "image_url: image/png, 40 characters";
+    and parts of the message that are not known."""
     is_reply: bool
     """Whether the model said it in this call."""
     num_repeated_characters: int
@@ -116,7 +120,7 @@ def read_message(
         is_reasoning_open=is_open,
         tool_calls=(*parts.calls, *_read_calls(message.get("tool_calls"))),
         answers=_answered(message, parts.answered_ids, earlier),
-        attachments=tuple(parts.attachments),
+        attachments=(*parts.attachments, *_others(message)),
         is_reply=is_reply,
         num_repeated_characters=len(repeated_text) if text.startswith(repeated_text) else 0,
         recorded=recorded,
@@ -180,6 +184,12 @@ def _read_block(block: Any, parts: _ContentParts) -> None:
         parts.attachments.append(_named(block))
     else:
         parts.texts.append(readable(block))
+
+
+def _others(message: Mapping[Any, Any]) -> list[str]:
+    """Parts that no other field shows, save for those that are empty."""
+    others = ((key, value) for key, value in message.items() if key not in _KNOWN_KEYS)
+    return [f"{key}: {readable(value)}" for key, value in others if value not in (None, "", [], {})]
 
 
 def _key(kind: Any) -> str:

@@ -47,12 +47,10 @@ class TimedCall:
     started_seconds: float
     seconds: float
     """From asking the engine to its answer, its queue included."""
+    num_sampled_tokens: int | None
+    """None where they are not known."""
     before: Between | None
     """Since the agent's call before; None where that one still ran."""
-
-    @property
-    def ended_seconds(self) -> float:
-        return self.started_seconds + self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +60,6 @@ class CallLane:
     agent_name: str
     target_tag: str
     calls: tuple[TimedCall, ...]
-
-    @property
-    def engine_seconds(self) -> float:
-        """Summed over its calls."""
-        return sum(call.seconds for call in self.calls)
 
     @property
     def tool_seconds(self) -> float:
@@ -148,6 +141,7 @@ def _timed(calls: Sequence[Call], indices: Sequence[int]) -> tuple[TimedCall, ..
                 index=index,
                 started_seconds=call.started_seconds,
                 seconds=call.seconds,
+                num_sampled_tokens=len(call.completion.ids) if call.prompt_ids else None,
                 before=_before(last, call),
             )
         )
