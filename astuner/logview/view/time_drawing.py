@@ -58,9 +58,9 @@ def _bars(lane: CallLane, scale: float) -> tuple[Bar, ...]:
         if call.before is not None and call.before.kind is not BetweenKind.BEGIN:
             bars.append(_between(call.before, call.index, scale))
         sampled = call.num_sampled_tokens
-        says = f"call {call.index + 1}" + (
-            "" if sampled is None else f" · {count(sampled, 'token')}"
-        )
+        says = f"call {call.index + 1}"
+        if sampled is not None:
+            says += f" · {count(sampled, 'token')}"
         start, seconds = call.started_seconds, call.seconds
         bars.append(_bar("generating", start, seconds, scale, call.index, says))
     return tuple(bars)
