@@ -88,8 +88,10 @@ def _asked(site: Site, request: Request) -> tuple["RunReader", "EpisodeRow"]:
 def _asked_text(request: Request, episode: "Episode") -> str:
     """The text that `call`, `message` and `part` name. Raises NotFoundError."""
     part = request.query_params.get("part", "text")
-    if part == "failure" and episode.failure is not None:
-        return episode.failure.message
+    if part == "question":
+        return episode.task.main_query
+    if part in ("failure", "traceback") and episode.failure is not None:
+        return episode.failure.message if part == "failure" else episode.failure.traceback
     index = asked_number(request, "call", 0) - 1
     place = asked_number(request, "message", 0)
     if 0 <= index < len(episode.calls):
@@ -126,8 +128,20 @@ def _plain(pieces: Iterable[bytes]) -> Response:
 
 
 def _streamed(lines: Iterable[str], media_type: str, headers: dict[str, str]) -> Response:
-    pieces = (line.encode("utf-8", "backslashreplace") for line in lines)
-    return StreamingResponse(pieces, media_type=media_type, headers=headers)
+    return StreamingResponse(_joined(lines), media_type=media_type, headers=headers)
+
+
+def _joined(lines: Iterable[str]) -> Iterator[bytes]:
+    """Many at a time, since each piece that is sent costs a change of threads."""
+    held: list[str] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= _CHUNK:
+            yield "".join(held).encode("utf-8", "backslashreplace")
+            held, size = [], 0
+    yield "".join(held).encode("utf-8", "backslashreplace")
 
 
 def _named(name: str, ending: str) -> dict[str, str]:
