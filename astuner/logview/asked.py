@@ -1,6 +1,7 @@
 """What the address of a page asks for: a run of the shelf, a kind of step, a place in a list."""
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 
@@ -25,3 +26,9 @@ def asked_number(request: Request, name: str, default: int = 0) -> int:
     text = request.query_params.get(name, "")
     is_count = text.isascii() and text.isdigit() and len(text) < 10
     return int(text) if is_count else default
+
+
+def here_with(request: Request, **changes: object) -> str:
+    """This page with other values in its query; a list is shown from its beginning then."""
+    asked = {name: value for name, value in request.query_params.items() if name != "from"}
+    return f"?{urlencode(asked | changes, errors='surrogatepass')}"
