@@ -19,6 +19,7 @@ FOCUSED = """() => {
   const isSeen = style.outlineStyle !== "none" || style.boxShadow !== "none";
   return [document.activeElement.dataset.stop ?? null, isSeen];
 }"""
+LINKS = "all => all.map((one) => [one.dataset.key, one.href])"
 MORE_STOPS = 10
 """The browser has some of its own: itself, and areas that scroll."""
 
@@ -52,9 +53,12 @@ def test_a_question_mark_lists_all_keys_and_escape_goes_back(reader, runs, place
 @pytest.mark.parametrize("place", PLACES)
 def test_a_key_goes_where_its_link_leads(reader, runs, place):
     page = reader.open(PLACES[place](*runs))
-    links = "all => all.map((one) => [one.dataset.key, one.href])"
-    led = dict(reversed(page.locator("a[data-key]").evaluate_all(links)))
-    for key, target in led.items():
-        page = reader.open(PLACES[place](*runs))
-        page.keyboard.press(key)
-        page.wait_for_url(target)
+    here = page.url
+    led = page.locator("a[data-key]:not([data-action])").evaluate_all(LINKS)
+    first_of_each = dict(reversed(led))
+    for key, target in first_of_each.items():
+        asked_for, _, _ = target.partition("#")
+        if asked_for != here:
+            page = reader.open(PLACES[place](*runs))
+            with page.expect_request(asked_for):  # a page, or a file that is saved
+                page.keyboard.press(key)
