@@ -2,6 +2,8 @@
 
 AstunerError
 ├── ConfigError            a setting, file or path that the user gave (exit code 2)
+│   └── NotFoundError      a run, a step or an episode that is asked for is not there
+├── UnreadableError        what a run wrote is there, and cannot be read
 ├── TaskReadError          a task source that cannot be read
 ├── EpisodeError           one attempt failed; recorded as data, never reward 0
 │   ├── WorkflowError      the user's workflow raised, hung or returned something else
@@ -28,6 +30,14 @@ class AstunerError(Exception):
 
 class ConfigError(AstunerError):
     """A setting, file or import path given by the user is wrong."""
+
+
+class NotFoundError(ConfigError):
+    """A run, a step or an episode that somebody asked for is not there."""
+
+
+class UnreadableError(AstunerError):
+    """Something that a run wrote is torn, changed, of an unknown format, or gone by now."""
 
 
 class TaskReadError(AstunerError):

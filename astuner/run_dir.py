@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 _QUIET_SECONDS = 24 * 3600.0
 """Longer than a step takes, so that a run which is at work has written something since."""
 
+_LOOKER_SECONDS = (0.01, 0.05, 0.1)
+"""How long to wait for one who only looks, after each try."""
+
 LATEST = "latest"
 BEST = "best"
 EpisodeKind = Literal["train", "validation"]
@@ -142,7 +145,7 @@ class RunDir:
             file = self._lock_file.open("ab", buffering=0)
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock_for_good(file)
             except BlockingIOError as error:
                 raise ConfigError(
                     f"another process works in {self.root}; wait for it or end it, then resume"
@@ -395,6 +398,19 @@ def _pointed_to(link: Path) -> Path | None:
     name = link.read_text(encoding="utf-8").strip() if link.is_file() else None
     folder = link.parent / name if name else link.resolve()
     return folder if folder.is_dir() else None
+
+
+def _lock_for_good(file: BinaryIO) -> None:
+    """Raises BlockingIOError where another process works here.
+
+    One that only asks whether somebody does, as `worker`, holds the lock for a moment.
+    """
+    for seconds in _LOOKER_SECONDS:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(seconds)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The run directory's paths and the jsonl files that survive a kill."""
 
+import fcntl
 import json
 import logging
 import math
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,3 +188,16 @@ def test_a_run_directory_that_is_gone_is_said(tmp_path: Path) -> None:
     run.root.rename(tmp_path / "moved")
     with pytest.raises(BackboneError, match="is gone: it was deleted or moved"):
         run.check_is_there()
+
+
+def test_one_who_looks_whether_a_run_is_at_work_does_not_keep_it_from_its_work(
+    tmp_path: Path,
+) -> None:
+    run = RunDir.create(tmp_path, "math")
+    lock = run.root / ".lock"
+    lock.touch()
+    with lock.open("rb") as looker, ThreadPoolExecutor() as pool:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        pool.submit(lambda: (time.sleep(0.005), fcntl.flock(looker, fcntl.LOCK_UN)))
+        with run.in_use():
+            assert run.worker() == "it is at work"

@@ -1,0 +1,87 @@
+"""The metrics of a run, whatever their names and values are."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from astuner.logview.reading.growing import Content, GrowingLines
+
+_NO_METRICS = ("step", "time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """One line for each step, as of one moment."""
+
+    rows: list[dict[str, Any]]
+    """What each step wrote, by step; of several lines of one step the last."""
+    problems: list[str]
+    """Lines that could not be read, in words."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All names that a curve could be drawn of, in the order in which they were first met.
+
+        A name is none where no line has a number, a truth value or null for it.
+        """
+        found = (name for row in self.rows for name, value in row.items() if _is_drawn(value))
+        return tuple(name for name in dict.fromkeys(found) if name not in _NO_METRICS)
+
+    @cached_property
+    def steps(self) -> list[int]:
+        return [row["step"] for row in self.rows]
+
+    def series(self, name: str) -> list[tuple[int, float | None]]:
+        """Each step that tells of it, with its value; None for what is no finite number."""
+        return [(row["step"], number_in(row[name])) for row in self.rows if name in row]
+
+
+class MetricsReader:
+    """Follows `metrics.jsonl` of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self._file = GrowingLines(root, "metrics.jsonl")
+        self._known = (-1, Metrics(rows=[], problems=[]))
+        """With the version of what they were made of."""
+
+    def read(self) -> Metrics:
+        """The metrics as of now; the same object while nothing was written."""
+        content = self._file.read()
+        version, metrics = self._known
+        if content.version != version:
+            metrics = _metrics_of(content)
+            self._known = (content.version, metrics)
+        return metrics
+
+
+def _metrics_of(content: Content) -> Metrics:
+    rows = {step: row for row in content.objects if (step := _step_of(row)) is not None}
+    num_stray = sum(_step_of(row) is None for row in content.objects)
+    stray = [f"metrics.jsonl: {num_stray} lines that name no step were passed over"]
+    return Metrics(
+        rows=[rows[step] for step in sorted(rows)],
+        problems=[*content.problems, *(stray if num_stray else [])],
+    )
+
+
+def number_in(value: Any) -> float | None:
+    """The value as a point of a curve: truth values are 0 and 1; None for all that is none."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _step_of(line: Mapping[str, Any]) -> int | None:
+    step = line.get("step")
+    return step if isinstance(step, int) and not isinstance(step, bool) else None
+
+
+def _is_drawn(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)

@@ -1,0 +1,98 @@
+"""What the trainer computed for the sequences of an episode, where the run wrote it."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astuner.logview.reading.lines import json_object, own_file, shown, whole_lines
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedSample:
+    """One sequence of an episode as it was trained on."""
+
+    step: int
+    episode_id: str
+    sequence: int
+    """Index among the sequences of the episode."""
+    advantage: float | None
+    weight: float | None
+    """Of each of its tokens in the loss."""
+    temperature: float | None
+    update: int | None
+    """Which update of the step; counts from 0."""
+    weight_version: int | None
+    """The lowest that any of its tokens was sampled with."""
+    logprobs: tuple[float, ...] | None
+    """By the trainer before the update, one for each trained token, in order."""
+    reference_logprobs: tuple[float, ...] | None
+    """Likewise by the reference model."""
+
+
+def trained_samples(
+    root: Path, step: int, episode_ids: Collection[str]
+) -> dict[str, list[TrainedSample]]:
+    """Those of each episode, by sequence and update; of equal ones the line that was written last.
+
+    Lines that cannot be read, or are of an unknown format, are passed over.
+    """
+    path = own_file(root, f"training/step_{step:06d}.jsonl")
+    found: dict[str, dict[tuple[int, int], TrainedSample]] = {name: {} for name in episode_ids}
+    if path is None:
+        return {name: [] for name in episode_ids}
+    needles = [_needle(name) for name in episode_ids]
+    try:
+        with path.open("rb") as file:
+            for line in whole_lines(file):
+                data = line.data or b""
+                if any(needle in data for needle in needles) and (sample := _sample_in(data)):
+                    of_episode = found.get(sample.episode_id, {})
+                    of_episode[sample.sequence, sample.update or 0] = sample
+    except OSError:
+        pass
+    return {name: [samples[key] for key in sorted(samples)] for name, samples in found.items()}
+
+
+def _needle(episode_id: str) -> bytes:
+    """What every line of the episode holds; an id that has escapes may be written otherwise."""
+    return b"" if "\\" in episode_id else json.dumps(episode_id, ensure_ascii=False).encode()
+
+
+def _sample_in(data: bytes) -> TrainedSample | None:
+    try:
+        record = json_object(data)
+        if record["format"] != _FORMAT:
+            return None
+        return TrainedSample(
+            step=int(record["step"]),
+            episode_id=shown(record["episode_id"]),
+            sequence=int(record["sequence"]),
+            advantage=_number(record, "advantage"),
+            weight=_number(record, "weight"),
+            temperature=_number(record, "temperature"),
+            update=_whole(record, "update"),
+            weight_version=_whole(record, "weight_version"),
+            logprobs=_numbers(record, "logprobs"),
+            reference_logprobs=_numbers(record, "reference_logprobs"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _whole(record: Mapping[str, Any], key: str) -> int | None:
+    value = record.get(key)
+    return None if value is None else int(value)
+
+
+def _number(record: Mapping[str, Any], key: str) -> float | None:
+    value = record.get(key)
+    return None if value is None else float(value)
+
+
+def _numbers(record: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
+    values = record.get(key)
+    return None if values is None else tuple(float(value) for value in values)
