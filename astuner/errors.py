@@ -19,6 +19,7 @@ AstunerError
 """
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -125,6 +126,14 @@ class Escaped(Exception):
         is_cancellation = isinstance(error, asyncio.CancelledError)
         name = "asyncio.CancelledError" if is_cancellation else type(error).__name__
         return cls(f"user code raised {name}; catch it there, or raise another error")
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Of the command that the error ends: 2 for bad usage or configuration, 128 and its number for
+    a signal, 1 for anything else."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (error.signal_number if isinstance(error, Quit) else signal.SIGINT)
+    return 2 if isinstance(error, ConfigError | TaskReadError) else 1
 
 
 def described(error: BaseException) -> str:

@@ -5,6 +5,7 @@ Owns the event loop of the run, and that it ends whatever user code leaves behin
 
 import asyncio
 import contextlib
+import importlib.metadata
 import logging
 import signal
 import threading
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from astuner import log
@@ -20,11 +22,13 @@ from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.backbone.grace import Grace
 from astuner.backbone.judge_process import judge_of
 from astuner.backbone.run import Backbone, Run, RunResult
+from astuner.backbone.run_events import RunEvents
 from astuner.backbone.user_code import load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
+from astuner.config.secret import mask_values, shown_settings
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
-from astuner.errors import BackboneError, ConfigError, Quit
+from astuner.errors import BackboneError, ConfigError, Quit, exit_code_of, text_of
 from astuner.imports import fix_sys_path, module_folders
 from astuner.log_json import JsonLines
 from astuner.machine.account import name_the_account
@@ -148,11 +152,53 @@ def _launch(
         )
         if resume and not is_resumed:
             console.say("nothing to resume: no earlier run of this name has a checkpoint")
-        try:
-            leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
-            return run_to_end(make_backbone(), run, leave_seconds=leave_seconds)
-        except SystemExit as error:
-            raise _ended_by_user_code(error) from error
+        events = RunEvents(run_dir)
+        events.started(
+            version=_version(),
+            backbone=loaded.settings.backbone,
+            model=shown_settings(loaded.settings, loaded.shown_as)["model"]["path"],
+            is_resumed=is_resumed,
+            conf_file=loaded.conf_file.name,
+            config_file=config_file.name,
+        )
+        leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
+        return _with_end_recorded(
+            lambda: run_to_end(make_backbone(), run, leave_seconds=leave_seconds), events, loaded
+        )
+
+
+def _with_end_recorded(
+    work: Callable[[], RunResult], events: RunEvents, loaded: LoadedConfig
+) -> RunResult:
+    try:
+        result = work()
+    except SystemExit as error:
+        ended = _ended_by_user_code(error)
+        _record_failure(events, ended, loaded)
+        raise ended from error
+    except BaseException as error:
+        _record_failure(events, error, loaded)
+        raise
+    events.ended(result.exit_code)
+    return result
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("astuner")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _record_failure(events: RunEvents, error: BaseException, loaded: LoadedConfig) -> None:
+    """A signal is no error."""
+    if isinstance(error, KeyboardInterrupt):
+        events.ended(exit_code_of(error))
+        return
+    config = OmegaConf.to_container(loaded.config)
+    assert isinstance(config, dict)
+    message = mask_values(text_of(error), config, loaded.shown_as)
+    events.ended(exit_code_of(error), {"kind": type(error).__name__, "message": message})
 
 
 def _describe_saved(run_dir: RunDir) -> str:

@@ -9,9 +9,13 @@
           run.log                    everything that was logged
           logs/                      what each process of a cluster printed
           metrics.jsonl              one object per step
+          events.jsonl               when the run began, what happened to it, how it ended
+          vocabulary.json            what each token id stands for
           episodes/
             step_000003.jsonl        one object per episode of that step
             validation_000020.jsonl  one object per episode of the validation at that step
+          training/
+            step_000003.jsonl        one object per sample that was trained in that step
           checkpoints/
             step_20/                 complete as soon as it has this name
             best                     -> the one that did best in validation
@@ -200,6 +204,7 @@ class RunDir:
         away = self.set_aside_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
         validated = after_step if is_logged else after_step - 1
         later = [path for path in self.step_files() if _step_in(path) > after_step]
+        later += [path for path in self.training_files() if _step_in(path) > after_step]
         later += [p for p in self.episodes_dir.glob("validation_*") if _step_in(p) > validated]
         later += [folder for step, folder in self.checkpoints().items() if step > after_step]
         lines = list(read_json_lines(self.metrics_file)) if self.metrics_file.exists() else []
@@ -248,8 +253,20 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def events_file(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def vocabulary_file(self) -> Path:
+        return self.root / "vocabulary.json"
+
+    @property
     def episodes_dir(self) -> Path:
         return self.root / "episodes"
+
+    @property
+    def training_dir(self) -> Path:
+        return self.root / "training"
 
     @property
     def set_aside_dir(self) -> Path:
@@ -265,6 +282,13 @@ class RunDir:
     def step_files(self) -> list[Path]:
         """The episodes of training, the earliest step first."""
         return sorted(self.episodes_dir.glob("step_*.jsonl"), key=_step_in)
+
+    def training_file(self, step: int) -> Path:
+        return self.training_dir / f"step_{step:06d}.jsonl"
+
+    def training_files(self) -> list[Path]:
+        """What was trained, the earliest step first."""
+        return sorted(self.training_dir.glob("step_*.jsonl"), key=_step_in)
 
     def checkpoint_dir(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step}"

@@ -133,9 +133,11 @@ def test_without_the_link_the_newest_checkpoint_says_which_is_the_best():
 def test_episodes_go_and_metrics_stay():
     run = make_run("math")
     append_json_line(run.metrics_file, {"step": 3})
+    append_json_line(run.training_file(1), {"step": 1})
     assert run.set_aside(after_step=2, is_logged=True)
     assert main(["clean", "--episodes", "--yes", "--keep", "0"]) == 0
     assert not run.episodes_dir.exists() and not run.set_aside_dir.exists()
+    assert not run.training_dir.exists()
     assert run.metrics_file.is_file() and len(run.checkpoints()) == 2
 
 

@@ -225,6 +225,17 @@ def test_the_newest_steps_and_validations_stay_whatever_they_take(tmp_path):
     assert run.episodes_file(1, "validation").is_file()
 
 
+def test_what_was_trained_goes_with_the_episodes_of_its_step(tmp_path):
+    run = RunDir(root=tmp_path)
+    write_records(run, steps=12)
+    for step in range(1, 13):
+        append_json_line(run.training_file(step), {"text": "x" * 99_000})
+    RecordBound(run, 1).apply()
+    kept = [path.name for path in run.step_files()]
+    assert len(kept) == NUM_STEPS_KEPT
+    assert [path.name for path in run.training_files()] == kept
+
+
 def test_what_was_put_aside_goes_before_the_records_of_the_run(tmp_path):
     run = RunDir(root=tmp_path)
     write_records(run, steps=12)

@@ -323,6 +323,17 @@ def steps_in_metrics(run: ChildRun) -> list[int]:
     return [line["step"] for line in read_json_lines(run.run_dir / "metrics.jsonl")]
 
 
+def events_in(run: ChildRun) -> list[dict]:
+    return list(read_json_lines(run.run_dir / "events.jsonl"))
+
+
+def end_in_events(run: ChildRun) -> tuple[int, str | None]:
+    """The exit code and the kind of the error that the last event tells."""
+    last = events_in(run)[-1]
+    assert last["event"] == "ended"
+    return last["exit_code"], last["error"] and last["error"]["kind"]
+
+
 def test_a_run_that_is_done_ends_with_0_and_says_where_everything_lies(conf):
     run = start_run(conf)
     assert run.code() == 0
@@ -330,6 +341,9 @@ def test_a_run_that_is_done_ends_with_0_and_says_where_everything_lies(conf):
     assert run.checkpoints() == ["best", "step_1", "step_2", "step_3"]
     assert f"run directory  {run.run_dir}" in run.said
     assert f"checkpoint     {run.run_dir}/checkpoints/step_3" in run.said
+    names = [event["event"] for event in events_in(run)]
+    assert names == ["started", "planned", "saved", "saved", "saved", "ended"]
+    assert end_in_events(run) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +356,7 @@ def test_a_signal_saves_the_last_whole_step(conf, sent, code):
     assert run.code() == code
     assert run.checkpoints() == ["step_1"]
     assert f"{sent.name}: stopping" in run.said and "checkpoint     " in run.said
+    assert end_in_events(run) == (code, None)
 
 
 def test_ctrl_c_twice_ends_at_once(conf):
@@ -353,6 +368,7 @@ def test_ctrl_c_twice_ends_at_once(conf):
     assert run.code() == 130
     assert run.checkpoints() == ["step_1"]
     assert "ended by SIGINT" in run.said
+    assert end_in_events(run) == (130, None)
 
 
 def test_a_kill_leaves_the_last_checkpoint(conf):
@@ -361,8 +377,13 @@ def test_a_kill_leaves_the_last_checkpoint(conf):
     os.kill(run.pid, signal.SIGKILL)
     assert run.code() == 137
     assert run.checkpoints() == ["step_1"] and steps_in_metrics(run) == [1]
+    assert [event["event"] for event in events_in(run)] == ["started", "planned", "saved"]
     again = start_run(conf, resume=True)
     assert again.code() == 0 and "resuming from" in again.said
+    starts = [event for event in events_in(again) if event["event"] == "started"]
+    assert [start["is_resumed"] for start in starts] == [False, True]
+    assert [start["config"] for start in starts] == ["config.yaml", "config_2.yaml"]
+    assert end_in_events(again) == (0, None)
 
 
 def test_a_pause_longer_than_an_episode_may_take_changes_nothing(conf):
@@ -395,6 +416,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_checkpoint(conf):
     assert run.checkpoints() == [] and steps_in_metrics(run) == [1]
     last = run.said.splitlines()[-1]
     assert "BackboneError" in last and "step_1" in last and "File too large" in last
+    assert end_in_events(run) == (1, "BackboneError")
 
 
 @pytest.mark.parametrize("loss", ["hungry_loss", "hungry_loss_of_numbers"])
@@ -413,6 +435,7 @@ def test_an_unexpected_error_ends_the_run_with_its_traceback(conf):
     assert run.code() == 1
     assert run.checkpoints() == ["step_1"]
     assert "ZeroDivisionError" in run.said.splitlines()[-1] and "ZeroDivisionError" in run.log
+    assert end_in_events(run) == (1, "ZeroDivisionError")
 
 
 def test_user_code_that_exits_outside_of_an_episode_ends_the_run_by_name(conf):
@@ -420,6 +443,7 @@ def test_user_code_that_exits_outside_of_an_episode_ends_the_run_by_name(conf):
     assert run.code() == 1
     assert run.checkpoints() == ["step_1"]
     assert "user code ended the run by sys.exit(None)" in run.said
+    assert end_in_events(run) == (1, "BackboneError")
 
 
 def test_a_judge_that_hangs_fails_its_episodes_only(conf):

@@ -242,6 +242,59 @@ def test_metrics_of_a_step_hold_its_rollout_and_what_the_trainer_says():
     assert metrics["train/loss"] == 0.5
 
 
+def trained_lines(hub):
+    """Step and record of all that the news tell of what was trained."""
+    return [(step, json.loads(line)) for step, lines in hub.news().trained for line in lines]
+
+
+def test_what_a_step_trained_is_told_once_it_is_finished():
+    hub = make_hub()
+    episodes = three("a", [0.0, 1.0, 1.0])
+    add(hub, "a", *episodes)
+    add(hub, "b", *three("b", [1.0, 1.0, 1.0]))
+    plan = hub.plan(1)
+    num_trained = [
+        episodes[s.key.attempt].sequences[s.key.sequence].num_trained for s in plan.samples
+    ]
+    logprobs = {
+        sample.key.text: [-0.5 - index / 100] * size
+        for index, (sample, size) in enumerate(zip(plan.samples, num_trained, strict=True))
+    }
+    logprobs[plan.samples[-1].key.text].append(-9.0)  # not of the tokens that are trained
+    hub.add_logprobs(1, logprobs)
+    assert trained_lines(hub) == []
+    hub.finish_step(1, {})
+    lines = trained_lines(hub)
+    assert [step for step, _ in lines] == [1] * len(plan.samples)
+    for (_, line), sample in zip(lines, plan.samples, strict=True):
+        assert line["episode_id"] == episodes[sample.key.attempt].episode_id
+        assert line["advantage"] == pytest.approx(sample.advantage, abs=1e-6)
+        assert line["update"] == 0 and line["weight"] is None
+        is_whole = sample is not plan.samples[-1]
+        assert line["logprobs"] == (logprobs[sample.key.text] if is_whole else None)
+    assert trained_lines(hub) == []
+
+
+def test_an_engine_that_tells_no_log_probabilities_leaves_them_open():
+    hub = make_hub(trainer_common__mini_batch_num=2)
+    add(hub, "a", *three("a", [0.0, 1.0, 1.0]))
+    add(hub, "b", *three("b", [1.0, 1.0, 1.0]))
+    hub.plan_of_what_is_there(1)
+    hub.finish_step(1, {})
+    lines = trained_lines(hub)
+    assert lines and all(line["logprobs"] is None for _, line in lines)
+    assert all(line["update"] is None for _, line in lines)
+
+
+def test_what_is_trained_is_not_told_where_nobody_wants_it():
+    hub = make_hub(trainer_common__record_training=False)
+    add(hub, "a", *three("a", [0.0, 1.0, 1.0]))
+    add(hub, "b", *three("b", [1.0, 1.0, 1.0]))
+    hub.plan(1)
+    hub.finish_step(1, {})
+    assert trained_lines(hub) == []
+
+
 def test_the_lag_is_how_many_updates_behind_its_trainer_a_step_was_sampled():
     hub = make_hub()
     for name in ("a", "b"):  # by version 0 of the weights

@@ -48,6 +48,9 @@ def test_the_paths_of_a_run_are_the_documented_ones() -> None:
     assert run.metrics_file == Path("r/metrics.jsonl")
     assert run.episodes_file(3, "train") == Path("r/episodes/step_000003.jsonl")
     assert run.episodes_file(0, "validation") == Path("r/episodes/validation_000000.jsonl")
+    assert run.training_file(3) == Path("r/training/step_000003.jsonl")
+    assert run.events_file == Path("r/events.jsonl")
+    assert run.vocabulary_file == Path("r/vocabulary.json")
     assert run.checkpoint_dir(20) == Path("r/checkpoints/step_20")
 
 

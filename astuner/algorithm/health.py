@@ -39,6 +39,8 @@ class HealthSettings:
 class Finding:
     """Something that is wrong."""
 
+    detector: str
+    """The name of its setting in trainer_common.detectors."""
     message: str
     """What, since when, likely why, and what to do."""
     stops: bool
@@ -66,11 +68,19 @@ class Health:
         return sorted(found, key=lambda finding: not finding.stops)
 
     def _finding(
-        self, reaction: Reaction, message: str, *, is_broken: bool = False
+        self,
+        detector: str,
+        message: str,
+        *,
+        reaction: Reaction | None = None,
+        is_broken: bool = False,
     ) -> list[Finding]:
+        """The `reaction` is by default that of the detector's setting."""
+        reaction = reaction or getattr(self.settings, detector)
         if reaction == "off":
             return []
-        return [Finding(message=message, stops=reaction == "stop", is_broken=is_broken)]
+        stops = reaction == "stop"
+        return [Finding(detector=detector, message=message, stops=stops, is_broken=is_broken)]
 
     def _not_finite(self, metrics: Metrics) -> list[Finding]:
         names = ("train/loss", "train/grad_norm", "train/weights_norm", "train/entropy")
@@ -82,7 +92,7 @@ class Health:
             "lost. Likely the learning rate is too high; lower trainer_common.optim.lr, or train "
             "with model.dtype: float32"
         )
-        return self._finding(self.settings.not_finite, message, is_broken=True)
+        return self._finding("not_finite", message, is_broken=True)
 
     def _gap(self, metrics: Metrics) -> list[Finding]:
         gap = metrics.get("train/logprob_gap_mean")
@@ -95,7 +105,7 @@ class Health:
             "weights, or these have grown so far that rounding decides; lower the learning rate, "
             "or set rollout.name: transformers"
         )
-        return self._finding(self.settings.logprob_gap, message, is_broken=True)
+        return self._finding("logprob_gap", message, is_broken=True)
 
     def _spread(self, metrics: Metrics) -> list[Finding]:
         if metrics.get("train/updates") or not metrics.get("rollout/flat_groups"):
@@ -108,7 +118,8 @@ class Health:
         since = f"for {len(rewards)} steps no group had two different rewards"
         if metrics.get("reward/success_rate") == 1.0:
             message = f"{since}, and all episodes succeed: the tasks are solved; give harder ones"
-            return self._finding("warn" if self.settings.no_spread != "off" else "off", message)
+            is_off = self.settings.no_spread == "off"
+            return self._finding("no_spread", message, reaction="off" if is_off else "warn")
         if len(set(rewards)) == 1:
             since += f"; the reward is always {rewards[0]}"
         message = (
@@ -116,7 +127,7 @@ class Health:
             "can tell a good answer from a bad one, whether the tasks are too hard or too easy, "
             "and whether rollout.temperature lets answers differ"
         )
-        return self._finding(self.settings.no_spread, message)
+        return self._finding("no_spread", message)
 
     def _failures(self, metrics: Metrics) -> list[Finding]:
         episodes = metrics.get("rollout/episodes")
@@ -129,7 +140,7 @@ class Health:
             f"all episodes of {num_failed} steps in a row failed; the commonest reason is in the "
             "lines above and in episodes/*.jsonl"
         )
-        return self._finding(self.settings.all_failed, message)
+        return self._finding("all_failed", message)
 
     def _idleness(self, metrics: Metrics) -> list[Finding]:
         """Steps that end well and train nothing, other than for want of spread."""
@@ -143,7 +154,7 @@ class Health:
         if num_steps != most:
             return []
         message = f"in {num_steps} steps in a row {why}"
-        return self._finding(self.settings.nothing_trained, message)
+        return self._finding("nothing_trained", message)
 
     def _why_idle(self, metrics: Metrics) -> tuple[int, str]:
         """For how many steps in a row it may be an accident, and what it comes of."""
@@ -178,7 +189,7 @@ class Health:
             "Lower the learning rate, or raise algorithm.clip_ratio_high or kl_loss_coef"
         )
         reaction = "warn" if self.settings.entropy == "stop" else self.settings.entropy
-        return self._finding(reaction, message)
+        return self._finding("entropy", message, reaction=reaction)
 
 
 def _is_not_finite(value: float | None) -> bool:

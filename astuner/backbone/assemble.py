@@ -61,13 +61,20 @@ def _has_tokenizer(run: Run) -> bool:
 
 
 def _token_counter(run: Run) -> CountTokens:
+    tokenizer = load_tokenizer(run)
+    if tokenizer is None:
+        return lambda _text: 0
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def load_tokenizer(run: Run) -> Any | None:
+    """Of the model, where no engine has it at hand; None where it cannot be had."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(find_model(run))
+        return AutoTokenizer.from_pretrained(find_model(run))
     except Exception:  # noqa: BLE001  # the loading of the model says what is wrong with it
-        return lambda _text: 0
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+        return None
 
 
 def find_model(run: Run) -> str:

@@ -1,8 +1,9 @@
-"""Writes episodes into the run directory, in order, from a thread of its own: waiting for the disk
-would hold up all episodes that still run."""
+"""Writes episodes and what was trained of them into the run directory, in order, from a thread of
+its own: waiting for the disk would hold up all episodes that still run."""
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -53,11 +54,20 @@ class EpisodeWriter:
         path = self._run_dir.episodes_file(step, "validation" if is_validation else "train")
         self._pending.append(self._thread.submit(self._append, path, line))
 
+    def write_trained(self, lines: Iterable[bytes], *, step: int) -> None:
+        """Write soon what was trained in the step; the `lines` are made in the thread too."""
+        self._raise_failures()
+        path = self._run_dir.training_file(step)
+        self._pending.append(self._thread.submit(self._append_all, path, lines))
+
     def _append(self, path: Path, line: bytes) -> None:
-        self._run_dir.check_is_there()
         if self._bound is not None and not path.exists():
             self._bound.apply()
-        append_lines(path, [line])
+        self._append_all(path, [line])
+
+    def _append_all(self, path: Path, lines: Iterable[bytes]) -> None:
+        self._run_dir.check_is_there()
+        append_lines(path, lines)
 
     async def flush(self) -> None:
         """Wait until the disk has all of them."""

@@ -50,8 +50,13 @@ class RecordBound:
 
 
 def records_bytes(run_dir: RunDir) -> int:
-    """What episodes/ and set_aside/ take."""
-    return size_of(run_dir.episodes_dir) + size_of(run_dir.set_aside_dir)
+    """What episodes/, training/ and set_aside/ take."""
+    return sum(map(size_of, record_dirs(run_dir)))
+
+
+def record_dirs(run_dir: RunDir) -> tuple[Path, ...]:
+    """Where the records of a run lie."""
+    return run_dir.episodes_dir, run_dir.training_dir, run_dir.set_aside_dir
 
 
 def size_of(path: Path) -> int:
@@ -70,7 +75,12 @@ def _droppable(run_dir: RunDir) -> Iterator[Path]:
     for away in sorted(run_dir.set_aside_dir.glob("*")):
         yield from sorted(away.glob("checkpoints/step_*"))
         yield from sorted(away.glob("episodes/step_*.jsonl"))
-    yield from run_dir.step_files()[:-NUM_STEPS_KEPT]
+        yield from sorted(away.glob("training/step_*.jsonl"))
+    for episodes in run_dir.step_files()[:-NUM_STEPS_KEPT]:
+        yield episodes
+        training = run_dir.training_dir / episodes.name
+        if training.exists():
+            yield training
 
 
 def _delete(path: Path) -> None:

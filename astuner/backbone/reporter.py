@@ -14,6 +14,7 @@ from typing import Any
 from astuner.algorithm.health import Health, HealthSettings
 from astuner.backbone.loggers import LogMetrics
 from astuner.backbone.run import Run
+from astuner.backbone.run_events import RunEvents
 from astuner.backbone.validation import Validation
 from astuner.clock import iso_utc
 from astuner.console import duration, number, step_line
@@ -35,6 +36,7 @@ class Reporter:
         """`log` takes each line of metrics too; `num_steps` is None where nobody knows the end."""
         self._run_dir, self._console = run.run_dir, run.console
         self._log, self._num_steps = log, num_steps
+        self._events = RunEvents(run.run_dir)
         detectors = run.settings.trainer_common.detectors.model_dump(exclude={"memory"})
         self._health = Health(HealthSettings(**detectors))
         self._validations: list[Validation] = []
@@ -43,6 +45,14 @@ class Reporter:
         self._step_seconds: list[float] = []
         self.metrics: dict[str, float | None] = {}
         """Those of the line that was written last."""
+
+    def plan(self, *, num_tasks: int, num_validation_tasks: int) -> None:
+        """Write down what the run is about to do."""
+        self._events.planned(
+            num_steps=self._num_steps,
+            num_tasks=num_tasks,
+            num_validation_tasks=num_validation_tasks,
+        )
 
     def go_on_from(
         self,
@@ -88,12 +98,13 @@ class Reporter:
         return duration((self._num_steps - step) * sum(recent) / len(recent))
 
     def check_health(self, metrics: Mapping[str, float | None], *, last_good: Path | None) -> None:
-        """Say what the detectors find in a step's metrics.
+        """Say what the detectors find in a step's metrics, and write it down.
 
         Raises BackboneError, with the checkpoint that is `last_good`, where the run is to stop:
         WeightsLost where the weights are to blame.
         """
         for finding in self._health.check(metrics):
+            self._events.found(finding, step=int(metrics["step"] or 0))
             if finding.stops:
                 message = (
                     f"{finding.message}. The last good checkpoint is {last_good or 'none yet'}"

@@ -27,7 +27,7 @@ class FoundRun:
     """Without their training states."""
     states_bytes: int
     episodes_bytes: int
-    """Of episodes/ and set_aside/."""
+    """Of episodes/, training/ and set_aside/."""
     rest_bytes: int
     """Logs, metrics, configurations."""
     users: Mapping[str, str]

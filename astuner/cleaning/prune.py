@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from astuner.backbone.record_bound import size_of
+from astuner.backbone.record_bound import record_dirs, size_of
 from astuner.cleaning.found_run import FoundRun
 from astuner.errors import AstunerError
 from astuner.models.manifest import (
@@ -101,7 +101,7 @@ def removals(run: FoundRun, choice: PruneChoice) -> Iterator[Removal]:
                 partial(drop_training_state, folder),
             )
     if choice.episodes and run.episodes_bytes:
-        records = [run_dir.episodes_dir, run_dir.set_aside_dir]
+        records = record_dirs(run_dir)
         yield _removal(run, "episodes", records, partial(_remove_all, records))
 
 

@@ -71,7 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="training states; the models stay, and going on from them begins the optimizer anew",
     )
     parts.add_argument(
-        "--episodes", action="store_true", help="recorded episodes, and what resuming put aside"
+        "--episodes",
+        action="store_true",
+        help="recorded episodes, what was trained of them, and what resuming put aside",
     )
     which = parser.add_argument_group("of which runs")
     which.add_argument(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from astuner import __version__
 from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
-from astuner.errors import AstunerError, BackboneError, ConfigError, Quit, TaskReadError
+from astuner.errors import AstunerError, BackboneError, ConfigError, exit_code_of
 from astuner.imports import describe_shadow
 from astuner.log import tell, tell_in_json
 
@@ -105,20 +105,14 @@ def _guarded(work: Callable[[], int]) -> int:
     try:
         with quit_by_signals():
             return work()
-    except (ConfigError, TaskReadError) as error:
-        return _fail(error, 2)
     except AstunerError as error:
-        return _fail(error, 1)
+        tell(f"astuner: {type(error).__name__}: {error}")
+        return exit_code_of(error)
     except KeyboardInterrupt as error:
-        number = error.signal_number if isinstance(error, Quit) else signal.SIGINT
-        tell(f"astuner: ended by {signal.Signals(number).name}")
-        return _BY_SIGNAL + number
+        code = exit_code_of(error)
+        tell(f"astuner: ended by {signal.Signals(code - _BY_SIGNAL).name}")
+        return code
     except Exception as error:  # noqa: BLE001  # the outermost boundary
         said = f"{type(error).__name__}: {error}{describe_shadow()}"
         tell(f"astuner: unexpected {said}", error=error)
-        return 1
-
-
-def _fail(error: AstunerError, code: int) -> int:
-    tell(f"astuner: {type(error).__name__}: {error}")
-    return code
+        return exit_code_of(error)

@@ -59,6 +59,7 @@ _MAY_DIFFER = (
     "trainer_common.keep_checkpoints",
     "trainer_common.save_optimizer",
     "trainer_common.max_records_mb",
+    "trainer_common.record_training",
     "trainer_common.checkpoint_base_dir",
     "trainer_common.grace_seconds",
     "trainer_common.logger",

@@ -4,6 +4,7 @@ The formulas are in `algorithm/`.
 Shapes: S samples of a mini-batch, N trained tokens of a micro-batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,17 +23,21 @@ from astuner.training.packing import PackedBatch
 from astuner.training.score import TokenScores
 from astuner.training.settings import PolicyTrainerSettings
 from astuner.training.step_record import StepRecord
+from astuner.trajectory.samples import TrainSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniBatch:
     """The samples of one update."""
 
+    samples: Sequence[TrainSample]
     batches: list[PackedBatch]
     advantage_S: Tensor
     temperature_S: Tensor
-    weight_S: Tensor
+    weights: Sequence[float]
     """Of each trained token of the sample in the loss."""
+    weight_S: Tensor
+    """The same on the device."""
     old_logprobs: list[Tensor] = field(default_factory=list)
     """Of the policy at the start of the step, by batch; empty where that still is the policy."""
 
@@ -64,6 +69,12 @@ class BatchLoss:
             index = next(i for i, other in enumerate(mini_batch.batches) if other is batch)
             self._old_logprob_N = mini_batch.old_logprobs[index]
         self._sequence_log_ratio_N: Tensor | None = None
+        self._logprobs: list[Tensor] = []
+
+    @property
+    def logprob_N(self) -> Tensor:
+        """Of the policy, as the chunks so far were scored."""
+        return torch.cat(self._logprobs)
 
     def set_sequence_ratios(self, current_logprob_N: Tensor, *, num_samples: int) -> None:
         """Tell the mean log ratio of each sample, from its log-probabilities as they are now."""
@@ -113,6 +124,7 @@ class BatchLoss:
             self._record.add_kl(kl_N)
         loss = (weight_N * token_loss_N).sum()
         self._record.add(loss, policy.is_clipped_N, scores, sampled_N)
+        self._logprobs.append(scores.logprob_N.detach())
         return loss
 
 

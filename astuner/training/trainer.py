@@ -33,6 +33,7 @@ from astuner.training.score import (
     enable_gradient_checkpointing,
     score_batch,
 )
+from astuner.training.scored import OnScored, StepScores
 from astuner.training.settings import PolicyTrainerSettings
 from astuner.training.step_record import Progress, StepRecord
 from astuner.training.switches import training_switches
@@ -81,10 +82,15 @@ class PolicyTrainer:
         return self._optimizer.num_updates
 
     def train_step(
-        self, samples: Sequence[TrainSample], *, on_progress: Progress | None = None
+        self,
+        samples: Sequence[TrainSample],
+        *,
+        on_progress: Progress | None = None,
+        on_scored: OnScored | None = None,
     ) -> dict[str, float | None]:
         """Make `mini_batch_num` updates from the samples and return the metrics of the step.
 
+        At its end `on_scored` is told what the passes that trained the samples thought of them.
         Each sample is used once. Fewer samples than mini-batches make fewer updates; none make no
         update. What `on_progress` raises ends the step: updates that were made stay, gradients of
         an unfinished one are dropped. Raises BackboneError when a gradient is not finite.
@@ -92,10 +98,13 @@ class PolicyTrainer:
         # Named by what was done before, so that a continued run needs no state for it.
         draws = seeded_draws(self._seed * 1_000_003 + self.num_updates)
         with training_switches(self.model.device), draws:
-            return self._train_step(samples, on_progress)
+            return self._train_step(samples, on_progress, on_scored)
 
     def _train_step(
-        self, samples: Sequence[TrainSample], on_progress: Progress | None
+        self,
+        samples: Sequence[TrainSample],
+        on_progress: Progress | None,
+        on_scored: OnScored | None,
     ) -> dict[str, float | None]:
         started = time.monotonic()
         mini_batches = [self._packed(part) for part in self._mini_batches(samples)]
@@ -105,13 +114,14 @@ class PolicyTrainer:
             device=self.model.device,
             progress=on_progress,
         )
+        scores = StepScores()
         # transformers keeps all layers in evaluation mode; dropout is off in either.
         self.model.train(self.settings.gradient_checkpointing)
         switch_dropout(self.model, is_on=True)
         try:
             self._score_before_updates(mini_batches)
             for mini_batch in mini_batches:
-                self._accumulate(mini_batch, record)
+                self._accumulate(mini_batch, record, scores)
                 record.updates.append(self._optimizer.update())
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -120,6 +130,8 @@ class PolicyTrainer:
         finally:
             self.model.eval()
             self._optimizer.discard_gradients()
+        if on_scored is not None:
+            on_scored(scores.samples())
         return record.metrics(
             seconds=time.monotonic() - started,
             has_reference=self.settings.use_kl_loss,
@@ -171,14 +183,17 @@ class PolicyTrainer:
         aggregate = AGGREGATIONS[settings.loss_aggregation]
         weights = aggregate(sizes, settings.max_response_tokens)
         return MiniBatch(
+            samples=samples,
             batches=pack(samples, max_tokens=self.settings.max_token_len_per_gpu, device=device),
             advantage_S=torch.tensor([s.advantage for s in samples], device=device),
             temperature_S=torch.tensor([s.temperature for s in samples], device=device),
+            weights=weights,
             weight_S=torch.tensor(weights, device=device),
         )
 
-    def _accumulate(self, mini_batch: MiniBatch, record: StepRecord) -> None:
+    def _accumulate(self, mini_batch: MiniBatch, record: StepRecord, scores: StepScores) -> None:
         """Add up the gradients of one mini-batch."""
+        scores.begin_update(mini_batch.samples, mini_batch.weights)
         for batch in mini_batch.batches:
             record.doing = f"a micro-batch of {batch.num_tokens} tokens"
             loss = BatchLoss(self.settings, mini_batch, batch, record)
@@ -188,6 +203,7 @@ class PolicyTrainer:
                 current_N = score_batch(self.model, batch, loss.temperature_N).logprob_N
                 loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
             backward_batch(self.model, batch, loss.temperature_N, loss)
+            scores.add(batch.sample_N, loss.logprob_N, loss.reference_logprob_N)
             record.finish(batch)
         record.doing = "the optimizer's update"
 

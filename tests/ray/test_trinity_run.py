@@ -6,6 +6,7 @@ Trinity's checkpoints, and Ray believes in GPUs. Everything else is Trinity as i
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -226,6 +227,33 @@ def test_trinity_trains_on_what_the_local_backbone_would_token_for_token(finishe
             assert experience.logprobs.tolist() == pytest.approx(sample.logprobs[start:], abs=1e-5)
             wanted = [sample.advantage if is_trained else 0.0 for is_trained in mask.tolist()]
             assert experience.advantages.tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_what_trinity_trained_is_recorded_beside_the_episodes(finished: Path) -> None:
+    for step in (1, 2):
+        path = run_folder(finished) / "training" / f"step_{step:06d}.jsonl"
+        lines = {(line["episode_id"], line["sequence"]): line for line in read_json_lines(path)}
+        samples = {
+            (s.episode_id, s.sequence): s for s in local_samples(episodes_of(finished, step))
+        }
+        assert lines.keys() == samples.keys() and lines
+        for key, line in lines.items():
+            assert line["advantage"] == pytest.approx(samples[key].advantage, abs=1e-5)
+            assert line["logprobs"] is None and line["weight_version"] == step - 1
+    assert not (run_folder(finished) / "training" / f"step_{FLAT_STEP:06d}.jsonl").exists()
+
+
+def test_the_run_directory_tells_how_the_run_went_and_what_its_tokens_are(
+    finished: Path,
+) -> None:
+    events = list(read_json_lines(run_folder(finished) / "events.jsonl"))
+    saved = [event["step"] for event in events if event["event"] == "saved"]
+    assert (events[0]["event"], events[0]["backbone"]) == ("started", "trinity")
+    assert (events[1]["event"], events[1]["num_steps"]) == ("planned", 3)
+    assert sorted(saved) == [2, 3]
+    assert (events[-1]["exit_code"], events[-1]["error"]) == (0, None)
+    vocabulary = json.loads((run_folder(finished) / "vocabulary.json").read_text())
+    assert "<|im_end|>" in [vocabulary["tokens"][id_] for id_ in vocabulary["special"]]
 
 
 def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(finished: Path) -> None:

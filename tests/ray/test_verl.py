@@ -205,6 +205,32 @@ def test_verls_policy_agrees_with_its_server_about_the_tokens(trained):
                 assert ours == pytest.approx(theirs, abs=1e-3)
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_what_verl_trained_is_recorded_beside_the_episodes(trained, step):
+    lines = read_json_lines(trained.run_dir / "training" / f"step_{step:06d}.jsonl")
+    found = {f"{line['episode_id']}-{line['sequence']}": line for line in lines}
+    verl = verl_samples(trained.rows, step)
+    assert found.keys() == verl.keys() and found
+    rows = {row["key"].replace("_", "-"): row for row in trained.rows if row["step"] == step}
+    for key, line in found.items():
+        assert line["advantage"] == pytest.approx(verl[key].advantage, abs=1e-5)
+        row = rows[key.removeprefix(f"step{step}-")]
+        pairs = zip(row["old_log_probs"], row["response_mask"], strict=True)
+        scored = [logprob for logprob, is_trained in pairs if is_trained]
+        assert line["logprobs"] == pytest.approx(scored, abs=1e-5)
+        assert line["update"] == 0 and line["weight_version"] == step - 1
+
+
+def test_the_run_directory_tells_how_the_run_went_and_what_its_tokens_are(trained):
+    events = list(read_json_lines(trained.run_dir / "events.jsonl"))
+    names = [event["event"] for event in events]
+    assert names == ["started", "planned", "saved", "saved", "ended"]
+    assert (events[0]["backbone"], events[1]["num_steps"]) == ("verl", 2)
+    assert (events[-1]["exit_code"], events[-1]["error"]) == (0, None)
+    vocabulary = json.loads((trained.run_dir / "vocabulary.json").read_text())
+    assert "<|im_end|>" in [vocabulary["tokens"][id_] for id_ in vocabulary["special"]]
+
+
 def test_the_divergence_from_a_reference_is_measured(trained):
     first, second = read_json_lines(trained.run_dir / "metrics.jsonl")
     assert all("ref_log_prob" in row for row in trained.rows)

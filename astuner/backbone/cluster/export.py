@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astuner.backbone.cluster.messages import Probe, SavedState
+from astuner.backbone.run_events import RunEvents
 from astuner.errors import BackboneError
 from astuner.models.whole_folder import check_room, new_folder
 from astuner.run_dir import RunDir
@@ -62,6 +63,7 @@ def export_checkpoint(
                 f"log-probabilities are {gap:.2f} nats a token away (limit {limit:.2f}), so it is "
                 "not kept as a checkpoint; the engine's own state lies beside it"
             )
+    RunEvents(run_dir).saved(saved.step, target)
     for step in list(run_dir.checkpoints())[keep or None :] if keep else ():
         shutil.rmtree(run_dir.checkpoint_dir(step))
     return f"checkpoint     {target} (loaded again; {gap:.4f} nats a token from the policy)"

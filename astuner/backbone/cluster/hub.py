@@ -31,6 +31,7 @@ from astuner.backbone.cluster.messages import (
     TargetNote,
 )
 from astuner.backbone.cluster.rows import RowKey
+from astuner.backbone.cluster.trained_steps import TrainedSteps
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError, BackboneError
@@ -75,6 +76,7 @@ class Hub:
         )
         self._refills: defaultdict[int, int] = defaultdict(int)
         self._batches: dict[int, dict[str, float | None]] = {}
+        self._trained = TrainedSteps(settings.trainer_common)
         self._is_stop_requested = False
         now = time.monotonic()
         self._began, self._last_sign = now, now
@@ -205,8 +207,15 @@ class Hub:
         """Take what another process than the trainer measured of a step that is not finished."""
         self._batches.setdefault(step, {}).update(metrics)
 
+    def add_logprobs(self, step: int, logprobs: Mapping[str, Sequence[float]]) -> None:
+        """Take what the weights before a step think of the trained tokens of each row, by its
+        `RowKey.text`."""
+        self._trained.add_logprobs(step, logprobs)
+
     def finish_step(self, step: int, metrics: Metrics) -> None:
         """Take the metrics of a step that is trained."""
+        if lines := self._trained.finish(step):
+            self._news.trained.append((step, lines))
         self._news.steps.append({"step": step, **self._batches.pop(step, {}), **metrics})
         self._failed.pop(step, None)
         self._refills.pop(step, None)
@@ -297,6 +306,7 @@ class Hub:
         if failure is not None:
             self._news.failures[step] = failure
         samples = tuple(self._planned(batch.samples, self._groups.pop(step, {})))
+        self._trained.plan(step, samples, batch.samples)
         return StepPlan(samples=samples, num_missing=0)
 
     def _refill(self, step: int, num_groups: int) -> StepPlan:

@@ -3,7 +3,7 @@
 Types only. Each answer is awaited, or got by `ray.get`.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
 from astuner.backbone.cluster.messages import (
@@ -66,6 +66,8 @@ class HubHandle(Protocol):
     def plan_of_what_is_there(self) -> RemoteMethod[[int], StepPlan]: ...
     @property
     def add_metrics(self) -> RemoteMethod[[int, Metrics], None]: ...
+    @property
+    def add_logprobs(self) -> RemoteMethod[[int, Mapping[str, Sequence[float]]], None]: ...
     @property
     def finish_step(self) -> RemoteMethod[[int, Metrics], None]: ...
     @property

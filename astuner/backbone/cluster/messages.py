@@ -81,6 +81,8 @@ class News:
     """Step, whether of a validation, and the record as a JSON line."""
     steps: list[dict[str, float | None]] = field(default_factory=list)
     """Metrics of finished steps."""
+    trained: list[tuple[int, tuple[bytes, ...]]] = field(default_factory=list)
+    """Of finished steps, with what was trained in each as JSON lines."""
     failures: dict[int, str] = field(default_factory=dict)
     """The commonest failure of each planned step that has any, by step."""
     validations: list[Validation] = field(default_factory=list)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from omegaconf import OmegaConf
 
-from astuner.backbone.assemble import read_tasks
+from astuner.backbone.assemble import load_tokenizer, read_tasks
 from astuner.backbone.cluster.engine_run import with_num_gpus
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.ray_cluster import RayCluster
@@ -26,6 +26,7 @@ from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.vocabulary_file import write_vocabulary
 from astuner.config.secret import mask_values
 from astuner.errors import ConfigError
 from astuner.types import Task
@@ -97,8 +98,11 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         engine_run.enter_cluster(variables) as cluster,
     ):
         engine_run.check_cluster(worker_run)
+        if (tokenizer := load_tokenizer(run)) is not None:
+            write_vocabulary(run.run_dir, tokenizer)
         hub = start_hub(name, worker_run, engine_run.tasks, namespace=engine_run.namespace)
         reporter = Reporter(run, log, num_steps=engine_run.num_steps)
+        reporter.plan(num_tasks=len(training), num_validation_tasks=len(validation[:most]))
         watch = Watch(
             run,
             hub,

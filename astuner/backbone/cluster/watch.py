@@ -133,6 +133,8 @@ class Watch:
             self._begin(name, step)
         for step, is_validation, line in news.episodes:
             self._writer.write_line(line, step=step, is_validation=is_validation)
+        for step, lines in news.trained:
+            self._writer.write_trained(lines, step=step)
         await self._writer.flush()
         for validation in news.validations:
             self._take_validation(validation)

@@ -22,6 +22,7 @@ from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.run_events import RunEvents
 from astuner.errors import ConfigError
 from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
@@ -42,6 +43,8 @@ class DebugBackbone:
         debug, num_repeat = run.settings.debug, run.settings.rollout.num_repeat
         training, _ = read_tasks(run)
         tasks = training[: debug.debug_first_n_tasks]
+        events = RunEvents(run.run_dir)
+        events.planned(num_steps=None, num_tasks=len(tasks), num_validation_tasks=0)
         episodes: list[Episode] = []
         printer = _EpisodePrinter(run.console.say)
 

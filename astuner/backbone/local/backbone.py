@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from astuner.algorithm.batch import (
     PenaltyOf,
@@ -29,11 +30,13 @@ from astuner.backbone.local.tuned_model import load_tuned_model
 from astuner.backbone.loggers import LogMetrics, metrics_log
 from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.trained_record import trained_line
 from astuner.config.schema import Settings
-from astuner.errors import BackboneError
+from astuner.errors import AstunerError, BackboneError
 from astuner.gateway.gateway import Gateway
 from astuner.rollout.pool import commonest_failure
 from astuner.task_reader.order import TaskOrder
+from astuner.training.scored import ScoredSample
 from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.episode import Group
 from astuner.trajectory.samples import make_samples
@@ -72,7 +75,7 @@ class LocalBackbone:
             except Exception:
                 # What was learned is kept, whatever it was, a bug too; the keeper refuses a half
                 # step. A full disk refuses again, and the first error counts.
-                with contextlib.suppress(BackboneError):
+                with contextlib.suppress(AstunerError):
                     tuning.save()
                 raise
         return tuning.finish(exit_code=interrupt.exit_code)
@@ -112,9 +115,10 @@ class _Tuning:
             num_steps=self._num_steps,
             has_best=bool(self._validation),
         )
-        self._rollouts = Rollouts(run, tuned, gateway, writer)
+        self._rollouts, self._writer = Rollouts(run, tuned, gateway, writer), writer
         self._keeper = CheckpointKeeper(run, tuned.policy, tuned.trainer, training)
         self._reporter = Reporter(run, log, num_steps=self._num_steps)
+        self._reporter.plan(num_tasks=len(training), num_validation_tasks=len(self._validation))
         self._interrupt = Interrupt()
         self._state = saved.state if saved else self._state_after(0, {}, best=None, is_logged=True)
         if saved:
@@ -148,7 +152,7 @@ class _Tuning:
         rolled_out = await self._rollouts.roll_out(step, self._deal, phase=f"{name}: rollout")
         size = self._settings.data.train_batch_size
         groups = choose_groups(rolled_out.groups, size=size)
-        metrics = self._train(name, rolled_out, groups)
+        metrics = self._train(step, name, rolled_out, groups)
         metrics = {"step": step, **metrics, "step/seconds": time.monotonic() - started}
         self._state = self._state_after(step, metrics, best=self._state.best, is_logged=False)
         episodes = [episode for group in groups for episode in group.episodes]
@@ -158,7 +162,7 @@ class _Tuning:
         return [self._training[index] for index in self._order.next_batch(num_tasks)]
 
     def _train(
-        self, name: str, rolled_out: RolledOut, groups: Sequence[Group]
+        self, step: int, name: str, rolled_out: RolledOut, groups: Sequence[Group]
     ) -> dict[str, float | None]:
         """Train on `groups`. Returns what there is to measure of the step."""
         batch = make_batch(
@@ -168,7 +172,13 @@ class _Tuning:
             penalty_of=_penalty(self._settings, self._trainer, groups),
         )
         self._console.phase(f"{name}: train")
-        train = self._trainer.train_step(batch.samples, on_progress=self._on_train_progress)
+        train = self._trainer.train_step(
+            batch.samples,
+            on_progress=self._on_train_progress,
+            on_scored=partial(self._record_training, step)
+            if self._settings.trainer_common.record_training
+            else None,
+        )
         of_batch = batch_metrics(
             batch,
             num_refills=rolled_out.num_refills,
@@ -184,6 +194,21 @@ class _Tuning:
             "train/kl": None,  # without a reference it is not known
             **train,
         }
+
+    def _record_training(self, step: int, scored: Sequence[ScoredSample]) -> None:
+        lines = (
+            trained_line(
+                one.sample,
+                step=step,
+                weight=one.weight,
+                update=one.update,
+                logprobs=one.logprobs,
+                reference_logprobs=one.reference_logprobs,
+            )
+            for one in scored
+        )
+        if scored:
+            self._writer.write_trained(lines, step=step)
 
     def _on_train_progress(self, done: int, total: int) -> None:
         if self._trainer.num_updates == self._state.num_updates:
@@ -222,7 +247,7 @@ class _Tuning:
         self._state = replace(self._state, health=self._reporter.health)
 
     async def _close_step(self) -> None:
-        """Validate if it is time, and write the metrics."""
+        """Validate if it is time, write the metrics, and wait for what the step recorded."""
         if self._is_due(self._settings.trainer_common.test_freq):
             await self._validate_and_write(self._state.metrics)
         else:
@@ -233,6 +258,7 @@ class _Tuning:
             is_logged=True,
             validations=self._reporter.validations,
         )
+        await self._writer.flush()
 
     async def _validate_and_write(self, metrics: dict[str, float | None]) -> None:
         """The line of a step, with its validation, and without it where that is interrupted."""

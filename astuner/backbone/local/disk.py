@@ -13,7 +13,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from astuner.backbone.record_bound import records_bytes
+from astuner.backbone.record_bound import records_bytes, size_of
 from astuner.backbone.run import Run
 from astuner.config.schema import Settings
 from astuner.console import data_size
@@ -22,9 +22,9 @@ from astuner.models.checkpoint import num_state_bytes, num_weights_bytes
 from astuner.models.manifest import STATE_NAME
 from astuner.run_dir import RunDir
 
-_BYTES_OF_A_TOKEN = 30
-"""Of one that was sampled, in a record: its id, its log-probability and its letters in messages. A
-given one takes about 8."""
+_BYTES_OF_A_TOKEN = 40
+"""Of one that was sampled, in the records: its id, its log-probability when it was sampled and when
+it was trained, and its letters in messages. A given one takes about 8."""
 _MOST_STEPS_MEASURED = 20
 
 
@@ -159,8 +159,10 @@ def _facts(run: Run, model: PreTrainedModel) -> DiskFacts:
 
 
 def _measured_step(run_dir: RunDir) -> int | None:
-    sizes = [path.stat().st_size for path in run_dir.step_files()[-_MOST_STEPS_MEASURED:]]
-    return sum(sizes) // len(sizes) if sizes else None
+    """The mean of the newest steps, with what was trained of them."""
+    steps = run_dir.step_files()[-_MOST_STEPS_MEASURED:]
+    files = [*steps, *(run_dir.training_dir / path.name for path in steps)]
+    return sum(map(size_of, files)) // len(steps) if steps else None
 
 
 def _longest_step(settings: Settings) -> int:

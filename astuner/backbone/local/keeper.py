@@ -7,6 +7,7 @@ from pathlib import Path
 
 from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
 from astuner.backbone.run import Run
+from astuner.backbone.run_events import RunEvents
 from astuner.errors import BackboneError
 from astuner.models.checkpoint import read_masters, read_record, read_tensors, save_checkpoint
 from astuner.models.load import LoadedModel
@@ -118,6 +119,7 @@ class CheckpointKeeper:
             is_merged_too=self._run.settings.trainer_common.save_merged,
         )
         self.latest = folder
+        RunEvents(self._run.run_dir).saved(state.step, folder)
         self._drop_old_ones(state)
         return state
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.backbone.run import Run
+from astuner.backbone.vocabulary_file import write_vocabulary
 from astuner.config.sections.rollout import RolloutSettings
 from astuner.engine.attendance import Attendance
 from astuner.engine.continuous import ContinuousBatchingEngine
@@ -56,6 +57,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
         ) from error
     attendance = Attendance(wait_seconds=_settle_seconds(policy, rollout))
     engine = _make_engine(policy, rollout, source, attendance, weight_version)
+    write_vocabulary(run.run_dir, policy.tokenizer)
     return LoadedEngine(policy=policy, template=template, engine=engine, attendance=attendance)
 
 

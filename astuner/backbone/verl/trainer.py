@@ -38,6 +38,7 @@ class EpisodeTrainer(PPOTrainerSync):
         self._hub = find_hub()
         settings = ray.get(self._hub.worker_run.remote()).settings
         self._mini_batch_num = settings.trainer_common.mini_batch_num
+        self._records_training = settings.trainer_common.record_training
         self._batch: KVBatchMeta | None = None
         self._saved_step = 0
         super().__init__(config)
@@ -103,6 +104,9 @@ class EpisodeTrainer(PPOTrainerSync):
         )
         mask = rows["response_mask"]
         metrics.update(self._training_metrics(rows, len(batch)))
+        if self._records_training:
+            logprobs = _trained_logprobs(batch, rows)
+            ray.get(self._hub.add_logprobs.remote(self.global_steps, logprobs))
         advantage_B = torch.tensor([tag[ADVANTAGE] * tag[WEIGHT] for tag in batch.tags])
         advantage_BT = response_to_nested(advantage_B[:, None] * mask.to_padded_tensor(0), mask)
         fields = {"advantages": advantage_BT, "returns": advantage_BT.clone()}
@@ -179,3 +183,14 @@ class EpisodeTrainer(PPOTrainerSync):
     def _enter(self, phase: str, *, total: int | None = None, at_step: bool = True) -> None:
         step = self.global_steps if at_step else None
         ray.get(self._hub.enter.remote(phase, step=step, total=total))
+
+
+def _trained_logprobs(batch: KVBatchMeta, rows: TensorDict) -> dict[str, list[float]]:
+    """By row, those of its trained tokens before the first update of the step."""
+    padded = rows.to_padded_tensor(0.0)
+    is_trained_BT, logprob_BT = padded["response_mask"].bool(), padded["old_log_probs"]
+    return {
+        key: logprob_BT[index][is_trained_BT[index]].tolist()
+        for index, (key, tag) in enumerate(zip(batch.keys, batch.tags, strict=True))
+        if not tag.get("is_padding", False)
+    }

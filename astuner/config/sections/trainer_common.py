@@ -94,8 +94,13 @@ class TrainerSettings(Section):
     )
     max_records_mb: PositiveInt | None = setting(
         UsedBy.TRAINING,
-        "Most megabytes of episodes/ and set_aside/: beyond it the oldest records of training "
-        "are deleted; null: all are kept.",
+        "Most megabytes of episodes/, training/ and set_aside/: beyond it the oldest records of "
+        "training are deleted; null: all are kept.",
+    )
+    record_training: bool = setting(
+        UsedBy.TRAINING,
+        "Write what was trained of each episode to training/: advantages, and what the trainer "
+        "thought of each token.",
     )
     save_merged: bool = setting(
         UsedBy.LOCAL, "With LoRA, write the merged model into each checkpoint too."
