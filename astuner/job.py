@@ -165,11 +165,12 @@ class AstunerJob:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def tune(self, *, resume: bool | str = False) -> RunResult:
+    def tune(self, *, resume: bool | str = False, with_logview: bool = False) -> RunResult:
         """Start the run and wait for its end. Raises the errors of `astuner.errors`.
 
         With `resume` it goes on from the newest checkpoint of the runs of this project that have
         its settings; a text names the run, by folder or start time.
+        `with_logview` shows the run in a browser while it is at work.
         """
         name = str(self._content["astuner"].get("project_name", "astuner_job"))
         named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]
@@ -180,6 +181,7 @@ class AstunerJob:
             judge_class=self._judge_class,
             search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
             resume=resume,
+            with_logview=with_logview,
         )
 
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import signal
 import threading
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from astuner.console import LoggedConsole, RunConsole, open_screen
 from astuner.errors import BackboneError, ConfigError, Quit, exit_code_of, text_of
 from astuner.imports import fix_sys_path, module_folders
 from astuner.log_json import JsonLines
+from astuner.logview.beside import viewer_beside, viewing_command
 from astuner.machine.account import name_the_account
 from astuner.machine.bytecode import leave_no_bytecode
 from astuner.machine.caches import use_writable_caches
@@ -56,6 +57,7 @@ def launch(
     resume: bool | str = False,
     with_ray: bool = False,
     ray_address: str | None = None,
+    with_logview: bool = False,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
@@ -63,9 +65,10 @@ def launch(
     With `resume` it goes on in the newest run directory of the same name and settings that has a
     checkpoint, and begins anew without any; a text names the run, by folder or start time.
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
-    task_judge.judge_protocol; user modules and files are looked
-    for in `search_dirs`, by default the current directory and those around the YAML. Raises the
-    errors of the tree; whatever was written before stays in the run directory.
+    task_judge.judge_protocol; user modules and files are looked for in `search_dirs`, by default
+    the current directory and those around the YAML. `with_logview` shows the run in a browser
+    while it is at work. Raises the errors of the tree; whatever was written before stays in the run
+    directory.
     """
     is_json = loaded.settings.log.format == "json"
     screen = open_screen()
@@ -79,6 +82,7 @@ def launch(
             resume=resume,
             with_ray=with_ray,
             ray_address=ray_address,
+            with_logview=with_logview,
             screen=screen,
             json_lines=json_lines,
         )
@@ -93,6 +97,7 @@ def _launch(
     resume: bool | str,
     with_ray: bool,
     ray_address: str | None,
+    with_logview: bool,
     screen: Console,
     json_lines: JsonLines | None,
 ) -> RunResult:
@@ -162,9 +167,12 @@ def _launch(
             config_file=config_file.name,
         )
         leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
-        return _with_end_recorded(
-            lambda: run_to_end(make_backbone(), run, leave_seconds=leave_seconds), events, loaded
-        )
+        with _shown(run, with_logview=with_logview):
+            return _with_end_recorded(
+                lambda: run_to_end(make_backbone(), run, leave_seconds=leave_seconds),
+                events,
+                loaded,
+            )
 
 
 def _with_end_recorded(
@@ -199,6 +207,19 @@ def _record_failure(events: RunEvents, error: BaseException, loaded: LoadedConfi
     assert isinstance(config, dict)
     message = mask_values(text_of(error), config, loaded.shown_as)
     events.ended(exit_code_of(error), {"kind": type(error).__name__, "message": message})
+
+
+@contextlib.contextmanager
+def _shown(run: Run, *, with_logview: bool) -> Iterator[None]:
+    """With the viewer beside it where that is asked for; at the end, how to look at it later."""
+    root, console = run.run_dir.root, run.console
+    beside = viewer_beside(root, home=run.home, say=console.say, warn=console.warn)
+    try:
+        with beside if with_logview else contextlib.nullcontext():
+            yield
+    finally:
+        if run.run_dir.metrics_file.exists() or run.run_dir.episodes_dir.exists():
+            console.say(f"to look at it  {viewing_command(root, home=run.home)}")
 
 
 def _describe_saved(run_dir: RunDir) -> str:

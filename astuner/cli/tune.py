@@ -27,16 +27,13 @@ examples:
                                                                  machine, by verl
 
 Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
+`astuner logview` shows them in a browser.
 Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on, and
 --resume 2026-01-31_09-30-00 in that run.
 """
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@:-]*=|~[A-Za-z_][\w.]*$")
 """How an override begins, and one that only takes a key away."""
-
-_NOT_YET = {
-    "--with-logview": "the episode viewer; until then read episodes/*.jsonl of the run directory",
-}
 
 
 class _TuneParser(argparse.ArgumentParser):
@@ -95,9 +92,12 @@ def make_parser() -> argparse.ArgumentParser:
         "or a folder, as if never interrupted; without RUN, of the newest of this YAML's runs "
         "that have the same settings, and without any, begin",
     )
+    parser.add_argument(
+        "--with-logview",
+        action="store_true",
+        help="show the run in a browser while it is at work; afterwards `astuner logview` shows it",
+    )
     parser.add_argument("--version", action="version", version=f"astuner {__version__}")
-    for flag, what in _NOT_YET.items():
-        parser.add_argument(flag, action="store_true", help=f"not available yet: {what}")
     return parser
 
 
@@ -106,9 +106,6 @@ def run(parsed: argparse.Namespace) -> int:
     from astuner.config.source import text_override
     from astuner.launch import launch
 
-    for flag, what in _NOT_YET.items():
-        if getattr(parsed, flag.removeprefix("--").replace("-", "_")):
-            raise ConfigError(f"{flag} is not available in this version: {what}")
     overrides = list(parsed.overrides)
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
@@ -120,6 +117,7 @@ def run(parsed: argparse.Namespace) -> int:
         resume=parsed.resume,
         with_ray=parsed.with_ray,
         ray_address=parsed.ray_address,
+        with_logview=parsed.with_logview,
     )
     return result.exit_code
 

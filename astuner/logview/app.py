@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from astuner.logview import pages
+from astuner.logview.failures import Failures
 from astuner.logview.site import Site
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ CONTENT_SECURITY_POLICY = (
 
 def make_app(shelf: "Shelf") -> Starlette:
     """All pages over these runs. Needs the extra `logview`."""
-    return Starlette(routes=list(_routes(Site(shelf))), middleware=[Middleware(SafeAnswers)])
+    site = Site(shelf)
+    failures = Failures(site)
+    return Starlette(
+        routes=list(_routes(site)),
+        middleware=[Middleware(SafeAnswers), Middleware(failures.around)],
+        exception_handlers=failures.handlers,
+    )
 
 
 def _routes(site: Site) -> Iterator[BaseRoute]:
@@ -58,5 +65,7 @@ _HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 )

@@ -4,6 +4,7 @@ What it serves is handed in. uvicorn is imported when one is made.
 """
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 from astuner.serving.address import http_address, listen, reachable_host
@@ -25,6 +26,7 @@ class Server:
         setting: str,
         host: str = "127.0.0.1",
         port: int = 0,
+        listening: socket.socket | None = None,
         advertised_host: str | None = None,
         limits: ConnectionLimits | None = None,
         shape: "ErrorShape | None" = None,
@@ -32,6 +34,7 @@ class Server:
     ) -> None:
         """`setting` is the section that host and port come from, for the message of an error.
 
+        A socket that is `listening` already stands in for host and port, and becomes the server's.
         `advertised_host` stands in `address`; None: the host, or the machine's own where that is
         all of its addresses. `limits` are those of its connections; None: what this process can
         bear. `shape` is that of errors for whoever does not speak HTTP well. `loop` is where to
@@ -46,7 +49,7 @@ class Server:
         self._uvicorn = make_uvicorn(
             app, limits or ConnectionLimits(), shape or plain_error, name=setting
         )
-        self._socket = listen(host, port, setting=setting)
+        self._socket = listening or listen(host, port, setting=setting)
         self.port: int = self._socket.getsockname()[1]
         self.address = http_address(advertised_host or reachable_host(host), self.port)
         """For clients, without a path: http://127.0.0.1:8000."""

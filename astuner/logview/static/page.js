@@ -45,8 +45,14 @@ document.querySelector('[data-action="help"]')?.addEventListener("click", showHe
 
 // A page with `<body data-live="/runs/…/live">` asks there whether something is new. What is new is
 // the same page again: its elements with `data-live` take the place of those with the same id, and
-// whoever draws from data hears `astuner:fresh`.
+// whoever draws from data hears `astuner:fresh`. What is shown stays where there is nothing new any
+// more: the viewer of a run ends with it.
 const EVERY = 2000;
+
+function sayAway(text) {
+  const said = document.getElementById("away");
+  if (said && said.textContent !== text) said.textContent = text;
+}
 
 async function follow(address) {
   let known = null;
@@ -55,15 +61,16 @@ async function follow(address) {
     if (document.hidden) continue;
     try {
       const answer = await fetch(address);
+      if (answer.status === 410) return sayAway("This run was deleted or moved. The page stays as it was.");
       if (!answer.ok) continue;
       const found = await answer.text();
       if (known !== null && found !== known) await refresh();
       known = found;
     } catch {
-      document.body.classList.add("server-gone");
+      sayAway("The viewer has ended, or cannot be reached. The page stays as it was.");
       continue;
     }
-    document.body.classList.remove("server-gone");
+    sayAway("");
   }
 }
 
