@@ -51,10 +51,10 @@ def _kind(is_validation: bool) -> Mapping[str, str]:
 
 
 def _address(*parts: Any, query: Mapping[str, Any]) -> str:
-    """A value of None leaves its key out."""
+    """A value of None leaves its key out; a list gives it several times."""
     path = "/" + "/".join(_quoted(part) for part in parts)
     given = {key: value for key, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given, errors='surrogatepass')}" if given else path
+    return f"{path}?{urlencode(given, doseq=True, errors='surrogatepass')}" if given else path
 
 
 def path_name(request: Request, part: str) -> str:

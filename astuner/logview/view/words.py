@@ -73,6 +73,11 @@ def count(amount: int, noun: str) -> str:
     return f"{number(amount)} {noun if amount == 1 else noun + 's'}"
 
 
+def model_name(path: str) -> str:
+    """Of a folder its name; of a model of a hub all, as in Qwen/Qwen2.5-0.5B."""
+    return path.rstrip("/").rpartition("/")[2] or path if path[:1] in "/.~" else path
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "share": share,
@@ -82,5 +87,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "clock": clock,
     "bytes": size,
     "count": count,
+    "model_name": model_name,
 }
 """By their names in templates."""

@@ -1,0 +1,216 @@
+"""One run: whether it is learning, its curves, what was found, which tasks changed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from astuner.errors import NotFoundError, UnreadableError
+from astuner.logview import addresses
+from astuner.logview.addresses import path_name
+from astuner.logview.reading.query import EpisodeQuery
+from astuner.logview.site import Site, as_data
+from astuner.logview.view import curves, learning
+from astuner.logview.view.failures import FailureCause, failure_causes
+from astuner.logview.view.meanings import Meaning, meaning_of
+
+if TYPE_CHECKING:
+    from astuner.logview.reading.run_reader import RunReader
+
+_MOST_FAILURES = 2000
+_MOST_STEPS = 60
+_MOST_CHANGED, _LEAST_CHANGED = 6, 2
+_TABLE_STEPS = 50
+_ENDED_BADLY = ("failed", "killed", "interrupted", "unknown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The run of a page, and those laid over it."""
+
+    run: "RunReader"
+    others: list["RunReader"]
+    curves: list[curves.RunCurves]
+    """Of the run first."""
+
+    @property
+    def labels(self) -> list[str]:
+        return [run.label for run in self.curves]
+
+    @property
+    def with_query(self) -> dict[str, Any]:
+        """What an address needs to lay the same runs over each other."""
+        return {"with": [run.name for run in self.others]} if self.others else {}
+
+    @property
+    def live_at(self) -> str:
+        return addresses.part_of(self.run.name, "live", **self.with_query)
+
+
+def shown_runs(site: Site, request: Request) -> Shown:
+    """As the address names them. Raises NotFoundError."""
+    name = f"{path_name(request, 'experiment')}/{path_name(request, 'start')}"
+    asked = dict.fromkeys(request.query_params.getlist("with"))
+    run = site.shelf.run(name)
+    others = [site.shelf.run(other) for other in asked if other != name]
+    labels = curves.short_labels([run.name, *(other.name for other in others)])
+    drawn = [
+        curves.RunCurves(label=label, metrics=reader.metrics(), findings=reader.findings())
+        for label, reader in zip(labels, [run, *others], strict=True)
+    ]
+    return Shown(run=run, others=others, curves=drawn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedMetric:
+    """A line of the list of all metrics."""
+
+    name: str
+    meaning: Meaning
+    first: float | None
+    last: float | None
+
+
+def routes(site: Site) -> Iterator[BaseRoute]:
+    """The page of a run."""
+
+    def page(request: Request) -> Response:
+        shown = shown_runs(site, request)
+        run, metrics = shown.run, shown.curves[0].metrics
+        indexed = run.index.refresh(seconds=0.3)
+        failed = run.index.rows(
+            EpisodeQuery(outcome="failed", order="newest"), limit=_MOST_FAILURES
+        )
+        causes = failure_causes(failed.rows)
+        drawn = curves.panels(_with_causes(shown.curves, causes))
+        validation = curves.validation(shown.curves)
+        state = run.state()
+        settings = settings_of(run)
+        return site.page(
+            request,
+            "run.html",
+            shown=shown,
+            run=run,
+            without_step=learning.without_step,
+            state=state,
+            answers=[_answer(reader, of.metrics) for reader, of in _pairs(shown)],
+            states=[state, *(other.state() for other in shown.others)],
+            findings=run.findings(),
+            remarks=learning.worth_a_look(metrics, num_groups=_num_groups(settings)),
+            validation=validation,
+            panels=drawn,
+            data=as_data(curves.chart_data([validation, *drawn], shown.labels)),
+            table=_table(drawn, metrics),
+            named=[_named(metrics, name) for name in curves.known_names(metrics)],
+            problems=metrics.problems,
+            causes=causes,
+            num_failed=failed.total,
+            num_read=len(failed.rows),
+            indexed=indexed,
+            changes=_changes(run),
+            steps=_steps(run),
+            choices=[other.name for other in site.shelf.runs() if other.name != run.name],
+            log=run.log_tail() if state.status in _ENDED_BADLY else [],
+        )
+
+    yield Route("/runs/{experiment}/{start}", page)
+
+
+def settings_of(run: "RunReader", number: int | None = None) -> dict[str, Any]:
+    """By dotted keys; none where the file is not there or cannot be read."""
+    try:
+        return run.config(number)
+    except (NotFoundError, UnreadableError):
+        return {}
+
+
+def _pairs(shown: Shown) -> Iterator[tuple["RunReader", curves.RunCurves]]:
+    return zip([shown.run, *shown.others], shown.curves, strict=True)
+
+
+def _answer(run: "RunReader", metrics: curves.Rows) -> learning.Answer:
+    state = run.state()
+    return learning.answer(
+        state.validation_first,
+        state.validation_last,
+        curves.points_of(metrics, "reward/mean"),
+        is_one_episode_a_task=settings_of(run).get("astuner.rollout.val_kwargs.num_repeat") == 1,
+    )
+
+
+def _num_groups(settings: dict[str, Any]) -> int | None:
+    size = settings.get("astuner.data.train_batch_size")
+    return size if isinstance(size, int) else None
+
+
+def _with_causes(
+    drawn: Sequence[curves.RunCurves], causes: Sequence[FailureCause]
+) -> list[curves.RunCurves]:
+    by_kind = {cause.kind.removesuffix("Error"): dict(cause.by_step) for cause in reversed(causes)}
+    return [replace(drawn[0], failures=by_kind), *drawn[1:]]
+
+
+def _named(metrics: curves.Rows, name: str) -> NamedMetric:
+    values = [value for _, value in curves.points_of(metrics, name) if value is not None]
+    return NamedMetric(
+        name=name,
+        meaning=meaning_of(name),
+        first=values[0] if values else None,
+        last=values[-1] if values else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveTable:
+    """The newest values of the small charts, for who cannot see them."""
+
+    titles: list[str]
+    rows: list[tuple[int, list[float | None]]]
+    """The newest step first."""
+    num_steps: int
+    """Of the run."""
+
+
+def _table(panels: Sequence[curves.Curve], metrics: Any) -> CurveTable:
+    columns = [dict(curves.points_of(metrics, panel.name)) for panel in panels]
+    steps = sorted({step for column in columns for step in column}, reverse=True)
+    return CurveTable(
+        titles=[panel.title for panel in panels],
+        rows=[(step, [c.get(step) for c in columns]) for step in steps[:_TABLE_STEPS]],
+        num_steps=len(steps),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChanges:
+    """The tasks that changed most, and least."""
+
+    most: list[Any]
+    least: list[Any]
+    num_tasks: int
+
+
+def _changes(run: "RunReader") -> TaskChanges:
+    changes = run.index.task_changes(limit=1_000_000)
+    changed = [change for change in changes if change.first.step != change.last.step]
+    least = changed[_MOST_CHANGED:][-_LEAST_CHANGED:]
+    return TaskChanges(most=changed[:_MOST_CHANGED], least=least, num_tasks=len(changed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLinks:
+    """The steps that have records; of many the first and the newest."""
+
+    entries: list[Any]
+    num_left_out: int
+
+
+def _steps(run: "RunReader") -> StepLinks:
+    entries = run.index.steps()
+    if len(entries) <= _MOST_STEPS:
+        return StepLinks(entries=entries, num_left_out=0)
+    half = _MOST_STEPS // 2
+    return StepLinks(entries=entries[:half] + entries[-half:], num_left_out=len(entries) - 2 * half)

@@ -1,0 +1,83 @@
+"""All runs: what became of each, and which to lay over each other."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from astuner.logview import addresses
+from astuner.logview.site import Site
+from astuner.logview.view.curves import points_of
+from astuner.logview.view.spark import spark_points
+
+if TYPE_CHECKING:
+    from astuner.logview.reading.run_reader import RunReader
+
+_TOGETHER = {
+    "curves": lambda first, others: addresses.run_at(first, **{"with": others}),
+    "settings": lambda first, others: addresses.part_of(first, "config", **{"with": others[0]}),
+    "tasks": lambda first, others: addresses.compare_at(first, others[0]),
+}
+"""What can be done with several runs; the last two look at two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRun:
+    """A line of the list."""
+
+    name: str
+    experiment: str
+    start: str
+    state: Any
+    """RunState."""
+    spark: str
+    """Of the reward."""
+
+
+def routes(site: Site) -> Iterator[BaseRoute]:
+    """The list, and the way from several runs that were chosen in it to what shows them."""
+
+    def runs(request: Request) -> Response:
+        listed = [_listed(run) for run in site.shelf.runs()]
+        asked = request.query_params.get("q", "").strip()
+        found = [run for run in listed if _says(run, asked)]
+        return site.page(
+            request,
+            "runs.html",
+            runs=found,
+            num_runs=len(listed),
+            asked=asked,
+            folders=[str(folder) for folder in site.shelf.folders],
+            said=request.query_params.get("said"),
+        )
+
+    def chosen(request: Request) -> Response:
+        names = list(dict.fromkeys(request.query_params.getlist("run")))
+        do = request.query_params.get("do", "curves")
+        if len(names) < 2 or do not in _TOGETHER:
+            return RedirectResponse(f"{addresses.HOME}?said=two", status_code=303)
+        return RedirectResponse(_TOGETHER[do](names[0], names[1:]), status_code=303)
+
+    yield Route("/", runs)
+    yield Route("/chosen", chosen)
+
+
+def _listed(run: "RunReader") -> ListedRun:
+    rewards = [value for _, value in points_of(run.metrics(), "reward/mean")]
+    return ListedRun(
+        name=run.name,
+        experiment=run.experiment,
+        start=run.start,
+        state=run.state(),
+        spark=spark_points(rewards),
+    )
+
+
+def _says(run: ListedRun, asked: str) -> bool:
+    """Whether every word that is asked for stands in the run's line."""
+    shown = (run.name, run.state.status, run.state.backbone, run.state.model, run.state.last_line)
+    line = " ".join(part for part in shown if part).casefold()
+    return all(word in line for word in asked.casefold().split())

@@ -1,0 +1,82 @@
+// Arithmetic on curves; nothing here knows of the page.
+
+// An exponential mean with the bias of its start taken out, as TensorBoard draws it. `weight` is that
+// of what came before, from 0 to 1. What is null stays a gap.
+export function smoothed(values, weight) {
+  let [mean, kept] = [0, 1];
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = mean * weight + value * (1 - weight);
+    kept *= weight;
+    return mean / (1 - kept);
+  });
+}
+
+const NOWHERE = { step: null, value: null };
+
+// What a line has at a step, or at the last one before it that it knows of; nothing behind its end.
+export function pointAt(line, step) {
+  let [low, high] = [0, line.steps.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (line.steps[middle] <= step) low = middle + 1;
+    else high = middle;
+  }
+  const isBehind = low === line.steps.length && line.steps[low - 1] !== step;
+  return low === 0 || isBehind ? NOWHERE : { step: line.steps[low - 1], value: line.values[low - 1] };
+}
+
+// The newest value that is known.
+export function lastPoint(line) {
+  for (let i = line.values.length - 1; i >= 0; i--) {
+    if (line.values[i] !== null) return { step: line.steps[i], value: line.values[i] };
+  }
+  return NOWHERE;
+}
+
+// Steps at which a value stands between gaps, so that no line shows it.
+export function lonelySteps(line) {
+  const { steps, values } = line;
+  const alone = (i) => values[i] !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null;
+  return steps.filter((_, i) => alone(i));
+}
+
+// The lowest and highest step of all lines; null where there is none.
+export function extent(lines) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { steps } of lines) {
+    if (!steps.length) continue;
+    low = Math.min(low, steps[0]);
+    high = Math.max(high, steps[steps.length - 1]);
+  }
+  return low <= high ? [low, high] : null;
+}
+
+// What the axis of values must hold between two steps, intervals included.
+export function valueExtent(lines, [from, to], isLog) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const line of lines) {
+    for (const values of [line.values, line.low, line.high]) {
+      for (let i = 0; i < values.length; i++) {
+        const value = values[i];
+        if (value === null || line.steps[i] < from || line.steps[i] > to || (isLog && value <= 0)) continue;
+        if (value < low) low = value;
+        if (value > high) high = value;
+      }
+    }
+  }
+  return low <= high ? [low, high] : null;
+}
+
+const inWords = (value, digits) => Number(value.toPrecision(digits)).toString().replace("-", "\u2212");
+
+// With three significant digits, as the pages say numbers.
+export function said(value, digits = 3) {
+  if (value === null || value === undefined) return "\u2013";
+  const size = Math.abs(value);
+  if (Number.isInteger(value) || size >= 10 ** digits) {
+    if (size >= 1e15) return value.toExponential(digits - 1);
+    return Math.round(value).toString().replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+  }
+  return size < 1e-4 ? value.toExponential(1).replace("-", "\u2212") : inWords(value, digits);
+}

@@ -1,0 +1,373 @@
+"""The curves of runs: which metrics stand together on one, over steps, for one run or several."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from astuner.logview.view.meanings import Shape, meaning_of
+
+VALIDATION = "validation/success_rate"
+_TOKENS_PER_SECOND = "rollout/tokens_per_second"
+_ENDS = ("_low", "_high")
+"""A metric with these two beside it has an interval."""
+
+_MOST_CAUSES = 3
+"""Lines beyond these cannot be told apart; the page lists all of them."""
+
+Point = tuple[int, float | None]
+"""A step and its value; None where the run wrote none, or no finite one: the line has a gap."""
+
+
+class Rows(Protocol):
+    """What is read of a run's metrics."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def series(self, name: str) -> Sequence[Point]: ...
+
+
+class FoundAt(Protocol):
+    """What a detector said."""
+
+    @property
+    def step(self) -> int | None: ...
+    @property
+    def detector(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def stops(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A small chart that every run has."""
+
+    key: str
+    title: str
+    names: tuple[str, ...]
+    """The first is the one that counts; the others are drawn where they are ever above 0."""
+    detectors: tuple[str, ...] = ()
+    """Whose findings show on it."""
+
+
+PANELS = (
+    Panel(key="reward", title="reward in training", names=("reward/mean",)),
+    Panel(
+        key="success",
+        title="episodes solved in training",
+        names=("reward/success_rate",),
+        detectors=("no_spread",),
+    ),
+    Panel(key="length", title="tokens of an episode", names=("rollout/episode_tokens_mean",)),
+    Panel(key="kl", title="distance from the reference, nats", names=("train/kl",)),
+    Panel(
+        key="entropy",
+        title="entropy, nats a token",
+        names=("train/entropy",),
+        detectors=("entropy",),
+    ),
+    Panel(key="clipped", title="clipped tokens, share", names=("train/clip_fraction",)),
+    Panel(
+        key="gap",
+        title="sampler against trainer, nats",
+        names=("train/logprob_gap_mean",),
+        detectors=("logprob_gap",),
+    ),
+    Panel(
+        key="grad_norm",
+        title="gradient norm",
+        names=("train/grad_norm",),
+        detectors=("not_finite", "nothing_trained"),
+    ),
+    Panel(key="speed", title="sampled tokens a second", names=(_TOKENS_PER_SECOND,)),
+    Panel(
+        key="failed",
+        title="failed episodes of a step",
+        names=("rollout/failed_episodes",),
+        detectors=("all_failed",),
+    ),
+    Panel(
+        key="flat",
+        title="groups that taught nothing",
+        names=("rollout/flat_groups", "rollout/small_groups"),
+        detectors=("no_spread",),
+    ),
+    Panel(
+        key="seconds",
+        title="seconds of a step",
+        names=("step/seconds", "rollout/seconds", "train/seconds", "validation/seconds"),
+    ),
+)
+_PARTS = {
+    "rollout/flat_groups": "equal rewards",
+    "rollout/small_groups": "too few rewards",
+    "step/seconds": "step",
+    "rollout/seconds": "rollout",
+    "train/seconds": "training",
+    "validation/seconds": "validation",
+}
+"""How a line is called among others of its chart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One series of one run."""
+
+    name: str
+    label: str
+    """Stands at the line's end; empty where it is the only one."""
+    run: int
+    """Which of the runs shown, from 0."""
+    part: int
+    """Which of the lines of that run on this chart, from 0."""
+    points: tuple[Point, ...]
+    interval: tuple[tuple[float | None, float | None], ...]
+    """Low and high end at each point; empty where there is none."""
+
+    @property
+    def last(self) -> Point | None:
+        """The newest point that has a value."""
+        return next((point for point in reversed(self.points) if point[1] is not None), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A finding, at its step."""
+
+    step: int
+    message: str
+    stops: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One chart."""
+
+    key: str
+    title: str
+    name: str
+    """The metric that counts."""
+    unit: str
+    shape: Shape
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...]
+
+    @property
+    def has_points(self) -> bool:
+        return any(line.last is not None for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCurves:
+    """What is drawn of one run."""
+
+    label: str
+    metrics: Rows
+    findings: Sequence[FoundAt] = ()
+    failures: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """By cause, the commonest first: steps of training with how many episodes failed of it."""
+
+
+def known_names(metrics: Rows) -> tuple[str, ...]:
+    """All metrics of a run by name, and those that are worked out of others."""
+    names = set(metrics.names)
+    if {"rollout/tokens", "rollout/seconds"} <= names:
+        names.add(_TOKENS_PER_SECOND)
+    return tuple(sorted(names - {"step", "time"}))
+
+
+def points_of(metrics: Rows, name: str) -> tuple[Point, ...]:
+    """In the order of steps; what is no finite number is None."""
+    if name == _TOKENS_PER_SECOND and name not in metrics.names:
+        return _tokens_per_second(metrics)
+    return tuple((step, _finite(value)) for step, value in metrics.series(name))
+
+
+def panels(runs: Sequence[RunCurves]) -> list[Curve]:
+    """The small charts, save for those of which no run knows anything."""
+    curves = [_panel_curve(panel, runs) for panel in PANELS]
+    return [curve for curve in curves if curve.has_points]
+
+
+def curve_of(name: str, runs: Sequence[RunCurves]) -> Curve:
+    """One metric, with its interval where it has one."""
+    meaning = meaning_of(name)
+    return Curve(
+        key="metric",
+        title=meaning.words,
+        name=name,
+        unit=meaning.unit,
+        shape=meaning.shape,
+        lines=_lines((name,), runs),
+        marks=_marks(runs, _detectors_on(name)),
+    )
+
+
+def validation(runs: Sequence[RunCurves]) -> Curve:
+    """The share that is solved in validation; findings that no panel shows stand on it."""
+    shown = {detector for panel in PANELS for detector in panel.detectors}
+    others = {found.detector for run in runs for found in run.findings} - shown
+    return Curve(
+        key="validation",
+        title="solved in validation",
+        name=VALIDATION,
+        unit="share",
+        shape="rate",
+        lines=_lines((VALIDATION,), runs),
+        marks=_marks(runs, tuple(others)),
+    )
+
+
+def chart_data(curves: Iterable[Curve], labels: Sequence[str]) -> dict[str, Any]:
+    """As charts.js reads it."""
+    return {
+        "runs": list(labels),
+        "charts": {
+            curve.key: {
+                "title": curve.title,
+                "name": curve.name,
+                "unit": curve.unit,
+                "shape": curve.shape,
+                "lines": [_line_data(line) for line in curve.lines],
+                "marks": [[mark.step, mark.message, mark.stops] for mark in curve.marks],
+            }
+            for curve in curves
+        },
+    }
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """What tells runs apart, of names like math_agent/2026-01-31_09-30-00.
+
+    The experiment where it is a run's own, else the time of its start, with the day if they differ.
+    """
+    parts = [name.rpartition("/") for name in names]
+    num_runs = Counter(experiment for experiment, _, _ in parts)
+    starts = [start for experiment, _, start in parts if num_runs[experiment] > 1]
+    has_one_day = len({start.partition("_")[0] for start in starts}) == 1
+    labels = [
+        experiment if num_runs[experiment] == 1 else _clock(start) if has_one_day else start
+        for experiment, _, start in parts
+    ]
+    return labels if len(set(labels)) == len(names) else list(names)
+
+
+def _clock(start: str) -> str:
+    return start.partition("_")[2].replace("-", ":") or start
+
+
+def _panel_curve(panel: Panel, runs: Sequence[RunCurves]) -> Curve:
+    names = panel.names
+    if panel.key == "reward" and len(runs) == 1:
+        names += _role_names(runs[0].metrics)
+    lines = _lines(names if len(runs) == 1 else panel.names[:1], runs)
+    if panel.key == "failed" and len(runs) == 1:
+        lines = _by_cause(lines[0], runs[0].failures)
+    meaning = meaning_of(panel.names[0])
+    return Curve(
+        key=panel.key,
+        title=panel.title,
+        name=panel.names[0],
+        unit=meaning.unit,
+        shape=meaning.shape,
+        lines=lines,
+        marks=_marks(runs, panel.detectors),
+    )
+
+
+def _by_cause(all_failed: Line, failures: Mapping[str, Mapping[int, int]]) -> tuple[Line, ...]:
+    """The commonest causes beside all failures; one cause alone is all of them."""
+    if len(failures) < 2:
+        return (all_failed,)
+    causes = [
+        replace(
+            all_failed,
+            label=cause,
+            part=part,
+            points=tuple((step, counts.get(step, 0)) for step, _ in all_failed.points),
+        )
+        for part, (cause, counts) in enumerate(list(failures.items())[:_MOST_CAUSES], start=1)
+    ]
+    return (replace(all_failed, label="all"), *causes)
+
+
+def _role_names(metrics: Rows) -> tuple[str, ...]:
+    roles = [name for name in metrics.names if name.startswith("reward/")]
+    return tuple(sorted(set(roles) - {"reward/mean", "reward/success_rate"}))
+
+
+def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[Line, ...]:
+    lines = []
+    for number, run in enumerate(runs):
+        drawn = [n for i, n in enumerate(names) if i == 0 or _is_ever_above_zero(run.metrics, n)]
+        for part, name in enumerate(drawn):
+            label = _PARTS.get(name, name.rpartition("/")[2]) if len(drawn) > 1 else ""
+            points = points_of(run.metrics, name)
+            lines.append(
+                Line(
+                    name=name,
+                    label=run.label if len(runs) > 1 else label,
+                    run=number,
+                    part=part,
+                    points=points,
+                    interval=_interval(run.metrics, name, points),
+                )
+            )
+    return tuple(lines)
+
+
+def _interval(
+    metrics: Rows, name: str, points: Sequence[Point]
+) -> tuple[tuple[float | None, float | None], ...]:
+    if not all(name + end in metrics.names for end in _ENDS):
+        return ()
+    low, high = (dict(points_of(metrics, name + end)) for end in _ENDS)
+    return tuple((low.get(step), high.get(step)) for step, _ in points)
+
+
+def _marks(runs: Sequence[RunCurves], detectors: Sequence[str]) -> tuple[Mark, ...]:
+    """Of the first run: those of others would not be told apart."""
+    return tuple(
+        Mark(step=found.step, message=found.message, stops=found.stops)
+        for found in (runs[0].findings if runs else ())
+        if found.step is not None and found.detector in detectors
+    )
+
+
+def _detectors_on(name: str) -> tuple[str, ...]:
+    return tuple(d for panel in PANELS if name in panel.names for d in panel.detectors)
+
+
+def _is_ever_above_zero(metrics: Rows, name: str) -> bool:
+    return any(value for _, value in points_of(metrics, name))
+
+
+def _tokens_per_second(metrics: Rows) -> tuple[Point, ...]:
+    seconds = dict(points_of(metrics, "rollout/seconds"))
+    return tuple(
+        (step, tokens / spent if tokens is not None and (spent := seconds.get(step)) else None)
+        for step, tokens in points_of(metrics, "rollout/tokens")
+    )
+
+
+def _line_data(line: Line) -> Mapping[str, Any]:
+    return {
+        "label": line.label,
+        "run": line.run,
+        "part": line.part,
+        "steps": [step for step, _ in line.points],
+        "values": [value for _, value in line.points],
+        "low": [low for low, _ in line.interval],
+        "high": [high for _, high in line.interval],
+    }
+
+
+def _finite(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
