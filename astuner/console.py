@@ -119,6 +119,14 @@ class RunConsole:
         logger.debug("%s", text)
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def show(self, drawn: RenderableType, plain: str) -> None:
+        """Print what has styles and more than a line; `plain` is for a pipe, and for run.log."""
+        if not self._console.is_terminal:
+            self.say(plain)
+            return
+        logger.debug("%s", plain)
+        self._console.print(drawn)
+
     def warn(self, text: str) -> None:
         """Say what the user should look at."""
         self.say(f"warning: {text}")
@@ -160,6 +168,9 @@ class LoggedConsole(RunConsole):
 
     def say(self, text: str) -> None:
         logger.info("%s", text.strip())
+
+    def show(self, drawn: RenderableType, plain: str) -> None:
+        self.say(plain)
 
     def warn(self, text: str) -> None:
         logger.warning("%s", text)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from astuner import __version__
 from astuner.backbone.interrupt import quit_by_signals
 from astuner.cli.command import TUNE, command_names, load_command
+from astuner.cli.output import write_out
 from astuner.errors import AstunerError, BackboneError, ConfigError, exit_code_of
 from astuner.imports import describe_shadow
 from astuner.log import tell, tell_in_json
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help"):
-        _show(f"{_help()}\n")
+        write_out(f"{_help()}\n")
         return 0
     if first == "--version":
-        _show(f"astuner {__version__}\n")
+        write_out(f"astuner {__version__}\n")
         return 0
     name = TUNE
     if re.fullmatch(r"\w[\w-]*", first):  # an override has another sign, such as "="
@@ -65,7 +66,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     try:
         return parser.parse_intermixed_args(arguments)
     except SystemExit:
-        _show("")  # and with it the help that the parser wrote
+        write_out("")  # and with it the help that the parser wrote
         raise
 
 
@@ -89,15 +90,6 @@ def _help() -> str:
             command = load_command(name)
             lines += [f"  {name:10} {command.SUMMARY}", f"  {'':10} {command.EXAMPLE}"]
     return load_command(TUNE).make_parser().format_help() + "\n".join(lines)
-
-
-def _show(text: str) -> None:
-    """Write to the screen what is asked for; whoever reads it may leave early, as `head` does."""
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
-        # Python writes what is left at its end, and would tell of the pipe then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _guarded(work: Callable[[], int]) -> int:

@@ -41,9 +41,9 @@ def episode_at(run: str, episode_id: str, **query: Any) -> str:
     return part_of(run, "episodes", episode_id, **query)
 
 
-def compare_at(a: str, b: str) -> str:
+def compare_at(a: str, b: str, **query: Any) -> str:
     """Each side is `{run}` or `{run}:{step}`."""
-    return _address("compare", query={"a": a, "b": b})
+    return _address("compare", query={"a": a, "b": b, **query})
 
 
 def _kind(is_validation: bool) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ behind debug.openai_base_url answers and no weights are needed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
@@ -23,14 +23,15 @@ from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.run_events import RunEvents
+from astuner.console import RunConsole
 from astuner.errors import ConfigError
-from astuner.inference.messages import first_difference
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.llm.server import LlmServer
+from astuner.logview.terminal.episode import episode_sheet
 from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.recorder import Call, Recorder
-from astuner.types import Message, WorkflowTask
+from astuner.trajectory.recorder import Recorder
+from astuner.types import WorkflowTask
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 """In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""
@@ -46,12 +47,12 @@ class DebugBackbone:
         events = RunEvents(run.run_dir)
         events.planned(num_steps=None, num_tasks=len(tasks), num_validation_tasks=0)
         episodes: list[Episode] = []
-        printer = _EpisodePrinter(run.console.say)
+        showing = _Showing(run.console)
 
         def show(episode: Episode) -> None:
             episodes.append(episode)
             writer.write(episode)
-            printer.show(episode)
+            showing.show(episode)
 
         with (
             EpisodeWriter(run.run_dir) as writer,
@@ -153,68 +154,17 @@ def _remote_chats(run: Run) -> _Chats:
     return _Chats(partial(make, is_trained=True), partial(make, is_trained=False))
 
 
-class _EpisodePrinter:
-    """Shows episodes: what was said, by whom, and what it was worth or why it failed."""
+class _Showing:
+    """Shows episodes as they end, and the traceback of a failure that many have only once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, console: RunConsole) -> None:
+        self._console = console
         self._first_failures: dict[str, str] = {}
         """Message of a failure -> the episode whose traceback was shown."""
 
     def show(self, episode: Episode) -> None:
-        task = episode.task
-        self._say(
-            f"── episode {episode.episode_id}  task {task.task_id}: {_indent(task.main_query)}"
-        )
-        for index, call in enumerate(episode.calls):
-            tokens = "tokens not known"
-            if call.prompt_ids:
-                tokens = f"{len(call.prompt_ids)} + {len(call.completion.ids)} tokens"
-            self._say(
-                f"call {index} of {call.agent_name} ({tokens}, {call.completion.finish_reason})"
-            )
-            new = call.messages[_num_shown(episode.calls, index) :]
-            for message in (*new, call.reply):
-                self._say(f"  {message['role']}: {_indent(_text(message))}")
-            if call.break_reason:
-                self._say(f"  (a new sequence starts here: {call.break_reason})")
-            if not call.is_trained:
-                self._say("  (this agent is not trained)")
-        for refused, times in episode.refused_calls.items():
-            what = "empty reply" if refused.is_empty_reply else "refused"
-            self._say(f"{what}: {refused.line()}{f' ({times} times)' if times > 1 else ''}")
-        self._say(self._outcome(episode))
-
-    def _outcome(self, episode: Episode) -> str:
-        if episode.verdict is not None:
-            why = f" ({episode.madness})" if episode.madness else ""
-            success = "success" if episode.verdict.is_success else "no success"
-            return f"reward {episode.verdict.reward:g} by {episode.verdict.source}{why}, {success}"
-        assert episode.failure is not None
-        failure = episode.failure
-        first = self._first_failures.setdefault(failure.message, episode.episode_id)
-        if first == episode.episode_id:
-            return f"FAILED {failure.kind}: {failure.message}\n{failure.traceback.rstrip()}"
-        return f"FAILED {failure.kind}: {failure.message}\n  (traceback as in episode {first})"
-
-
-def _num_shown(calls: Sequence[Call], index: int) -> int:
-    """How many messages of a call stood in an earlier one of the same agent."""
-    call = calls[index]
-    for earlier in reversed(calls[:index]):
-        said = [*earlier.messages, earlier.reply]
-        if earlier.agent_name == call.agent_name and not first_difference(said, call.messages):
-            return len(said)
-    return 0
-
-
-def _text(message: Message) -> str:
-    calls = [
-        f"-> {c['function']['name']}({c['function']['arguments']})"
-        for c in message.get("tool_calls", ())
-    ]
-    return " ".join(part for part in (message["content"].strip(), *calls) if part)
-
-
-def _indent(text: str) -> str:
-    return text.replace("\n", "\n    ")
+        first = None
+        if episode.failure is not None:
+            first = self._first_failures.setdefault(episode.failure.message, episode.episode_id)
+        sheet = episode_sheet(episode, traceback_in=None if first == episode.episode_id else first)
+        self._console.show(sheet, sheet.plain)

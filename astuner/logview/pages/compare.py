@@ -1,0 +1,153 @@
+"""Two runs, or two steps of one: which tasks became solved, which were lost, and is it chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from astuner.errors import NotFoundError, UnreadableError
+from astuner.logview.addresses import compare_at
+from astuner.logview.asked import here_with
+from astuner.logview.listed import listed
+from astuner.logview.side_by_side import PlacedRow, side_by_side
+from astuner.logview.sides import ComparedSide, read_side, steps_of
+from astuner.logview.site import Site
+from astuner.logview.view.attempts import last_answer
+from astuner.logview.view.differing import PartedText, parted
+from astuner.logview.view.excerpt import excerpt
+from astuner.logview.view.matched import (
+    SELECTIONS,
+    MatchedTasks,
+    TaskPair,
+    chance_sentence,
+    matched_tasks,
+    telling_attempts,
+    with_text,
+)
+from astuner.logview.view.siblings import siblings
+from astuner.logview.view.step_tasks import squares
+
+if TYPE_CHECKING:
+    from astuner.logview.reading.run_reader import RunReader
+
+NUM_SHOWN = 25
+"""Tasks on a page, each with its two answers."""
+MAX_ANSWER_BYTES = 4 * 2**20
+"""Of a record that is read for its answer alone."""
+MAX_ANSWER_SIGNS = 240
+NUM_OPENED = 8
+"""Runs of which every step can be chosen at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedAnswers:
+    """What a and b answered in the end, each with the first word that the other has not."""
+
+    a: PartedText
+    b: PartedText
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    def page(request: Request) -> Response:
+        asked = request.query_params
+        chooser = _chooser(site, asked.get("a"), asked.get("b"))
+        if not asked.get("a") or not asked.get("b"):
+            return site.page(request, "compare_choose.html", **chooser)
+        a, b = read_side(site.shelf, asked["a"]), read_side(site.shelf, asked["b"])
+        matched = matched_tasks(a.groups(), b.groups())
+        sides = {"a": a, "b": b, "is_one_run": a.run is b.run, "squares": squares, **chooser}
+        if "task" in asked:
+            return site.page(request, "compare_task.html", **sides, **_task(request, matched, a, b))
+        return site.page(request, "compare.html", **sides, **_tasks(request, matched, a, b))
+
+    return [Route("/compare", page)]
+
+
+def _tasks(
+    request: Request, matched: MatchedTasks, a: ComparedSide, b: ComparedSide
+) -> dict[str, Any]:
+    asked = request.query_params
+    shown = asked.get("show", "")
+    shown = shown if shown in SELECTIONS else "all"
+    found = with_text(matched.pairs, asked.get("q", ""))
+    pairs = listed(request, [p for p in found if SELECTIONS[shown].holds(p)], most=NUM_SHOWN)
+    return {
+        "matched": matched,
+        "counts": matched.counts,
+        "chance": chance_sentence(matched.counts, is_single=not matched.has_several_attempts),
+        "pairs": pairs,
+        "answers": [_answers(pair, a.run, b.run) for pair in pairs.items],
+        "shown": shown,
+        "q": asked.get("q", ""),
+        "selections": [
+            (name, selection.says, sum(map(selection.holds, found)), here_with(request, show=name))
+            for name, selection in SELECTIONS.items()
+        ],
+        "task_address": lambda task: here_with(request, task=task),
+        "swapped": compare_at(b.address, a.address),
+    }
+
+
+def _task(
+    request: Request, matched: MatchedTasks, a: ComparedSide, b: ComparedSide
+) -> dict[str, Any]:
+    task_id = request.query_params["task"]
+    pair = next((pair for pair in matched.pairs if pair.task_id == task_id), None)
+    if pair is None:
+        raise NotFoundError(
+            f"task {task_id!r} cannot be compared: it needs an attempt with a verdict in both "
+            f"{a.address} and {b.address}; go back to the list of the tasks that have"
+        )
+    chosen = telling_attempts(pair)
+    places = [
+        PlacedRow(run=side.run, row=row, name=name)
+        for name, side, episode_id in (("a", a, chosen.a), ("b", b, chosen.b))
+        if (row := side.run.index.locate(episode_id)) is not None
+    ]
+    return {
+        "pair": pair,
+        "compared": side_by_side(places),
+        "beside": siblings([pair.task_id for pair in matched.pairs], task_id),
+        "excerpt": excerpt,
+        "is_whole": False,
+        "offers_beside": False,
+        "task_address": lambda task: here_with(request, task=task),
+        "list_address": compare_at(a.address, b.address),
+    }
+
+
+def _answers(pair: TaskPair, run_a: "RunReader", run_b: "RunReader") -> ComparedAnswers | None:
+    """None where one of them cannot be read, or only at length."""
+    chosen = telling_attempts(pair)
+    a, b = _answer(run_a, chosen.a), _answer(run_b, chosen.b)
+    if a is None or b is None:
+        return None
+    a, b = a[:MAX_ANSWER_SIGNS], b[:MAX_ANSWER_SIGNS]
+    return ComparedAnswers(a=parted(a, b), b=parted(b, a))
+
+
+def _answer(run: "RunReader", episode_id: str) -> str | None:
+    row = run.index.locate(episode_id)
+    if row is None or row.length > MAX_ANSWER_BYTES:
+        return None
+    try:
+        return last_answer(run.index.read(row).episode)
+    except UnreadableError:
+        return None
+
+
+def _chooser(site: Site, a: str | None, b: str | None) -> dict[str, Any]:
+    """What can be compared: every run by its newest validation; by each step too those that are on
+    the page, and the newest."""
+    named = [text.rpartition(":")[0] for text in (a, b) if text]
+    runs = site.shelf.runs()
+    opened = {run.name for run in runs[:NUM_OPENED]} | {a, b, *named}
+    steps: dict[str, Sequence[ComparedSide]] = {
+        run.name: steps_of(run) if run.name in opened else () for run in runs
+    }
+    if not a and not b and runs:
+        a, b = next((place.address for place in steps[runs[0].name]), ""), runs[0].name
+    return {"runs": runs, "steps": steps, "asked_a": a or "", "asked_b": b or ""}

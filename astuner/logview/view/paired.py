@@ -1,0 +1,98 @@
+"""The same tasks tried twice: how many became better or worse, and whether that can be chance.
+
+Pure arithmetic over shares of solved attempts.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedCounts:
+    """Tasks that were judged on both sides, a and b.
+
+    A task counts as solved where more than half of its judged attempts were.
+    """
+
+    in_both: int
+    only_a: int
+    only_b: int
+    in_neither: int
+    rose: int
+    """Tasks of which b solved a larger share than a; with one attempt each, `only_b`."""
+    fell: int
+    """Tasks of which b solved a smaller share."""
+    mean_a: float | None
+    """Mean over the tasks of the share that was solved; None where there is no task."""
+    mean_b: float | None
+
+    @property
+    def num_tasks(self) -> int:
+        return self.in_both + self.only_a + self.only_b + self.in_neither
+
+    @property
+    def p_value(self) -> float:
+        return sign_test(self.rose, self.fell)
+
+
+def paired_counts(shares: Iterable[tuple[float, float]]) -> PairedCounts:
+    """Of each task the share solved in a and in b, both from 0 to 1."""
+    pairs = list(shares)
+    solved = [(a > HALF, b > HALF) for a, b in pairs]
+    return PairedCounts(
+        in_both=solved.count((True, True)),
+        only_a=solved.count((True, False)),
+        only_b=solved.count((False, True)),
+        in_neither=solved.count((False, False)),
+        rose=sum(b > a for a, b in pairs),
+        fell=sum(b < a for a, b in pairs),
+        mean_a=_mean([a for a, _ in pairs]),
+        mean_b=_mean([b for _, b in pairs]),
+    )
+
+
+def sign_test(num_up: int, num_down: int) -> float:
+    """Probability of a split at least this uneven if up and down were equally likely; two-sided.
+
+    1.0 where nothing changed. Source: Dixon and Mood 1946, "The statistical sign test", JASA 41
+    (236). With one attempt a task on each side it is the exact form of McNemar's test for matched
+    pairs: McNemar 1947, Psychometrika 12 (2); Agresti, "Categorical Data Analysis", matched pairs.
+    """
+    num_changed = num_up + num_down
+    smaller = min(num_up, num_down)
+    if num_up == num_down:
+        return 1.0
+    tail = sum(math.comb(num_changed, k) for k in range(smaller + 1))
+    # Divided as integers: 2 ** num_changed is no float beyond 1023 changes.
+    return min(1.0, 2 * tail / 2**num_changed)
+
+
+def chance_in_words(p_value: float) -> str:
+    """How often chance alone would do as much, as "about 1 in 32 times"."""
+    if p_value >= 0.5:
+        return "more often than not"
+    if p_value < 1e-6:
+        return "less than once in a million times"
+    return f"about 1 in {_round_number(1 / p_value)} times"
+
+
+def p_in_words(p_value: float) -> str:
+    """As "= 0.031", or "< 0.000001"."""
+    return (
+        "< 0.000001"
+        if p_value < 1e-6
+        else f"= {float(f'{p_value:.2g}'):.7f}".rstrip("0").rstrip(".")
+    )
+
+
+def _round_number(value: float) -> str:
+    """With two significant digits, whole."""
+    digits = max(0, math.floor(math.log10(value)) - 1)
+    return f"{round(value / 10**digits) * 10**digits:,}".replace(",", "\u202f")
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,83 @@
+"""A time line as bars: where each stands and what it says. Owns no colours and no HTML."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from astuner.logview.view.timeline import Between, BetweenKind, CallLane, Timeline
+from astuner.logview.view.words import duration
+
+WIDTH = 1000
+"""What the whole episode takes; bars are in these units."""
+_THINNEST = 1.5
+
+Doing = Literal["generating", "tools", "own", "judging"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    doing: Doing
+    x: float
+    width: float
+    call: int | None
+    """None for the judge."""
+    says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnLane:
+    name: str
+    bars: tuple[Bar, ...]
+
+
+def drawn_lanes(timeline: Timeline) -> tuple[DrawnLane, ...]:
+    """A lane for each agent, and one for the judge where it took time."""
+    scale = WIDTH / timeline.total_seconds if timeline.total_seconds > 0 else 0.0
+    lanes = [DrawnLane(name=lane.agent_name, bars=_bars(lane, scale)) for lane in timeline.lanes]
+    judging = timeline.judging_seconds or 0.0
+    if judging * scale >= _THINNEST:
+        bar = _bar("judging", timeline.total_seconds - judging, judging, scale, None, "judge")
+        lanes.append(DrawnLane(name="judge", bars=(bar,)))
+    return tuple(lanes)
+
+
+def time_sentence(timeline: Timeline) -> str:
+    """As in "waiting 0.01 s · generating 4 s · tools 0.8 s · judge 0.2 s"."""
+    known = (
+        ("waiting", timeline.begin_seconds),
+        ("generating", timeline.engine_seconds),
+        ("tools", timeline.tool_seconds or None),
+        ("agents' own", timeline.own_seconds or None),
+        ("judge", timeline.judging_seconds),
+    )
+    return " · ".join(f"{name} {duration(value)}" for name, value in known if value is not None)
+
+
+def _bars(lane: CallLane, scale: float) -> tuple[Bar, ...]:
+    bars = []
+    for call in lane.calls:
+        if call.before is not None and call.before.kind is not BetweenKind.BEGIN:
+            bars.append(_between(call.before, call.index, scale))
+        says = f"call {call.index + 1}"
+        start, seconds = call.started_seconds, call.seconds
+        bars.append(_bar("generating", start, seconds, scale, call.index, says))
+    return tuple(bars)
+
+
+def _between(between: Between, call: int, scale: float) -> Bar:
+    is_tools = between.kind is BetweenKind.TOOLS
+    says = ", ".join(between.tools) if is_tools else "between calls"
+    doing: Doing = "tools" if is_tools else "own"
+    return _bar(doing, between.started_seconds, between.seconds, scale, call, says)
+
+
+def _bar(
+    doing: Doing, start: float, seconds: float, scale: float, call: int | None, says: str
+) -> Bar:
+    width = max(_THINNEST, seconds * scale)
+    return Bar(
+        doing=doing,
+        x=round(min(start * scale, WIDTH - width), 2),
+        width=round(width, 2),
+        call=call,
+        says=f"{says} · {duration(seconds)}",
+    )
