@@ -173,7 +173,7 @@ def _read_call(
     earlier = episode.calls[call.extends] if call.extends is not None else None
     known = memory.longest(call)
     said = _read_messages(call, known.length, earlier)
-    memory.add(call, index)
+    memory.add(call, index, known)
     is_known = bool(call.prompt_ids)
     return SaidCall(
         index=index,
@@ -209,14 +209,17 @@ def _read_call(
 
 
 def _read_messages(call: Call, num_repeated: int, earlier: Call | None) -> list[SaidMessage]:
-    """Those behind the first `num_repeated` and the reply; the others only for their tool calls."""
+    """Those behind the first `num_repeated` and the reply.
+
+    Read again are the last reply before them and what follows it: the tools that it calls are
+    answered behind it, and a conversation of many calls is not read once for each of them.
+    """
     open_calls: list[SaidToolCall] = []
     said = []
     text = _continued_text(call, earlier)
-    for index, message in enumerate((*call.messages, call.reply)):
+    begin = _last_reply(call.messages, num_repeated)
+    for index, message in enumerate((*call.messages, call.reply)[begin:], begin):
         is_reply = index == len(call.messages)
-        if index < num_repeated and not _may_call_or_answer(message):
-            continue
         shown = read_message(
             message,
             index=index,
@@ -245,11 +248,13 @@ def _is_plain_text(call: Call) -> bool:
     return isinstance(first, Mapping) and first.get("role") == _TEXT
 
 
-def _may_call_or_answer(message: Any) -> bool:
-    if not isinstance(message, Mapping):
-        return False
-    is_plain = isinstance(message.get("content"), str | None)
-    return bool(message.get("tool_calls")) or message.get("role") == "tool" or not is_plain
+def _last_reply(messages: Sequence[Any], num_repeated: int) -> int:
+    """Index of the last of the first `num_repeated` that an assistant said; 0 where none did."""
+    for index in range(num_repeated - 1, -1, -1):
+        message = messages[index]
+        if isinstance(message, Mapping) and message.get("role") == "assistant":
+            return index
+    return 0
 
 
 @dataclass(slots=True)
@@ -257,7 +262,7 @@ class _SaidHere:
     """What was said up to here; a tree of the messages of one agent."""
 
     call: int
-    """The last call whose messages lead here."""
+    """The last call that went on from here, or ended here."""
     below: dict[str, "_SaidHere"] = field(default_factory=dict)
 
 
@@ -265,6 +270,8 @@ class _SaidHere:
 class _Repeated:
     length: int
     call: int | None
+    place: _SaidHere
+    """Where the messages behind them go on."""
 
 
 @dataclass(slots=True)
@@ -277,18 +284,19 @@ class _Memory:
 
     def longest(self, call: Call) -> _Repeated:
         """How many of its messages, from the first, an earlier call of the same agent had too."""
-        place = self._roots.get(call.agent)
+        place = self._roots.setdefault(call.agent, _SaidHere(0))
         length, found = 0, None
         for message in call.messages:
-            below = place.below.get(self._key(message)) if place else None
+            below = place.below.get(self._key(message))
             if below is None:
                 break
             place, length, found = below, length + 1, below.call
-        return _Repeated(length, found)
+        return _Repeated(length, found, place)
 
-    def add(self, call: Call, index: int) -> None:
-        place = self._roots.setdefault(call.agent, _SaidHere(index))
-        for message in (*call.messages, call.reply):
+    def add(self, call: Call, index: int, known: _Repeated) -> None:
+        place = known.place
+        place.call = index
+        for message in (*call.messages, call.reply)[known.length :]:
             place = place.below.setdefault(self._key(message), _SaidHere(index))
             place.call = index
 
