@@ -29,7 +29,7 @@ from astuner.trajectory.recorder import BreakKind
 from astuner.types import Task
 from tests.test_conversation_view import ADD, ASK, FIVE, SUM, in_two_calls, make_call, make_episode
 
-HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\ud800 \u2028 \x00"
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\ud800 \u2028 \x00 \x7f"
 START = "2026-01-31_09-30-00"
 
 

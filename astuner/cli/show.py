@@ -215,7 +215,8 @@ def _print_records(found: "RunReader", rows: list["EpisodeRow"]) -> None:
 
 
 def _print_json(records: Iterable[Any]) -> None:
-    """In ASCII, so that no text of a model reaches the terminal as it is."""
+    """In ASCII without controls, so that no text of a model reaches the terminal as it is."""
     for record in records:
-        if not write_out(f"{json.dumps(record)}\n"):
+        text = json.dumps(record).replace("\x7f", "\\u007f")
+        if not write_out(f"{text}\n"):
             return
