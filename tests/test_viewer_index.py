@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import UnreadableError
-from astuner.logview.reading.cache import VERSION
+from astuner.logview.reading.cache import VERSION, IndexCache
 from astuner.logview.reading.index import EpisodeIndex
+from astuner.logview.reading.indexing import Indexer
+from astuner.logview.reading.inventory import FoundFile, episode_files
 from astuner.logview.reading.lines import json_object
 from astuner.logview.reading.query import ORDERS, EpisodeQuery
 from astuner.logview.reading.row import EpisodeRow, Place, row_of
@@ -311,6 +313,23 @@ def test_two_indexes_on_one_cache_at_once_agree_and_know_each_episode_once(tmp_p
     for index in indexes:
         assert len(ids_of(index)) == len(set(ids_of(index))) == 200
         assert [step.num_episodes for step in index.steps()] == [25] * 8
+
+
+def test_a_look_that_is_older_than_what_another_viewer_read_loses_nothing(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", *some("a", "b"))
+    other = open_index(root, tmp_path / "cache")
+
+    def look_slowly(folder: Path) -> dict[str, FoundFile]:
+        found = episode_files(folder)
+        add(root, "step_000001.jsonl", *some("c", "d"))
+        add(root, "step_000002.jsonl", *some("e"))
+        other.refresh(seconds=None)
+        return found
+
+    indexer = Indexer(root, IndexCache(root, tmp_path / "cache"), look=look_slowly)
+    indexer.refresh(step=None, is_validation=None, seconds=1e-9)
+    assert sorted(ids_of(other)) == ["a", "b", "c", "d", "e"]
 
 
 def _cache_file(cache: Path) -> Path:

@@ -8,13 +8,14 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from astuner.logview.reading.cache import IndexCache
 from astuner.logview.reading.inventory import EPISODES, FoundFile, episode_files
-from astuner.logview.reading.lines import WholeLine, whole_lines
+from astuner.logview.reading.lines import MAX_LINE_BYTES, WholeLine, whole_lines
 from astuner.logview.reading.row import (
     ROW_COLUMNS,
     EpisodeRow,
@@ -82,8 +83,17 @@ _COLUMNS = tuple(column.name for column in fields(_KnownFile))
 class Indexer:
     """Reads the files of one run into its cache."""
 
-    def __init__(self, root: Path, cache: IndexCache, *, max_line_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        cache: IndexCache,
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        look: Callable[[Path], dict[str, FoundFile]] = episode_files,
+    ) -> None:
+        """`look` finds the files that are there."""
         self._root = root
+        self._look = look
         self._cache = cache
         self._max_line_bytes = max_line_bytes
         self._lock = threading.Lock()
@@ -94,10 +104,13 @@ class Indexer:
     ) -> Indexed:
         """Read what is new for about that time, at least a line; the files of `step` first."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        found = episode_files(self._root)
+        # In this order: of a look that is older than what another process read meanwhile, a file
+        # would seem to have become shorter.
+        before = self._known_files()
+        found = self._look(self._root)
         if not found and not os.path.isdir(self._root):
             return self._as_known()
-        unread = self._reconcile(found)
+        unread = self._reconcile(before, found)
 
         def urgency(known: _KnownFile) -> tuple[bool, bool, int]:
             file = found[known.name]
@@ -129,9 +142,10 @@ class Indexer:
         known = [_KnownFile(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
         return {file.name: file for file in known}
 
-    def _reconcile(self, found: dict[str, FoundFile]) -> list[_KnownFile]:
+    def _reconcile(
+        self, known: dict[str, _KnownFile], found: dict[str, FoundFile]
+    ) -> list[_KnownFile]:
         """Forget what is no longer there, note what changed, and return the files to read."""
-        known = self._known_files()
         gone = [file for name, file in known.items() if name not in found]
         replaced = [file for name, file in known.items() if _is_replaced(file, found.get(name))]
         changed = [
@@ -148,8 +162,8 @@ class Indexer:
             connection.executemany(_NOTE, [_noted(file) for file in changed])
 
         self._cache.change(note)
-        known = self._known_files()
-        return [known[file.name] for file in changed if file.name in known]
+        noted = self._known_files()
+        return [noted[file.name] for file in changed if file.name in noted]
 
     def _read_file(self, found: FoundFile, deadline: float | None) -> None:
         has_more = True
