@@ -520,6 +520,8 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     RunDir.create(Path("launcher_record"), "adder")
     RunDir.create(Path("launcher_record"), "chess")
+    Path("chess").mkdir()
+    Path("chess/chess.yaml").touch()
     return tmp_path / "launcher_record"
 
 
@@ -527,7 +529,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("runs", "path"),
     [
         ([], "/"),
-        (["chess/chess.yaml"], "/"),
+        (["chess", "chess/chess.yaml"], "/"),
         (["adder/latest"], "/runs/adder/{latest}"),
     ],
 )

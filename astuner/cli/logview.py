@@ -92,11 +92,14 @@ def run(parsed: argparse.Namespace) -> int:
     )
     with log.install(None, "WARNING"):
         _tell(entrance, _first_page(shelf))
-        return asyncio.run(_serve_until_signal(shelf, entrance))
+        number = asyncio.run(_serve_until_signal(shelf, entrance))
+    if number != signal.SIGINT:
+        raise Quit(number)
+    return 0  # Ctrl-C is how it is meant to end
 
 
 async def _serve_until_signal(shelf: "Shelf", entrance: "Entrance") -> int:
-    """Ctrl-C is how it is meant to end; raises Quit for other signals."""
+    """Which one it was."""
     from astuner.logview.serve import serve
 
     loop = asyncio.get_running_loop()
@@ -111,9 +114,7 @@ async def _serve_until_signal(shelf: "Shelf", entrance: "Entrance") -> int:
             with suppress(RuntimeError, ValueError):  # in a thread no signal can be handled
                 loop.add_signal_handler(number, take, number)
     await serve(shelf, entrance, until=signalled)
-    if signalled.result() != signal.SIGINT:
-        raise Quit(signalled.result())
-    return 0
+    return signalled.result()
 
 
 def _tell(entrance: "Entrance", path: str) -> None:
@@ -134,9 +135,10 @@ def _first_page(shelf: "Shelf") -> str:
 
 
 def _folder(name: str | Path) -> Path:
-    """The folder of this path, or of the runs that have this name in launcher_record."""
+    """The runs that have this name in launcher_record, else the folder of this path: that of the
+    YAML often has the same name."""
     stem = Path(name).stem if Path(name).suffix in (".yaml", ".yml") else name
-    for folder in (Path(name), _RECORDS / stem):
+    for folder in (_RECORDS / stem, Path(name)):
         if folder.is_dir():
             return folder
     known = sorted(p.name for p in _RECORDS.glob("[!.]*") if p.is_dir())
