@@ -1,12 +1,14 @@
 """The settings that a run was started with, and how they differ from those of another start."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.addresses import path_name
 from astuner.logview.site import Site
 from astuner.logview.view.settings import setting_differences
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def routes(site: Site) -> Iterator[BaseRoute]:
-    """`of` is the number of a start of the run, `against` of one of the run `with`, or of its own."""
+    """`of` numbers a start of the run, `against` one of the run `with`, or of its own."""
 
     def config(request: Request) -> Response:
         run = site.shelf.run(f"{path_name(request, 'experiment')}/{path_name(request, 'start')}")
@@ -26,9 +28,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         number = _start_number(run, asked.get("of"))
         against = _start_number(other, asked.get("against"))
         is_compared = other is not run or (against != number and "against" in asked)
-        differences = (
-            setting_differences(run.config(number), other.config(against)) if is_compared else []
-        )
+        here, there = _read(run, number), _read(other, against)
+        differences = setting_differences(here.settings, there.settings) if is_compared else []
         return site.page(
             request,
             "config.html",
@@ -38,14 +39,38 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             against=against,
             num_starts=len(run.config_files()),
             num_other_starts=len(other.config_files()),
-            text=run.config_text(number) if run.config_files() else None,
+            text=here.text,
+            problem=here.problem or there.problem,
             is_compared=is_compared,
             differences=differences,
-            num_settings=len(run.config(number)),
+            num_settings=len(here.settings),
             choices=[one.name for one in site.shelf.runs() if one.name != run.name],
         )
 
     yield Route("/runs/{experiment}/{start}/config", config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartSettings:
+    """What a start was given."""
+
+    text: str | None
+    """As it was written; None where it is not there."""
+    settings: dict[str, Any]
+    """By dotted keys."""
+    problem: str | None
+    """Why these are not known."""
+
+
+def _read(run: "RunReader", number: int) -> StartSettings:
+    text = None
+    try:
+        text = run.config_text(number)
+        return StartSettings(text=text, settings=run.config(number), problem=None)
+    except NotFoundError:
+        return StartSettings(text=None, settings={}, problem=None)
+    except UnreadableError as error:
+        return StartSettings(text=text, settings={}, problem=str(error))
 
 
 def _start_number(run: "RunReader", asked: str | None) -> int:

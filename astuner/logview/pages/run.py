@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview import addresses
 from astuner.logview.addresses import path_name
+from astuner.logview.reading.metrics import Metrics
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves, learning
@@ -110,7 +111,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             num_failed=failed.total,
             num_read=len(failed.rows),
             indexed=indexed,
-            changes=_changes(run),
+            changes=run.index.task_changes(limit=_MOST_CHANGED, least=_LEAST_CHANGED),
+            num_changed_most=_MOST_CHANGED,
             steps=_steps(run),
             choices=[other.name for other in site.shelf.runs() if other.name != run.name],
             log=run.log_tail() if state.status in _ENDED_BADLY else [],
@@ -131,7 +133,7 @@ def _pairs(shown: Shown) -> Iterator[tuple["RunReader", curves.RunCurves]]:
     return zip([shown.run, *shown.others], shown.curves, strict=True)
 
 
-def _answer(run: "RunReader", metrics: curves.Rows) -> learning.Answer:
+def _answer(run: "RunReader", metrics: Metrics) -> learning.LearningAnswer:
     state = run.state()
     return learning.answer(
         state.validation_first,
@@ -153,7 +155,7 @@ def _with_causes(
     return [replace(drawn[0], failures=by_kind), *drawn[1:]]
 
 
-def _named(metrics: curves.Rows, name: str) -> NamedMetric:
+def _named(metrics: Metrics, name: str) -> NamedMetric:
     values = [value for _, value in curves.points_of(metrics, name) if value is not None]
     return NamedMetric(
         name=name,
@@ -174,7 +176,7 @@ class CurveTable:
     """Of the run."""
 
 
-def _table(panels: Sequence[curves.Curve], metrics: Any) -> CurveTable:
+def _table(panels: Sequence[curves.Curve], metrics: Metrics) -> CurveTable:
     columns = [dict(curves.points_of(metrics, panel.name)) for panel in panels]
     steps = sorted({step for column in columns for step in column}, reverse=True)
     return CurveTable(
@@ -182,22 +184,6 @@ def _table(panels: Sequence[curves.Curve], metrics: Any) -> CurveTable:
         rows=[(step, [c.get(step) for c in columns]) for step in steps[:_TABLE_STEPS]],
         num_steps=len(steps),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChanges:
-    """The tasks that changed most, and least."""
-
-    most: list[Any]
-    least: list[Any]
-    num_tasks: int
-
-
-def _changes(run: "RunReader") -> TaskChanges:
-    changes = run.index.task_changes(limit=1_000_000)
-    changed = [change for change in changes if change.first.step != change.last.step]
-    least = changed[_MOST_CHANGED:][-_LEAST_CHANGED:]
-    return TaskChanges(most=changed[:_MOST_CHANGED], least=least, num_tasks=len(changed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,8 +74,10 @@ def groups_of_task(cache: IndexCache, task_id: str) -> list[GroupRow]:
     return _groups(cache, "e.task_id = ?", (task_id,))
 
 
-def changed_tasks(cache: IndexCache, *, limit: int) -> list[TaskChange]:
-    """The tasks whose mean reward changed most, either way; validations go before training.
+def changed_tasks(cache: IndexCache, *, limit: int, least: int = 0) -> list[TaskChange]:
+    """The tasks whose mean reward changed most, either way, and behind them the `least` changed.
+
+    Validations go before training.
 
     A task that was tried in one step only, or never with a reward, has no change.
     """
@@ -87,7 +89,9 @@ def changed_tasks(cache: IndexCache, *, limit: int) -> list[TaskChange]:
         if len(steps) > 1:  # validations come last of a task, and take its place
             change = steps[-1][3] - steps[0][3]
             ends[task_id] = (is_validation, steps[0][2], steps[-1][2], change)
-    largest = sorted(ends.items(), key=lambda end: (-abs(end[1][3]), end[0]))[:limit]
+    largest = sorted(ends.items(), key=lambda end: (-abs(end[1][3]), end[0]))
+    rest = largest[limit:]
+    chosen = largest[:limit] + rest[max(0, len(rest) - least) :]
     return [
         TaskChange(
             task_id=task_id,
@@ -97,7 +101,7 @@ def changed_tasks(cache: IndexCache, *, limit: int) -> list[TaskChange]:
             last=last,
             change=change,
         )
-        for task_id, (is_validation, first_step, last_step, change) in largest
+        for task_id, (is_validation, first_step, last_step, change) in chosen
         for first in _group_at(cache, task_id, is_validation, first_step)
         for last in _group_at(cache, task_id, is_validation, last_step)
     ]

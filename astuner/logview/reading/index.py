@@ -125,9 +125,9 @@ class EpisodeIndex:
         """The group of a task in each step that tried it, the earliest first."""
         return groups_of_task(self._cache, task_id)
 
-    def task_changes(self, *, limit: int) -> list[TaskChange]:
-        """The tasks whose mean reward changed most; see `changed_tasks`."""
-        return changed_tasks(self._cache, limit=limit)
+    def task_changes(self, *, limit: int, least: int = 0) -> list[TaskChange]:
+        """The tasks whose mean reward changed most, and least; see `changed_tasks`."""
+        return changed_tasks(self._cache, limit=limit, least=least)
 
     def locate(self, episode_id: str) -> EpisodeRow | None:
         """The episode of that id, looked for where its id says it is if it is not known yet."""

@@ -34,9 +34,18 @@ class Metrics:
     def steps(self) -> list[int]:
         return [row["step"] for row in self.rows]
 
+    @cached_property
+    def _series(self) -> dict[str, list[tuple[int, float | None]]]:
+        """Those that were asked for: a page asks for most of them several times."""
+        return {}
+
     def series(self, name: str) -> list[tuple[int, float | None]]:
         """Each step that tells of it, with its value; None for what is no finite number."""
-        return [(row["step"], number_in(row[name])) for row in self.rows if name in row]
+        if name not in self._series:
+            self._series[name] = [
+                (row["step"], number_in(row[name])) for row in self.rows if name in row
+            ]
+        return self._series[name]
 
 
 class MetricsReader:

@@ -1,11 +1,12 @@
 """The curves of runs: which metrics stand together on one, over steps, for one run or several."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
+from astuner.logview.reading.events import FoundThing
+from astuner.logview.reading.metrics import Metrics
 from astuner.logview.view.meanings import Shape, meaning_of
 
 VALIDATION = "validation/success_rate"
@@ -18,30 +19,6 @@ _MOST_CAUSES = 3
 
 Point = tuple[int, float | None]
 """A step and its value; None where the run wrote none, or no finite one: the line has a gap."""
-
-
-class Rows(Protocol):
-    """What is read of a run's metrics."""
-
-    @property
-    def rows(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-
-    def series(self, name: str) -> Sequence[Point]: ...
-
-
-class FoundAt(Protocol):
-    """What a detector said."""
-
-    @property
-    def step(self) -> int | None: ...
-    @property
-    def detector(self) -> str: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def stops(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +93,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class CurveLine:
     """One series of one run."""
 
     name: str
@@ -155,7 +132,7 @@ class Curve:
     """The metric that counts."""
     unit: str
     shape: Shape
-    lines: tuple[Line, ...]
+    lines: tuple[CurveLine, ...]
     marks: tuple[Mark, ...]
 
     @property
@@ -168,13 +145,13 @@ class RunCurves:
     """What is drawn of one run."""
 
     label: str
-    metrics: Rows
-    findings: Sequence[FoundAt] = ()
+    metrics: Metrics
+    findings: Sequence[FoundThing] = ()
     failures: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """By cause, the commonest first: steps of training with how many episodes failed of it."""
 
 
-def known_names(metrics: Rows) -> tuple[str, ...]:
+def known_names(metrics: Metrics) -> tuple[str, ...]:
     """All metrics of a run by name, and those that are worked out of others."""
     names = set(metrics.names)
     if {"rollout/tokens", "rollout/seconds"} <= names:
@@ -182,11 +159,11 @@ def known_names(metrics: Rows) -> tuple[str, ...]:
     return tuple(sorted(names - {"step", "time"}))
 
 
-def points_of(metrics: Rows, name: str) -> tuple[Point, ...]:
+def points_of(metrics: Metrics, name: str) -> tuple[Point, ...]:
     """In the order of steps; what is no finite number is None."""
     if name == _TOKENS_PER_SECOND and name not in metrics.names:
         return _tokens_per_second(metrics)
-    return tuple((step, _finite(value)) for step, value in metrics.series(name))
+    return tuple(metrics.series(name))
 
 
 def panels(runs: Sequence[RunCurves]) -> list[Curve]:
@@ -281,7 +258,9 @@ def _panel_curve(panel: Panel, runs: Sequence[RunCurves]) -> Curve:
     )
 
 
-def _by_cause(all_failed: Line, failures: Mapping[str, Mapping[int, int]]) -> tuple[Line, ...]:
+def _by_cause(
+    all_failed: CurveLine, failures: Mapping[str, Mapping[int, int]]
+) -> tuple[CurveLine, ...]:
     """The commonest causes beside all failures; one cause alone is all of them."""
     if len(failures) < 2:
         return (all_failed,)
@@ -297,12 +276,12 @@ def _by_cause(all_failed: Line, failures: Mapping[str, Mapping[int, int]]) -> tu
     return (replace(all_failed, label="all"), *causes)
 
 
-def _role_names(metrics: Rows) -> tuple[str, ...]:
+def _role_names(metrics: Metrics) -> tuple[str, ...]:
     roles = [name for name in metrics.names if name.startswith("reward/")]
     return tuple(sorted(set(roles) - {"reward/mean", "reward/success_rate"}))
 
 
-def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[Line, ...]:
+def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[CurveLine, ...]:
     lines = []
     for number, run in enumerate(runs):
         drawn = [n for i, n in enumerate(names) if i == 0 or _is_ever_above_zero(run.metrics, n)]
@@ -310,7 +289,7 @@ def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[Line, ...]:
             label = _PARTS.get(name, name.rpartition("/")[2]) if len(drawn) > 1 else ""
             points = points_of(run.metrics, name)
             lines.append(
-                Line(
+                CurveLine(
                     name=name,
                     label=run.label if len(runs) > 1 else label,
                     run=number,
@@ -323,7 +302,7 @@ def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[Line, ...]:
 
 
 def _interval(
-    metrics: Rows, name: str, points: Sequence[Point]
+    metrics: Metrics, name: str, points: Sequence[Point]
 ) -> tuple[tuple[float | None, float | None], ...]:
     if not all(name + end in metrics.names for end in _ENDS):
         return ()
@@ -344,11 +323,11 @@ def _detectors_on(name: str) -> tuple[str, ...]:
     return tuple(d for panel in PANELS if name in panel.names for d in panel.detectors)
 
 
-def _is_ever_above_zero(metrics: Rows, name: str) -> bool:
+def _is_ever_above_zero(metrics: Metrics, name: str) -> bool:
     return any(value for _, value in points_of(metrics, name))
 
 
-def _tokens_per_second(metrics: Rows) -> tuple[Point, ...]:
+def _tokens_per_second(metrics: Metrics) -> tuple[Point, ...]:
     seconds = dict(points_of(metrics, "rollout/seconds"))
     return tuple(
         (step, tokens / spent if tokens is not None and (spent := seconds.get(step)) else None)
@@ -356,7 +335,7 @@ def _tokens_per_second(metrics: Rows) -> tuple[Point, ...]:
     )
 
 
-def _line_data(line: Line) -> Mapping[str, Any]:
+def _line_data(line: CurveLine) -> Mapping[str, Any]:
     return {
         "label": line.label,
         "run": line.run,
@@ -366,8 +345,3 @@ def _line_data(line: Line) -> Mapping[str, Any]:
         "low": [low for low, _ in line.interval],
         "high": [high for _, high in line.interval],
     }
-
-
-def _finite(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None

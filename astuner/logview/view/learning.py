@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from astuner.logview.view.curves import Point, Rows, points_of
+from astuner.logview.reading.metrics import Metrics
+from astuner.logview.reading.run_status import ValidationPoint
+from astuner.logview.view.curves import Point, points_of
 from astuner.logview.view.words import count, number, share
 
 _FEW_STEPS = 3
@@ -16,23 +18,8 @@ _GAP_COUNTS = 0.02
 _ENTROPY_LEFT = 0.15
 
 
-class Validated(Protocol):
-    """A validation: the share that was solved, and its 95 % interval."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def num_episodes(self) -> int | None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class LearningAnswer:
     """Whether it is better than at the start; what stands first on the page of a run."""
 
     before: str | None
@@ -46,19 +33,19 @@ class Answer:
 
 
 def answer(
-    first: Validated | None,
-    last: Validated | None,
+    first: ValidationPoint | None,
+    last: ValidationPoint | None,
     rewards: Sequence[Point],
     *,
     is_one_episode_a_task: bool,
-) -> Answer:
+) -> LearningAnswer:
     """From the first and newest validation, or from the rewards where there is none."""
-    if last is None or last.rate is None:
+    if last is None:
         return _answer_of_rewards(rewards)
     noun = "validation tasks" if is_one_episode_a_task else "validation episodes"
     of = f"of {number(last.num_episodes)} {noun} solved" if last.num_episodes else f"{noun} solved"
-    has_two = first is not None and first.rate is not None and first.step != last.step
-    return Answer(
+    has_two = first is not None and first.step != last.step
+    return LearningAnswer(
         before=share(first.rate) if first is not None and has_two else None,
         now=share(last.rate),
         of=of if has_two else f"{of} at step {last.step}",
@@ -74,7 +61,7 @@ def without_step(message: str, step: int | None) -> str:
     return message.removeprefix(f"step {step}: ")
 
 
-def _verdict(first: Validated, last: Validated) -> str:
+def _verdict(first: ValidationPoint, last: ValidationPoint) -> str:
     ends = (first.low, first.high, last.low, last.high)
     if any(end is None for end in ends):
         return ""
@@ -86,10 +73,12 @@ def _verdict(first: Validated, last: Validated) -> str:
     return f"Not to be told from step {first.step}: the intervals overlap."
 
 
-def _answer_of_rewards(points: Sequence[Point]) -> Answer:
+def _answer_of_rewards(points: Sequence[Point]) -> LearningAnswer:
     rewards = [value for _, value in points if value is not None]
     if not rewards:
-        return Answer(before=None, now=None, of="No step has ended yet.", verdict="", interval="")
+        return LearningAnswer(
+            before=None, now=None, of="No step has ended yet.", verdict="", interval=""
+        )
     fifth = max(1, len(rewards) // 5)
     few, many = rewards[:fifth], rewards[-fifth:]
     verdict = ""
@@ -99,7 +88,7 @@ def _answer_of_rewards(points: Sequence[Point]) -> Answer:
             f"Mean of the first {steps} {number(_mean(few))}, of the last {number(_mean(many))}. "
             "Without a validation it is not known how sure that is."
         )
-    return Answer(
+    return LearningAnswer(
         before=number(rewards[0], 2) if len(rewards) > 1 else None,
         now=number(rewards[-1], 2),
         of="mean reward of a step in training",
@@ -116,7 +105,7 @@ class Remark:
     is_good: bool
 
 
-def worth_a_look(metrics: Rows, *, num_groups: int | None) -> list[Remark]:
+def worth_a_look(metrics: Metrics, *, num_groups: int | None) -> list[Remark]:
     """What no detector speaks of, the good last; `num_groups` is that of a batch, if known."""
     asked = (_fell_back, _not_numbers, _untaught, _failures, _cut, _gap, _entropy, _idle)
     warnings = [
@@ -128,19 +117,19 @@ def worth_a_look(metrics: Rows, *, num_groups: int | None) -> list[Remark]:
     return warnings + comforts
 
 
-def _whole(metrics: Rows) -> str | None:
+def _whole(metrics: Metrics) -> str | None:
     episodes, failed = (
         _total(metrics, f"rollout/{name}") for name in ("episodes", "failed_episodes")
     )
     return f"No episode of {number(episodes)} failed." if episodes and failed == 0 else None
 
 
-def _uncut(metrics: Rows) -> str | None:
+def _uncut(metrics: Metrics) -> str | None:
     cut = [_total(metrics, f"rollout/{name}") for name in ("context_overflows", "empty_replies")]
     return "No reply was cut by a limit." if cut[0] == 0 and not cut[1] else None
 
 
-def _fell_back(metrics: Rows, num_groups: int | None) -> str | None:
+def _fell_back(metrics: Metrics, num_groups: int | None) -> str | None:
     points = [
         (value, step)
         for step, value in points_of(metrics, "validation/success_rate")
@@ -159,7 +148,7 @@ def _fell_back(metrics: Rows, num_groups: int | None) -> str | None:
     )
 
 
-def _not_numbers(metrics: Rows, num_groups: int | None) -> str | None:
+def _not_numbers(metrics: Metrics, num_groups: int | None) -> str | None:
     """Values that are there and are no finite number; null is "not known" and no sign."""
     odd: dict[str, int] = {}
     for row in metrics.rows:
@@ -173,7 +162,7 @@ def _not_numbers(metrics: Rows, num_groups: int | None) -> str | None:
     return f"{name} is not a finite number at step {step}{others}."
 
 
-def _untaught(metrics: Rows, num_groups: int | None) -> str | None:
+def _untaught(metrics: Metrics, num_groups: int | None) -> str | None:
     flat = [(s, v) for s, v in points_of(metrics, "rollout/flat_groups") if v is not None]
     if not flat:
         return None
@@ -194,7 +183,7 @@ def _untaught(metrics: Rows, num_groups: int | None) -> str | None:
     )
 
 
-def _failures(metrics: Rows, num_groups: int | None) -> str | None:
+def _failures(metrics: Metrics, num_groups: int | None) -> str | None:
     failed = [(s, v) for s, v in points_of(metrics, "rollout/failed_episodes") if v is not None]
     episodes, total = _total(metrics, "rollout/episodes"), sum(value for _, value in failed)
     if not episodes or not total:
@@ -207,7 +196,7 @@ def _failures(metrics: Rows, num_groups: int | None) -> str | None:
     )
 
 
-def _cut(metrics: Rows, num_groups: int | None) -> str | None:
+def _cut(metrics: Metrics, num_groups: int | None) -> str | None:
     total = _total(metrics, "rollout/context_overflows")
     if total:
         step, newest = points_of(metrics, "rollout/context_overflows")[-1]
@@ -219,7 +208,7 @@ def _cut(metrics: Rows, num_groups: int | None) -> str | None:
     return f"{count(int(empty), 'call')} got an empty reply: no room was left." if empty else None
 
 
-def _gap(metrics: Rows, num_groups: int | None) -> str | None:
+def _gap(metrics: Metrics, num_groups: int | None) -> str | None:
     gaps = [v for _, v in points_of(metrics, "train/logprob_gap_mean") if v is not None]
     if len(gaps) < 2 * _FEW_STEPS:
         return None
@@ -232,7 +221,7 @@ def _gap(metrics: Rows, num_groups: int | None) -> str | None:
     )
 
 
-def _entropy(metrics: Rows, num_groups: int | None) -> str | None:
+def _entropy(metrics: Metrics, num_groups: int | None) -> str | None:
     values = [v for _, v in points_of(metrics, "train/entropy") if v is not None]
     if len(values) < 2 * _FEW_STEPS:
         return None
@@ -245,7 +234,7 @@ def _entropy(metrics: Rows, num_groups: int | None) -> str | None:
     )
 
 
-def _idle(metrics: Rows, num_groups: int | None) -> str | None:
+def _idle(metrics: Metrics, num_groups: int | None) -> str | None:
     updates = [(s, v) for s, v in points_of(metrics, "train/updates") if v is not None]
     idle = [step for step, value in updates if not value]
     if not idle:
@@ -267,13 +256,13 @@ def _stretch_at_the_end(
     return found[::-1]
 
 
-def _total(metrics: Rows, name: str) -> float | None:
+def _total(metrics: Metrics, name: str) -> float | None:
     """None where the run does not tell of it."""
     values = [value for _, value in points_of(metrics, name) if value is not None]
     return sum(values) if values else None
 
 
-def _last(metrics: Rows, name: str) -> float | None:
+def _last(metrics: Metrics, name: str) -> float | None:
     return next((v for _, v in reversed(points_of(metrics, name)) if v is not None), None)
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+_BREAKS = "trajectory/breaks_"
+
 Shape = Literal["rate", "amount", "free"]
-"""How the axis of values runs: from 0 to 1; from 0 to the highest; from the lowest to the highest."""
+"""How the axis of values runs: from 0 to 1, from 0 to the highest, from lowest to highest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,9 @@ def meaning_of(name: str) -> Meaning:
     """A name that is not known stands for itself."""
     if name in MEANINGS:
         return MEANINGS[name]
-    if kind := name.removeprefix("trajectory/breaks_").replace("_", " "):
-        if name.startswith("trajectory/breaks_"):
-            return Meaning(f"new sequences, {kind}", "calls", "amount")
+    if name.startswith(_BREAKS):
+        kind = name.removeprefix(_BREAKS).replace("_", " ")
+        return Meaning(f"new sequences, {kind}", "calls", "amount")
     if name.startswith("reward/"):
         return Meaning(f"reward of {name.removeprefix('reward/')}", "", "free")
     return Meaning(name, "", "free")
