@@ -229,6 +229,15 @@ def test_many_tasks_stand_on_several_pages(run, viewer):
     assert len(rest.classes("reward")) == 30
 
 
+def test_tasks_of_a_step_are_found_by_their_text(run, viewer):
+    for number in range(30):
+        add(run, "step_000001.jsonl", *group(1, f"t{number:02}", [1.0, 0.0]))
+    (table,) = viewer.get(part_of(NAME, "steps", 1, q="IS T2")).inside("table")
+    assert len(re.findall(r"What is", table)) == 10
+    page = viewer.get(part_of(NAME, "steps", 1, q="<nix>"))
+    assert "No task holds “<nix>”" in page.text and "30 tasks" in page.text
+
+
 def test_a_step_without_a_whole_episode_says_so(run, viewer):
     add(run, "step_000003.jsonl", b'{"format": 2, "episode_id": "torn')
     page = viewer.get(step_at(NAME, 3))
@@ -395,6 +404,7 @@ def test_a_kept_group_is_one_file_that_leads_nowhere(run, viewer):
     assert [link for link in page.links() if not link.startswith("#")] == []
     assert not any("src" in attrs or tag == "link" for tag, attrs in page.tags)
     assert "next task" not in page.text
+    assert not any("data-key" in attrs for _, attrs in page.tags)
 
 
 # One task over all steps.
@@ -440,7 +450,7 @@ def test_tasks_stand_by_how_much_they_changed_from_the_first_validation_to_the_l
     least = viewer.get(part_of(NAME, "tasks", sort="least"))
     assert re.findall(r"What is (\w)\?", least.text) == ["a", "c", "b"]
     better = viewer.get(part_of(NAME, "tasks", show="better"))
-    assert re.findall(r"What is (\w)\?", better.text) == ["b"]
+    assert re.findall(r"What is (\w)\?", better.text) == ["b", "c"]
     found = viewer.get(part_of(NAME, "tasks", q="WHAT is c"))
     assert re.findall(r"What is (\w)\?", found.text) == ["c"]
     none = viewer.get(part_of(NAME, "tasks", q="<nix>"))
@@ -495,6 +505,18 @@ def test_tasks_with_several_attempts_are_compared_by_the_share_that_solved_them(
     assert "1 task without a verdict on one side" in page.text
 
 
+def test_tasks_that_nobody_solved_are_compared_by_reward(run, viewer):
+    validated(run, 0, {"a": [0.1], "b": [0.5], "c": [0.2]})
+    validated(run, 9, {"a": [0.4], "b": [0.9], "c": [0.2]})
+    page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
+    assert "0 → 0 of 3 tasks solved · mean reward 0.267 → 0.5" in page.text
+    assert "Of 2 tasks that changed, 2 became better and 0 worse" in page.text
+    assert "sign test over tasks, p = 0.5)" in page.text
+    assert (
+        "+0.40" in page.text and "Of tasks with equal shares the mean reward decides" in page.text
+    )
+
+
 def test_a_run_without_a_step_is_compared_by_its_newest_validation(run, viewer, folder):
     other = make_run(folder, "other")
     validated(run, 0, {"a": [0.0]})
@@ -519,6 +541,17 @@ def test_both_attempts_at_a_task_stand_side_by_side(run, viewer):
     assert [card[0] for card in page.inside("article")] == ["a", "b"]
 
 
+def test_of_several_attempts_those_stand_side_by_side_that_tell_of_the_change(run, viewer):
+    validated(run, 0, {"a": [1.0, 0.0, None]}, said=["right", "wrong", "none"])
+    validated(run, 9, {"a": [1.0, 1.0, 0.0]}, said=["best", "good", "bad"])
+    better = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9", task="a"))
+    assert [card.split()[-1] for card in better.inside("article")] == ["wrong", "best"]
+    assert "solved by 1 of 3 attempts in a, by 2 of 3 in b" in better.text
+    assert "the worst of a and the best of b" in better.text
+    worse = viewer.get(compare_at(f"{NAME}:9", f"{NAME}:0", task="a"))
+    assert [card.split()[-1] for card in worse.inside("article")] == ["best", "wrong"]
+
+
 def test_what_is_compared_is_chosen_from_lists(run, viewer, folder):
     make_run(folder, "other")
     validated(run, 0, {"a": [0.0]})
@@ -536,7 +569,9 @@ def test_runs_that_share_no_task_are_told(run, viewer, folder):
     assert page.status == 200 and "No task is in both" in page.text
 
 
-@pytest.mark.parametrize("side", ["nix", f"{NAME}:77", f"{NAME}:x", ":", "..:0", "\ud800"])
+@pytest.mark.parametrize(
+    "side", ["nix", f"{NAME}:77", f"{NAME}:x", ":", "..:0", "\ud800", f"{NAME}:{9**99}"]
+)
 def test_a_side_that_is_not_there_is_told(run, viewer, side):
     validated(run, 0, {"a": [0.0]})
     assert viewer.get(compare_at(side, NAME)).status == 404

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.reading.training import TrainedSample
 
+MAX_LISTED_BYTES = 4 * 2**20
+"""Of a record that is read for a line of a list."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedRow:
@@ -39,7 +42,6 @@ class AttemptCard:
     """An attempt beside others."""
 
     name: str
-
     run: "RunReader"
     row: "EpisodeRow"
     verdict: ShownVerdict
@@ -80,6 +82,23 @@ class SideBySide:
         shown = [message for card in self.cards for message in card.said.messages]
         parts = [part.text for message in (*self.shared, *shown) for part in message.parts]
         return any(excerpt(text) != excerpt(text, most=None) for text in parts)
+
+
+def read_answer(run: "RunReader", episode_id: str) -> str | None:
+    """What an episode ended with; None where it cannot be read, or only at length."""
+    episode = read_small(run, episode_id)
+    return episode and last_answer(episode)
+
+
+def read_small(run: "RunReader", episode_id: str) -> Episode | None:
+    """The episode, for a list of many; None where it cannot be read, or is too large for that."""
+    row = run.index.locate(episode_id)
+    if row is None or row.length > MAX_LISTED_BYTES:
+        return None
+    try:
+        return run.index.read(row).episode
+    except UnreadableError:
+        return None
 
 
 def side_by_side(places: Sequence[PlacedRow], *, first_id: str | None = None) -> SideBySide:

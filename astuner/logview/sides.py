@@ -42,7 +42,7 @@ def read_side(shelf: "Shelf", text: str) -> ComparedSide:
     """
     names = {run.name for run in shelf.runs()}
     name, _, step = text.rpartition(":")
-    if text in names or not (step.isascii() and step.isdigit()):
+    if text in names or not _is_step(step):
         name, step = text, ""
     run = shelf.run(name)
     places = steps_of(run)
@@ -55,6 +55,10 @@ def read_side(shelf: "Shelf", text: str) -> ComparedSide:
             f"{f'it has those of steps {found}' if found else 'it has written none so far'}"
         )
     return max(wanted, key=lambda place: (place.is_validation, place.step))
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def steps_of(run: "RunReader") -> list[ComparedSide]:

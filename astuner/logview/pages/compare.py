@@ -8,14 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.errors import NotFoundError, UnreadableError
+from astuner.errors import NotFoundError
 from astuner.logview.addresses import compare_at
 from astuner.logview.asked import here_with
 from astuner.logview.listed import listed
-from astuner.logview.side_by_side import PlacedRow, side_by_side
+from astuner.logview.side_by_side import PlacedRow, read_answer, side_by_side
 from astuner.logview.sides import ComparedSide, read_side, steps_of
 from astuner.logview.site import Site
-from astuner.logview.view.attempts import last_answer
 from astuner.logview.view.differing import PartedText, parted
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.matched import (
@@ -25,18 +24,15 @@ from astuner.logview.view.matched import (
     chance_sentence,
     matched_tasks,
     telling_attempts,
-    with_text,
 )
 from astuner.logview.view.siblings import siblings
-from astuner.logview.view.step_tasks import squares
+from astuner.logview.view.step_tasks import squares, with_text
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
 
 NUM_SHOWN = 25
 """Tasks on a page, each with its two answers."""
-MAX_ANSWER_BYTES = 4 * 2**20
-"""Of a record that is read for its answer alone."""
 MAX_ANSWER_SIGNS = 240
 NUM_OPENED = 8
 """Runs of which every step can be chosen at once."""
@@ -77,7 +73,7 @@ def _tasks(
     return {
         "matched": matched,
         "counts": matched.counts,
-        "chance": chance_sentence(matched.counts, is_single=not matched.has_several_attempts),
+        "chance": chance_sentence(matched),
         "pairs": pairs,
         "answers": [_answers(pair, a.run, b.run) for pair in pairs.items],
         "shown": shown,
@@ -109,6 +105,7 @@ def _task(
     ]
     return {
         "pair": pair,
+        "shown_says": chosen.says,
         "compared": side_by_side(places),
         "beside": siblings([pair.task_id for pair in matched.pairs], task_id),
         "excerpt": excerpt,
@@ -122,21 +119,11 @@ def _task(
 def _answers(pair: TaskPair, run_a: "RunReader", run_b: "RunReader") -> ComparedAnswers | None:
     """None where one of them cannot be read, or only at length."""
     chosen = telling_attempts(pair)
-    a, b = _answer(run_a, chosen.a), _answer(run_b, chosen.b)
+    a, b = read_answer(run_a, chosen.a), read_answer(run_b, chosen.b)
     if a is None or b is None:
         return None
     a, b = a[:MAX_ANSWER_SIGNS], b[:MAX_ANSWER_SIGNS]
     return ComparedAnswers(a=parted(a, b), b=parted(b, a))
-
-
-def _answer(run: "RunReader", episode_id: str) -> str | None:
-    row = run.index.locate(episode_id)
-    if row is None or row.length > MAX_ANSWER_BYTES:
-        return None
-    try:
-        return last_answer(run.index.read(row).episode)
-    except UnreadableError:
-        return None
 
 
 def _chooser(site: Site, a: str | None, b: str | None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
-from astuner.logview.addresses import part_of, step_at
-from astuner.logview.asked import asked_run, asks_validation
+from astuner.logview.addresses import step_at
+from astuner.logview.asked import asked_run, asks_validation, here_with
 from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.side_by_side import PlacedRow, SideBySide, side_by_side
@@ -19,7 +19,7 @@ from astuner.logview.site import Site
 from astuner.logview.untaught import untaught
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
-from astuner.logview.view.step_tasks import ORDERS, sorted_tasks, squares, step_sentence
+from astuner.logview.view.step_tasks import ORDERS, sorted_tasks, squares, step_sentence, with_text
 
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
@@ -62,6 +62,7 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
     groups = run.index.groups(step, is_validation)
     asked = request.query_params.get("sort", "")
     order = asked if asked in ORDERS else "best"
+    query = request.query_params.get("q", "")
     kind = "validation" if is_validation else None
     has_groups = any(group.num_episodes > 1 for group in groups)
     has_failed = any(group.num_failed for group in groups)
@@ -75,9 +76,12 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "beside": siblings(steps, step),
         "sentence": step_sentence(groups, seconds=_seconds(run, step, is_validation=is_validation)),
         "success": _success(run, step) if is_validation else None,
-        "tasks": listed(request, sorted_tasks(groups, order), most=NUM_SHOWN),
+        "tasks": listed(request, with_text(sorted_tasks(groups, order), query), most=NUM_SHOWN),
+        "num_tasks": len(groups),
+        "q": query,
+        "kind": kind,
         "orders": {
-            name: part_of(run.name, "steps", step, kind=kind, sort=name)
+            name: here_with(request, sort=name)
             for name in ORDERS
             if (name != "failed" or has_failed) and (name != "spread" or has_groups)
         },

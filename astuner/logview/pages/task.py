@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.errors import NotFoundError, UnreadableError
+from astuner.errors import NotFoundError
 from astuner.logview.addresses import compare_at, part_of, path_name
 from astuner.logview.asked import asked_run
 from astuner.logview.listed import listed
+from astuner.logview.side_by_side import read_answer, read_small
 from astuner.logview.site import Site
 from astuner.logview.view.answers import ShownAnswer, answers_in_order
-from astuner.logview.view.attempts import last_answer
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import (
     Square,
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.view.verdict import ShownFact
-    from astuner.trajectory.episode import Episode
 
 NUM_SHOWN = 40
 """Steps on a page, each with up to two answers."""
-MAX_ANSWER_BYTES = 4 * 2**20
-"""Of a record that is read for its answer alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +117,8 @@ def _answers(run: "RunReader", groups: "Sequence[GroupRow]") -> list[StepAnswers
         judged[0] if _earned_more(judged[0], other) else None
         for judged, other in zip(attempts, typical, strict=True)
     ]
-    typical_texts = answers_in_order([_answer(run, one) for one in typical])
-    best_texts = answers_in_order([one and _answer(run, one) for one in best])
+    typical_texts = answers_in_order([read_answer(run, one.episode_id) for one in typical])
+    best_texts = answers_in_order([one and read_answer(run, one.episode_id) for one in best])
     return [
         StepAnswers(
             group=group,
@@ -139,25 +136,10 @@ def _earned_more(one: Square, other: Square) -> bool:
     return one.reward is not None and other.reward is not None and one.reward > other.reward
 
 
-def _answer(run: "RunReader", attempt: Square) -> str | None:
-    episode = _episode(run, attempt.episode_id)
-    return episode and last_answer(episode)
-
-
 def _facts(run: "RunReader", group: "GroupRow") -> "Sequence[ShownFact]":
     """What the task is judged by."""
-    episode = _episode(run, group.episode_ids[0])
+    episode = read_small(run, group.episode_ids[0])
     return read_verdict(episode).task_metadata if episode else ()
-
-
-def _episode(run: "RunReader", episode_id: str) -> "Episode | None":
-    row = run.index.locate(episode_id)
-    if row is None or row.length > MAX_ANSWER_BYTES:
-        return None
-    try:
-        return run.index.read(row).episode
-    except UnreadableError:
-        return None
 
 
 def _not_there(run: "RunReader", task_id: str) -> NotFoundError:

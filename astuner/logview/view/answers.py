@@ -14,8 +14,6 @@ class ShownAnswer:
     """An answer beside the one of the step before."""
 
     passages: Sequence[Passage]
-    is_same: bool
-    """Whether the step before had the same words."""
     num_hidden: int
     """Characters at its end that are not shown."""
 
@@ -34,6 +32,5 @@ def _beside(text: str, before: str | None) -> ShownAnswer:
     cut = text[:MAX_SHOWN]
     return ShownAnswer(
         passages=passages(cut, cut if before is None else before[: 2 * MAX_SHOWN]),
-        is_same=text == before,
         num_hidden=len(text) - len(cut),
     )

@@ -94,8 +94,6 @@ class Comparison:
     shared: tuple[ShownMessage, ...]
     """What all begin with."""
     attempts: tuple[ShownAttempt, ...]
-    first: int
-    """Index of the one that the others are compared with."""
     num_different: int
     """How many of the attempts differ from all before them."""
 
@@ -112,7 +110,6 @@ def compare_attempts(episodes: Sequence[Episode], *, first: int = 0) -> Comparis
             _attempt(messages, other, None if other is None else spoken[other], shared)
             for messages, other in zip(spoken, others, strict=True)
         ),
-        first=first,
         num_different=len(set(spoken)),
     )
 
@@ -132,14 +129,8 @@ def last_answer(episode: Episode) -> str:
     for message in reversed(spoken_messages(episode)):
         if message.is_reply and message.parts:
             said = [part.text for part in message.parts if part.kind == "text"]
-            return "\n".join(said) or "\n".join(written(part) for part in message.parts)
+            return "\n".join(said) or "\n".join(map(_written, message.parts))
     return ""
-
-
-def written(part: SpokenPart | ShownPart) -> str:
-    """A part as one text, as `add(a=2, b=3)` for a call."""
-    text = part.text if isinstance(part.text, str) else part.text.shared
-    return f"{part.name}({text})" if part.kind == "call" else text
 
 
 def blocks(attempt: ShownAttempt, *, is_first: bool) -> list[Block]:
@@ -161,6 +152,10 @@ def blocks(attempt: ShownAttempt, *, is_first: bool) -> list[Block]:
         messages = tuple(attempt.messages[index] for index in run)
         found.append(Block(messages=messages, is_folded=not is_shown, is_as_beside=is_as_beside))
     return found
+
+
+def _written(part: SpokenPart) -> str:
+    return f"{part.name}({part.text})" if part.kind == "call" else part.text
 
 
 def _num_shared(spoken: Sequence[tuple[SpokenMessage, ...]]) -> int:

@@ -43,7 +43,13 @@ class TaskPair:
 
     @property
     def reward_change(self) -> float:
+        """By which the mean reward of b is higher."""
         return (self.b.mean or 0.0) - (self.a.mean or 0.0)
+
+    @property
+    def gain(self) -> float:
+        """By how much b did better: by the share that solved it, where that is equal by reward."""
+        return self.change or self.reward_change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,22 @@ class MatchedTasks:
     def has_several_attempts(self) -> bool:
         return any(max(pair.a.num_episodes, pair.b.num_episodes) > 1 for pair in self.pairs)
 
+    @property
+    def has_rewards_of_their_own(self) -> bool:
+        """Whether rewards tell more than who solved what."""
+        return any(
+            (pair.a.mean, pair.b.mean) != (pair.share_a, pair.share_b) for pair in self.pairs
+        )
+
+    @property
+    def reward_a(self) -> float | None:
+        """Mean over the tasks of their mean reward."""
+        return _mean([pair.a.mean for pair in self.pairs if pair.a.mean is not None])
+
+    @property
+    def reward_b(self) -> float | None:
+        return _mean([pair.b.mean for pair in self.pairs if pair.b.mean is not None])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -74,8 +96,8 @@ class Selection:
 
 SELECTIONS: Mapping[str, Selection] = {
     "all": Selection(says="all", holds=lambda pair: True),
-    "better": Selection(says="became better", holds=lambda pair: pair.change > 0),
-    "worse": Selection(says="became worse", holds=lambda pair: pair.change < 0),
+    "better": Selection(says="became better", holds=lambda pair: pair.gain > 0),
+    "worse": Selection(says="became worse", holds=lambda pair: pair.gain < 0),
     "neither": Selection(
         says="solved in neither", holds=lambda pair: max(pair.share_a, pair.share_b) <= HALF
     ),
@@ -103,22 +125,24 @@ def matched_tasks(a: Iterable["GroupRow"], b: Iterable["GroupRow"]) -> MatchedTa
         num_only_a=len(in_a.keys() - in_b.keys()),
         num_only_b=len(in_b.keys() - in_a.keys()),
         num_unjudged=len(shared) - len(pairs),
-        counts=paired_counts((pair.share_a, pair.share_b) for pair in pairs),
+        counts=paired_counts(
+            [(pair.share_a, pair.share_b) for pair in pairs], [pair.gain for pair in pairs]
+        ),
     )
 
 
-def with_text(pairs: Iterable[TaskPair], text: str) -> list[TaskPair]:
-    """Those whose question or id holds the text, whatever its case."""
-    wanted = text.casefold()
-    return [pair for pair in pairs if wanted in f"{pair.title}\n{pair.task_id}".casefold()]
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
-def chance_sentence(counts: PairedCounts, *, is_single: bool) -> str:
-    """Whether the split of what changed can be chance; `is_single` with one attempt each."""
-    num_changed = counts.rose + counts.fell
-    if not num_changed:
+def chance_sentence(matched: MatchedTasks) -> str:
+    """Whether the split of what changed can be chance."""
+    counts = matched.counts
+    if not counts.rose + counts.fell:
         return "No task changed."
-    test = "exact McNemar test" if is_single else "sign test over tasks"
+    is_by_verdict = (counts.rose, counts.fell) == (counts.only_b, counts.only_a)
+    is_mcnemar = is_by_verdict and not matched.has_several_attempts
+    test = "exact McNemar test" if is_mcnemar else "sign test over tasks"
     return (
         f"{_of_changed(counts)} If both were equally good, a split at least this uneven would come "
         f"{chance_in_words(counts.p_value)} ({test}, p {p_in_words(counts.p_value)})."
@@ -138,14 +162,18 @@ class TellingAttempts:
     a: str
     """Its episode id."""
     b: str
+    says: str
+    """Which these are."""
 
 
 def telling_attempts(pair: TaskPair) -> TellingAttempts:
     """Worst and best where b is better, best and worst where a is, else those in the middle."""
     a, b = judged_attempts(pair.a), judged_attempts(pair.b)
-    change = pair.change or pair.reward_change
-    if change > 0:
-        return TellingAttempts(a=a[-1].episode_id, b=b[0].episode_id)
-    if change < 0:
-        return TellingAttempts(a=a[0].episode_id, b=b[-1].episode_id)
-    return TellingAttempts(a=middle(a).episode_id, b=middle(b).episode_id)
+    if pair.gain > 0:
+        says = "are the worst of a and the best of b"
+        return TellingAttempts(a=a[-1].episode_id, b=b[0].episode_id, says=says)
+    if pair.gain < 0:
+        says = "are the best of a and the worst of b"
+        return TellingAttempts(a=a[0].episode_id, b=b[-1].episode_id, says=says)
+    says = "are those in the middle by reward"
+    return TellingAttempts(a=middle(a).episode_id, b=middle(b).episode_id, says=says)

@@ -22,9 +22,9 @@ class PairedCounts:
     only_b: int
     in_neither: int
     rose: int
-    """Tasks of which b solved a larger share than a; with one attempt each, `only_b`."""
+    """Tasks that b did better than a; by shares alone and with one attempt each, `only_b`."""
     fell: int
-    """Tasks of which b solved a smaller share."""
+    """Tasks that b did worse."""
     mean_a: float | None
     """Mean over the tasks of the share that was solved; None where there is no task."""
     mean_b: float | None
@@ -38,17 +38,23 @@ class PairedCounts:
         return sign_test(self.rose, self.fell)
 
 
-def paired_counts(shares: Iterable[tuple[float, float]]) -> PairedCounts:
-    """Of each task the share solved in a and in b, both from 0 to 1."""
+def paired_counts(
+    shares: Iterable[tuple[float, float]], changes: Iterable[float] | None = None
+) -> PairedCounts:
+    """Of each task the share solved in a and in b, both from 0 to 1.
+
+    `changes` says by how much b did better at each; without it, the difference of the shares does.
+    """
     pairs = list(shares)
+    known = [b - a for a, b in pairs] if changes is None else list(changes)
     solved = [(a > HALF, b > HALF) for a, b in pairs]
     return PairedCounts(
         in_both=solved.count((True, True)),
         only_a=solved.count((True, False)),
         only_b=solved.count((False, True)),
         in_neither=solved.count((False, False)),
-        rose=sum(b > a for a, b in pairs),
-        fell=sum(b < a for a, b in pairs),
+        rose=sum(change > 0 for change in known),
+        fell=sum(change < 0 for change in known),
         mean_a=_mean([a for a, _ in pairs]),
         mean_b=_mean([b for _, b in pairs]),
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from astuner.logview.view import words
 
@@ -47,6 +47,25 @@ ORDERS: Mapping[str, Sorting] = {
 
 def sorted_tasks(groups: Iterable["GroupRow"], order: str) -> list["GroupRow"]:
     return sorted(groups, key=ORDERS[order].key)
+
+
+class ListedTask(Protocol):
+    """Whatever is listed by the question of a task."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def task_id(self) -> str: ...
+
+
+AnyListed = TypeVar("AnyListed", bound=ListedTask)
+
+
+def with_text(tasks: Iterable[AnyListed], text: str) -> list[AnyListed]:
+    """Those whose question or id holds the text, whatever its case."""
+    wanted = text.casefold()
+    return [task for task in tasks if wanted in f"{task.title}\n{task.task_id}".casefold()]
 
 
 def squares(group: "GroupRow") -> list[Square]:
