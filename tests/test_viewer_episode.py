@@ -24,7 +24,7 @@ from astuner.logview.app import make_app
 from astuner.logview.asked_episodes import asked_query, query_address
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.view.folding import first_line, fold, shown_text
+from astuner.logview.view.folding import fold, on_one_line, shown_text
 from astuner.logview.view.markup import parts_of
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes
 from astuner.logview.view.timeline import read_timeline
@@ -183,6 +183,19 @@ def test_siblings_are_linked_and_their_mean_is_told(viewed):
     assert keys["ArrowRight"] == keys["j"] == episode_at(NAME, "step1-0-1")
     assert "ArrowLeft" not in keys
     assert {"t", "p", "r", "/"} <= keys.keys()
+
+
+def test_how_a_reader_looks_at_an_episode_holds_for_the_next_one(viewed):
+    viewed.write(episode(said("a")), episode(said("a"), episode_id="step1-0-1", attempt=1))
+    page = Reader.of(viewed.get(raw=1, colour="gap", calls=1).text)
+    (address,) = {given["href"] for _, given in page.tags if given.get("data-key") == "j"}
+    assert address == episode_at(NAME, "step1-0-1", raw=1, colour="gap")
+
+
+def test_a_long_question_is_there_whole(viewed):
+    question = "Why? " * 200
+    viewed.write(episode(said("a"), task=Task(main_query=question, task_id="why")))
+    assert " ".join(question.split()) in words(viewed.get())
 
 
 def test_a_failure_is_told_with_its_traceback(viewed):
@@ -485,7 +498,8 @@ def test_code_is_told_from_text():
 
 def test_a_text_is_cut_at_a_lines_end():
     assert fold("one\ntwo\nthree four", 9).shown == "one\ntwo\n"
-    assert first_line("\n\n  hello  \nyou") == "hello"
+    assert on_one_line("\n\n  hello  \nyou") == "hello you"
+    assert on_one_line("hello you", 8) == "hello y…"
 
 
 def test_bars_stand_where_the_calls_were_and_none_is_lost():

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Self, get_args
 
 from starlette.datastructures import QueryParams
 
@@ -32,9 +32,27 @@ def query_address(query: EpisodeQuery) -> dict[str, Any]:
     return asked
 
 
-def asks_for_some(query: EpisodeQuery) -> bool:
-    """Whether it leaves any episode out."""
-    return bool(set(query_address(query)) - {"order"})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedEpisodes:
+    """Which episodes a reader looks at: what they are, and what is said in them."""
+
+    query: EpisodeQuery
+    text: str
+    """Empty where none is searched for."""
+
+    @classmethod
+    def of(cls, params: QueryParams) -> Self:
+        return cls(query=asked_query(params), text=params.get("q", "").strip())
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """The parts of an address that ask for the same."""
+        return query_address(self.query) | ({"q": self.text} if self.text else {})
+
+    @property
+    def asks_for_some(self) -> bool:
+        """Whether any episode is left out."""
+        return bool(set(self.address) - {"order"})
 
 
 def _count(text: str) -> int | None:

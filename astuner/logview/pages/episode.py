@@ -1,7 +1,7 @@
 """An episode: what was said, what was judged, what was trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -11,15 +11,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import episode_at, group_at, part_of, path_name, step_at, task_at
+from astuner.logview.addresses import part_of, path_name
 from astuner.logview.asked import asked_number, asked_run
-from astuner.logview.asked_episodes import asked_query, asks_for_some, query_address
 from astuner.logview.episode_parts import read_sequences
+from astuner.logview.episode_ways import Attempts, attempts_with, ways_from
 from astuner.logview.keep import as_kept_file
-from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.site import Site, as_data
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
-from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, first_line, shown_text
+from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
 from astuner.logview.view.token_page import WINDOW, TokenWindow, token_window
@@ -27,12 +26,11 @@ from astuner.logview.view.tokens import Fate, ShownSequence
 from astuner.logview.view.verdict import read_verdict
 
 if TYPE_CHECKING:
-    from astuner.logview.reading.row import EpisodeRow
     from astuner.logview.reading.run_reader import RunReader
+    from astuner.logview.reading.stored import StoredEpisode
 
 _NUM_CALLS = 50
 """On a page."""
-_MOST_SIBLINGS = 200
 _COLOURS = ("sampled", "gap", "ratio", "advantage")
 
 
@@ -85,37 +83,37 @@ def routes(site: Site) -> Iterator[BaseRoute]:
                 "appears once its step has written it. Look for it among the episodes of the run"
             )
         run.index.refresh(step=row.step, is_validation=row.is_validation, seconds=0.3)
-        around = _around(request, run, row)
+        attempts = attempts_with(run, row)
+        shared = {"run": run, "row": row, "ways": ways_from(request, run, row, attempts)}
         if row.problem is not None:
-            return _unreadable(site, request, run, row, row.problem, around)
+            return _unreadable(site, request, row.problem, **shared)
         try:
-            return _episode(site, request, run, row, around)
+            stored = run.index.read(row)
         except UnreadableError as error:
-            return _unreadable(site, request, run, row, str(error), around)
+            return _unreadable(site, request, str(error), **shared)
+        return _episode(site, request, stored, attempts, **shared)
 
     yield Route("/runs/{experiment}/{start}/episodes/{episode_id}", page)
 
 
 def _episode(
-    site: Site, request: Request, run: "RunReader", row: "EpisodeRow", around: dict[str, Any]
+    site: Site, request: Request, stored: "StoredEpisode", attempts: Attempts, **shared: Any
 ) -> Response:
     is_kept = request.query_params.get("keep") == "1"
     amounts = KEPT if is_kept else SERVED
-    stored = run.index.read(row)
-    episode = stored.episode
+    run, row, episode = shared["run"], stored.row, stored.episode
     conversation = read_conversation(episode)
-    sequences = read_sequences(run, stored, is_flat=_is_flat(around["siblings"], episode.verdict))
+    sequences = read_sequences(run, stored, is_flat=attempts.is_flat(episode))
     window = _window(request, run, sequences, amounts)
     timeline = read_timeline(episode)
     colour = request.query_params.get("colour", "")
     answer = site.page(
         request,
         "episode.html",
-        run=run,
-        row=row,
-        **around,
+        **shared,
+        attempts=attempts,
         conversation=conversation,
-        page=_calls(request, run, row, conversation, amounts),
+        page=_calls(request, conversation, amounts),
         speaker=request.query_params.get("speaker"),
         verdict=read_verdict(episode),
         episode=episode,
@@ -132,93 +130,28 @@ def _episode(
         time_sentence=time_sentence(timeline),
         timeline=timeline,
         is_raw=request.query_params.get("raw") == "1",
-        is_kept=is_kept,
         at=partial(_at, request),
+        data_at=partial(part_of, run.name, "episodes", row.episode_id),
         whole_at=partial(part_of, run.name, "episodes", row.episode_id, "whole"),
-        tokens_at=partial(part_of, run.name, "episodes", row.episode_id),
         shown=partial(shown_text, num_open=amounts.open_characters, limit=amounts.characters),
-        first_line=first_line,
+        on_one_line=on_one_line,
     )
     return as_kept_file(bytes(answer.body).decode(), row.episode_id) if is_kept else answer
 
 
-def _unreadable(
-    site: Site,
-    request: Request,
-    run: "RunReader",
-    row: "EpisodeRow",
-    problem: str,
-    around: dict[str, Any],
-) -> Response:
+def _unreadable(site: Site, request: Request, problem: str, **shared: Any) -> Response:
+    run, row = shared["run"], shared["row"]
     return site.page(
         request,
         "episode_unreadable.html",
         status=422,
-        run=run,
-        row=row,
         problem=problem,
         record_at=part_of(run.name, "episodes", row.episode_id, "record"),
-        **around,
+        **shared,
     )
 
 
-def _around(request: Request, run: "RunReader", row: "EpisodeRow") -> dict[str, Any]:
-    """Where the keys lead: within the query, to the siblings, and up."""
-    query = asked_query(request.query_params)
-    text = request.query_params.get("q")
-    carried = query_address(query) | ({"q": text} if text else {})
-    is_searched = asks_for_some(query) or bool(text)
-    within = (
-        query if is_searched else replace(query, step=row.step, is_validation=row.is_validation)
-    )
-    beside = run.index.neighbours(row.episode_id, within)
-    of_task = EpisodeQuery(step=row.step, is_validation=row.is_validation, task_id=row.task_id)
-    group = [row] if row.problem else run.index.rows(of_task, limit=_MOST_SIBLINGS, offset=0).rows
-    ids = [one.episode_id for one in group]
-    place = ids.index(row.episode_id) if row.episode_id in ids else 0
-
-    def episode(episode_id: str | None) -> str | None:
-        return episode_id and episode_at(run.name, episode_id, **carried)
-
-    def beside_at(to: str, episode_id: str | None) -> str | None:
-        """With a text to be found, whether the neighbour says it is looked up when it is asked."""
-        if not text or episode_id is None:
-            return episode(episode_id)
-        return part_of(run.name, "episodes", row.episode_id, "beside", to=to, **carried)
-
-    rewards = [one.reward for one in group if one.reward is not None]
-    return {
-        "siblings": group,
-        "group_mean": sum(rewards) / len(rewards) if rewards else None,
-        "num_rewards": len(rewards),
-        "previous": beside_at("previous", beside.previous_id),
-        "next": beside_at("next", beside.next_id),
-        "left": episode(ids[place - 1]) if place else None,
-        "right": episode(ids[place + 1]) if place + 1 < len(ids) else None,
-        "is_searched": is_searched,
-        "carried": carried,
-        "search_at": part_of(run.name, "episodes", **carried) + "#search",
-        "step_address": step_at(run.name, row.step, is_validation=row.is_validation),
-        "group_address": group_at(run.name, row.step, row.task_id, is_validation=row.is_validation),
-        "task_address": task_at(run.name, row.task_id),
-        "sibling_at": episode,
-    }
-
-
-def _is_flat(siblings: Sequence["EpisodeRow"], verdict: Any) -> bool:
-    """Whether all rewards of the group are one. Not said where roles have rewards of their own."""
-    rewards = [one.reward for one in siblings if one.reward is not None]
-    has_roles = verdict is not None and bool(verdict.rewards)
-    return len(rewards) > 1 and not has_roles and len(set(rewards)) == 1
-
-
-def _calls(
-    request: Request,
-    run: "RunReader",
-    row: "EpisodeRow",
-    conversation: Conversation,
-    amounts: Amounts,
-) -> CallsPage:
+def _calls(request: Request, conversation: Conversation, amounts: Amounts) -> CallsPage:
     """Those around the call that `calls` names, of one speaker where one is asked for."""
     speaker = request.query_params.get("speaker")
     calls = [c for c in conversation.calls if speaker is None or c.agent_name == speaker]
@@ -249,9 +182,10 @@ def _window(
 
 
 def _advantages(sequences: Sequence[ShownSequence]) -> list[tuple[str, float]]:
-    """Of each agent that has one; of several different ones the sequence is named."""
-    known = [(one.agent[0], one.advantage) for one in sequences if one.advantage is not None]
-    return list(dict.fromkeys((name, value) for name, value in known if value is not None))
+    """With the names of their agents; without one where all sequences have the same."""
+    known = {(one.agent[0], one.advantage): None for one in sequences if one.advantage is not None}
+    values = {value for _, value in known}
+    return [("", values.pop())] if len(values) == 1 else list(known)
 
 
 def _first_tokens(sequences: Sequence[ShownSequence]) -> Mapping[int, int]:

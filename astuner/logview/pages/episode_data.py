@@ -88,8 +88,10 @@ def _asked(site: Site, request: Request) -> tuple["RunReader", "EpisodeRow"]:
 def _asked_text(request: Request, episode: "Episode") -> str:
     """The text that `call`, `message` and `part` name. Raises NotFoundError."""
     part = request.query_params.get("part", "text")
-    if part == "failure" and episode.failure is not None:
-        return episode.failure.message
+    if part == "question":
+        return episode.task.main_query
+    if part in ("failure", "traceback") and episode.failure is not None:
+        return episode.failure.message if part == "failure" else episode.failure.traceback
     index = asked_number(request, "call", 0) - 1
     place = asked_number(request, "message", 0)
     if 0 <= index < len(episode.calls):

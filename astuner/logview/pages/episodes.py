@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import UnreadableError
 from astuner.logview.addresses import episode_at, part_of, path_name
 from astuner.logview.asked import asked_number, asked_run
-from astuner.logview.asked_episodes import asked_query, asks_for_some, query_address
+from astuner.logview.asked_episodes import AskedEpisodes
 from astuner.logview.reading.query import ORDERS, EpisodeQuery
 from astuner.logview.reading.said import texts_of
 from astuner.logview.site import Site
@@ -48,8 +48,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
 
     def page(request: Request) -> Response:
         run = asked_run(site, request)
-        query = asked_query(request.query_params)
-        text = request.query_params.get("q", "").strip()
+        asked = AskedEpisodes.of(request.query_params)
+        query, text = asked.query, asked.text
         indexed = run.index.refresh(step=query.step)
         found = _search(request, run, text, query) if text else None
         start = asked_number(request, "from")
@@ -57,10 +57,9 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         if rows is not None and not rows.rows and rows.total:
             start = 0
             rows = run.index.rows(query, limit=_NUM_SHOWN, offset=0)
-        carried = query_address(query) | ({"q": text} if text else {})
 
         def address(**changes: Any) -> str:
-            return part_of(run.name, "episodes", **(carried | changes))
+            return part_of(run.name, "episodes", **(asked.address | changes))
 
         return site.page(
             request,
@@ -72,15 +71,15 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             rows=rows,
             start=start,
             fields=_fields(query),
-            is_filtered=asks_for_some(query),
+            is_filtered=asked.asks_for_some,
             nothing_asked=part_of(run.name, "episodes"),
             address=address,
             going_on=address(after=found.after) if found and found.after else None,
             before=address(**{"from": max(0, start - _NUM_SHOWN)}) if start else None,
             behind=_behind(rows, start, address),
-            episode=lambda row: episode_at(run.name, row.episode_id, **carried),
+            episode=lambda row: episode_at(run.name, row.episode_id, **asked.address),
             hit=lambda hit: (
-                episode_at(run.name, hit.row.episode_id, **carried, calls=hit.call + 1)
+                episode_at(run.name, hit.row.episode_id, **asked.address, calls=hit.call + 1)
                 + f"#c{hit.call + 1}m{hit.message}"
             ),
         )
@@ -111,17 +110,16 @@ def _behind(rows: Any, start: int, address: Any) -> str | None:
 
 def _next_hit(request: Request, run: "RunReader") -> str:
     """The next episode of the query that says the text; the list where none is found in time."""
-    query, text = asked_query(request.query_params), request.query_params.get("q", "")
-    carried = query_address(query) | {"q": text}
+    asked = AskedEpisodes.of(request.query_params)
     is_back = request.query_params.get("to") == "previous"
     current: str | None = path_name(request, "episode_id")
     deadline = time.monotonic() + _WALK_SECONDS
     while current is not None and time.monotonic() < deadline:
-        around = run.index.neighbours(current, query)
+        around = run.index.neighbours(current, asked.query)
         current = around.previous_id if is_back else around.next_id
-        if current is not None and _says(run, current, text.lower()):
-            return episode_at(run.name, current, **carried)
-    return part_of(run.name, "episodes", **carried)
+        if current is not None and _says(run, current, asked.text.lower()):
+            return episode_at(run.name, current, **asked.address)
+    return part_of(run.name, "episodes", **asked.address)
 
 
 def _says(run: "RunReader", episode_id: str, text: str) -> bool:

@@ -275,7 +275,7 @@ class View {
       one.focus({ preventScroll: true });
       this.pin(number);
     } else if (this.box.dataset.at && number < Number(this.box.dataset.total)) {
-      location.replace(`${this.box.dataset.at.replace("=0", `=${number}`)}#t${number}`);
+      location.replace(`${this.box.dataset.at.replace(/\btoken=0\b/, `token=${number}`)}#t${number}`);
     }
   }
 }
@@ -285,7 +285,11 @@ if (box && source) {
   const choices = [...document.querySelectorAll("[data-colour-by]")];
   const choose = (colour) => {
     view.paint(colour);
-    for (const one of choices) one.toggleAttribute("aria-current", one.dataset.colourBy === colour);
+    for (const one of choices) {
+      if (one.dataset.colourBy === colour) one.setAttribute("aria-current", "true");
+      else one.removeAttribute("aria-current");
+    }
+    for (const one of document.querySelectorAll("[data-legend]")) one.hidden = one.dataset.legend !== colour;
     if (location.protocol === "file:") return;
     const address = new URL(location.href);
     address.searchParams.set("colour", colour);

@@ -171,7 +171,7 @@ def _read_call(
 ) -> SaidCall:
     call = episode.calls[index]
     earlier = episode.calls[call.extends] if call.extends is not None else None
-    known = memory.longest(call)
+    known = memory.longest(call, earlier)
     said = _read_messages(call, known.length, earlier)
     memory.add(call, index, known)
     is_known = bool(call.prompt_ids)
@@ -279,14 +279,24 @@ class _Memory:
     """What each agent sent or got, so that it is shown once."""
 
     _roots: dict[Agent, _SaidHere] = field(default_factory=dict)
+    _ends: dict[int, _SaidHere] = field(default_factory=dict)
+    """Where each call ended, its reply included."""
     _keys: dict[int, str] = field(default_factory=dict)
     """By the identity of a message, since calls that extend each other share theirs."""
 
-    def longest(self, call: Call) -> _Repeated:
-        """How many of its messages, from the first, an earlier call of the same agent had too."""
+    def longest(self, call: Call, earlier: Call | None) -> _Repeated:
+        """How many of its messages, from the first, an earlier call of the same agent had too.
+
+        A look at all of the call that it extends in one go spares the walk through a long
+        conversation.
+        """
         place = self._roots.setdefault(call.agent, _SaidHere(0))
         length, found = 0, None
-        for message in call.messages:
+        said = (*earlier.messages, earlier.reply) if earlier else ()
+        if call.extends in self._ends and call.messages[: len(said)] == said:
+            place, length = self._ends[call.extends], len(said)
+            found = place.call
+        for message in call.messages[length:]:
             below = place.below.get(self._key(message))
             if below is None:
                 break
@@ -299,6 +309,7 @@ class _Memory:
         for message in (*call.messages, call.reply)[known.length :]:
             place = place.below.setdefault(self._key(message), _SaidHere(index))
             place.call = index
+        self._ends[index] = place
 
     def _key(self, message: Any) -> str:
         key = self._keys.get(id(message))

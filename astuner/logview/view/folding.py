@@ -34,17 +34,12 @@ def fold(text: str, limit: int = SHOWN_CHARACTERS) -> FoldedText:
     return FoldedText(shown=text[:limit], num_characters=len(text))
 
 
-def first_line(text: str, limit: int = 120) -> str:
-    """Its first line that says something, short enough for a summary."""
-    for line in text[: 20 * limit].splitlines():
-        if line.strip():
-            said = line.strip()
-            return (
-                said
-                if len(said) <= limit
-                else said[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
-            )
-    return ""
+def on_one_line(text: str, limit: int = 120) -> str:
+    """How it begins, for a summary: line ends and runs of spaces are one space each."""
+    line = " ".join(text[: 20 * limit].split())
+    if len(line) <= limit:
+        return line
+    return line[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
