@@ -64,3 +64,17 @@ def test_a_key_follows_its_link(reader, runs, place):
     for key in dict.fromkeys(keys):
         page.keyboard.press(key)
         assert page.evaluate("window.followed") == page.evaluate(FIRST_WITH_KEY, key)
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [("step", "ArrowDown"), ("tasks", "ArrowDown"), ("episodes", "j")]
+)
+def test_a_list_is_walked_and_its_entry_opened(reader, runs, place, key):
+    page = reader.open(PLACES[place](*runs))
+    page.keyboard.press(key)
+    first = page.evaluate("document.activeElement.href")
+    page.keyboard.press(key)
+    second = page.evaluate("document.activeElement.href")
+    assert first and second and first != second
+    page.keyboard.press("Enter")
+    page.wait_for_url(second)
