@@ -175,6 +175,19 @@ def _launch(
             )
 
 
+@contextlib.contextmanager
+def _shown(run: Run, *, with_logview: bool) -> Iterator[None]:
+    """With the viewer beside it where that is asked for; at the end, how to look at it later."""
+    root, console = run.run_dir.root, run.console
+    beside = viewer_beside(root, home=run.home, say=console.say, warn=console.warn)
+    try:
+        with beside if with_logview else contextlib.nullcontext():
+            yield
+    finally:
+        if run.run_dir.metrics_file.exists() or run.run_dir.episodes_dir.exists():
+            console.say(f"to look at it  {viewing_command(root, home=run.home)}")
+
+
 def _with_end_recorded(
     work: Callable[[], RunResult], events: RunEvents, loaded: LoadedConfig
 ) -> RunResult:
@@ -207,19 +220,6 @@ def _record_failure(events: RunEvents, error: BaseException, loaded: LoadedConfi
     assert isinstance(config, dict)
     message = mask_values(text_of(error), config, loaded.shown_as)
     events.ended(exit_code_of(error), {"kind": type(error).__name__, "message": message})
-
-
-@contextlib.contextmanager
-def _shown(run: Run, *, with_logview: bool) -> Iterator[None]:
-    """With the viewer beside it where that is asked for; at the end, how to look at it later."""
-    root, console = run.run_dir.root, run.console
-    beside = viewer_beside(root, home=run.home, say=console.say, warn=console.warn)
-    try:
-        with beside if with_logview else contextlib.nullcontext():
-            yield
-    finally:
-        if run.run_dir.metrics_file.exists() or run.run_dir.episodes_dir.exists():
-            console.say(f"to look at it  {viewing_command(root, home=run.home)}")
 
 
 def _describe_saved(run_dir: RunDir) -> str:

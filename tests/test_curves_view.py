@@ -16,6 +16,7 @@ from astuner.logview.view.learning import answer, worth_a_look
 from astuner.logview.view.meanings import MEANINGS, meaning_of
 from astuner.logview.view.settings import setting_differences
 from astuner.logview.view.spark import spark_points
+from astuner.logview.view.words import ago, model_name
 
 
 def metrics(**series: list[Any]) -> Metrics:
@@ -285,3 +286,9 @@ def test_a_small_line_has_points_within_its_bounds_however_long_the_run():
     assert spark_points([0.0, None, 1.0]) == "2.0,26.0 118.0,2.0"
     assert spark_points([3.0, 3.0]) == "2.0,26.0 118.0,26.0"
     assert 60 <= len(spark_points([float(i) for i in range(10_000)]).split()) <= 120
+
+
+def test_what_happened_a_moment_ago_and_models_in_folders_are_said_briefly():
+    assert (ago(10.0, now=10.2), ago(10.0, now=22.0)) == ("just now", "12 s ago")
+    assert model_name("/models/tiny/") == "tiny"
+    assert model_name("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"

@@ -1,7 +1,7 @@
 """All episodes of a run: which of them are so, or say that?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from astuner.logview.reading.said import texts_of
 from astuner.logview.site import Site
 
 if TYPE_CHECKING:
+    from astuner.logview.reading.row import EpisodeRow
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.reading.search import SearchPage
 
@@ -58,6 +59,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             start = 0
             rows = run.index.rows(query, limit=_NUM_SHOWN, offset=0)
 
+        listed = [hit.row for hit in found.hits] if found else rows.rows if rows else []
+
         def address(**changes: Any) -> str:
             return part_of(run.name, "episodes", **(asked.address | changes))
 
@@ -71,6 +74,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             rows=rows,
             start=start,
             fields=_fields(query),
+            known=_known_names(listed),
             is_filtered=asked.asks_for_some,
             nothing_asked=part_of(run.name, "episodes"),
             address=address,
@@ -100,6 +104,14 @@ def _search(request: Request, run: "RunReader", text: str, query: EpisodeQuery) 
         after=request.query_params.get("after"),
         seconds=_SEARCH_SECONDS,
     )
+
+
+def _known_names(rows: Sequence["EpisodeRow"]) -> dict[str, list[str]]:
+    """What a reader may mean by an agent or a tool: those of the episodes on the page."""
+    return {
+        "agent": sorted({name for row in rows for name in row.agents}),
+        "tool": sorted({name for row in rows for name in row.tools}),
+    }
 
 
 def _behind(rows: Any, start: int, address: Any) -> str | None:

@@ -13,6 +13,7 @@ from astuner.logview import addresses
 from astuner.logview.addresses import path_name
 from astuner.logview.reading.metrics import Metrics
 from astuner.logview.reading.query import EpisodeQuery
+from astuner.logview.reading.run_status import RunStatus
 from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves, learning
 from astuner.logview.view.failures import FailureCause, failure_causes
@@ -25,6 +26,7 @@ _MOST_FAILURES = 2000
 _MOST_STEPS = 60
 _MOST_CHANGED, _LEAST_CHANGED = 6, 2
 _TABLE_STEPS = 50
+_VALIDATION_REPEATS = "astuner.rollout.val_kwargs.num_repeat"
 _ENDED_BADLY = ("failed", "killed", "interrupted", "unknown")
 
 
@@ -88,19 +90,18 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         causes = failure_causes(failed.rows)
         drawn = curves.panels(_with_causes(shown.curves, causes))
         validation = curves.validation(shown.curves)
-        state = run.state()
-        settings = settings_of(run)
+        states = [reader.state() for reader in (run, *shown.others)]
         return site.page(
             request,
             "run.html",
             shown=shown,
             run=run,
             without_step=learning.without_step,
-            state=state,
-            answers=[_answer(reader, of.metrics) for reader, of in _pairs(shown)],
-            states=[state, *(other.state() for other in shown.others)],
+            state=states[0],
+            answers=_answers(shown, states),
+            states=states,
             findings=run.findings(),
-            remarks=learning.worth_a_look(metrics, num_groups=_num_groups(settings)),
+            remarks=learning.worth_a_look(metrics, num_groups=_num_groups(run)),
             validation=validation,
             panels=drawn,
             data=as_data(curves.chart_data([validation, *drawn], shown.labels)),
@@ -115,36 +116,34 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             num_changed_most=_MOST_CHANGED,
             steps=_steps(run),
             choices=[other.name for other in site.shelf.runs() if other.name != run.name],
-            log=run.log_tail() if state.status in _ENDED_BADLY else [],
+            log=run.log_tail() if states[0].status in _ENDED_BADLY else [],
         )
 
     yield Route("/runs/{experiment}/{start}", page)
 
 
-def settings_of(run: "RunReader", number: int | None = None) -> dict[str, Any]:
+def _settings(run: "RunReader") -> dict[str, Any]:
     """By dotted keys; none where the file is not there or cannot be read."""
     try:
-        return run.config(number)
+        return run.config()
     except (NotFoundError, UnreadableError):
         return {}
 
 
-def _pairs(shown: Shown) -> Iterator[tuple["RunReader", curves.RunCurves]]:
-    return zip([shown.run, *shown.others], shown.curves, strict=True)
+def _answers(shown: Shown, states: Sequence[RunStatus]) -> list[learning.LearningAnswer]:
+    return [
+        learning.answer(
+            state.validation_first,
+            state.validation_last,
+            curves.points_of(drawn.metrics, "reward/mean"),
+            is_one_episode_a_task=_settings(run).get(_VALIDATION_REPEATS) == 1,
+        )
+        for run, drawn, state in zip([shown.run, *shown.others], shown.curves, states, strict=True)
+    ]
 
 
-def _answer(run: "RunReader", metrics: Metrics) -> learning.LearningAnswer:
-    state = run.state()
-    return learning.answer(
-        state.validation_first,
-        state.validation_last,
-        curves.points_of(metrics, "reward/mean"),
-        is_one_episode_a_task=settings_of(run).get("astuner.rollout.val_kwargs.num_repeat") == 1,
-    )
-
-
-def _num_groups(settings: dict[str, Any]) -> int | None:
-    size = settings.get("astuner.data.train_batch_size")
+def _num_groups(run: "RunReader") -> int | None:
+    size = _settings(run).get("astuner.data.train_batch_size")
     return size if isinstance(size, int) else None
 
 

@@ -198,6 +198,10 @@ export class Chart {
       for (const [step, , high] of known) ctx.lineTo(...at(step, high));
       for (const [step, low] of known.reverse()) ctx.lineTo(...at(step, low));
       ctx.fill();
+      // A band of one step has no width.
+      ctx.lineWidth = 8 * ratio();
+      ctx.strokeStyle = ctx.fillStyle;
+      if (known.length === 1) ctx.stroke();
       ctx.restore();
     }
   }

@@ -2,7 +2,7 @@
 // links and buttons: `data-key="j" data-key-says="next step"`; several elements with one key: the
 // first that is there.
 
-const typing = (target) => target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
+const typing = (target) => target.closest("input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]");
 
 function keyed(key) {
   return [...document.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
@@ -64,7 +64,7 @@ async function follow(address) {
       if (answer.status === 410) return sayAway("This run was deleted or moved. The page stays as it was.");
       if (!answer.ok) continue;
       const found = await answer.text();
-      if (found !== known) await refresh(); // the first time too: it may have grown since it was served
+      if (known !== null && found !== known) await refresh();
       known = found;
     } catch {
       sayAway("The viewer has ended, or cannot be reached. The page stays as it was.");

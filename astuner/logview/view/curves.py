@@ -8,9 +8,9 @@ from typing import Any
 from astuner.logview.reading.events import FoundThing
 from astuner.logview.reading.metrics import Metrics
 from astuner.logview.view.meanings import Shape, meaning_of
+from astuner.logview.view.panels import PANELS, PARTS, TOKENS_PER_SECOND, Panel
 
 VALIDATION = "validation/success_rate"
-_TOKENS_PER_SECOND = "rollout/tokens_per_second"
 _ENDS = ("_low", "_high")
 """A metric with these two beside it has an interval."""
 
@@ -19,77 +19,6 @@ _MOST_CAUSES = 3
 
 Point = tuple[int, float | None]
 """A step and its value; None where the run wrote none, or no finite one: the line has a gap."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """A small chart that every run has."""
-
-    key: str
-    title: str
-    names: tuple[str, ...]
-    """The first is the one that counts; the others are drawn where they are ever above 0."""
-    detectors: tuple[str, ...] = ()
-    """Whose findings show on it."""
-
-
-PANELS = (
-    Panel(key="reward", title="reward in training", names=("reward/mean",)),
-    Panel(
-        key="success",
-        title="episodes solved in training",
-        names=("reward/success_rate",),
-        detectors=("no_spread",),
-    ),
-    Panel(key="length", title="tokens of an episode", names=("rollout/episode_tokens_mean",)),
-    Panel(key="kl", title="distance from the reference, nats", names=("train/kl",)),
-    Panel(
-        key="entropy",
-        title="entropy, nats a token",
-        names=("train/entropy",),
-        detectors=("entropy",),
-    ),
-    Panel(key="clipped", title="clipped tokens, share", names=("train/clip_fraction",)),
-    Panel(
-        key="gap",
-        title="sampler against trainer, nats",
-        names=("train/logprob_gap_mean",),
-        detectors=("logprob_gap",),
-    ),
-    Panel(
-        key="grad_norm",
-        title="gradient norm",
-        names=("train/grad_norm",),
-        detectors=("not_finite", "nothing_trained"),
-    ),
-    Panel(key="speed", title="sampled tokens a second", names=(_TOKENS_PER_SECOND,)),
-    Panel(
-        key="failed",
-        title="failed episodes of a step",
-        names=("rollout/failed_episodes",),
-        detectors=("all_failed",),
-    ),
-    Panel(
-        key="flat",
-        title="groups that taught nothing",
-        names=("rollout/flat_groups", "rollout/small_groups"),
-        detectors=("no_spread",),
-    ),
-    Panel(
-        key="seconds",
-        title="seconds of a step",
-        names=("step/seconds", "rollout/seconds", "train/seconds", "validation/seconds"),
-    ),
-)
-_PARTS = {
-    "rollout/flat_groups": "equal rewards",
-    "rollout/small_groups": "too few rewards",
-    "step/seconds": "step",
-    "rollout/seconds": "rollout",
-    "train/seconds": "training",
-    "validation/seconds": "validation",
-}
-"""How a line is called among others of its chart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +84,13 @@ def known_names(metrics: Metrics) -> tuple[str, ...]:
     """All metrics of a run by name, and those that are worked out of others."""
     names = set(metrics.names)
     if {"rollout/tokens", "rollout/seconds"} <= names:
-        names.add(_TOKENS_PER_SECOND)
+        names.add(TOKENS_PER_SECOND)
     return tuple(sorted(names - {"step", "time"}))
 
 
 def points_of(metrics: Metrics, name: str) -> tuple[Point, ...]:
     """In the order of steps; what is no finite number is None."""
-    if name == _TOKENS_PER_SECOND and name not in metrics.names:
+    if name == TOKENS_PER_SECOND and name not in metrics.names:
         return _tokens_per_second(metrics)
     return tuple(metrics.series(name))
 
@@ -286,7 +215,7 @@ def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[CurveLine, 
     for number, run in enumerate(runs):
         drawn = [n for i, n in enumerate(names) if i == 0 or _is_ever_above_zero(run.metrics, n)]
         for part, name in enumerate(drawn):
-            label = _PARTS.get(name, name.rpartition("/")[2]) if len(drawn) > 1 else ""
+            label = PARTS.get(name, name.rpartition("/")[2]) if len(drawn) > 1 else ""
             points = points_of(run.metrics, name)
             lines.append(
                 CurveLine(

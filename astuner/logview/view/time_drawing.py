@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from astuner.logview.view.timeline import Between, BetweenKind, CallLane, Timeline
-from astuner.logview.view.words import duration
+from astuner.logview.view.words import count, duration
 
 WIDTH = 1000
 """What the whole episode takes; bars are in these units."""
@@ -57,7 +57,10 @@ def _bars(lane: CallLane, scale: float) -> tuple[Bar, ...]:
     for call in lane.calls:
         if call.before is not None and call.before.kind is not BetweenKind.BEGIN:
             bars.append(_between(call.before, call.index, scale))
+        sampled = call.num_sampled_tokens
         says = f"call {call.index + 1}"
+        if sampled is not None:
+            says += f" · {count(sampled, 'token')}"
         start, seconds = call.started_seconds, call.seconds
         bars.append(_bar("generating", start, seconds, scale, call.index, says))
     return tuple(bars)

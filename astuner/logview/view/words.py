@@ -49,7 +49,8 @@ def duration(seconds: float | None) -> str:
 def ago(moment: float | None, *, now: float | None = None) -> str:
     if moment is None:
         return _NOTHING
-    return f"{duration(max(0.0, round((time.time() if now is None else now) - moment)))} ago"
+    seconds = round((time.time() if now is None else now) - moment)
+    return f"{duration(float(seconds))} ago" if seconds > 0 else "just now"
 
 
 def clock(moment: float | None) -> str:
