@@ -1,23 +1,25 @@
 """Makes the pictures of docs/logview.md: pages of the viewer over a real run.
 
-    python -m scripts.viewer_pictures RUN [--into docs/pictures]
+    python -m scripts.viewer_pictures RUN [RUN …] [--into docs/pictures]
 
-RUN is a run directory with at least two validations, as `make quickstart` leaves one. Needs the
-extras `logview` and `browser`, and Debian's Chromium (or CHROMIUM=/path/to/it).
+The first is a run directory with at least two validations, as `make quickstart` leaves one; others
+stand beside it in the list of runs. Needs the extras `logview` and `browser`, and Debian's Chromium
+(or CHROMIUM=/path/to/it).
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from astuner.logview import addresses
+from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.shelf import Shelf
 from tests.browser.conftest import CHROMIUM, FLAGS
@@ -37,6 +39,7 @@ def places(run: RunReader) -> Iterator[tuple[str, str]]:
     middle = steps[len(steps) // 2]
     group = max(run.index.groups(middle, False), key=lambda group: group.spread or 0)
     change = run.index.task_changes(limit=1)[0]
+    longest = _longest_solved(run, middle, group.task_id)
     yield "runs", addresses.HOME
     yield "run", addresses.run_at(run.name)
     yield "metric", addresses.part_of(run.name, "metrics", "reward/mean")
@@ -44,10 +47,23 @@ def places(run: RunReader) -> Iterator[tuple[str, str]]:
     yield "group", addresses.group_at(run.name, middle, group.task_id)
     yield "task", addresses.task_at(run.name, change.task_id)
     yield "episodes", addresses.part_of(run.name, "episodes")
-    yield "episode", addresses.episode_at(run.name, group.episode_ids[0])
-    yield "tokens", addresses.episode_at(run.name, group.episode_ids[0]) + "#tokens"
+    yield "episode", addresses.episode_at(run.name, longest)
+    yield "tokens", addresses.episode_at(run.name, longest)
     first, last = f"{run.name}:{validations[0]}", f"{run.name}:{validations[-1]}"
     yield "compared", addresses.compare_at(first, last)
+
+
+def _longest_solved(run: RunReader, step: int, task_id: str) -> str:
+    query = EpisodeQuery(step=step, is_validation=False, task_id=task_id, outcome="solved")
+    rows = run.index.rows(query, limit=1000, offset=0).rows
+    return max(rows, key=lambda row: row.num_sampled_tokens).episode_id
+
+
+def pin_token(page: Page) -> None:
+    """Show what is told of one of the first trained tokens, in the middle of the picture."""
+    token = page.locator("#tokens .t.trained").nth(3)
+    token.evaluate("one => one.scrollIntoView({ block: 'center' })")
+    token.click()
 
 
 def small_png(picture: bytes) -> bytes:
@@ -58,18 +74,20 @@ def small_png(picture: bytes) -> bytes:
     return out.getvalue()
 
 
-def make_pictures(root: Path, into: Path) -> None:
-    (run,) = Shelf([root]).runs()
+def make_pictures(roots: Sequence[Path], into: Path) -> None:
+    (run,) = Shelf(roots[:1]).runs()
     into.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as cache,
-        viewing(root, cache=Path(cache)) as home,
+        viewing(*roots, cache=Path(cache)) as home,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport=SIZE)
         for name, address in places(run):
             page.goto(home + address, wait_until="load")
+            if name == "tokens":
+                pin_token(page)
             page.wait_for_timeout(500)  # curves are drawn
             picture = small_png(page.screenshot())
             (into / f"{name}.png").write_bytes(picture)
@@ -81,12 +99,12 @@ def make_pictures(root: Path, into: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("runs", type=Path, metavar="RUN", nargs="+")
     parser.add_argument("--into", type=Path, default=ROOT / "docs/pictures")
     parsed = parser.parse_args()
     if not os.access(CHROMIUM, os.X_OK):
         parser.error(f"{CHROMIUM} is no browser: install chromium, or name one by CHROMIUM=…")
-    make_pictures(parsed.run.resolve(), parsed.into)
+    make_pictures([run.resolve() for run in parsed.runs], parsed.into)
     return 0
 
 

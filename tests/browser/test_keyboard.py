@@ -19,6 +19,13 @@ FOCUSED = """() => {
   const isSeen = style.outlineStyle !== "none" || style.boxShadow !== "none";
   return [document.activeElement.dataset.stop ?? null, isSeen];
 }"""
+CATCH_CLICKS = """() => addEventListener("click", (event) => {
+  event.preventDefault();
+  event.stopPropagation();
+  window.followed = event.target.closest("a, button, input")?.outerHTML;
+}, true)"""
+FIRST_WITH_KEY = """(key) => [...document.querySelectorAll("[data-key]")]
+  .find((one) => one.dataset.key === key).outerHTML"""
 MORE_STOPS = 10
 """The browser has some of its own: itself, and areas that scroll."""
 
@@ -50,11 +57,24 @@ def test_a_question_mark_lists_all_keys_and_escape_goes_back(reader, runs, place
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_key_goes_where_its_link_leads(reader, runs, place):
+def test_a_key_follows_its_link(reader, runs, place):
     page = reader.open(PLACES[place](*runs))
-    links = "all => all.map((one) => [one.dataset.key, one.href])"
-    led = dict(reversed(page.locator("a[data-key]").evaluate_all(links)))
-    for key, target in led.items():
-        page = reader.open(PLACES[place](*runs))
+    page.evaluate(CATCH_CLICKS)
+    keys = page.locator("a[data-key]").evaluate_all("all => all.map((one) => one.dataset.key)")
+    for key in dict.fromkeys(keys):
         page.keyboard.press(key)
-        page.wait_for_url(target)
+        assert page.evaluate("window.followed") == page.evaluate(FIRST_WITH_KEY, key)
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [("step", "ArrowDown"), ("tasks", "ArrowDown"), ("episodes", "j")]
+)
+def test_a_list_is_walked_and_its_entry_opened(reader, runs, place, key):
+    page = reader.open(PLACES[place](*runs))
+    page.keyboard.press(key)
+    first = page.evaluate("document.activeElement.href")
+    page.keyboard.press(key)
+    second = page.evaluate("document.activeElement.href")
+    assert first and second and first != second
+    page.keyboard.press("Enter")
+    page.wait_for_url(second)

@@ -1,7 +1,5 @@
 """Ways through the pages: by clicks, by links that are sent, by filters, and back."""
 
-import re
-
 import pytest
 
 from astuner.logview import addresses
@@ -85,4 +83,19 @@ def test_the_validation_of_two_steps_shows_which_tasks_were_learned(reader, runs
         for step in (0, run.num_steps):
             wanted = addresses.episode_at(run.name, run.validation_id(step=step, task=task))
             assert page.locator(f'main a[href^="{wanted}"]').count() >= 1
-    assert re.search(r"\b2\b", page.locator("main").inner_text().split("\n\n")[0])
+    assert "1 → 3" in page.locator("main").inner_text()  # of 3 tasks
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_link_leads_nowhere(reader, runs, place):
+    page = reader.open(PLACES[place](*runs))
+    links = page.locator("a[href]").evaluate_all(
+        "all => all.map((one) => new URL(one.getAttribute('href'), location).href)"
+    )
+    own = {link.partition("#")[0] for link in links if link.startswith(reader.home)}
+    answers = {link: reader.context.request.get(link).status for link in own}
+    assert {link: status for link, status in answers.items() if status != 200} == {}
+    places = page.locator("a[href^='#']").evaluate_all(
+        "all => all.map((one) => one.getAttribute('href'))"
+    )
+    assert [place for place in places if page.locator(place).count() == 0] == []

@@ -170,10 +170,9 @@ def _write_start(run: WrittenRun) -> None:
         },
         {"event": "ended", "exit_code": 0, "error": None},
     ]
-    for second, event in enumerate(events):
-        append_json_line(
-            run.root / "events.jsonl", {"time": f"2026-01-31T09:30:{second:02}.000Z", **event}
-        )
+    for hours, event in enumerate(events):
+        time = f"2026-01-31T{9 + hours:02}:30:00.000Z"
+        append_json_line(run.root / "events.jsonl", {"time": time, **event})
 
 
 def _write_vocabulary(root: Path) -> None:
@@ -190,7 +189,7 @@ def _metrics(run: WrittenRun, step: int) -> dict:
     if step > 0:
         line |= {"reward/mean": share, "reward/success_rate": share, "train/entropy": 2 - share}
         line |= {"rollout/episodes": NUM_TASKS * NUM_ATTEMPTS, "rollout/failed_episodes": 1}
-        line |= {"rollout/seconds": 2.0, "train/seconds": 1.0, "step_seconds": 3.0}
+        line |= {"rollout/seconds": 2.0, "train/seconds": 1.0, "step/seconds": 3.0}
         line |= {run.words.metric: share, "train/kl": None, "train/odd": "nan"}
     if step in (0, run.num_steps):
         low, high = share - 0.2, share + 0.2
