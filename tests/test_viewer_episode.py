@@ -368,6 +368,7 @@ def test_a_page_that_is_kept_names_nothing_outside_of_itself(viewed):
     assert {"link", "iframe", "object"}.isdisjoint(tag for tag, _ in reader.tags)
     assert all(given["method"] == "dialog" for tag, given in reader.tags if tag == "form")
     assert "@import" not in answer.text and "url(" not in answer.text
+    assert f"/runs/{NAME}" not in answer.text and "/static/" not in answer.text
     assert "http://x.example/y" in reader.text()
 
 

@@ -17,9 +17,12 @@ from astuner.logview.site import static_text
 
 _STATIC = "/static/"
 _OUTSIDE = frozenset(
-    {"src", "srcset", "href", "xlink:href", "action", "formaction", "poster", "data", "ping"}
+    {
+        *("src", "srcset", "href", "xlink:href", "action", "formaction", "poster", "data", "ping"),
+        *("data-whole", "data-at"),
+    }
 )
-"""Attributes that name something to load or to go to."""
+"""Attributes that name something to load or to go to; the last two are our scripts' own."""
 _VOID = frozenset({"img", "input", "br", "hr", "meta", "link", "wbr", "use"})
 _IMPORT = re.compile(r"^\s*(?:import|export)\b.*?\bfrom\b|^\s*import\s*[\"'(]", re.MULTILINE)
 _FILE_SIGN = re.compile(r"[^\w.-]+", re.ASCII)
