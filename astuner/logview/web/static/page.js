@@ -64,7 +64,7 @@ async function follow(address) {
       if (answer.status === 410) return sayAway("This run was deleted or moved. The page stays as it was.");
       if (!answer.ok) continue;
       const found = await answer.text();
-      if (known !== null && found !== known) await refresh();
+      if (found !== known) await refresh(); // at first too: more may stand there since it was served
       known = found;
     } catch {
       sayAway("The viewer has ended, or cannot be reached. The page stays as it was.");
