@@ -30,8 +30,8 @@ and `known` with the cache that the first one made.
   indexed   seconds from the command until every episode is known
   memory    peak of the server, in MB: of the first one, and of the second one after all pages
 
-The other rows are pages of the second one in milliseconds: its first answer, and the median of nine
-that follow. `step` is another step at each answer. The last two lists are asked for by a filter and
+The other rows are pages of the second one in milliseconds: its first answer, the median of nine
+that follow, and in brackets what the processor works for one of these. `step` is another step at each answer. The last two lists are asked for by a filter and
 in the worst order, and the search is for a word that no episode says, which is its longest answer.
 Files were written just before, so they may lie in the memory of the system. Runs are deleted
 afterwards, save with --keep.
@@ -66,6 +66,12 @@ class Server:
     def seconds(self) -> float:
         """Since its start."""
         return time.monotonic() - self.started
+
+    @property
+    def processor_seconds(self) -> float:
+        """That it worked so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def memory_mb(self) -> float:
@@ -120,14 +126,8 @@ def pages_of(num_episodes: int) -> Mapping[str, list[str]]:
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waited:
-    """What was waited for at one run; in the order of the table, as text."""
-
-    cells: Mapping[str, str]
-
-
-def measure(runs: Path, cache: Path, num_episodes: int) -> Waited:
+def measure(runs: Path, cache: Path, num_episodes: int) -> Mapping[str, str]:
+    """The column of a run, as text by its rows."""
     cells = {}
     with viewer(runs, cache) as server:
         server.ask(run_at(RUN))
@@ -145,13 +145,17 @@ def measure(runs: Path, cache: Path, num_episodes: int) -> Waited:
         server.ask(run_at(RUN))
         cells["start, known: s"] = f"{server.seconds:.2f}"
         for name, addresses in pages_of(num_episodes).items():
-            times = [
-                1000 * server.ask(addresses[number % len(addresses)])[0]
-                for number in range(_REPEATS + 1)
-            ]
-            cells[name] = f"{times[0]:.0f}, {statistics.median(times[1:]):.0f}"
+            cells[name] = _times_of(server, addresses)
         cells["memory, known: MB"] = f"{server.memory_mb:.0f}"
-    return Waited(cells=cells)
+    return cells
+
+
+def _times_of(server: Server, addresses: list[str]) -> str:
+    first = server.ask(addresses[0])[0]
+    worked = server.processor_seconds
+    times = [server.ask(addresses[n % len(addresses)])[0] for n in range(1, _REPEATS + 1)]
+    worked = (server.processor_seconds - worked) / _REPEATS
+    return f"{1000 * first:.0f}, {1000 * statistics.median(times):.0f} ({1000 * worked:.0f})"
 
 
 def main() -> None:
@@ -163,14 +167,16 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave them there")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print("load before each size:", end="", flush=True)
     measured = {}
     for size in arguments.sizes:
         with folder_in(arguments.folder, is_kept=arguments.keep) as made:
             write_run(made / "runs" / RUN, size)
+            print(f" {os.getloadavg()[0]:.1f}", end="", flush=True)
             measured[size] = measure(made / "runs", made / "cache", size)
-    print(f"| episodes | {' | '.join(f'{size:,}' for size in measured)} |")
-    for name in next(iter(measured.values())).cells:
-        print(f"| {name} | {' | '.join(waited.cells[name] for waited in measured.values())} |")
+    print(f"\n| episodes | {' | '.join(f'{size:,}' for size in measured)} |")
+    for name in next(iter(measured.values())):
+        print(f"| {name} | {' | '.join(cells[name] for cells in measured.values())} |")
 
 
 if __name__ == "__main__":
