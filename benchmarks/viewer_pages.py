@@ -31,10 +31,10 @@ and `known` with the cache that the first one made.
   memory    peak of the server, in MB: of the first one, and of the second one after all pages
 
 The other rows are pages of the second one in milliseconds: its first answer, the median of nine
-that follow, and in brackets what the processor works for one of these. `step` is another step at each answer. The last two lists are asked for by a filter and
-in the worst order, and the search is for a word that no episode says, which is its longest answer.
-Files were written just before, so they may lie in the memory of the system. Runs are deleted
-afterwards, save with --keep.
+that follow, and in brackets what the processor works for one of these. `step` is another step at
+each answer. The last two lists are asked for by a filter and in the worst order, and the search is
+for a word that no episode says, which is its longest answer. Files were written just before, so
+they may lie in the memory of the system. Runs are deleted afterwards, save with --keep.
 """
 
 RUN = "measured/2026-01-31_09-30-00"
