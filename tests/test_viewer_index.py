@@ -517,8 +517,23 @@ def test_a_task_that_was_validated_twice_is_told_by_its_validations(tmp_path):
     assert (change.is_validation, change.change) == (True, 0.0)
 
 
+def test_a_change_that_is_no_number_counts_as_none(tmp_path):
+    root = make_run(tmp_path)
+    for step in (1, 2):
+        huge = [record(f"{step}-{i}", reward=1e308, attempt=i) for i in range(2)]
+        add(root, f"step_{step:06d}.jsonl", *huge, record(f"{step}", task_id="u", reward=step))
+    index = open_index(root, tmp_path / "cache")
+    assert index.task_changes(limit=1)[0].task_id == "u"
+
+
 @pytest.mark.parametrize(
-    ("rewards", "spread"), [((0.1, 0.1, 0.1), 0.0), ((0.0, 1.0), 0.5), ((2.0, 4.0, 9.0), 2.94392)]
+    ("rewards", "spread"),
+    [
+        ((0.1, 0.1, 0.1), 0.0),
+        ((0.0, 1.0), 0.5),
+        ((2.0, 4.0, 9.0), 2.94392),
+        ((-1e200, 1e200), 1e200),
+    ],
 )
 def test_the_spread_of_a_group_is_its_standard_deviation_and_0_where_all_are_equal(
     tmp_path, rewards, spread

@@ -57,18 +57,21 @@ class TaskChange:
 
 _READABLE = "e.problem IS NULL"
 _BY_PLACE = "ORDER BY e.step, e.is_validation, e.task_id, e.attempt, e.file_id, e.offset"
-_ENDS = """
+_MEAN = (
+    "(SELECT avg(e.reward) FROM episodes e WHERE e.task_id = ends.task_id "
+    "AND e.is_validation = ends.is_validation AND e.problem IS NULL AND e.step = {})"
+)
+_ENDS = f"""
 WITH ends AS (
     SELECT task_id, is_validation, min(step) AS first_step, max(step) AS last_step FROM episodes
     WHERE problem IS NULL AND reward IS NOT NULL
     GROUP BY task_id, is_validation HAVING min(step) < max(step)
 )
-SELECT task_id, is_validation, first_step, last_step, {mean} = last_step) - {mean} = first_step)
+SELECT task_id, is_validation, first_step, last_step,
+    coalesce({_MEAN.format("last_step")} - {_MEAN.format("first_step")}, 0)
 FROM ends ORDER BY task_id, is_validation
-""".format(
-    mean="(SELECT avg(e.reward) FROM episodes e WHERE e.task_id = ends.task_id "
-    "AND e.is_validation = ends.is_validation AND e.problem IS NULL AND e.step"
-)
+"""
+"""SQLite has NULL for what is no number, such as infinity less infinity."""
 
 
 def groups_of_step(cache: IndexCache, step: int, is_validation: bool) -> list[GroupRow]:
@@ -142,8 +145,7 @@ def _group(rows: list[EpisodeRow]) -> GroupRow:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard deviation; `statistics.pstdev` takes twenty times as long, for fractions."""
+    """`statistics.pstdev` takes twenty times as long: it computes with fractions."""
     if min(values) == max(values):
         return 0.0
-    mean = fmean(values)
-    return math.sqrt(fmean((value - mean) ** 2 for value in values))
+    return math.dist(values, [fmean(values)] * len(values)) / math.sqrt(len(values))
