@@ -19,7 +19,7 @@ from astuner.logview.reading.index import EpisodeIndex
 from astuner.logview.reading.indexing import Indexer
 from astuner.logview.reading.inventory import FoundFile, episode_files
 from astuner.logview.reading.lines import json_object
-from astuner.logview.reading.query import ORDERS, EpisodeQuery
+from astuner.logview.reading.query import ORDERS, EpisodeQuery, filter_of
 from astuner.logview.reading.row import EpisodeRow, Place, row_of
 from astuner.logview.reading.skim import skim
 from tests.viewer_runs import add, make_run, open_index, record
@@ -29,6 +29,16 @@ EVERYTHING = EpisodeQuery()
 
 def ids_of(index: EpisodeIndex, query: EpisodeQuery = EVERYTHING) -> list[str]:
     return [row.episode_id for row in index.rows(query, limit=1000, offset=0).rows]
+
+
+class CountedReads(IndexCache):
+    """Counts what is asked of the tables."""
+
+    num_reads = 0
+
+    def read(self, sql, values=()):
+        self.num_reads += 1
+        return super().read(sql, values)
 
 
 def some(*episode_ids: str):
@@ -484,6 +494,78 @@ def test_tasks_are_listed_by_how_much_they_changed(tmp_path):
     changes = open_index(root, tmp_path / "cache").task_changes(limit=5)
     assert [(change.task_id, change.change) for change in changes] == [("t", 1.0), ("u", 0.0)]
     assert (changes[0].first.step, changes[0].last.step) == (0, 4)
+
+
+def test_a_task_changes_between_the_steps_that_have_a_reward(tmp_path):
+    root = make_run(tmp_path)
+    for step, rewards in enumerate([(None,), (0.0, 0.5), (1.0, 1.0), (0.5, None), (None, None)]):
+        add(
+            root,
+            f"step_{step:06d}.jsonl",
+            *(record(f"{step}-{i}", reward=r, attempt=i) for i, r in enumerate(rewards)),
+        )
+    (change,) = open_index(root, tmp_path / "cache").task_changes(limit=5)
+    assert (change.first.step, change.last.step, change.change) == (1, 3, 0.25)
+
+
+def test_a_task_that_was_validated_twice_is_told_by_its_validations(tmp_path):
+    root = make_run(tmp_path)
+    for name, reward in (("step_000001", 0.0), ("step_000002", 1.0)):
+        add(root, f"{name}.jsonl", record(name, reward=reward))
+        add(root, f"{name.replace('step', 'validation')}.jsonl", record(f"v{name}", reward=0.5))
+    (change,) = open_index(root, tmp_path / "cache").task_changes(limit=5)
+    assert (change.is_validation, change.change) == (True, 0.0)
+
+
+def test_a_change_that_is_no_number_counts_as_none(tmp_path):
+    root = make_run(tmp_path)
+    for step in (1, 2):
+        huge = [record(f"{step}-{i}", reward=1e308, attempt=i) for i in range(2)]
+        add(root, f"step_{step:06d}.jsonl", *huge, record(f"{step}", task_id="u", reward=step))
+    index = open_index(root, tmp_path / "cache")
+    assert index.task_changes(limit=1)[0].task_id == "u"
+
+
+@pytest.mark.parametrize(
+    ("rewards", "spread"),
+    [
+        ((0.1, 0.1, 0.1), 0.0),
+        ((0.0, 1.0), 0.5),
+        ((2.0, 4.0, 9.0), 2.94392),
+        ((-1e200, 1e200), 1e200),
+    ],
+)
+def test_the_spread_of_a_group_is_its_standard_deviation_and_0_where_all_are_equal(
+    tmp_path, rewards, spread
+):
+    root = make_run(tmp_path)
+    attempts = [record(f"e{i}", reward=r, attempt=i) for i, r in enumerate(rewards)]
+    add(root, "step_000001.jsonl", *attempts)
+    (group,) = open_index(root, tmp_path / "cache").groups(1, False)
+    assert group.spread == (pytest.approx(spread) if spread else 0.0)
+
+
+def test_failed_episodes_are_found_without_looking_at_the_others(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", record("a"), record("b", reward=None))
+    open_index(root, tmp_path / "cache").close()
+    connection = sqlite3.connect(_cache_file(tmp_path / "cache"))
+    wanted = filter_of(EpisodeQuery(outcome="failed"))
+    sql = f"EXPLAIN QUERY PLAN SELECT count(*) FROM episodes e WHERE {wanted.sql}"
+    plan = [detail for *_, detail in connection.execute(sql, wanted.values)]
+    connection.close()
+    assert len(plan) == 1 and "of_failed" in plan[0]
+
+
+def test_a_run_that_nobody_wrote_to_is_looked_at_once(tmp_path):
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", *some("a", "b"))
+    cache = CountedReads(root, tmp_path / "cache")
+    indexer = Indexer(root, cache, max_line_bytes=1000)
+    first = indexer.refresh(step=None, is_validation=None, seconds=None)
+    cache.num_reads = 0
+    assert indexer.refresh(step=None, is_validation=None, seconds=None) == first
+    assert first.is_whole and cache.num_reads == 1
 
 
 _names = st.sampled_from(["solver", 'a"b', "a", "solver2", "back\\slash"])

@@ -19,7 +19,7 @@ from astuner.logview.reading.lines import shown
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the tables. Raised with each change of them or of what a row means."""
 
 LARGEST_INTEGER = 2**63 - 1
@@ -75,6 +75,7 @@ CREATE INDEX IF NOT EXISTS by_step
     ON episodes (step, is_validation, task_id, attempt, file_id, offset);
 CREATE INDEX IF NOT EXISTS by_task ON episodes (task_id, is_validation, step, problem, reward);
 CREATE INDEX IF NOT EXISTS by_id ON episodes (episode_id);
+CREATE INDEX IF NOT EXISTS of_failed ON episodes (step) WHERE failure IS NOT NULL;
 """
 
 

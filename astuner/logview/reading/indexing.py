@@ -110,6 +110,9 @@ class Indexer:
         found = self._look(self._root)
         if not found and not os.path.isdir(self._root):
             return self._as_known()
+        as_before = _progress(before, found)
+        if as_before.is_whole:
+            return as_before
         unread = self._reconcile(before, found)
 
         def urgency(known: _KnownFile) -> tuple[bool, bool, int]:
@@ -121,21 +124,12 @@ class Indexer:
             self._read_file(found[known.name], deadline)
             if _is_over(deadline):
                 break
-        return self._progress(found)
+        return _progress(self._known_files(), found)
 
     def _as_known(self) -> Indexed:
         """Of a run whose directory is gone: what was known of it stays."""
         ((done,),) = self._cache.read("SELECT coalesce(sum(done), 0) FROM files") or [(0,)]
         return Indexed(done_bytes=done, total_bytes=done, is_whole=True)
-
-    def _progress(self, found: dict[str, FoundFile]) -> Indexed:
-        known = self._known_files()
-        return Indexed(
-            done_bytes=sum(file.done for file in known.values()),
-            total_bytes=sum(file.size for file in found.values()),
-            is_whole=found.keys() == known.keys()
-            and all(_is_finished(known[name], file) for name, file in found.items()),
-        )
 
     def _known_files(self, condition: str = "", *values: str) -> dict[str, _KnownFile]:
         rows = self._cache.read(f"SELECT {', '.join(_COLUMNS)} FROM files {condition}", values)
@@ -153,8 +147,6 @@ class Indexer:
             for name, file in found.items()
             if name not in known or not _is_finished(known[name], file)
         ]
-        if not gone and not changed:
-            return []
 
         def note(connection: sqlite3.Connection) -> None:
             for file in (*gone, *replaced):
@@ -204,6 +196,15 @@ class Indexer:
             file.seek(offset)
             return file.read(len(mark)) == mark
         return True
+
+
+def _progress(known: dict[str, _KnownFile], found: dict[str, FoundFile]) -> Indexed:
+    return Indexed(
+        done_bytes=sum(file.done for file in known.values()),
+        total_bytes=sum(file.size for file in found.values()),
+        is_whole=found.keys() == known.keys()
+        and all(_is_finished(known[name], file) for name, file in found.items()),
+    )
 
 
 def _is_over(deadline: float | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from astuner.logview.view.conversation import read_conversation
 from astuner.logview.view.differing import PartedText, first_difference, num_shared, parted
-from astuner.logview.view.said import SaidMessage
+from astuner.logview.view.said import SaidMessage, read_message
 from astuner.trajectory.episode import Episode
 
 PartKind = Literal["thought", "text", "call", "attachment"]
@@ -126,10 +126,11 @@ def spoken_messages(episode: Episode) -> tuple[SpokenMessage, ...]:
 
 def last_answer(episode: Episode) -> str:
     """What the model said last that was not empty; a tool call where it said nothing else."""
-    for message in reversed(spoken_messages(episode)):
-        if message.is_reply and message.parts:
-            said = [part.text for part in message.parts if part.kind == "text"]
-            return "\n".join(said) or "\n".join(map(_written, message.parts))
+    for call in reversed(episode.calls):
+        reply = _spoken(read_message(call.reply, index=0), "")
+        if reply.parts:
+            said = [part.text for part in reply.parts if part.kind == "text"]
+            return "\n".join(said) or "\n".join(map(_written, reply.parts))
     return ""
 
 

@@ -107,10 +107,14 @@ def passages(text: str, before: str) -> list[Passage]:
     passages("it is 10", "it is 9") are "it is " and, new, "10".
     """
     own, earlier = _bounded(words_of(text)), _bounded(words_of(before))
-    matcher = SequenceMatcher(a=earlier, b=own, autojunk=False)
+    # White space is in every place of both: the matcher would look at each pair of them.
+    places = [index for index, word in enumerate(own) if not word.isspace()]
+    said_before = [word for word in earlier if not word.isspace()]
+    matcher = SequenceMatcher(a=said_before, b=[own[at] for at in places], autojunk=False)
     is_new = [True] * len(own)
     for block in matcher.get_matching_blocks():
-        is_new[block.b : block.b + block.size] = [False] * block.size
+        for at in places[block.b : block.b + block.size]:
+            is_new[at] = False
     for index, word in enumerate(own):
         if word.isspace():
             between = is_new[index - 1 : index] + is_new[index + 1 : index + 2]
