@@ -209,7 +209,7 @@ def watched(
     caches = str(path.parent / "caches")
     with started(path, ray_address, "--with-logview", XDG_CACHE_HOME=caches) as process:
         said = read_until(process, "step 1/3")
-        seen = look(said, process)
+        seen = look(said, process, run_folder(path))
         assert process.stderr is not None
         said += process.stderr.read()
         assert process.wait(timeout=60) == 0, said[-6000:]

@@ -114,7 +114,7 @@ def trained(taught_model, tmp_path_factory):  # noqa: F811
     variables = {FILE_VARIABLE: str(record), "XDG_CACHE_HOME": caches}
     process = start(path, "--with-ray", "--with-logview", two, **variables)
     said = read_until(process, "step 1/2")
-    seen = look(said, process)
+    seen = look(said, process, latest(path))
     assert process.stderr is not None
     said += process.stderr.read()
     assert process.wait(timeout=60) == 0, said[-5000:]

@@ -1,8 +1,9 @@
-"""What the viewer beside a run on a cluster shows of it, looked at at no run of its own."""
+"""What the viewer beside a run on a cluster shows of it, at no run of its own."""
 
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -13,15 +14,15 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from astuner.run_dir import read_json_lines
+from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import episode_from_record
 
 _VIEWER = b"astuner.logview.beside_child"
-_EPISODES = [f"step1-{task}-{attempt}" for task in range(2) for attempt in range(4)]
-_PAGES = ("", "/live", "/steps/1", "/steps/1/tasks/0", f"/episodes/{_EPISODES[0]}")
+_LINK = re.compile(r"^viewer  (\S+)$", re.MULTILINE)
 
 
 class Seen(NamedTuple):
-    """What was found in the second step of a run."""
+    """What was found when the first step of a run was done."""
 
     links: list[str]
     """As the run told them."""
@@ -33,17 +34,26 @@ class Seen(NamedTuple):
     """Of each, who holds an end of the pipe by which it notices the end of the run."""
 
 
-def look(said: str, run: subprocess.Popen[str]) -> Seen:
-    """Ask for pages of a run that has said this. Raises nothing: the run is to come to its end."""
-    links = re.findall(r"^viewer  (\S+)$", said, re.MULTILINE)
-    paths = [*_PAGES, *(f"/episodes/{name}/tokens.json" for name in _EPISODES)]
-    viewers = [pid for pid in _children(run.pid) if _VIEWER in _command(pid)]
-    return Seen(
-        links=links,
-        pages={path: _answer(f"{link}{path}") for link in links for path in paths},
-        viewers=viewers,
-        holders=[_holders(_lifeline(pid)) for pid in viewers],
-    )
+def look(said: str, run: subprocess.Popen[str], run_dir: Path) -> Seen:
+    """Ask for pages of a run that has said this, and stands still for that long.
+
+    Raises nothing but for a run without episodes, so that it comes to its end.
+    """
+    links = _LINK.findall(said)
+    groups = {_group_at(episode) for episode in _episodes(run_dir)}
+    episodes = [_episode_at(episode) for episode in _episodes(run_dir)]
+    paths = ["", "/live", "/steps/1", *groups, *episodes, *(f"{at}/tokens.json" for at in episodes)]
+    run.send_signal(signal.SIGSTOP)  # what is left of it takes a few seconds
+    try:
+        viewers = [pid for pid in _children(run.pid) if _VIEWER in _command(pid)]
+        return Seen(
+            links=links,
+            pages={path: _answer(f"{link}{path}") for link in links for path in paths},
+            viewers=viewers,
+            holders=[_holders(_lifeline(pid)) for pid in viewers],
+        )
+    finally:
+        run.send_signal(signal.SIGCONT)
 
 
 def check_pages(seen: Seen, run_dir: Path) -> None:
@@ -52,27 +62,25 @@ def check_pages(seen: Seen, run_dir: Path) -> None:
     path = f"/runs/{run_dir.parent.name}/{run_dir.name}"
     assert urlsplit(link).path == path
     (live,) = json.loads(seen.pages["/live"])
-    assert live["status"] == "running" and live["training"][0] == 1
+    assert live["status"] == "running" and live["training"][0] >= 1
     assert f'href="{path}/steps/1"' in seen.pages[""]
-    assert f'href="{path}/steps/1/tasks/0"' in seen.pages["/steps/1"]
-    for attempt in range(4):
-        assert f'href="{path}/episodes/step1-0-{attempt}' in seen.pages["/steps/1/tasks/0"]
-    assert "What is 2 plus 3?" in seen.pages["/episodes/step1-0-0"]
+    for episode in _episodes(run_dir):
+        group = _group_at(episode)
+        assert f'href="{path}{group}"' in seen.pages["/steps/1"]
+        assert f'href="{path}{_episode_at(episode)}' in seen.pages[group]
+        assert episode.task.main_query in seen.pages[_episode_at(episode)]
 
 
 def check_tokens(seen: Seen, run_dir: Path) -> None:
     """Each token of what the first step trained has the values of the run's files."""
-    records = read_json_lines(run_dir / "episodes" / "step_000001.jsonl")
-    episodes = {one.episode_id: one for one in map(episode_from_record, records)}
+    episodes = {episode.episode_id: episode for episode in _episodes(run_dir)}
     lines = list(read_json_lines(run_dir / "training" / "step_000001.jsonl"))
     assert lines
     for line in lines:
-        tokens = [
-            token
-            for token in json.loads(seen.pages[f"/episodes/{line['episode_id']}/tokens.json"])
-            if token["sequence"] == line["sequence"]
-        ]
-        sequence = episodes[line["episode_id"]].sequences[line["sequence"]]
+        episode = episodes[line["episode_id"]]
+        sequence = episode.sequences[line["sequence"]]
+        shown = json.loads(seen.pages[f"{_episode_at(episode)}/tokens.json"])
+        tokens = [token for token in shown if token["sequence"] == line["sequence"]]
         assert [token["id"] for token in tokens] == list(sequence.ids)
         assert [token["fate"] == "trained" for token in tokens] == list(sequence.mask)
         assert "<|im_start|>" in {token["text"] for token in tokens}
@@ -86,7 +94,7 @@ def check_tokens(seen: Seen, run_dir: Path) -> None:
 
 def check_gone(seen: Seen, said: str, run: subprocess.Popen[str]) -> None:
     """It went with the run, which nobody but the two held it by, and told its link once."""
-    assert re.findall(r"^viewer  (\S+)$", said, re.MULTILINE) == seen.links
+    assert _LINK.findall(said) == seen.links
     assert "the viewer has ended" not in said
     (viewer,) = seen.viewers
     assert seen.holders == [{run.pid, viewer}]
@@ -94,6 +102,19 @@ def check_gone(seen: Seen, said: str, run: subprocess.Popen[str]) -> None:
     address = urlsplit(seen.links[0])
     with socket.socket() as asking:
         assert asking.connect_ex((address.hostname, address.port)) != 0
+
+
+def _episodes(run_dir: Path) -> list[Episode]:
+    records = read_json_lines(run_dir / "episodes" / "step_000001.jsonl")
+    return [episode_from_record(record) for record in records]
+
+
+def _group_at(episode: Episode) -> str:
+    return f"/steps/1/tasks/{episode.task.task_id}"
+
+
+def _episode_at(episode: Episode) -> str:
+    return f"/episodes/{episode.episode_id}"
 
 
 def _answer(address: str) -> str:
