@@ -18,10 +18,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from astuner.logview import addresses
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.shelf import Shelf
+from astuner.logview.web import addresses
 from tests.browser.conftest import CHROMIUM, FLAGS
 from tests.browser.viewer import viewing
 

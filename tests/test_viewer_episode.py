@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
 from astuner.errors import AstunerError
-from astuner.logview import keep
-from astuner.logview.addresses import episode_at, part_of
-from astuner.logview.app import make_app
-from astuner.logview.asked_episodes import asked_query, query_address
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
 from astuner.logview.view.folding import fold, on_one_line, shown_text
 from astuner.logview.view.markup import parts_of
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes
 from astuner.logview.view.timeline import read_timeline
+from astuner.logview.web import keep
+from astuner.logview.web.addresses import episode_at, part_of
+from astuner.logview.web.app import make_app
+from astuner.logview.web.asked_episodes import asked_query, query_address
 from astuner.trajectory.attempt import Failure
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import merge_calls

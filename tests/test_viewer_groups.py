@@ -11,11 +11,11 @@ pytest.importorskip("starlette")
 
 import httpx
 
-from astuner.logview.addresses import compare_at, group_at, part_of, step_at, task_at
-from astuner.logview.app import make_app
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.side_by_side import PlacedRow, side_by_side
+from astuner.logview.web.addresses import compare_at, group_at, part_of, step_at, task_at
+from astuner.logview.web.app import make_app
+from astuner.logview.web.side_by_side import PlacedRow, side_by_side
 from tests.viewer_runs import START, add, make_run, record
 
 NAME = f"math/{START}"

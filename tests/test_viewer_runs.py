@@ -14,9 +14,9 @@ pytest.importorskip("uplot")
 
 import httpx
 
-from astuner.logview.addresses import part_of, run_at
-from astuner.logview.app import make_app
 from astuner.logview.reading.shelf import Shelf
+from astuner.logview.web.addresses import part_of, run_at
+from astuner.logview.web.app import make_app
 from astuner.run_dir import RunDir, append_json_lines
 from tests.viewer_runs import add, make_run, record
 

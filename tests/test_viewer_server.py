@@ -26,12 +26,12 @@ from starlette.routing import Route
 
 from astuner.cli import main
 from astuner.errors import ConfigError, NotFoundError, UnreadableError
-from astuner.logview.addresses import path_name
-from astuner.logview.ahead import LOOKING_SECONDS, ReadingAhead
-from astuner.logview.entrance import USUAL_PORTS, open_entrance, ssh_line
-from astuner.logview.failures import Failures
-from astuner.logview.serve import guarded
-from astuner.logview.site import Site
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.ahead import LOOKING_SECONDS, ReadingAhead
+from astuner.logview.web.entrance import USUAL_PORTS, open_entrance, ssh_line
+from astuner.logview.web.failures import Failures
+from astuner.logview.web.serve import guarded
+from astuner.logview.web.site import Site
 from astuner.run_dir import RunDir
 from astuner.serving.limits import ConnectionLimits
 from astuner.serving.server import Server

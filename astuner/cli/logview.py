@@ -12,8 +12,8 @@ from astuner import log
 from astuner.errors import ConfigError, Quit
 
 if TYPE_CHECKING:
-    from astuner.logview.entrance import Entrance
     from astuner.logview.reading.shelf import Shelf
+    from astuner.logview.web.entrance import Entrance
 
 SUMMARY = "show what runs did in a browser: curves, tasks, episodes, tokens"
 EXAMPLE = "astuner logview"
@@ -78,9 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from astuner.logview.entrance import open_entrance
     from astuner.logview.reading.shelf import Shelf
-    from astuner.logview.serve import check_installed
+    from astuner.logview.web.entrance import open_entrance
+    from astuner.logview.web.serve import check_installed
 
     check_installed()
     shelf = Shelf([_folder(name) for name in parsed.runs or [_RECORDS]])
@@ -100,7 +100,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 async def _serve_until_signal(shelf: "Shelf", entrance: "Entrance") -> int:
     """Which one it was."""
-    from astuner.logview.serve import serve
+    from astuner.logview.web.serve import serve
 
     loop = asyncio.get_running_loop()
     signalled: asyncio.Future[int] = loop.create_future()
@@ -118,7 +118,7 @@ async def _serve_until_signal(shelf: "Shelf", entrance: "Entrance") -> int:
 
 
 def _tell(entrance: "Entrance", path: str) -> None:
-    from astuner.logview.entrance import ssh_line
+    from astuner.logview.web.entrance import ssh_line
 
     print(f"astuner logview: {entrance.link(path)}", flush=True)
     if line := ssh_line(entrance):
@@ -128,7 +128,7 @@ def _tell(entrance: "Entrance", path: str) -> None:
 
 def _first_page(shelf: "Shelf") -> str:
     """That of the run where one was named."""
-    from astuner.logview.addresses import HOME, run_at
+    from astuner.logview.web.addresses import HOME, run_at
 
     named = [run for run in shelf.runs() if (run.root,) == shelf.folders]
     return run_at(named[0].name) if named else HOME

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from astuner.errors import AstunerError
-from astuner.logview.entrance import Entrance, open_entrance, ssh_line
-from astuner.logview.serve import check_installed
+from astuner.logview.web.entrance import Entrance, open_entrance, ssh_line
+from astuner.logview.web.serve import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def viewing_command(run_dir: Path, *, home: Path) -> str:
 
 
 def _told(entrance: Entrance, run_dir: Path) -> Iterator[str]:
-    from astuner.logview.addresses import run_at
+    from astuner.logview.web.addresses import run_at
 
     yield f"viewer  {entrance.link(run_at(f'{run_dir.parent.name}/{run_dir.name}'))}"
     if line := ssh_line(entrance):

@@ -41,9 +41,9 @@ def _end_with_the_run(lifeline: int) -> None:
 
 
 async def _serve(folder: Path, listening: socket.socket) -> None:
-    from astuner.logview.entrance import LOOPBACK, Entrance
     from astuner.logview.reading.shelf import Shelf
-    from astuner.logview.serve import serve
+    from astuner.logview.web.entrance import LOOPBACK, Entrance
+    from astuner.logview.web.serve import serve
 
     entrance = Entrance(listening=listening, host=LOOPBACK, is_private=True, token=None)
     await serve(Shelf([folder]), entrance, until=asyncio.Event().wait())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from astuner.logview import addresses
+from astuner.logview.web import addresses
 from tests.browser.written_runs import WrittenRun
 
 Place = Callable[[WrittenRun, WrittenRun], str]

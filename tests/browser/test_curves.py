@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from astuner.logview import addresses
+from astuner.logview.web import addresses
 from astuner.run_dir import read_json_lines
 from tests.browser.places import PLACES
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("agentscope")
 
-from astuner.logview import addresses
+from astuner.logview.web import addresses
 from tests.browser.viewer import viewing
 from tests.browser.written_runs import WrittenRun, write_run, write_step
 from tests.child_runs import ChildRun, start_run

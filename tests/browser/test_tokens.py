@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from astuner.logview import addresses
+from astuner.logview.web import addresses
 from astuner.trajectory.record import episode_from_record
 from tests.browser.places import PLACES
 from tests.browser.viewer import viewing

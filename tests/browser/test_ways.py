@@ -2,7 +2,7 @@
 
 import pytest
 
-from astuner.logview import addresses
+from astuner.logview.web import addresses
 from tests.browser.places import PLACES
 
 pytestmark = pytest.mark.browser

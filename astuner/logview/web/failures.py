@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.site import Site
+from astuner.logview.web.site import Site
 from astuner.serving.seldom_log import SeldomLog
 
 logger = logging.getLogger(__name__)

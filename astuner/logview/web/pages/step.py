@@ -10,16 +10,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
-from astuner.logview.addresses import step_at
-from astuner.logview.asked import asked_run, asks_validation, here_with
-from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
-from astuner.logview.side_by_side import PlacedRow, SideBySide, side_by_side
-from astuner.logview.site import Site
-from astuner.logview.untaught import untaught
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import ORDERS, sorted_tasks, squares, step_sentence, with_text
+from astuner.logview.web.addresses import step_at
+from astuner.logview.web.asked import asked_run, asks_validation, here_with
+from astuner.logview.web.listed import listed
+from astuner.logview.web.side_by_side import PlacedRow, SideBySide, side_by_side
+from astuner.logview.web.site import Site
+from astuner.logview.web.untaught import untaught
 
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.logview.addresses import path_name
-from astuner.logview.site import Site
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

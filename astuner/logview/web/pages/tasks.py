@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.logview.asked import asked_run, here_with
-from astuner.logview.listed import listed
-from astuner.logview.site import Site
 from astuner.logview.view.matched import SELECTIONS, TaskPair, matched_tasks
 from astuner.logview.view.step_tasks import squares, with_text
+from astuner.logview.web.asked import asked_run, here_with
+from astuner.logview.web.listed import listed
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow

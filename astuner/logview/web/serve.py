@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from astuner.errors import ConfigError
-from astuner.logview.entrance import Entrance
+from astuner.logview.web.entrance import Entrance
 from astuner.serving.server import Server
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from astuner.logview.reading.shelf import Shelf
-    from astuner.logview.site import Site
+    from astuner.logview.web.site import Site
 
 _EXTRA = ("uplot", "msgspec")
 
@@ -34,10 +34,10 @@ def check_installed() -> None:
 
 async def serve(shelf: "Shelf", entrance: Entrance, *, until: Awaitable[object]) -> None:
     """Answer at the entrance until `until` is done."""
-    from astuner.logview.ahead import ReadingAhead
-    from astuner.logview.app import make_app
-    from astuner.logview.failures import run_in
-    from astuner.logview.site import Site
+    from astuner.logview.web.ahead import ReadingAhead
+    from astuner.logview.web.app import make_app
+    from astuner.logview.web.failures import run_in
+    from astuner.logview.web.site import Site
 
     with ReadingAhead(shelf) as ahead:
         app = guarded(
@@ -59,8 +59,8 @@ def guarded(
     app: "ASGIApp", site: "Site", entrance: Entrance, *, on_request: "Callable[[Request], None]"
 ) -> "ASGIApp":
     """What a request passes before it comes to the application."""
-    from astuner.logview.app import SafeAnswers
-    from astuner.logview.gate import Gate
+    from astuner.logview.web.app import SafeAnswers
+    from astuner.logview.web.gate import Gate
     from astuner.serving.hosts import HostCheck
 
     cookie = f"astuner_logview_{entrance.port}"

@@ -5,8 +5,8 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from astuner.logview.addresses import path_name
-from astuner.logview.site import Site
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

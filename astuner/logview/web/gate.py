@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from astuner.logview.site import Site
+from astuner.logview.web.site import Site
 from astuner.serving.bounds import WaitingRoom
 from astuner.serving.connection import connection_of
 from astuner.serving.keys import bearer_key

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from starlette.responses import Response
 
 from astuner.errors import AstunerError
-from astuner.logview.site import static_text
+from astuner.logview.web.site import static_text
 
 _STATIC = "/static/"
 _OUTSIDE = frozenset(

@@ -9,11 +9,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
-from astuner.logview.addresses import compare_at, part_of, path_name
-from astuner.logview.asked import asked_run
-from astuner.logview.listed import listed
-from astuner.logview.side_by_side import read_answer, read_small
-from astuner.logview.site import Site
 from astuner.logview.view.answers import ShownAnswer, answers_in_order
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import (
@@ -26,6 +21,11 @@ from astuner.logview.view.step_tasks import (
 )
 from astuner.logview.view.trace import HEIGHT, WIDTH, scale_of, trace
 from astuner.logview.view.verdict import read_verdict
+from astuner.logview.web.addresses import compare_at, part_of, path_name
+from astuner.logview.web.asked import asked_run
+from astuner.logview.web.listed import listed
+from astuner.logview.web.side_by_side import read_answer, read_small
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow

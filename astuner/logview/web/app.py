@@ -12,9 +12,9 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from astuner.logview import pages
-from astuner.logview.failures import Failures
-from astuner.logview.site import Site
+from astuner.logview.web import pages
+from astuner.logview.web.failures import Failures
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.shelf import Shelf
@@ -41,7 +41,7 @@ def _routes(site: Site) -> Iterator[BaseRoute]:
     for found in sorted(pkgutil.iter_modules(pages.__path__), key=lambda module: module.name):
         yield from importlib.import_module(f"{pages.__name__}.{found.name}").routes(site)
     yield Mount("/static/uplot", StaticFiles(packages=[("uplot", "static")]))
-    yield Mount("/static", StaticFiles(directory=str(files("astuner.logview") / "static")))
+    yield Mount("/static", StaticFiles(directory=str(files("astuner.logview.web") / "static")))
 
 
 class SafeAnswers:

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from astuner.logview import addresses
 from astuner.logview.view import words
+from astuner.logview.web import addresses
 
 if TYPE_CHECKING:
     from astuner.logview.reading.shelf import Shelf
@@ -34,7 +34,7 @@ class Site:
     def __init__(self, shelf: "Shelf") -> None:
         self.shelf = shelf
         self._templates = Environment(
-            loader=PackageLoader("astuner.logview"),
+            loader=PackageLoader("astuner.logview.web"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -59,7 +59,7 @@ class Site:
 
 def static_text(name: str) -> str:
     """A file of ours, as in static_text("style.css")."""
-    return (files("astuner.logview") / "static" / name).read_text(encoding="utf-8")
+    return (files("astuner.logview.web") / "static" / name).read_text(encoding="utf-8")
 
 
 def as_data(value: Any) -> Markup:

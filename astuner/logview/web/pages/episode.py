@@ -11,12 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import part_of, path_name
-from astuner.logview.asked import asked_number, asked_run
 from astuner.logview.episode_parts import read_sequences
-from astuner.logview.episode_ways import Attempts, attempts_with, ways_from
-from astuner.logview.keep import as_kept_file
-from astuner.logview.site import Site, as_data
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
 from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
@@ -24,6 +19,11 @@ from astuner.logview.view.timeline import read_timeline
 from astuner.logview.view.token_page import WINDOW, TokenWindow, token_window
 from astuner.logview.view.tokens import Fate, ShownSequence
 from astuner.logview.view.verdict import read_verdict
+from astuner.logview.web.addresses import part_of, path_name
+from astuner.logview.web.asked import asked_number, asked_run
+from astuner.logview.web.episode_ways import Attempts, attempts_with, ways_from
+from astuner.logview.web.keep import as_kept_file
+from astuner.logview.web.site import Site, as_data
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.logview import addresses
-from astuner.logview.site import Site
 from astuner.logview.view.curves import points_of
 from astuner.logview.view.spark import spark_points
+from astuner.logview.web import addresses
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import UnreadableError
-from astuner.logview.addresses import episode_at, part_of, path_name
-from astuner.logview.asked import asked_number, asked_run
-from astuner.logview.asked_episodes import AskedEpisodes
 from astuner.logview.reading.query import ORDERS, EpisodeQuery
 from astuner.logview.reading.said import texts_of
-from astuner.logview.site import Site
+from astuner.logview.web.addresses import episode_at, part_of, path_name
+from astuner.logview.web.asked import asked_number, asked_run
+from astuner.logview.web.asked_episodes import AskedEpisodes
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.row import EpisodeRow

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.logview import addresses
-from astuner.logview.addresses import path_name
-from astuner.logview.pages.run import Shown, shown_runs
-from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves
 from astuner.logview.view.learning import without_step
+from astuner.logview.web import addresses
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.pages.run import Shown, shown_runs
+from astuner.logview.web.site import Site, as_data
 
 _MOST_ROWS = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

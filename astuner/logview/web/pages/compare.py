@@ -9,12 +9,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
-from astuner.logview.addresses import compare_at
-from astuner.logview.asked import here_with
-from astuner.logview.listed import listed
-from astuner.logview.side_by_side import PlacedRow, read_answer, side_by_side
-from astuner.logview.sides import ComparedSide, read_side, steps_of
-from astuner.logview.site import Site
 from astuner.logview.view.differing import PartedText, parted
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.matched import (
@@ -27,6 +21,12 @@ from astuner.logview.view.matched import (
 )
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import squares, with_text
+from astuner.logview.web.addresses import compare_at
+from astuner.logview.web.asked import here_with
+from astuner.logview.web.listed import listed
+from astuner.logview.web.side_by_side import PlacedRow, read_answer, side_by_side
+from astuner.logview.web.sides import ComparedSide, read_side, steps_of
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

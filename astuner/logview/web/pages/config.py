@@ -9,9 +9,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import path_name
-from astuner.logview.site import Site
 from astuner.logview.view.settings import setting_differences
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

@@ -9,17 +9,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
-from astuner.logview.addresses import path_name
-from astuner.logview.asked import asked_run, asks_validation, here_with
-from astuner.logview.keep import as_kept_file
-from astuner.logview.listed import listed
 from astuner.logview.reading.query import EpisodeQuery
-from astuner.logview.side_by_side import PlacedRow, side_by_side
-from astuner.logview.site import Site
-from astuner.logview.untaught import untaught
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
 from astuner.logview.view.step_tasks import sorted_tasks, squares
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.asked import asked_run, asks_validation, here_with
+from astuner.logview.web.keep import as_kept_file
+from astuner.logview.web.listed import listed
+from astuner.logview.web.side_by_side import PlacedRow, side_by_side
+from astuner.logview.web.site import Site
+from astuner.logview.web.untaught import untaught
 
 if TYPE_CHECKING:
     from astuner.logview.reading.row import EpisodeRow

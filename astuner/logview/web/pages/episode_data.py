@@ -11,14 +11,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.addresses import path_name
-from astuner.logview.asked import asked_number, asked_run
 from astuner.logview.episode_parts import read_sequences
-from astuner.logview.keep import file_name
 from astuner.logview.reading.lines import own_file
-from astuner.logview.site import Site
 from astuner.logview.view.said import SaidMessage, read_message
 from astuner.logview.view.tokens import ShownToken, tokens_of
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.asked import asked_number, asked_run
+from astuner.logview.web.keep import file_name
+from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.row import EpisodeRow

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from astuner.logview.asked import asked_number, here_with
+from astuner.logview.web.asked import asked_number, here_with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview import addresses
-from astuner.logview.addresses import path_name
 from astuner.logview.reading.metrics import Metrics
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.run_status import RunStatus
-from astuner.logview.site import Site, as_data
 from astuner.logview.view import curves, learning
 from astuner.logview.view.failures import FailureCause, failure_causes
 from astuner.logview.view.meanings import Meaning, meaning_of
+from astuner.logview.web import addresses
+from astuner.logview.web.addresses import path_name
+from astuner.logview.web.site import Site, as_data
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader

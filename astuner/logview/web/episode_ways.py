@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from astuner.logview.addresses import episode_at, group_at, part_of, step_at, task_at
-from astuner.logview.asked_episodes import AskedEpisodes
 from astuner.logview.reading.query import EpisodeQuery
+from astuner.logview.web.addresses import episode_at, group_at, part_of, step_at, task_at
+from astuner.logview.web.asked_episodes import AskedEpisodes
 from astuner.trajectory.episode import Episode
 
 if TYPE_CHECKING:
