@@ -227,6 +227,13 @@ def test_a_sequence_beside_one_that_was_taken_says_so():
     )
 
 
+def test_an_agent_whose_role_taught_nothing_is_not_said_to_have_another_sequence():
+    first, second = make_call([1], [2]), replace(make_call([7], [8]), agent_name="checker")
+    episode = talk(first, second)
+    (why,) = {why for one in whys(episode, samples={1: sample(1, None)})[:1] for why in one[1:]}
+    assert "of the agent agent in this episode" in why and "same reward in its role" in why
+
+
 def test_a_training_file_that_does_not_fit_gives_no_numbers_but_a_sentence():
     (shown,) = show_sequences(talk(make_call([1], [2, 3])), samples={0: sample(0, [-1.0])})
     assert "1 log-probabilities for the 2 trained tokens" in shown.problem

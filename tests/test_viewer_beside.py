@@ -1,5 +1,6 @@
 """The viewer beside a run: it answers while the run works, costs it nothing, and ends with it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ pytest.importorskip("openai")
 from astuner import AstunerJob
 from astuner.cli import main
 from astuner.logview.beside import viewer_beside
-from astuner.run_dir import RunDir
+from astuner.run_dir import RunDir, append_json_line
 
 WORKFLOWS = """\
 import asyncio
@@ -103,6 +104,15 @@ def wait_until(is_so: Callable[[], object], *, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
+def fill(pipe: Path) -> None:
+    """Write into it as much as it takes."""
+    file = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(file, b"said before\n")
+    os.close(file)
+
+
 def viewer_of(process_id: int) -> int:
     """The process of the viewer that another process has started."""
     children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
@@ -152,6 +162,28 @@ def test_it_outlives_the_run_not_even_with_a_process_that_the_run_forked(run_dir
             holder.kill()
             wait_until(lambda: not is_open(port_in(said)))
         finally:
+            os.kill(int(forked), signal.SIGKILL)
+
+
+def test_it_answers_though_the_run_is_stopped_and_nobody_reads_what_it_logs(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").touch()  # no folder, which is worth a warning
+    append_json_line(run_dir.episodes_file(1, "train"), {})
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run_dir.root)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        lines = iter(holder.stdout.readline, "")
+        port = port_in(next(lines))
+        forked = next(line for line in lines if line.startswith("forked ")).split()[1]
+        try:
+            holder.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+            fill(Path(f"/proc/{viewer_of(holder.pid)}/fd/2"))
+            assert ask(port, f"/runs/job/{run_dir.root.name}") == 200
+        finally:
+            holder.kill()
             os.kill(int(forked), signal.SIGKILL)
 
 

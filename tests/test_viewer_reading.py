@@ -180,8 +180,9 @@ def test_a_run_that_is_deleted_while_it_is_shown_is_gone(tmp_path):
         (0, None, "done", "the last line"),
         (1, {"kind": "BackboneError", "message": "no room"}, "failed", "BackboneError: no room"),
         (2, {"kind": "ConfigError", "message": "bad"}, "failed", "ConfigError: bad"),
-        (130, None, "interrupted", "the last line"),
-        (143, None, "interrupted", "the last line"),
+        (130, None, "interrupted", "ended by SIGINT"),
+        (143, None, "interrupted", "ended by SIGTERM"),
+        (255, None, "interrupted", "the last line"),
         (None, None, "failed", "the last line"),
     ],
 )

@@ -23,6 +23,7 @@ def main(socket_fd: str, lifeline: str, folder: str) -> int:
     Both are numbers of files that this process was given.
     """
     threading.Thread(target=_end_with_the_run, args=(int(lifeline),), daemon=True).start()
+    os.set_blocking(sys.stderr.fileno(), False)  # a run that is stopped listens to nothing
     os.nice(_NICE)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(_OUT_OF_MEMORY)

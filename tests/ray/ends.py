@@ -40,6 +40,33 @@ def check_rough_episodes(run_dir: Path) -> None:
     assert records[LOSING_JUDGE]["verdict"]["is_success"]
 
 
+def check_end(run_dir: Path, code: int, *, error: str | None = None) -> None:
+    """The events say that the newest start ended so, and each has one end; a signal is no error."""
+    events = list(read_json_lines(run_dir / "events.jsonl"))
+    names = [event["event"] for event in events]
+    assert names.count("ended") == names.count("started")
+    assert (names[-1], events[-1]["exit_code"]) == ("ended", code)
+    if error is None:
+        assert events[-1]["error"] is None
+    else:
+        assert events[-1]["error"]["kind"] == "BackboneError"
+        assert error in events[-1]["error"]["message"]
+
+
+def leave_behind(run_dir: Path, *, step: int) -> None:
+    """What a kill leaves of a step that was trained, and not saved."""
+    run_dir.joinpath("training", f"step_{step:06d}.jsonl").write_text('{"step": "of the killed"}\n')
+
+
+def check_set_aside(run_dir: Path, *, step: int) -> None:
+    """It lies apart from what the step has trained since, once more."""
+    file = f"training/step_{step:06d}.jsonl"
+    (old,) = run_dir.glob(f"set_aside/*/{file}")
+    assert [line["step"] for line in read_json_lines(old)] == ["of the killed"]
+    new = list(read_json_lines(run_dir / file))
+    assert {(line["step"], line["weight_version"]) for line in new} == {(step, step - 1)}
+
+
 def fill_disk_at(run_dir: Path, *, step: int) -> None:
     """Have the system refuse the episodes of a step to come, for want of space."""
     file = run_dir / "episodes" / f"step_{step:06d}.jsonl"

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -41,7 +41,15 @@ from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP, TOOL_VARIABLES  # noqa: E402
 from tests.ray.demanding import check_demanding, make_demanding  # noqa: E402
-from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings  # noqa: E402
+from tests.ray.ends import (  # noqa: E402
+    check_end,
+    check_rough_episodes,
+    check_set_aside,
+    fill_disk_at,
+    leave_behind,
+    rough_settings,
+)
+from tests.ray.viewed import Seen, check_gone, check_pages, check_tokens, look  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
 from tests.tutorial import CONF, as_arguments, make_tutorial  # noqa: E402
 
@@ -138,17 +146,57 @@ def tune(path: Path, ray_address: str, *arguments: str) -> subprocess.CompletedP
     )
 
 
+@contextlib.contextmanager
+def started(
+    path: Path, ray_address: str, *arguments: str, **more: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A run, which does not outlive the context, and heeds SIGHUP also where the tests do not."""
+    with signals_of_a_terminal():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
+            env=environment(RAY_ADDRESS=ray_address, **more),
+            cwd=path.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it says up to a line with these words."""
+    said = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
+
+
 def run_folder(path: Path) -> Path:
     return (path.parent / "launcher_record" / path.stem / "latest").resolve()
 
 
+class Watched(NamedTuple):
+    conf: Path
+    said: str
+    process: subprocess.Popen[str]
+    seen: Seen
+
+
 @pytest.fixture(scope="module")
-def finished(
+def watched(
     taught_model: Path,  # noqa: F811
     ray_address: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The YAML of a run of three steps that ended well."""
+) -> Watched:
+    """A run of three steps that ended well, with the viewer."""
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(
         tmp_path_factory.mktemp("trinity"),
@@ -158,11 +206,22 @@ def finished(
         max_token_len_per_gpu=16_384,  # one micro batch, whose mean is that of the update
     )
     make_demanding(path)
-    done = tune(path, ray_address)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    assert "before and after" in done.stderr + done.stdout
-    assert "failed episodes: the commonest reason" in done.stderr + done.stdout
-    return path
+    caches = str(path.parent / "caches")
+    with started(path, ray_address, "--with-logview", XDG_CACHE_HOME=caches) as process:
+        said = read_until(process, "step 1/3")
+        seen = look(said, process, run_folder(path))
+        assert process.stderr is not None
+        said += process.stderr.read()
+        assert process.wait(timeout=60) == 0, said[-6000:]
+    assert "before and after" in said
+    assert "failed episodes: the commonest reason" in said
+    return Watched(conf=path, said=said, process=process, seen=seen)
+
+
+@pytest.fixture(scope="module")
+def finished(watched: Watched) -> Path:
+    """Its YAML."""
+    return watched.conf
 
 
 def trained_by_step(conf: Path) -> dict[int, list[Experience]]:
@@ -254,6 +313,17 @@ def test_the_run_directory_tells_how_the_run_went_and_what_its_tokens_are(
     assert (events[-1]["exit_code"], events[-1]["error"]) == (0, None)
     vocabulary = json.loads((run_folder(finished) / "vocabulary.json").read_text())
     assert "<|im_end|>" in [vocabulary["tokens"][id_] for id_ in vocabulary["special"]]
+
+
+def test_the_viewer_beside_the_run_shows_its_steps_and_what_became_of_each_token(
+    watched: Watched,
+) -> None:
+    check_pages(watched.seen, run_folder(watched.conf))
+    check_tokens(watched.seen, run_folder(watched.conf))
+
+
+def test_the_viewer_goes_with_the_run_and_no_actor_holds_it(watched: Watched) -> None:
+    check_gone(watched.seen, watched.said, watched.process)
 
 
 def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(finished: Path) -> None:
@@ -358,11 +428,14 @@ def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(
 
 def test_a_run_goes_on_from_trinity_s_latest_state(finished: Path, ray_address: str) -> None:
     steps = "astuner.trainer_common.total_training_steps=4"
+    leave_behind(run_folder(finished), step=4)
     done = tune(finished, ray_address, "--resume", steps)
     assert done.returncode == 0, done.stderr[-6000:]
+    check_set_aside(run_folder(finished), step=4)
     assert "resuming from step 3" in done.stderr
     assert sorted(metrics_of(finished)) == [0, 1, 2, 3, 4]
     assert (run_folder(finished) / "checkpoints" / "step_4").is_dir()
+    check_end(run_folder(finished), 0)
     versions = {c.completion.weight_version for e in episodes_of(finished, 4) for c in e.calls}
     assert versions == {3}
     first, again = ({e.task.task_id for e in episodes_of(finished, step)} for step in (3, 4))
@@ -380,37 +453,7 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
     assert done.returncode == 1, done.stderr[-6000:]
     assert "the tool server is down" in done.stderr
     assert "rollout.max_failed_fraction" in done.stderr
-
-
-@contextlib.contextmanager
-def started(path: Path, ray_address: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A run, which does not outlive the context, and heeds SIGHUP also where the tests do not."""
-    with signals_of_a_terminal():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "astuner", "--conf", path.name, *arguments],
-            env=environment(RAY_ADDRESS=ray_address),
-            cwd=path.parent,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    with process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """What it says up to a line with these words."""
-    said = ""
-    assert process.stderr is not None
-    for line in process.stderr:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(f"it ended without saying {words!r}:\n{said[-5000:]}")
+    check_end(run_folder(path), 1, error="the tool server is down")
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -433,6 +476,7 @@ def test_a_signal_saves_after_the_step_and_has_its_own_code(
     last = max(metrics_of(path))
     assert 0 < last < 50
     assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
+    check_end(run_folder(path), code)
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +529,7 @@ def test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order(
 ) -> None:
     path, code = rough
     assert code == 129
+    check_end(run_folder(path), 129)
     last = max(metrics_of(path))
     assert sorted(metrics_of(path)) == list(range(1, last + 1))
     assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
@@ -508,6 +553,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_its_name(
         _, rest = process.communicate(timeout=240)
     assert process.returncode == 1, rest[-6000:]
     assert worker in rest and "--resume" in rest
+    check_end(run_folder(path), 1, error=worker)
 
 
 def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
@@ -523,6 +569,7 @@ def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
     assert "trinity_adder.py:" in done.stderr
     assert "(execute) holds the interpreter lock" in done.stderr
     assert "rollout.lock_timeout_seconds" in done.stderr and "--resume" in done.stderr
+    check_end(run_folder(path), 1, error="holds the interpreter lock")
 
 
 def test_a_full_disk_ends_the_run_with_its_name(
@@ -540,6 +587,7 @@ def test_a_full_disk_ends_the_run_with_its_name(
     assert process.returncode == 1, rest[-6000:]
     assert "step_000004.jsonl: No space left on device" in rest
     assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
+    check_end(run_folder(path), 1, error="No space left on device")
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(

@@ -19,8 +19,16 @@ from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
 from tests.ray.demanding import check_demanding, make_demanding
-from tests.ray.ends import check_rough_episodes, fill_disk_at, rough_settings
+from tests.ray.ends import (
+    check_end,
+    check_rough_episodes,
+    check_set_aside,
+    fill_disk_at,
+    leave_behind,
+    rough_settings,
+)
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
+from tests.ray.viewed import Seen, check_gone, check_pages, check_tokens, look
 from tests.signals import signals_of_a_terminal
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
 from tests.tutorial import CONF, as_arguments, make_tutorial
@@ -92,19 +100,26 @@ class Trained(NamedTuple):
     rows: list[dict[str, Any]]
     """What each update was made from, as verl had it."""
     said: str
+    process: subprocess.Popen[str]
+    seen: Seen
 
 
 @pytest.fixture(scope="module")
 def trained(taught_model, tmp_path_factory):  # noqa: F811
-    """Two steps of the real thing, with episodes in two processes."""
+    """Two steps of the real thing, with episodes in two processes, and with the viewer."""
     folder = tmp_path_factory.mktemp("verl")
     path, record = prepare(folder, taught_model), folder / "rows.jsonl"
     make_demanding(path)
-    two = "astuner.rollout.max_env_worker=64"
-    done = tune(path, "--with-ray", two, **{FILE_VARIABLE: str(record)})
-    assert done.returncode == 0, done.stderr[-5000:]
+    two, caches = "astuner.rollout.max_env_worker=64", str(folder / "caches")
+    variables = {FILE_VARIABLE: str(record), "XDG_CACHE_HOME": caches}
+    process = start(path, "--with-ray", "--with-logview", two, **variables)
+    said = read_until(process, "step 1/2")
+    seen = look(said, process, latest(path))
+    assert process.stderr is not None
+    said += process.stderr.read()
+    assert process.wait(timeout=60) == 0, said[-5000:]
     rows = [json.loads(line) for line in record.read_text().splitlines()]
-    return Trained(run_dir=latest(path), rows=rows, said=done.stderr)
+    return Trained(run_dir=latest(path), rows=rows, said=said, process=process, seen=seen)
 
 
 class Sample(NamedTuple):
@@ -231,6 +246,15 @@ def test_the_run_directory_tells_how_the_run_went_and_what_its_tokens_are(traine
     assert "<|im_end|>" in [vocabulary["tokens"][id_] for id_ in vocabulary["special"]]
 
 
+def test_the_viewer_beside_the_run_shows_its_steps_and_what_verl_made_of_each_token(trained):
+    check_pages(trained.seen, trained.run_dir)
+    check_tokens(trained.seen, trained.run_dir)
+
+
+def test_the_viewer_goes_with_the_run_and_no_actor_holds_it(trained):
+    check_gone(trained.seen, trained.said, trained.process)
+
+
 def test_the_divergence_from_a_reference_is_measured(trained):
     first, second = read_json_lines(trained.run_dir / "metrics.jsonl")
     assert all("ref_log_prob" in row for row in trained.rows)
@@ -312,6 +336,7 @@ def resumed(trained):
     """The same run, which goes on for longer and gets SIGHUP in its third step."""
     path = next(trained.run_dir.parents[2].glob("*.yaml"))
     record = path.parent / "more_rows.jsonl"
+    leave_behind(trained.run_dir, step=3)
     more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
     patient = "astuner.trainer_common.grace_seconds=240"
     process = start(path, "--with-ray", "--resume", patient, *more, **{FILE_VARIABLE: str(record)})
@@ -328,12 +353,14 @@ def test_a_run_goes_on_from_verls_latest_state(resumed):
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
     assert {row["step"] for row in resumed.rows} == {3}
+    check_set_aside(resumed.run_dir, step=3)
 
 
 def test_a_hangup_saves_after_the_step(resumed):
     assert resumed.code == 129, resumed.said[-5000:]
     assert "SIGHUP: stopping: verl finishes its step and saves first" in resumed.said
     assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
+    check_end(resumed.run_dir, 129)
 
 
 def test_ctrl_c_saves_after_the_step_and_has_its_own_code(taught_model, tmp_path):  # noqa: F811
@@ -347,6 +374,7 @@ def test_ctrl_c_saves_after_the_step_and_has_its_own_code(taught_model, tmp_path
     steps = [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")]
     assert steps and steps[-1] < 50
     assert (latest(path) / "checkpoints" / f"step_{steps[-1]}").is_dir()
+    check_end(latest(path), 130)
 
 
 def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path):  # noqa: F811
@@ -358,6 +386,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     _, rest = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "verl ended: WorkerDict on" in rest and "--resume" in rest
+    check_end(latest(path), 1, error="verl ended: WorkerDict on")
 
 
 @pytest.fixture(scope="module")
@@ -394,6 +423,7 @@ def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(rough)
 def test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step(rough):
     path, code = rough
     assert code == 143
+    check_end(latest(path), 143)
     assert "SIGTERM: stopping: verl finishes its step" in (latest(path) / "run.log").read_text()
     assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
     assert (latest(path) / "checkpoints" / "step_2").is_dir()
@@ -411,6 +441,7 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     assert process.returncode == 1
     assert "step_000002.jsonl: No space left on device" in rest
     assert (latest(path) / "checkpoints" / "step_1").is_dir()
+    check_end(latest(path), 1, error="No space left on device")
 
 
 def test_a_run_directory_that_is_gone_ends_the_run(taught_model, tmp_path):  # noqa: F811
@@ -436,6 +467,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(rough):
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "ended by SIGINT" in rest
+    check_end(latest(path), 130)
     assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
     assert (latest(path) / "checkpoints" / "step_2").is_dir()
 
@@ -460,6 +492,7 @@ def test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line
     said = last_message(done.stderr)
     assert f"{line_with('re.match')} (backtracks) holds the interpreter lock" in said
     assert "for 5 s (rollout.lock_timeout_seconds)" in said and "--resume" in said
+    check_end(latest(path), 1, error="holds the interpreter lock")
 
 
 def test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its_line(
@@ -474,6 +507,7 @@ def test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its
         f"{line_with('time.sleep(600)')}; await it" in said
         and "could not be interrupted there" in said
     )
+    check_end(latest(path), 1, error="could not be interrupted there")
 
 
 def blocking_settings(workflow: str) -> list[str]:
@@ -525,6 +559,7 @@ def test_too_many_failed_episodes_end_the_run_with_the_reason(
     assert done.returncode == 1
     assert said in done.stderr
     assert "the tool server is down" in done.stderr
+    check_end(latest(path), 1, error=said)
 
 
 def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):  # noqa: F811
@@ -537,6 +572,9 @@ def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):
     done = tune(path, "--with-ray", *settings)
     assert done.returncode == 1
     assert "groups had two different rewards" in last_message(done.stderr)
+    events = list(read_json_lines(latest(path) / "events.jsonl"))
+    assert [(e["step"], e["stops"]) for e in events if e["event"] == "finding"] == [(1, True)]
+    check_end(latest(path), 1, error="groups had two different rewards")
     assert not list((latest(path) / "checkpoints").glob("*"))
 
 

@@ -4,6 +4,7 @@ Found anew each time, from small files; of a run by a release that wrote no even
 """
 
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -158,7 +159,7 @@ def _ending(root: Path, events: Sequence[Mapping[str, Any]], log_tail: Sequence[
     if ended:
         return Ending(
             status=_status_of(ended),
-            last_line=_error_of(ended) or said,
+            last_line=_error_of(ended) or _signal_of(ended) or said,
             ended=seconds_of(ended.get("time")),
         )
     if RunDir(root=root).worker() is not None:
@@ -187,6 +188,16 @@ def _error_of(ended: Mapping[str, Any]) -> str | None:
         return None
     parts = (_text(error.get("kind")), _text(error.get("message")))
     return ": ".join(part for part in parts if part) or None
+
+
+def _signal_of(ended: Mapping[str, Any]) -> str | None:
+    """Of an end by one, in words; the log ends as that of a run that is done."""
+    if _status_of(ended) != "interrupted":
+        return None
+    number = ended["exit_code"] - _BY_SIGNAL
+    with suppress(ValueError):
+        return f"ended by {signal.Signals(number).name}"
+    return None
 
 
 def _num_steps(events: Sequence[Mapping[str, Any]], log_tail: Sequence[str]) -> int | None:

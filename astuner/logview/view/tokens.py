@@ -258,9 +258,15 @@ def _why_left_out(
         return "not trained: all episodes of the group got the same reward"
     if samples is None:
         return None
-    if samples:
+    if not samples:
+        return "not trained: no sample of the step is of this episode"
+    agent = episode.sequences[index].agent
+    if any(one.agent == agent for i, one in enumerate(episode.sequences) if i in samples):
         return "not trained: another sequence of the episode was taken instead of this one"
-    return "not trained: no sample of the step is of this episode"
+    return (
+        f"not trained: no sample of the step is of the agent {agent[0]} in this episode, as where "
+        "all attempts got the same reward in its role"
+    )
 
 
 def _opening(episode: Episode, sequence: Sequence, met: Mapping[int, int]) -> Opening:
