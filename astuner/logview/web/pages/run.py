@@ -194,7 +194,7 @@ class StepLinks:
     """The steps that have records, the newest hundreds of them."""
 
     hundreds: "list[list[StepEntry]]"
-    """One list of all where they are few; else of steps 0 to 99, 100 to 199 and so on."""
+    """One list of all where they are few; else of steps 0 to 100, 101 to 200 and so on."""
     num_left_out: int
 
     @property
@@ -206,5 +206,5 @@ def _steps(run: "RunReader") -> StepLinks:
     entries = run.index.steps()
     shown = entries[-_MOST_STEPS:]
     by = 100 if len(entries) > _FEW_STEPS else _MOST_STEPS
-    hundreds = [list(part) for _, part in groupby(shown, key=lambda entry: entry.step // by)]
+    hundreds = [list(part) for _, part in groupby(shown, key=lambda entry: max(0, entry.step - 1) // by)]
     return StepLinks(hundreds=hundreds, num_left_out=len(entries) - len(shown))

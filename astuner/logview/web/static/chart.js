@@ -106,8 +106,8 @@ export class Chart {
   _sayNear(place, step) {
     const line = this.near;
     const values = this.lines.map((one) => this._value(one, step)).filter((value) => value !== null);
-    const ends = values.length ? [Math.min(...values), Math.max(...values)].map((value) => this._said(value)) : [];
-    place.textContent = line ? `${this._said(this._value(line, step))} ${line.label}` : ends.join(" to ");
+    const ends = new Set(values.length ? [Math.min(...values), Math.max(...values)].map((value) => this._said(value)) : []);
+    place.textContent = line ? `${this._said(this._value(line, step))} ${line.label}` : [...ends].join(" to ");
     place.className = `now small${line ? ` curve-${line.run % NUM_HUES}` : ""}`;
   }
 
@@ -169,8 +169,9 @@ export class Chart {
 
   // Where the point of a line stands: at the value that the figure's head says.
   _known(u, i, nearest) {
-    const { step } = pointAt(this.lines[Math.floor((i - 1) / 2)], u.data[0][nearest]);
-    return step === null ? nearest : u.data[0].lastIndexOf(step, nearest);
+    const under = this.page.nearest(u.posToVal(u.cursor.left, "x"));
+    const { step } = pointAt(this.lines[Math.floor((i - 1) / 2)], under);
+    return step === null ? nearest : u.data[0].indexOf(step);
   }
 
   // The raw line, which pales where a smooth one lies over it.
@@ -208,7 +209,7 @@ export class Chart {
 
   _drawIntervals(u) {
     const { ctx } = u;
-    for (const line of this.lines.filter((one) => one.low.length)) {
+    for (const line of this.lines.filter((one) => one.low.length && (!this._isCrowded() || one === this.near))) {
       const known = line.steps.map((step, i) => [step, line.low[i], line.high[i]]).filter(([, low, high]) => low !== null && high !== null);
       const at = (step, value) => [u.valToPos(step, "x", true), u.valToPos(this.page.isLog ? Math.max(value, u.scales.y.min) : value, "y", true)];
       ctx.save();
