@@ -13,7 +13,7 @@ import httpx
 
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.web.addresses import compare_at, group_at, part_of, step_at, task_at
+from astuner.logview.web.addresses import compare_at, group_at, part_of, run_at, step_at, task_at
 from astuner.logview.web.app import make_app
 from astuner.logview.web.side_by_side import PlacedRow, side_by_side
 from tests.viewer_runs import START, add, make_run, record
@@ -256,6 +256,7 @@ def test_a_step_that_is_not_there_names_those_that_are(run, viewer):
     add(run, "step_000003.jsonl", *group(3, "a", [1.0]))
     page = viewer.get(step_at(NAME, 7))
     assert page.status == 404 and "steps 3 to 3" in page.text
+    assert f'href="{run_at(NAME)}"' in page.html
     assert viewer.get(part_of(NAME, "steps", "x")).status == 404
     assert viewer.get(part_of(NAME, "steps", 9**20)).status == 404
 

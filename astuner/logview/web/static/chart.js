@@ -108,7 +108,6 @@ export class Chart {
     const values = this.lines.map((one) => this._value(one, step)).filter((value) => value !== null);
     const ends = new Set(values.length ? [Math.min(...values), Math.max(...values)].map((value) => this._said(value)) : []);
     place.textContent = line ? `${this._said(this._value(line, step))} ${line.label}` : [...ends].join(" to ");
-    place.className = `now small${line ? ` curve-${line.run % NUM_HUES}` : ""}`;
   }
 
   _value(line, step) {
