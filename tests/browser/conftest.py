@@ -63,12 +63,11 @@ def home(runs: tuple[WrittenRun, WrittenRun], tmp_path_factory) -> Iterator[str]
 
 @pytest.fixture
 def read(chromium: "Browser") -> "Iterator[Callable[..., Reader]]":
-    """Opens a tab over a viewer: `read(home, width=390, height=844, scheme="dark")`."""
+    """Opens a tab over a viewer: `read(home, viewport=NARROW, scheme="dark")`."""
     readers: list[Reader] = []
 
     def start(home: str, *, viewport: dict = WIDE, scheme: str = "light") -> Reader:
         context = chromium.new_context(viewport=viewport, color_scheme=scheme)
-        context.set_default_timeout(10_000)
         readers.append(Reader(context, home))
         return readers[-1]
 

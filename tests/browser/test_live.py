@@ -103,11 +103,14 @@ def test_a_step_that_is_written_appears_and_nothing_moves_under_the_reader(reade
     assert page.evaluate("scrollY") == place
 
 
-def test_a_run_that_is_deleted_while_it_is_shown_is_said_to_be_gone(reader, growing):
+def test_a_run_that_is_deleted_while_it_is_shown_is_said_to_be_gone_and_stays(reader, growing):
     page = reader.open(addresses.run_at(growing.name))
+    reader.mark()
+    shown = page.locator("main").inner_text()
     shutil.rmtree(growing.root)
+    page.get_by_text("deleted or moved").wait_for(timeout=1000 * APPEARS_WITHIN)
+    assert reader.is_marked() and page.locator("main").inner_text() == shown
     page.reload()
-    reader.trouble.clear()  # the browser notes that the answer was 404
     assert growing.words.start in page.locator("main").inner_text()
-    page = reader.open(addresses.HOME)
-    assert page.locator("h1").count() == 1
+    assert reader.open(addresses.HOME).locator("h1").inner_text() == "No run yet"
+    reader.trouble.clear()  # the browser notes what the viewer answered: that it is gone

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 
-STARTS_WITHIN_SECONDS = 30
-ENDS_WITHIN_SECONDS = 10
+STARTS_WITHIN_SECONDS = 60
+ENDS_WITHIN_SECONDS = 30
 
 
 @contextmanager

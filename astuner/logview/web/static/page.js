@@ -64,8 +64,8 @@ async function follow(address) {
       if (answer.status === 410) return sayAway("This run was deleted or moved. The page stays as it was.");
       if (!answer.ok) continue;
       const found = await answer.text();
-      if (known !== null && found !== known) await refresh();
-      known = found;
+      // At first too: more may stand there since the page was served.
+      if (found !== known && (await refresh())) known = found;
     } catch {
       sayAway("The viewer has ended, or cannot be reached. The page stays as it was.");
       continue;
@@ -74,9 +74,10 @@ async function follow(address) {
   }
 }
 
+// Whether the page could be had again.
 export async function refresh() {
   const answer = await fetch(location.href);
-  if (!answer.ok) return;
+  if (!answer.ok) return false;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const one of document.querySelectorAll("[data-live]")) {
     const other = fresh.getElementById(one.id);
@@ -86,6 +87,7 @@ export async function refresh() {
     one.replaceWith(copy);
   }
   document.dispatchEvent(new CustomEvent("astuner:fresh"));
+  return true;
 }
 
 if (document.body.dataset.live) follow(document.body.dataset.live);
