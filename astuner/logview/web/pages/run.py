@@ -206,5 +206,7 @@ def _steps(run: "RunReader") -> StepLinks:
     entries = run.index.steps()
     shown = entries[-_MOST_STEPS:]
     by = 100 if len(entries) > _FEW_STEPS else _MOST_STEPS
-    hundreds = [list(part) for _, part in groupby(shown, key=lambda entry: max(0, entry.step - 1) // by)]
+    hundreds = [
+        list(part) for _, part in groupby(shown, key=lambda entry: max(0, entry.step - 1) // by)
+    ]
     return StepLinks(hundreds=hundreds, num_left_out=len(entries) - len(shown))

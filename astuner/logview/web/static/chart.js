@@ -201,6 +201,7 @@ export class Chart {
     if (this.page.isLog) return found ? [found[0] / 1.3, found[1] * 1.3] : [0.1, 1];
     if (this.data.shape === "rate") return [0, Math.max(1, found?.[1] ?? 1)];
     const [low, high] = found ?? [0, 1];
+    if (low === 0 && high === 0) return [0, 1];
     if (this.data.shape === "amount" && low >= 0) return [0, high > 0 ? high * 1.08 : 1];
     const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     return [low - room, high + room];
