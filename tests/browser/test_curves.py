@@ -86,7 +86,8 @@ def test_a_scale_without_outliers_holds_the_others_and_stands_in_the_link(reader
       const { valueExtent } = await import("/static/series.js");
       const values = [3, 1, 2, 900, 2, null, 1, 3, 2];
       const line = { steps: values.map((_, step) => step), values, low: [], high: [] };
-      return [true, false].map((hasOutliers) => valueExtent([line], [0, 8], { isLog: false, hasOutliers }));
+      const held = (hasOutliers) => valueExtent([line], [0, 8], { isLog: false, hasOutliers });
+      return [held(true), held(false)];
     }""")
     assert extents == [[1, 900], [1, 3]]
 

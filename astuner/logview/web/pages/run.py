@@ -205,8 +205,11 @@ class StepLinks:
 def _steps(run: "RunReader") -> StepLinks:
     entries = run.index.steps()
     shown = entries[-_MOST_STEPS:]
-    by = 100 if len(entries) > _FEW_STEPS else _MOST_STEPS
-    hundreds = [
-        list(part) for _, part in groupby(shown, key=lambda entry: max(0, entry.step - 1) // by)
-    ]
+    if len(entries) <= _FEW_STEPS:
+        return StepLinks(hundreds=[shown] if shown else [], num_left_out=0)
+    hundreds = [list(part) for _, part in groupby(shown, key=_hundred)]
     return StepLinks(hundreds=hundreds, num_left_out=len(entries) - len(shown))
+
+
+def _hundred(entry: "StepEntry") -> int:
+    return max(0, entry.step - 1) // 100
