@@ -283,6 +283,15 @@ def test_attempts_stand_beside_each_other_the_best_first(run, viewer):
     assert "The first message is the same" in page.text
 
 
+def test_the_squares_of_a_group_follow_its_run_and_the_attempts_that_are_read_stay(run, viewer):
+    add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0]))
+    page = viewer.get(group_at(NAME, 1, "a")).html
+    assert f'data-live="{part_of(NAME, "live", step=1)}"' in page
+    followed = page.partition('<div id="summary" data-live>')[2].partition("</div>")[0]
+    assert followed.count('class="reward') == 2
+    assert "<article" not in followed and page.count("<article") == 2
+
+
 def test_the_first_differing_word_is_marked(run, viewer):
     said = ["It is 5 I think", "It is 4 I think", "It is 5"]
     add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0, 0.0], said=said))
