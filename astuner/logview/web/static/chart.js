@@ -54,6 +54,7 @@ export class Chart {
   show(data) {
     this.data = data;
     this.lines = data.lines;
+    this.near = null;
     const shape = JSON.stringify([this.page.isLog, this.lines.map((line) => [line.run, line.part])]);
     if (this.plot && shape === this.shape) {
       this.plot.setData(this._table(), false);
