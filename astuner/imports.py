@@ -187,12 +187,20 @@ def _load_dotted(target: str, folders: Sequence[Path], path: str) -> ModuleType:
     _extend_sys_path([Path.cwd(), found.root, found.file.parent])
     _run(path, folders, lambda: _pin(top, found.root))
     module = _run(path, folders, lambda: importlib.import_module(target))
-    if module.__file__ is None or not found.file.samefile(module.__file__):
+    if not _is_of(module, found.file):
         raise ConfigError(
             f"{path!r}: {found.file} was found, but the name {target} is taken by "
             f"{module.__file__ or module}; rename the file or its folder"
         )
     return module
+
+
+def _is_of(module: ModuleType, file: Path) -> bool:
+    """Whether the module was loaded from this file. That of another one may be gone by now."""
+    try:
+        return module.__file__ is not None and file.samefile(module.__file__)
+    except FileNotFoundError:
+        return False
 
 
 def _find(target: str, folders: Iterable[Path]) -> _ModuleFile | None:

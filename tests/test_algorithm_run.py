@@ -12,6 +12,7 @@ pytest.importorskip("agentscope")
 
 from astuner.cli import main
 from astuner.run_dir import read_json_lines
+from astuner.training.scored import StepScores
 from astuner.training.step_record import StepRecord
 from tests.test_local_run import latest_run, taught_model, write_conf  # noqa: F401
 from tests.test_trainer import SETTINGS, bandit_samples, on_policy, tiny_model, trainer
@@ -155,7 +156,7 @@ def test_gspo_gives_every_token_of_a_sample_the_same_ratio() -> None:
     record = StepRecord(
         num_sample_tokens=0, num_packed_tokens=0, device=model.device, progress=None
     )
-    policy_trainer._accumulate(mini_batch, record)
+    policy_trainer._accumulate(mini_batch, record, StepScores())
     found = policy_trainer._optimizer.gradients
     assert found.keys() == wanted.keys()
     for name, gradient in found.items():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,13 +19,13 @@ WORKFLOW = "class MathAgentWorkflow:\n    where = __file__\n"
 
 @pytest.fixture(autouse=True)
 def _interpreter_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test starts from the same `sys.path` and `sys.modules`."""
+    """Every test starts from the same `sys.path` and `sys.modules`, and leaves no trace."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(imports, "_pinned", dict(imports._pinned))
     modules = set(sys.modules)
     yield
     for name in set(sys.modules) - modules:
         del sys.modules[name]
-    imports._pinned.clear()
 
 
 @pytest.fixture
@@ -144,6 +145,16 @@ def test_a_name_that_another_module_holds_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "json" / "decoder.py").write_text("class JSONDecoder: ...\n")
     message = _fails("json.decoder->JSONDecoder", [tmp_path])
     assert "is taken by" in message and "rename the file or its folder" in message
+
+
+def test_a_name_that_a_module_of_a_deleted_file_holds_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = ModuleType("flow")
+    held.__file__ = str(tmp_path / "deleted" / "flow.py")
+    monkeypatch.setitem(sys.modules, "flow", held)
+    (tmp_path / "flow.py").write_text("class Flow: ...\n")
+    assert "is taken by" in _fails("flow->Flow", [tmp_path])
 
 
 def test_only_the_folders_in_use_are_put_on_the_path_and_once(

@@ -105,8 +105,9 @@ def wait_until(is_so: Callable[[], object], *, seconds: float = 20) -> None:
 
 def viewer_of(process_id: int) -> int:
     """The process of the viewer that another process has started."""
-    (child,) = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
-    return int(child)
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    (viewer,) = [c for c in children if b"beside_child" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return int(viewer)
 
 
 # by itself
