@@ -210,7 +210,7 @@ def test_failures_and_cut_replies_are_counted_and_their_absence_said_last():
     failed, cut = remarks(bad)
     assert failed == "4 of 20 episodes failed, 20%, most at step 2 (3)."
     assert cut.startswith("2 episodes ran out of room, 0 of them at step 2")
-    assert remarks(good) == ["No episode of 10 failed.", "No reply was cut by a limit."]
+    assert remarks(good) == ["No episode of 10 failed.", "No episode ran out of room."]
     assert all(remark.is_good for remark in worth_a_look(good, num_groups=8))
 
 

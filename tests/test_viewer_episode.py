@@ -272,6 +272,16 @@ def test_a_thousand_calls_are_shown_a_page_at_a_time_and_none_is_lost(viewed):
     assert [int(number) for page in seen for number in page] == list(range(120))
 
 
+def test_the_calls_of_a_long_episode_are_listed_beside_it_with_their_tokens(viewed):
+    viewed.write(episode(*(said(f"question <{i}>", index=i) for i in range(60))))
+    outline = viewed.get().text.partition('class="outline')[2].partition("</nav>")[0]
+    places = re.findall(r'href="(.*?)"', outline)
+    assert len(places) == 60 and len(set(places)) == 60
+    assert re.findall(r"(\d+)</span> <span", outline) == [str(i + 1) for i in range(60)]
+    assert "question <59>" in words(viewed.get(calls=60))
+    assert places[59].endswith("calls=60#call60")
+
+
 def test_a_long_text_says_how_much_is_hidden_and_leads_to_all_of_it(viewed):
     text = "".join(f"line {i} is so long\n" for i in range(9000))
     viewed.write(episode(said(text)))

@@ -13,7 +13,7 @@ import httpx
 
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.web.addresses import compare_at, group_at, part_of, step_at, task_at
+from astuner.logview.web.addresses import compare_at, group_at, part_of, run_at, step_at, task_at
 from astuner.logview.web.app import make_app
 from astuner.logview.web.side_by_side import PlacedRow, side_by_side
 from tests.viewer_runs import START, add, make_run, record
@@ -256,6 +256,7 @@ def test_a_step_that_is_not_there_names_those_that_are(run, viewer):
     add(run, "step_000003.jsonl", *group(3, "a", [1.0]))
     page = viewer.get(step_at(NAME, 7))
     assert page.status == 404 and "steps 3 to 3" in page.text
+    assert f'href="{run_at(NAME)}"' in page.html
     assert viewer.get(part_of(NAME, "steps", "x")).status == 404
     assert viewer.get(part_of(NAME, "steps", 9**20)).status == 404
 
@@ -280,6 +281,15 @@ def test_attempts_stand_beside_each_other_the_best_first(run, viewer):
     assert "1 solved" in cards[0] and "0 not solved" in cards[1]
     assert "failed" in cards[2] and "WorkflowError boom" in cards[2] and "Traceback" in cards[2]
     assert "The first message is the same" in page.text
+
+
+def test_the_squares_of_a_group_follow_its_run_and_the_attempts_that_are_read_stay(run, viewer):
+    add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0]))
+    page = viewer.get(group_at(NAME, 1, "a")).html
+    assert f'data-live="{part_of(NAME, "live", step=1)}"' in page
+    followed = page.partition('<div id="summary" data-live>')[2].partition("</div>")[0]
+    assert followed.count('class="reward') == 2
+    assert "<article" not in followed and page.count("<article") == 2
 
 
 def test_the_first_differing_word_is_marked(run, viewer):

@@ -15,7 +15,7 @@ pytest.importorskip("uplot")
 import httpx
 
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.web.addresses import part_of, run_at
+from astuner.logview.web.addresses import part_of, run_at, step_at
 from astuner.logview.web.app import make_app
 from astuner.run_dir import RunDir, append_json_lines
 from tests.viewer_runs import add, make_run, record
@@ -258,6 +258,33 @@ def test_other_runs_are_laid_over_a_run_and_named(viewed):
     assert f'value="{other}" checked' in viewed.at(address).text
     text = viewed.at(part_of(NAME, "metrics", "reward/mean", format="csv", **{"with": other})).text
     assert text.splitlines()[0] == "step,reward/mean (09:30:00),reward/mean (10:00:00)"
+
+
+def test_many_runs_are_told_apart_by_a_table_and_not_by_their_lines_ends(viewed):
+    names = [f"run_{number}" for number in range(7)]
+    for name in names:
+        measure(viewed.run(name), *VALIDATED)
+    first, *others = (f"{name}/{FIRST}" for name in names)
+    address = run_at(first, **{"with": others})
+    assert viewed.page(address).count("0.16 → 0.86 of 88 validation") == len(names)
+    assert "data-near" in viewed.at(address).text
+    assert "data-near" not in viewed.at(run_at(first, **{"with": others[:1]})).text
+
+
+def test_many_steps_stand_in_hundreds_with_the_newest_open(viewed):
+    root = viewed.run()
+    for step in range(1, 202):
+        add(root, f"step_{step:06}.jsonl", record(f"step{step}-0-0", step=step))
+    text = viewed.at(run_at(NAME)).text
+    hundreds = re.findall(r'<details class="hundred"[^>]*?( open)?><summary>(.*?)<', text)
+    assert hundreds == [("", "1 to 100"), ("", "101 to 200"), (" open", "201 to 201")]
+    assert all(f'"{step_at(NAME, step)}"' in text for step in range(1, 202))
+
+
+def test_a_small_chart_has_its_values_one_step_away(viewed):
+    measure(viewed.run(), *VALIDATED)
+    values = part_of(NAME, "metrics", "train/entropy", format="csv")
+    assert f'href="{values}" download' in viewed.at(run_at(NAME)).text
 
 
 # a metric

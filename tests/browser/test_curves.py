@@ -60,6 +60,48 @@ def test_smoothing_and_log_scale_and_zoom_stand_in_the_link(reader, read, home, 
     assert colleague.locator("[data-tool=whole]").is_enabled()
 
 
+def test_a_click_in_a_curve_leads_to_its_step_and_a_double_click_does_not(reader, runs):
+    page = reader.open(PLACES["overview"](*runs))
+    plot = panel(page, "reward/mean").locator(".u-over")
+    plot.dblclick()
+    page.wait_for_timeout(500)
+    assert reader.address == PLACES["overview"](*runs)
+    plot.click(position={"x": plot.bounding_box()["width"] - 2, "y": 20})
+    page.wait_for_url(f"**{addresses.step_at(runs[0].name, runs[0].num_steps)}")
+
+
+def test_enter_in_a_curve_leads_to_the_validation_that_was_measured(reader, runs):
+    page = reader.open(PLACES["overview"](*runs))
+    page.locator("#curve-validation .plot").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{addresses.step_at(runs[0].name, 0, is_validation=True)}")
+
+
+def test_a_scale_without_outliers_holds_the_others_and_stands_in_the_link(reader, runs):
+    page = reader.open(PLACES["overview"](*runs))
+    page.keyboard.press("o")
+    assert "outliers=0" in reader.address
+    extents = page.evaluate("""async () => {
+      const { valueExtent } = await import("/static/series.js");
+      const values = [3, 1, 2, 900, 2, null, 1, 3, 2];
+      const line = { steps: values.map((_, step) => step), values, low: [], high: [] };
+      const held = (hasOutliers) => valueExtent([line], [0, 8], { isLog: false, hasOutliers });
+      return [held(true), held(false)];
+    }""")
+    assert extents == [[1, 900], [1, 3]]
+
+
+def test_a_small_chart_is_saved_as_a_picture(reader, runs):
+    page = reader.open(PLACES["overview"](*runs))
+    chart = panel(page, "reward/mean")
+    chart.hover()
+    with page.expect_download() as waiting:
+        chart.get_by_text("PNG").click()
+    assert waiting.value.suggested_filename.endswith("-reward-mean.png")
+    assert waiting.value.path().read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_curve_is_saved_as_its_values_and_as_a_picture(reader, runs):
     page = reader.open(PLACES["metric"](*runs))
     with page.expect_download() as waiting:

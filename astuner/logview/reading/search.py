@@ -96,11 +96,12 @@ def search_episodes(
                 break
         else:
             cursor = _Cursor(place=None, num_searched=cursor.num_searched)
+    num_asked = total[0][0] if total else 0
     return SearchPage(
         hits=hits,
         num_searched=cursor.num_searched,
-        total=total[0][0] if total else 0,
-        after=cursor.written(),
+        total=num_asked,
+        after=cursor.written() if cursor.num_searched < num_asked else None,
     )
 
 

@@ -112,7 +112,7 @@ def worth_a_look(metrics: Metrics, *, num_groups: int | None) -> list[Remark]:
         Remark(text=said, is_good=False) for ask in asked if (said := ask(metrics, num_groups))
     ]
     comforts = [
-        Remark(text=said, is_good=True) for ask in (_whole, _uncut) if (said := ask(metrics))
+        Remark(text=said, is_good=True) for ask in (_whole, _roomy) if (said := ask(metrics))
     ]
     return warnings + comforts
 
@@ -124,9 +124,9 @@ def _whole(metrics: Metrics) -> str | None:
     return f"No episode of {number(episodes)} failed." if episodes and failed == 0 else None
 
 
-def _uncut(metrics: Metrics) -> str | None:
-    cut = [_total(metrics, f"rollout/{name}") for name in ("context_overflows", "empty_replies")]
-    return "No reply was cut by a limit." if cut[0] == 0 and not cut[1] else None
+def _roomy(metrics: Metrics) -> str | None:
+    lost = [_total(metrics, f"rollout/{name}") for name in ("context_overflows", "empty_replies")]
+    return "No episode ran out of room." if lost[0] == 0 and not lost[1] else None
 
 
 def _fell_back(metrics: Metrics, num_groups: int | None) -> str | None:

@@ -25,7 +25,7 @@ def share(value: float | None) -> str:
     """Of one, with two digits, three where they tell more: 0.86, 0.998."""
     if value is None:
         return _NOTHING
-    return f"{value:.3f}" if 0.99 < value < 1 or 0 < value < 0.01 else f"{value:.2f}"
+    return f"{value:.3f}" if 0.99 < value < 0.9995 or 0.0005 <= value < 0.01 else f"{value:.2f}"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -47,10 +47,11 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(moment: float | None, *, now: float | None = None) -> str:
+    """By its largest unit, as in 4 min ago."""
     if moment is None:
         return _NOTHING
     seconds = round((time.time() if now is None else now) - moment)
-    return f"{duration(float(seconds))} ago" if seconds > 0 else "just now"
+    return f"{' '.join(duration(float(seconds)).split()[:2])} ago" if seconds > 0 else "just now"
 
 
 def clock(moment: float | None) -> str:

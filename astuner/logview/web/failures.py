@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.web.site import Site
 from astuner.serving.seldom_log import SeldomLog
+
+if TYPE_CHECKING:
+    from astuner.logview.reading.run_reader import RunReader
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +70,12 @@ class Failures:
     def _not_found(self, request: Request, error: Exception) -> Response:
         if self._is_gone(request):
             return self._gone(request)
-        return self._said(request, 404, "Not found", str(error))
+        return self._said(request, 404, "Not found", str(error), run=self._run_of(request))
 
     def _unreadable(self, request: Request, error: Exception) -> Response:
         if self._is_gone(request):
             return self._gone(request)
-        return self._said(request, 422, "Not readable", str(error))
+        return self._said(request, 422, "Not readable", str(error), run=self._run_of(request))
 
     def _no_such_page(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
@@ -115,8 +118,25 @@ class Failures:
         )
         return self._said(request, 410, "This run is gone", message)
 
-    def _said(self, request: Request, status: int, title: str, message: str) -> Response:
-        return self._site.page(request, "said.html", status=status, title=title, message=message)
+    def _run_of(self, request: Request) -> "RunReader | None":
+        """The run that the address is of, where that is there."""
+        name = run_in(request.url.path)
+        try:
+            return self._site.shelf.run(name) if name is not None else None
+        except NotFoundError:
+            return None
+
+    def _said(
+        self,
+        request: Request,
+        status: int,
+        title: str,
+        message: str,
+        run: "RunReader | None" = None,
+    ) -> Response:
+        return self._site.page(
+            request, "said.html", status=status, title=title, message=message, run=run
+        )
 
 
 def run_in(path: str) -> str | None:

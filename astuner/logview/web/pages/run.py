@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -20,10 +21,13 @@ from astuner.logview.web.addresses import path_name
 from astuner.logview.web.site import Site, as_data
 
 if TYPE_CHECKING:
+    from astuner.logview.reading.index import StepEntry
     from astuner.logview.reading.run_reader import RunReader
 
 _MOST_FAILURES = 2000
-_MOST_STEPS = 60
+_FEW_STEPS = 60
+_MOST_STEPS = 2000
+"""Links on the page; a point of a curve leads to every step."""
 _MOST_CHANGED, _LEAST_CHANGED = 6, 2
 _TABLE_STEPS = 50
 _VALIDATION_REPEATS = "astuner.rollout.val_kwargs.num_repeat"
@@ -187,15 +191,25 @@ def _table(panels: Sequence[curves.Curve], metrics: Metrics) -> CurveTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLinks:
-    """The steps that have records; of many the first and the newest."""
+    """The steps that have records, the newest hundreds of them."""
 
-    entries: list[Any]
+    hundreds: "list[list[StepEntry]]"
+    """One list of all where they are few; else of steps 0 to 100, 101 to 200 and so on."""
     num_left_out: int
+
+    @property
+    def newest(self) -> "StepEntry | None":
+        return self.hundreds[-1][-1] if self.hundreds else None
 
 
 def _steps(run: "RunReader") -> StepLinks:
     entries = run.index.steps()
-    if len(entries) <= _MOST_STEPS:
-        return StepLinks(entries=entries, num_left_out=0)
-    half = _MOST_STEPS // 2
-    return StepLinks(entries=entries[:half] + entries[-half:], num_left_out=len(entries) - 2 * half)
+    shown = entries[-_MOST_STEPS:]
+    if len(entries) <= _FEW_STEPS:
+        return StepLinks(hundreds=[shown] if shown else [], num_left_out=0)
+    hundreds = [list(part) for _, part in groupby(shown, key=_hundred)]
+    return StepLinks(hundreds=hundreds, num_left_out=len(entries) - len(shown))
+
+
+def _hundred(entry: "StepEntry") -> int:
+    return max(0, entry.step - 1) // 100

@@ -7,6 +7,9 @@ const DASHES = [[], [6, 4], [2, 3]];
 const NUM_HUES = 4;
 const SIDE = 46;
 const MOST_LETTERS = 20;
+const MOST_NAMED = 5;
+const ROOM_FOR_A_STEP = 14;
+const DOUBLE_CLICK_MS = 220;
 
 const ratio = () => window.devicePixelRatio || 1;
 
@@ -42,6 +45,7 @@ export class Chart {
     this.isLarge = figure.classList.contains("large");
     this.plot = null;
     this.drawnStep = null;
+    this.near = null;
     this._makeFocusable();
     new ResizeObserver(() => this._fit()).observe(this.holder);
   }
@@ -50,6 +54,7 @@ export class Chart {
   show(data) {
     this.data = data;
     this.lines = data.lines;
+    this.near = null;
     const shape = JSON.stringify([this.page.isLog, this.lines.map((line) => [line.run, line.part])]);
     if (this.plot && shape === this.shape) {
       this.plot.setData(this._table(), false);
@@ -87,12 +92,23 @@ export class Chart {
       const line = ofRun(place.dataset.now);
       place.textContent = this._said(line ? this._value(line, step) : null);
     }
+    const near = this.figure.querySelector("[data-near]");
+    if (near) this._sayNear(near, step);
     const at = this.figure.querySelector("[data-at]");
     if (at) at.textContent = step === null ? "" : `step ${pointAt(ofRun(0), step).step ?? step}`;
     this.holder.setAttribute("aria-valuenow", step ?? this.page.range()[1]);
     this.holder.setAttribute("aria-valuetext", this._sentence(step));
     if (step !== this.drawnStep && this._hasParts()) this.plot?.redraw(false, false);
     this.drawnStep = step;
+  }
+
+  // Of more runs than can be named at the ends of their lines: the one under the pointer, else from
+  // the lowest to the highest.
+  _sayNear(place, step) {
+    const line = this.near;
+    const values = this.lines.map((one) => this._value(one, step)).filter((value) => value !== null);
+    const ends = new Set(values.length ? [Math.min(...values), Math.max(...values)].map((value) => this._said(value)) : []);
+    place.textContent = line ? `${this._said(this._value(line, step))} ${line.label}` : [...ends].join(" to ");
   }
 
   _value(line, step) {
@@ -132,25 +148,30 @@ export class Chart {
       series: [{}, ...this.lines.flatMap((line) => this._series(line))],
       cursor: {
         y: false,
+        focus: { prox: this._isCrowded() ? 24 : -1 },
         points: { size: 7, width: 0, fill: (u, i) => look(this.lines[Math.floor((i - 1) / 2)]).colour },
         drag: { x: true, y: false, setScale: false },
         move: (u, left, top) => [left < 0 ? left : u.valToPos(this.page.nearest(u.posToVal(left, "x")), "x"), top],
         dataIdx: (u, i, nearest) => (i === 0 ? nearest : this._known(u, i, nearest)),
         bind: { dblclick: () => () => this.page.zoom(null) },
       },
+      focus: { alpha: 0.25 },
       hooks: {
         drawAxes: [(u) => this._drawIntervals(u)],
         draw: [(u) => this._drawMarks(u), (u) => this._drawLabels(u)],
         setCursor: [(u) => this._moved(u)],
         setSelect: [(u) => this._selected(u)],
+        setSeries: [(u, i) => this._pointed(i)],
+        ready: [(u) => this._leadOn(u)],
       },
     };
   }
 
   // Where the point of a line stands: at the value that the figure's head says.
   _known(u, i, nearest) {
-    const { step } = pointAt(this.lines[Math.floor((i - 1) / 2)], u.data[0][nearest]);
-    return step === null ? nearest : u.data[0].lastIndexOf(step, nearest);
+    const under = this.page.nearest(u.posToVal(u.cursor.left, "x"));
+    const { step } = pointAt(this.lines[Math.floor((i - 1) / 2)], under);
+    return step === null ? nearest : u.data[0].indexOf(step);
   }
 
   // The raw line, which pales where a smooth one lies over it.
@@ -177,10 +198,11 @@ export class Chart {
   }
 
   _valueRange() {
-    const found = valueExtent(this.lines, this.page.range(), this.page.isLog);
+    const found = valueExtent(this.lines, this.page.range(), this.page);
     if (this.page.isLog) return found ? [found[0] / 1.3, found[1] * 1.3] : [0.1, 1];
     if (this.data.shape === "rate") return [0, Math.max(1, found?.[1] ?? 1)];
     const [low, high] = found ?? [0, 1];
+    if (low === 0 && high === 0) return [0, 1];
     if (this.data.shape === "amount" && low >= 0) return [0, high > 0 ? high * 1.08 : 1];
     const room = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     return [low - room, high + room];
@@ -188,7 +210,7 @@ export class Chart {
 
   _drawIntervals(u) {
     const { ctx } = u;
-    for (const line of this.lines.filter((one) => one.low.length)) {
+    for (const line of this.lines.filter((one) => one.low.length && (!this._isCrowded() || one === this.near))) {
       const known = line.steps.map((step, i) => [step, line.low[i], line.high[i]]).filter(([, low, high]) => low !== null && high !== null);
       const at = (step, value) => [u.valToPos(step, "x", true), u.valToPos(this.page.isLog ? Math.max(value, u.scales.y.min) : value, "y", true)];
       ctx.save();
@@ -231,6 +253,7 @@ export class Chart {
 
   // Names at the ends of lines, moved apart where they would lie over each other.
   _drawLabels(u) {
+    if (this._isCrowded()) return;
     const { ctx, bbox } = u;
     const height = (this.isLarge ? 15 : 13) * ratio();
     const named = this.lines.filter((line) => line.label && lastPoint(line).value !== null);
@@ -270,10 +293,14 @@ export class Chart {
     return this.lines.some((line) => line.part > 0);
   }
 
+  _isCrowded() {
+    return this.lines.filter((line) => line.part === 0).length > MOST_NAMED;
+  }
+
   // Beside the ends of the lines, for their names and a value.
   _roomForLabels() {
     const labels = this.lines.map((line) => line.label).filter(Boolean);
-    if (!labels.length) return 8;
+    if (!labels.length || this._isCrowded()) return ROOM_FOR_A_STEP;
     const pen = document.createElement("canvas").getContext("2d");
     pen.font = this._labelFont(1);
     const room = this._hasParts() ? " 0.0000" : "";
@@ -287,6 +314,32 @@ export class Chart {
 
   _moved(u) {
     this.page.move(u.cursor.left < 0 ? null : this.page.nearest(u.posToVal(u.cursor.left, "x")), this);
+  }
+
+  _pointed(i) {
+    const near = i ? this.lines[Math.floor((i - 1) / 2)] : null;
+    if (near === this.near) return;
+    this.near = near;
+    this.say(this.page.step);
+  }
+
+  // A click leads to the step under the pointer; one that ends a drag never comes here, and of a
+  // double click, which shows all steps, the first one has to wait for the second.
+  _leadOn(u) {
+    let waiting = null;
+    const canPoint = matchMedia("(hover: hover)").matches;
+    if (canPoint && this.page.canOpen()) u.over.classList.add("leads-on");
+    u.over.addEventListener("click", ({ detail }) => {
+      clearTimeout(waiting);
+      if (canPoint && detail === 1) waiting = setTimeout(() => this.open(), DOUBLE_CLICK_MS);
+    });
+  }
+
+  // Where the point under the cursor was measured.
+  open() {
+    if (this.page.step === null) return;
+    const line = this.near ?? this.lines[0];
+    this.page.open(pointAt(line, this.page.step).step ?? this.page.step, this.data.name.startsWith("validation/"));
   }
 
   _selected(u) {
@@ -310,8 +363,9 @@ export class Chart {
     const named = { role: "slider", tabindex: "0", "aria-label": `${title || this.key}, over steps` };
     for (const [name, value] of Object.entries(named)) holder.setAttribute(name, value);
     holder.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || !this.page.key(event.key)) return;
-      event.preventDefault();
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "Enter") this.open();
+      else if (this.page.key(event.key)) event.preventDefault();
     });
     holder.addEventListener("focus", () => holder.matches(":focus-visible") && this.page.key("focus"));
     holder.addEventListener("blur", () => this.page.move(null));

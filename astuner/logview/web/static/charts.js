@@ -11,6 +11,7 @@ let shown = { runs: [], charts: {} };
 const page = {
   smoothing: 0,
   isLog: false,
+  hasOutliers: true,
   zoomed: null,
   step: null,
   steps: [0],
@@ -44,6 +45,15 @@ const page = {
     this.zoomed = range && range[1] > range[0] ? range : null;
     for (const chart of charts.values()) chart.rescale();
     settled();
+  },
+
+  canOpen() {
+    return "steps" in document.body.dataset;
+  },
+
+  // The page of a step.
+  open(step, isValidation) {
+    if (this.canOpen()) location.assign(`${document.body.dataset.steps}/${step}${isValidation ? "?kind=validation" : ""}`);
   },
 
   // What a key does in a chart that has the focus; whether it does anything.
@@ -103,6 +113,7 @@ function settled() {
   const set = (name, value) => (value ? address.searchParams.set(name, value) : address.searchParams.delete(name));
   set("smooth", page.smoothing ? String(page.smoothing) : "");
   set("log", page.isLog ? "1" : "");
+  set("outliers", page.hasOutliers ? "" : "0");
   set("steps", page.zoomed ? page.zoomed.join("-") : "");
   if (address.href !== location.href) history.replaceState(null, "", address);
   for (const tool of document.querySelectorAll("[data-tool]")) showTool(tool);
@@ -112,6 +123,7 @@ function settled() {
 function showTool(tool) {
   if (tool.dataset.tool === "smoothing") tool.value = page.smoothing;
   if (tool.dataset.tool === "log") tool.setAttribute("aria-pressed", page.isLog);
+  if (tool.dataset.tool === "outliers") tool.setAttribute("aria-pressed", !page.hasOutliers);
   if (tool.dataset.tool === "whole") tool.disabled = page.zoomed === null;
 }
 
@@ -120,6 +132,7 @@ function chosen() {
   const smoothing = Number(asked.get("smooth"));
   page.smoothing = smoothing > 0 && smoothing < 1 ? smoothing : 0;
   page.isLog = asked.get("log") === "1";
+  page.hasOutliers = asked.get("outliers") !== "0";
   const range = /^(\d+)-(\d+)$/.exec(asked.get("steps") ?? "");
   if (range && Number(range[1]) < Number(range[2])) page.zoomed = [Number(range[1]), Number(range[2])];
 }
@@ -134,9 +147,17 @@ const does = {
     page.isLog = !page.isLog;
     redrawAll();
   },
+  outliers: () => {
+    page.hasOutliers = !page.hasOutliers;
+    redrawAll();
+  },
   whole: () => page.zoom(null),
-  picture: (tool) => savePicture(charts.get(tool.dataset.of), tool.dataset.name, shown.runs),
+  picture: (tool) => savePicture(charts.get(tool.dataset.of), tool.dataset.name ?? fileName(charts.get(tool.dataset.of)), shown.runs),
 };
+
+function fileName(chart) {
+  return `${[...shown.runs.slice(0, 1), chart.data.name].join("-").replace(/[^\w.-]+/g, "-")}.png`;
+}
 
 document.addEventListener("click", (event) => {
   const tool = event.target.closest("[data-tool]");

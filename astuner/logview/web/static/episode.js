@@ -1,4 +1,4 @@
-// Copies texts whole, and shows them raw or rendered. Imports nothing, so that a kept page holds it.
+// Copies texts whole, shows them raw or rendered, and marks in the outline the call that is read. Imports nothing, so that a kept page holds it.
 
 const episode = document.getElementById("episode");
 
@@ -36,3 +36,17 @@ document.querySelector("[data-action=raw]")?.addEventListener("click", (event) =
   else address.searchParams.delete("raw");
   history.replaceState(null, "", address);
 });
+
+// The call that is read is the last one that began above the middle of the screen.
+const entries = new Map([...document.querySelectorAll(".outline a")].map((link) => [link.hash.slice(1), link]));
+const calls = [...document.querySelectorAll("article.call")].filter(({ id }) => entries.has(id));
+
+function markRead() {
+  const read = calls.findLast((call) => call.getBoundingClientRect().top < innerHeight / 2);
+  for (const [id, link] of entries) link.ariaCurrent = id === (read ?? calls[0]).id ? "true" : null;
+}
+
+if (calls.length) {
+  const seen = new IntersectionObserver(markRead, { rootMargin: "-50% 0px 0px 0px" });
+  for (const call of calls) seen.observe(call);
+}

@@ -82,7 +82,9 @@ export async function refresh() {
   for (const one of document.querySelectorAll("[data-live]")) {
     const other = fresh.getElementById(one.id);
     if (!other || one.isEqualNode(other) || one.contains(document.activeElement)) continue;
-    one.replaceWith(document.importNode(other, true));
+    const copy = document.importNode(other, true);
+    for (const { id, open } of one.querySelectorAll("details[id]")) copy.querySelector(`#${CSS.escape(id)}`)?.toggleAttribute("open", open);
+    one.replaceWith(copy);
   }
   document.dispatchEvent(new CustomEvent("astuner:fresh"));
   return true;

@@ -52,20 +52,29 @@ export function extent(lines) {
   return low <= high ? [low, high] : null;
 }
 
-// What the axis of values must hold between two steps, intervals included.
-export function valueExtent(lines, [from, to], isLog) {
-  let [low, high] = [Infinity, -Infinity];
+// What the axis of values must hold between two steps, intervals included. Without outliers: what lies
+// no further from the middle half of the values than three times its width.
+export function valueExtent(lines, [from, to], { isLog, hasOutliers }) {
+  const found = [];
   for (const line of lines) {
     for (const values of [line.values, line.low, line.high]) {
       for (let i = 0; i < values.length; i++) {
         const value = values[i];
         if (value === null || line.steps[i] < from || line.steps[i] > to || (isLog && value <= 0)) continue;
-        if (value < low) low = value;
-        if (value > high) high = value;
+        found.push(value);
       }
     }
   }
-  return low <= high ? [low, high] : null;
+  if (!found.length) return null;
+  found.sort((a, b) => a - b);
+  const [low, high] = hasOutliers ? [-Infinity, Infinity] : fences(found);
+  return [found.find((value) => value >= low), found.findLast((value) => value <= high)];
+}
+
+function fences(sorted) {
+  const quarter = Math.floor(sorted.length / 4);
+  const [first, third] = [sorted[quarter], sorted[sorted.length - 1 - quarter]];
+  return [first - 3 * (third - first), third + 3 * (third - first)];
 }
 
 const inWords = (value, digits) => Number(value.toPrecision(digits)).toString().replace("-", "\u2212");
