@@ -227,6 +227,16 @@ def test_a_sequence_beside_one_that_was_taken_says_so():
     )
 
 
+def test_an_agent_of_which_nothing_was_trained_is_told_so():
+    rewards = Verdict(reward=0.5, is_success=False, source="workflow", rewards={"a": 0, "b": 1})
+    episode = talk(
+        make_call([1], [2], agent_name="a"), make_call([3], [4], agent_name="b"), verdict=rewards
+    )
+    assert whys(episode, samples={1: sample(1, None)})[0][-1] == (
+        "not trained: nothing of a was, as where its rewards are the same in the whole group"
+    )
+
+
 def test_a_training_file_that_does_not_fit_gives_no_numbers_but_a_sentence():
     (shown,) = show_sequences(talk(make_call([1], [2, 3])), samples={0: sample(0, [-1.0])})
     assert "1 log-probabilities for the 2 trained tokens" in shown.problem

@@ -198,6 +198,50 @@ def test_a_long_question_is_there_whole(viewed):
     assert " ".join(question.split()) in words(viewed.get())
 
 
+def test_metadata_is_headed_where_there_is_more_of_it_only(viewed):
+    other = Task(main_query="a", task_id="a", metadata={"answer": "5", "level": "hard"})
+    viewed.write(
+        episode(said("a")),
+        episode(said("a"), episode_id="step1-0-1", attempt=1),
+        episode(said("a"), episode_id="step1-1-0", task=other, output=WorkflowOutput()),
+        episode(
+            said("a"),
+            episode_id="step1-2-0",
+            task=Task(main_query="b", task_id="b"),
+            output=WorkflowOutput(metadata={"seen": "left behind"}),
+        ),
+    )
+    assert not any("Metadata" in words(viewed.get(f"step1-0-{attempt}")) for attempt in (0, 1))
+    of_task, of_workflow = words(viewed.get("step1-1-0")), words(viewed.get("step1-2-0"))
+    assert "of the task 1" in of_task and "hard" in of_task
+    assert "of the workflow 1" in of_workflow and "left behind" in of_workflow
+
+
+def test_an_advantage_of_one_agent_alone_says_whose_it_is(viewed):
+    verdict = Verdict(reward=0.5, is_success=False, source="workflow", rewards={"ann": 0, "bob": 1})
+    viewed.write(episode(said("a"), said("b", agent="bob", index=1), verdict=verdict))
+    viewed.train(sequence=1, advantage=1.0)
+    shown = words(viewed.get())
+    assert "advantage bob+1.00" in shown
+    assert "ann not trained" in shown and "bob 2 trained of 4" in shown
+    assert "not trained: nothing of ann was" in shown
+
+
+def test_an_episode_without_calls_names_no_server_that_answered(viewed):
+    viewed.write(episode())
+    shown = words(viewed.get())
+    assert "No call was made in this episode." in shown and "another server" not in shown
+
+
+def test_what_another_server_answered_has_no_tokens_and_no_weights(viewed):
+    call = said("a")
+    unknown = replace(call.completion, ids=(), logprobs=())
+    viewed.write(episode(replace(call, prompt_ids=(), completion=unknown)))
+    shown = words(viewed.get())
+    assert "tokens not known" in shown and "another server rendered its prompts" in shown
+    assert "0 sampled tokens" not in shown and "weights of update" not in shown
+
+
 def test_a_failure_is_told_with_its_traceback(viewed):
     failure = Failure(kind="WorkflowError", message="no tool", traceback="Traceback: line 7")
     viewed.write(episode(said("a"), output=None, verdict=None, failure=failure))

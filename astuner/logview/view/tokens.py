@@ -258,9 +258,22 @@ def _why_left_out(
         return "not trained: all episodes of the group got the same reward"
     if samples is None:
         return None
+    if samples and not _has_sample(episode, samples, index) and episode.verdict.rewards:
+        return (
+            f"not trained: nothing of {episode.sequences[index].agent_name} was, as where its "
+            "rewards are the same in the whole group"
+        )
     if samples:
         return "not trained: another sequence of the episode was taken instead of this one"
     return "not trained: no sample of the step is of this episode"
+
+
+def _has_sample(episode: Episode, samples: Samples, index: int) -> bool:
+    """Whether a sequence of the same agent is one."""
+    agent = episode.sequences[index].agent
+    return any(
+        sequence.agent == agent for i, sequence in enumerate(episode.sequences) if i in samples
+    )
 
 
 def _opening(episode: Episode, sequence: Sequence, met: Mapping[int, int]) -> Opening:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.episode_parts import read_sequences
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
+from astuner.logview.view.credit import credits_of
 from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
@@ -118,7 +119,7 @@ def _episode(
         verdict=read_verdict(episode),
         episode=episode,
         sequences=sequences,
-        advantages=_advantages(sequences),
+        credits=credits_of([one.sample for one in sequences if one.sample], episode),
         window=window,
         token_data=as_data(window.data),
         first_tokens=_first_tokens(sequences),
@@ -179,13 +180,6 @@ def _window(
     elif first:
         first -= first % amounts.tokens
     return token_window(sequences, run.vocabulary(), first=first, size=amounts.tokens)
-
-
-def _advantages(sequences: Sequence[ShownSequence]) -> list[tuple[str, float]]:
-    """With the names of their agents; without one where all sequences have the same."""
-    known = {(one.agent[0], one.advantage): None for one in sequences if one.advantage is not None}
-    values = {value for _, value in known}
-    return [("", values.pop())] if len(values) == 1 else list(known)
 
 
 def _first_tokens(sequences: Sequence[ShownSequence]) -> Mapping[int, int]:
