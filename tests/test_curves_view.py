@@ -290,5 +290,6 @@ def test_a_small_line_has_points_within_its_bounds_however_long_the_run():
 
 def test_what_happened_a_moment_ago_and_models_in_folders_are_said_briefly():
     assert (ago(10.0, now=10.2), ago(10.0, now=22.0)) == ("just now", "12 s ago")
+    assert (ago(0.0, now=1399.0), ago(0.0, now=8000.0)) == ("23 min ago", "2 h ago")
     assert model_name("/models/tiny/") == "tiny"
     assert model_name("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"

@@ -47,10 +47,12 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(moment: float | None, *, now: float | None = None) -> str:
+    """In the largest unit alone, as 12 s ago, 3 h ago."""
     if moment is None:
         return _NOTHING
     seconds = round((time.time() if now is None else now) - moment)
-    return f"{duration(float(seconds))} ago" if seconds > 0 else "just now"
+    largest = " ".join(duration(float(seconds)).split()[:2])
+    return f"{largest} ago" if seconds > 0 else "just now"
 
 
 def clock(moment: float | None) -> str:
