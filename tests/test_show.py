@@ -229,6 +229,12 @@ def test_a_run_in_which_none_failed_has_no_failed_episode_to_list(show):
     assert "training and validations: steps 1 to 2" in show(RUN, "--task", "none", code=2)
 
 
+def test_tokens_of_a_group_without_spread_are_not_said_to_be_trained(tmp_path, show):
+    root = write_run(tmp_path / "r", [episode_of(1, "t", 0), episode_of(1, "t", 1)])
+    shown = show(str(root), "step1-t-0", "--tokens")
+    assert "not trained: all episodes of the group got the same reward" in shown
+
+
 def test_a_step_without_episodes_says_which_have_some(show):
     shown = show(RUN, "--step", "7", code=2)
     assert "no episode" in shown and "steps 1 to 2" in shown

@@ -22,7 +22,7 @@ from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
 from astuner.logview.view.folding import fold, on_one_line, shown_text
 from astuner.logview.view.markup import parts_of
-from astuner.logview.view.time_drawing import WIDTH, drawn_lanes
+from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
 from astuner.logview.web import keep
 from astuner.logview.web.addresses import episode_at, part_of
@@ -556,3 +556,13 @@ def test_bars_stand_where_the_calls_were_and_none_is_lost():
     calls = [bar for lane in lanes for bar in lane.bars if bar.doing == "generating"]
     assert [(bar.call, bar.x) for bar in calls] == [(0, 0.0), (2, 600.0), (1, 400.0)]
     assert all(bar.x >= 0 and bar.x + bar.width <= WIDTH for lane in lanes for bar in lane.bars)
+
+
+def test_all_seconds_of_an_episode_are_told_by_what_they_went_into():
+    calls = (said("a", index=1), said("b", index=2))
+    assert time_sentence(read_timeline(episode(*calls))) == (
+        "before the first call 1 s · generating 1 s · agents' own 0.5 s · after the last call 2 s"
+        " · judge 0.5 s"
+    )
+    at_once = episode(*calls, seconds=3.0, judging_seconds=0.4999)
+    assert "after" not in time_sentence(read_timeline(at_once))

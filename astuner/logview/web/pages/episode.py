@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.episode_parts import read_sequences
+from astuner.logview.episode_parts import Attempts, attempts_with, read_sequences
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
 from astuner.logview.view.credit import credits_of
 from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
@@ -22,7 +22,7 @@ from astuner.logview.view.tokens import Fate, ShownSequence
 from astuner.logview.view.verdict import read_verdict
 from astuner.logview.web.addresses import part_of, path_name
 from astuner.logview.web.asked import asked_number, asked_run
-from astuner.logview.web.episode_ways import Attempts, attempts_with, ways_from
+from astuner.logview.web.episode_ways import ways_from
 from astuner.logview.web.keep import as_kept_file
 from astuner.logview.web.site import Site, as_data
 
@@ -104,7 +104,7 @@ def _episode(
     amounts = KEPT if is_kept else SERVED
     run, row, episode = shared["run"], stored.row, stored.episode
     conversation = read_conversation(episode)
-    sequences = read_sequences(run, stored, is_flat=attempts.is_flat(episode))
+    sequences = read_sequences(run, stored)
     window = _window(request, run, sequences, amounts)
     timeline = read_timeline(episode)
     colour = request.query_params.get("colour", "")
