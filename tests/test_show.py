@@ -200,6 +200,7 @@ def test_a_run_of_the_debug_backbone_says_what_came_of_its_episodes(show, folder
     shown = show("chess/latest")
     assert "1 of 1 episode solved\nThe debug backbone trains nothing." in shown
     assert "steps" not in shown and "reward" not in shown
+    assert "trained, by weights" not in show("chess/latest", "step1-t-0", "--tokens")
 
 
 def test_a_step_lists_its_episodes_by_task(show):

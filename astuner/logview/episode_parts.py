@@ -58,6 +58,8 @@ def _samples(run: "RunReader", stored: "StoredEpisode") -> Samples | None:
     """None where the run kept none of the step. A sequence that several updates trained has the
     log-probabilities from before the first."""
     row = stored.row
+    if not run.state().trains:
+        return {}
     if row.is_validation or own_file(run.root, f"training/step_{row.step:06d}.jsonl") is None:
         return None
     found: dict[int, TrainedSample] = {}
