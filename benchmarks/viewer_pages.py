@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from astuner.logview.addresses import compare_at, episode_at, group_at, part_of, run_at, step_at
+from astuner.logview.web.addresses import compare_at, episode_at, group_at, part_of, run_at, step_at
 from benchmarks.viewer_runs import folder_in, places, write_run
 
 DESCRIPTION = """\

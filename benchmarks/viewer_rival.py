@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from astuner.logview.addresses import episode_at, part_of, run_at
+from astuner.logview.web.addresses import episode_at, part_of, run_at
 from benchmarks.viewer_pages import RUN, Server, viewer
 from benchmarks.viewer_runs import ATTEMPTS, folder_in, write_run
 

@@ -16,7 +16,7 @@ from astuner.logview.view.learning import answer, worth_a_look
 from astuner.logview.view.meanings import MEANINGS, meaning_of
 from astuner.logview.view.settings import setting_differences
 from astuner.logview.view.spark import spark_points
-from astuner.logview.view.words import ago, model_name
+from astuner.logview.view.words import ago, duration, model_name
 
 
 def metrics(**series: list[Any]) -> Metrics:
@@ -290,5 +290,7 @@ def test_a_small_line_has_points_within_its_bounds_however_long_the_run():
 
 def test_what_happened_a_moment_ago_and_models_in_folders_are_said_briefly():
     assert (ago(10.0, now=10.2), ago(10.0, now=22.0)) == ("just now", "12 s ago")
+    assert (duration(0.0097), duration(0.004)) == ("0.0097 s", "4 ms")
+    assert (ago(0.0, now=1399.0), ago(0.0, now=8000.0)) == ("23 min ago", "2 h ago")
     assert model_name("/models/tiny/") == "tiny"
     assert model_name("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"

@@ -194,6 +194,15 @@ def test_what_was_found_stands_below_its_step(show):
 # --- Lists of episodes
 
 
+def test_a_run_of_the_debug_backbone_says_what_came_of_its_episodes(show, folder):
+    events = folder / "chess/2025-01-31_09-30-00/events.jsonl"
+    events.write_text(json.dumps({"event": "started", "backbone": "debug"}) + "\n")
+    shown = show("chess/latest")
+    assert "1 of 1 episode solved\nThe debug backbone trains nothing." in shown
+    assert "steps" not in shown and "reward" not in shown
+    assert "trained, by weights" not in show("chess/latest", "step1-t-0", "--tokens")
+
+
 def test_a_step_lists_its_episodes_by_task(show):
     lines = show(RUN, "--step", "1").splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [
@@ -211,6 +220,20 @@ def test_episodes_are_chosen_by_outcome_task_and_kind(show):
     assert "step2-t-0" in (of_task := show(RUN, "--task", "t")) and "step1-u-0" not in of_task
     validation = show(RUN, "--step", "2", "--validation")
     assert "validation2-t-0" in validation and "step2-t-0" not in validation
+
+
+def test_a_run_in_which_none_failed_has_no_failed_episode_to_list(show):
+    assert show("chess/latest", "--failed").splitlines() == [
+        "── chess/2025-01-31_09-30-00 · 0 failed episodes"
+    ]
+    assert show("chess/latest", "--failed", "--json") == ""
+    assert "training and validations: steps 1 to 2" in show(RUN, "--task", "none", code=2)
+
+
+def test_tokens_of_a_group_without_spread_are_not_said_to_be_trained(tmp_path, show):
+    root = write_run(tmp_path / "r", [episode_of(1, "t", 0), episode_of(1, "t", 1)])
+    shown = show(str(root), "step1-t-0", "--tokens")
+    assert "not trained: all episodes of the group got the same reward" in shown
 
 
 def test_a_step_without_episodes_says_which_have_some(show):

@@ -22,7 +22,7 @@ from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.shelf import Shelf
 from astuner.logview.view.folding import fold, on_one_line, shown_text
 from astuner.logview.view.markup import parts_of
-from astuner.logview.view.time_drawing import WIDTH, drawn_lanes
+from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
 from astuner.logview.web import keep
 from astuner.logview.web.addresses import episode_at, part_of
@@ -196,6 +196,50 @@ def test_a_long_question_is_there_whole(viewed):
     question = "Why? " * 200
     viewed.write(episode(said("a"), task=Task(main_query=question, task_id="why")))
     assert " ".join(question.split()) in words(viewed.get())
+
+
+def test_metadata_is_headed_where_there_is_more_of_it_only(viewed):
+    other = Task(main_query="a", task_id="a", metadata={"answer": "5", "level": "hard"})
+    viewed.write(
+        episode(said("a")),
+        episode(said("a"), episode_id="step1-0-1", attempt=1),
+        episode(said("a"), episode_id="step1-1-0", task=other, output=WorkflowOutput()),
+        episode(
+            said("a"),
+            episode_id="step1-2-0",
+            task=Task(main_query="b", task_id="b"),
+            output=WorkflowOutput(metadata={"seen": "left behind"}),
+        ),
+    )
+    assert not any("Metadata" in words(viewed.get(f"step1-0-{attempt}")) for attempt in (0, 1))
+    of_task, of_workflow = words(viewed.get("step1-1-0")), words(viewed.get("step1-2-0"))
+    assert "of the task 1" in of_task and "hard" in of_task
+    assert "of the workflow 1" in of_workflow and "left behind" in of_workflow
+
+
+def test_an_advantage_of_one_agent_alone_says_whose_it_is(viewed):
+    verdict = Verdict(reward=0.5, is_success=False, source="workflow", rewards={"ann": 0, "bob": 1})
+    viewed.write(episode(said("a"), said("b", agent="bob", index=1), verdict=verdict))
+    viewed.train(sequence=1, advantage=1.0)
+    shown = words(viewed.get())
+    assert "advantage bob+1.00" in shown
+    assert "ann not trained" in shown and "bob 2 trained of 4" in shown
+    assert "of the agent ann in this episode" in shown
+
+
+def test_an_episode_without_calls_names_no_server_that_answered(viewed):
+    viewed.write(episode())
+    shown = words(viewed.get())
+    assert "No call was made in this episode." in shown and "another server" not in shown
+
+
+def test_what_another_server_answered_has_no_tokens_and_no_weights(viewed):
+    call = said("a")
+    unknown = replace(call.completion, ids=(), logprobs=())
+    viewed.write(episode(replace(call, prompt_ids=(), completion=unknown)))
+    shown = words(viewed.get())
+    assert "tokens not known" in shown and "another server rendered its prompts" in shown
+    assert "0 sampled tokens" not in shown and "weights of update" not in shown
 
 
 def test_a_failure_is_told_with_its_traceback(viewed):
@@ -522,3 +566,13 @@ def test_bars_stand_where_the_calls_were_and_none_is_lost():
     calls = [bar for lane in lanes for bar in lane.bars if bar.doing == "generating"]
     assert [(bar.call, bar.x) for bar in calls] == [(0, 0.0), (2, 600.0), (1, 400.0)]
     assert all(bar.x >= 0 and bar.x + bar.width <= WIDTH for lane in lanes for bar in lane.bars)
+
+
+def test_all_seconds_of_an_episode_are_told_by_what_they_went_into():
+    calls = (said("a", index=1), said("b", index=2))
+    assert time_sentence(read_timeline(episode(*calls))) == (
+        "before the first call 1 s · generating 1 s · agents' own 0.5 s · after the last call 2 s"
+        " · judge 0.5 s"
+    )
+    at_once = episode(*calls, seconds=3.0, judging_seconds=0.4999)
+    assert "after" not in time_sentence(read_timeline(at_once))

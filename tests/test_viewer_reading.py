@@ -203,7 +203,12 @@ def test_a_run_at_work_is_running_and_one_that_said_nothing_more_was_killed(tmp_
     with at_work(root):
         assert run.state().status == "running"
         assert run.state().ended is None
+        assert run.state().seconds == pytest.approx(time.time() - run.started, abs=60)
     assert run.state().status == "killed"
+    os.utime(root, (run.started + 5,) * 2)
+    for path in root.iterdir():
+        os.utime(path, (run.started + 5,) * 2)
+    assert run.state().seconds == 5
 
 
 def test_a_run_that_goes_on_after_its_end_is_judged_by_its_last_start(tmp_path):

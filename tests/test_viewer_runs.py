@@ -182,6 +182,28 @@ def test_a_run_without_a_step_says_that_curves_will_come(viewed):
     assert viewed.charts(run_at(NAME))["validation"]["lines"][0]["steps"] == []
 
 
+def test_a_run_that_ended_before_its_first_step_promises_no_curves(viewed):
+    root = viewed.run()
+    tell(root, {"event": "started"}, {"event": "ended", "exit_code": 1, "error": None})
+    said = viewed.page(run_at(NAME))
+    assert "No step was trained" in said and "yet" not in said
+
+
+def test_a_run_that_trains_nothing_says_what_came_of_its_episodes(viewed):
+    root = viewed.run()
+    tell(root, {"event": "started", "backbone": "debug"}, {"event": "ended", "exit_code": 0})
+    add(root, "step_000001.jsonl", record(), record("step1-0-1", reward=None, attempt=1))
+    said = viewed.page(run_at(NAME))
+    assert "1 of 2 episodes solved, 1 failed The debug backbone trains nothing." in said
+    assert f'href="{part_of(NAME, "steps", 1)}">step 1</a>' in viewed.at(run_at(NAME)).text
+
+
+def test_a_name_of_a_metric_may_be_typed_as_it_is(viewed):
+    measure(viewed.run(), *VALIDATED)
+    answer = viewed.at(f"{run_at(NAME)}/metrics/reward/mean")
+    assert answer.status_code == 200 and "reward/mean" in answer.text
+
+
 def test_null_nan_and_new_names_are_shown_for_what_they_are(viewed):
     root = viewed.run()
     measure(

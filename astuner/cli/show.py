@@ -160,7 +160,8 @@ def _show_episodes(found: "RunReader", parsed: argparse.Namespace) -> None:
         return
     kind = "validation at step" if parsed.validation else "step"
     at = "" if parsed.step is None else f"{kind} {parsed.step} of "
-    _print(episodes_sheet(rows, of=f"{at}{found.name}"))
+    noun = "failed episode" if parsed.failed else "episode"
+    _print(episodes_sheet(rows, of=f"{at}{found.name}", noun=noun))
 
 
 def _kind_asked(parsed: argparse.Namespace) -> bool | None:

@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from astuner.logview.view.words import number, share
 from astuner.logview.web import addresses
 from astuner.run_dir import read_json_lines
 from tests.browser.places import PLACES
@@ -43,6 +44,19 @@ def test_arrows_walk_over_the_steps_of_a_curve_and_say_what_is_there(reader, run
     assert page.locator("[data-at]").inner_text() == "step 2"
     wanted = written(runs[0], "reward/mean")[2]
     assert f"{wanted:.2f}" in page.locator(".plot").get_attribute("aria-valuetext")
+
+
+def test_a_script_says_numbers_as_the_server_does(reader, runs):
+    page = reader.open(PLACES["overview"](*runs))
+    values = [*(i / 64 for i in range(640)), *(i / 999 for i in range(2000)), 1e-4, 1234.5]
+    for name, of_server in (("share", share), ("said", number)):
+        by_script = page.evaluate(
+            "async ([name, values]) => {"
+            " const say = (await import('/static/series.js'))[name];"
+            " return values.map((value) => say(value)); }",
+            [name, values],
+        )
+        assert by_script == [of_server(value) for value in values]
 
 
 def test_smoothing_and_log_scale_and_zoom_stand_in_the_link(reader, read, home, runs):

@@ -54,6 +54,15 @@ class Neighbours(NamedTuple):
     next_id: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeCounts:
+    """What came of the episodes that are in the index."""
+
+    num_episodes: int
+    num_solved: int
+    num_failed: int
+
+
 class EpisodeIndex:
     """What is known of a run's episodes; made as far as somebody asks for it.
 
@@ -116,6 +125,13 @@ class EpisodeIndex:
         wanted = filter_of(query)
         sql = f"SELECT count(*) FROM episodes e WHERE {wanted.sql}"
         return next(iter(self._cache.read(sql, wanted.values)), (0,))[0]
+
+    def outcomes(self) -> OutcomeCounts:
+        return OutcomeCounts(
+            num_episodes=self.count(EpisodeQuery()),
+            num_solved=self.count(EpisodeQuery(outcome="solved")),
+            num_failed=self.count(EpisodeQuery(outcome="failed")),
+        )
 
     def groups(self, step: int, is_validation: bool) -> list[GroupRow]:
         """Every group of a step, by task id."""

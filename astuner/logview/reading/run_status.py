@@ -66,6 +66,17 @@ class RunStatus:
     validation_first: ValidationPoint | None
     validation_last: ValidationPoint | None
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is of a backbone that does."""
+        return self.backbone != "debug"
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first start to the end; of a run at work, until now."""
+        until = time.time() if self.status == "running" else self.ended or self.last_written
+        return None if self.started is None or until is None else max(0.0, until - self.started)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from astuner.errors import NotFoundError
@@ -76,15 +77,20 @@ def choose_episode(run: RunReader, asked: str) -> EpisodeRow:
 
 
 def episodes_of(run: RunReader, query: EpisodeQuery) -> list[EpisodeRow]:
-    """All episodes that are asked for. Raises NotFoundError where there are none."""
+    """All episodes that are asked for. Raises NotFoundError where there are none, though not for
+    those that failed among some that did not."""
     read_index(run.index, step=query.step, is_validation=query.is_validation)
     rows = run.index.rows(query, limit=_ALL).rows
-    if rows:
+    if rows or (query.outcome == "failed" and run.index.count(replace(query, outcome=None))):
         return rows
-    steps = [entry for entry in run.index.steps() if entry.num_bytes]
-    kept = sorted({entry.step for entry in steps if entry.is_validation == query.is_validation})
+    kept = sorted(
+        entry.step
+        for entry in run.index.steps()
+        if entry.num_bytes and query.is_validation in (None, entry.is_validation)
+    )
     known = f"steps {kept[0]} to {kept[-1]}" if kept else "none"
-    kind = "validations" if query.is_validation else "training"
+    kinds = {True: "validations", False: "training", None: "training and validations"}
+    kind = kinds[query.is_validation]
     raise NotFoundError(
         f"show: no episode of {run.name} is like that; recorded of {kind}: {known}. Ask for "
         "another step, or less of it"

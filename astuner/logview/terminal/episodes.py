@@ -8,10 +8,10 @@ from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, 
 from astuner.logview.view.words import count, duration
 
 
-def episodes_sheet(rows: Sequence[EpisodeRow], *, of: str) -> Sheet:
+def episodes_sheet(rows: Sequence[EpisodeRow], *, of: str, noun: str = "episode") -> Sheet:
     """The episodes `of` something, in the order in which they are given."""
     sheet = Sheet()
-    sheet.add(("── ", DIM), (of, STRONG), (f" · {count(len(rows), 'episode')}", DIM))
+    sheet.add(("── ", DIM), (of, STRONG), (f" · {count(len(rows), noun)}", DIM))
     cells = zip(rows, columns([_row(row) for row in rows], left=1), strict=True)
     for task, group in groupby(cells, key=lambda one: (one[0].task_id, one[0].title)):
         sheet.add((f"task {task[0]}: ", DIM), task[1])

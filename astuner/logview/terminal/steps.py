@@ -8,8 +8,10 @@ from astuner.logview.reading.events import FoundThing
 from astuner.logview.reading.metrics import number_in
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.run_status import RunStatus, ValidationPoint, validations_of
+from astuner.logview.terminal.choose import read_index
 from astuner.logview.terminal.runs import change, status_part, steps_done
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
+from astuner.logview.view.learning import answer_untrained
 from astuner.logview.view.words import clock, duration, share
 
 
@@ -37,6 +39,12 @@ def run_sheet(run: RunReader) -> Sheet:
     state, metrics = run.state(), run.metrics()
     _add_state(sheet, run.name, state)
     sheet.space()
+    if not state.trains:
+        read_index(run.index, step=None, is_validation=None)
+        found = answer_untrained(run.index.outcomes())
+        sheet.add((" ".join(filter(None, [found.now, found.of])), STRONG))
+        sheet.add(found.verdict)
+        return sheet
     validations = {point.step: point for point in validations_of(metrics)}
     _add_steps(sheet, metrics.rows, validations, run.findings())
     for problem in metrics.problems:
@@ -48,12 +56,10 @@ def run_sheet(run: RunReader) -> Sheet:
 
 def _add_state(sheet: Sheet, name: str, state: RunStatus) -> None:
     sheet.add(("── run ", DIM), (name, STRONG))
-    until = state.ended or state.last_written
-    took = None if until is None or state.started is None else until - state.started
     facts = [
-        f"{steps_done(state)} steps",
+        f"{steps_done(state)} steps" if state.trains else None,
         f"begun {clock(state.started)}",
-        None if took is None else duration(took),
+        None if state.seconds is None else duration(state.seconds),
         None if state.seconds_left is None else f"{duration(state.seconds_left)} left",
         None if state.num_starts < 2 else f"started {state.num_starts} times",
     ]

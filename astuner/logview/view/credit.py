@@ -15,7 +15,7 @@ class Credit:
     """An advantage that sequences of one agent were trained with."""
 
     agent: str
-    """Empty where all agents of the episode were trained with the same one."""
+    """Empty where every agent that the policy sampled for was trained with the same one."""
     advantage: float
 
 
@@ -26,7 +26,8 @@ def credits_of(samples: Sequence["TrainedSample"], episode: Episode) -> list[Cre
         for sample in sorted(samples, key=lambda sample: sample.sequence)
         if sample.advantage is not None
     ]
-    if len({credit.advantage for credit in found}) == 1:
+    unnamed = {one.agent_name for one in episode.sequences if one.num_trained}
+    if len({credit.advantage for credit in found}) == 1 and unnamed <= {one.agent for one in found}:
         return [Credit(agent="", advantage=found[0].advantage)]
     return list(dict.fromkeys(found))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.logview.reading.index import OutcomeCounts
 from astuner.logview.reading.metrics import Metrics
 from astuner.logview.reading.run_status import ValidationPoint
 from astuner.logview.view.curves import Point, points_of
@@ -38,10 +39,11 @@ def answer(
     rewards: Sequence[Point],
     *,
     is_one_episode_a_task: bool,
+    is_over: bool = False,
 ) -> LearningAnswer:
     """From the first and newest validation, or from the rewards where there is none."""
     if last is None:
-        return _answer_of_rewards(rewards)
+        return _answer_of_rewards(rewards, is_over=is_over)
     noun = "validation tasks" if is_one_episode_a_task else "validation episodes"
     of = f"of {number(last.num_episodes)} {noun} solved" if last.num_episodes else f"{noun} solved"
     has_two = first is not None and first.step != last.step
@@ -53,6 +55,20 @@ def answer(
         interval=f"95% interval {share(last.low)} to {share(last.high)}"
         if last.low is not None and last.high is not None
         else "",
+    )
+
+
+def answer_untrained(found: OutcomeCounts) -> LearningAnswer:
+    """Of a run of the debug backbone: what came of its episodes."""
+    failed = f", {number(found.num_failed)} failed" if found.num_failed else ""
+    return LearningAnswer(
+        before=None,
+        now=number(found.num_solved) if found.num_episodes else None,
+        of=f"of {count(found.num_episodes, 'episode')} solved{failed}"
+        if found.num_episodes
+        else "No episode has ended yet.",
+        verdict="The debug backbone trains nothing.",
+        interval="",
     )
 
 
@@ -73,12 +89,11 @@ def _verdict(first: ValidationPoint, last: ValidationPoint) -> str:
     return f"Not to be told from step {first.step}: the intervals overlap."
 
 
-def _answer_of_rewards(points: Sequence[Point]) -> LearningAnswer:
+def _answer_of_rewards(points: Sequence[Point], *, is_over: bool) -> LearningAnswer:
     rewards = [value for _, value in points if value is not None]
     if not rewards:
-        return LearningAnswer(
-            before=None, now=None, of="No step has ended yet.", verdict="", interval=""
-        )
+        none = "No step was trained." if is_over else "No step has ended yet."
+        return LearningAnswer(before=None, now=None, of=none, verdict="", interval="")
     fifth = max(1, len(rewards) // 5)
     few, many = rewards[:fifth], rewards[-fifth:]
     verdict = ""

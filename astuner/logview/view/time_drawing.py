@@ -9,6 +9,8 @@ from astuner.logview.view.words import count, duration
 WIDTH = 1000
 """What the whole episode takes; bars are in these units."""
 _THINNEST = 1.5
+_WORTH_SAYING = 0.01
+"""As a share of the episode."""
 
 Doing = Literal["generating", "tools", "own", "judging"]
 
@@ -41,12 +43,17 @@ def drawn_lanes(timeline: Timeline) -> tuple[DrawnLane, ...]:
 
 
 def time_sentence(timeline: Timeline) -> str:
-    """As in "waiting 0.01 s · generating 4 s · tools 0.8 s · judge 0.2 s"."""
+    """As in "before the first call 0.01 s · generating 4 s · tools 0.8 s · judge 0.2 s".
+
+    What came behind the last call is left out where it is nothing to speak of.
+    """
+    end = timeline.end.seconds if timeline.end is not None else 0.0
     known = (
-        ("waiting", timeline.begin_seconds),
+        ("before the first call", timeline.begin_seconds),
         ("generating", timeline.engine_seconds),
         ("tools", timeline.tool_seconds or None),
         ("agents' own", timeline.own_seconds or None),
+        ("after the last call", end if end >= _WORTH_SAYING * timeline.total_seconds else None),
         ("judge", timeline.judging_seconds),
     )
     return " · ".join(f"{name} {duration(value)}" for name, value in known if value is not None)

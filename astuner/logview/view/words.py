@@ -37,7 +37,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return _NOTHING
     if seconds < 10:
-        return f"{seconds:.2g} s" if seconds >= 0.01 else f"{seconds * 1000:.1g} ms"
+        return f"{seconds:.2g} s" if seconds >= 0.0095 else f"{seconds * 1000:.1g} ms"
     for size, unit, below, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if seconds >= size:
             whole = int(seconds // size)

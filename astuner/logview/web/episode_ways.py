@@ -1,44 +1,20 @@
 """Where an episode leads: to its neighbours in what was asked for, to its siblings, and up."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from astuner.logview.reading.query import EpisodeQuery
+from astuner.logview.episode_parts import Attempts
 from astuner.logview.web.addresses import episode_at, group_at, part_of, step_at, task_at
 from astuner.logview.web.asked_episodes import AskedEpisodes
-from astuner.trajectory.episode import Episode
 
 if TYPE_CHECKING:
     from astuner.logview.reading.row import EpisodeRow
     from astuner.logview.reading.run_reader import RunReader
 
-_MOST_ATTEMPTS = 200
 _KEPT_CHOICES = ("raw", "colour")
 """How a reader looks at episodes, which holds for the next one too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempts:
-    """The episodes of one task in one step, by attempt."""
-
-    rows: Sequence["EpisodeRow"]
-
-    @property
-    def rewards(self) -> list[float]:
-        """Those that are known."""
-        return [row.reward for row in self.rows if row.reward is not None]
-
-    @property
-    def mean(self) -> float | None:
-        return sum(self.rewards) / len(self.rewards) if self.rewards else None
-
-    def is_flat(self, episode: Episode) -> bool:
-        """Whether all rewards are one; never where roles have rewards of their own."""
-        has_roles = episode.verdict is not None and bool(episode.verdict.rewards)
-        return not has_roles and len(self.rewards) > 1 and len(set(self.rewards)) == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +33,6 @@ class Ways:
     step: str
     group: str
     task: str
-
-
-def attempts_with(run: "RunReader", row: "EpisodeRow") -> Attempts:
-    """The episode's group; of a record that tells no task the episode alone."""
-    if row.problem is not None:
-        return Attempts(rows=[row])
-    query = EpisodeQuery(step=row.step, is_validation=row.is_validation, task_id=row.task_id)
-    return Attempts(rows=run.index.rows(query, limit=_MOST_ATTEMPTS, offset=0).rows)
 
 
 def ways_from(request: Request, run: "RunReader", row: "EpisodeRow", attempts: Attempts) -> Ways:

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.episode_parts import read_sequences
+from astuner.logview.episode_parts import Attempts, attempts_with, read_sequences
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
+from astuner.logview.view.credit import credits_of
 from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
@@ -21,7 +22,7 @@ from astuner.logview.view.tokens import Fate, ShownSequence
 from astuner.logview.view.verdict import read_verdict
 from astuner.logview.web.addresses import part_of, path_name
 from astuner.logview.web.asked import asked_number, asked_run
-from astuner.logview.web.episode_ways import Attempts, attempts_with, ways_from
+from astuner.logview.web.episode_ways import ways_from
 from astuner.logview.web.keep import as_kept_file
 from astuner.logview.web.site import Site, as_data
 
@@ -103,7 +104,7 @@ def _episode(
     amounts = KEPT if is_kept else SERVED
     run, row, episode = shared["run"], stored.row, stored.episode
     conversation = read_conversation(episode)
-    sequences = read_sequences(run, stored, is_flat=attempts.is_flat(episode))
+    sequences = read_sequences(run, stored)
     window = _window(request, run, sequences, amounts)
     timeline = read_timeline(episode)
     colour = request.query_params.get("colour", "")
@@ -118,7 +119,7 @@ def _episode(
         verdict=read_verdict(episode),
         episode=episode,
         sequences=sequences,
-        advantages=_advantages(sequences),
+        credits=credits_of([one.sample for one in sequences if one.sample], episode),
         window=window,
         token_data=as_data(window.data),
         first_tokens=_first_tokens(sequences),
@@ -179,13 +180,6 @@ def _window(
     elif first:
         first -= first % amounts.tokens
     return token_window(sequences, run.vocabulary(), first=first, size=amounts.tokens)
-
-
-def _advantages(sequences: Sequence[ShownSequence]) -> list[tuple[str, float]]:
-    """With the names of their agents; without one where all sequences have the same."""
-    known = {(one.agent[0], one.advantage): None for one in sequences if one.advantage is not None}
-    values = {value for _, value in known}
-    return [("", values.pop())] if len(values) == 1 else list(known)
 
 
 def _first_tokens(sequences: Sequence[ShownSequence]) -> Mapping[int, int]:

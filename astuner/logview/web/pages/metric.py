@@ -60,7 +60,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         names = curves.known_names(metrics)
         return _csv(shown, "metrics", names, [curves.points_of(metrics, name) for name in names])
 
-    yield Route("/runs/{experiment}/{start}/metrics/{name}", metric)
+    yield Route("/runs/{experiment}/{start}/metrics/{name:path}", metric)
     yield Route("/runs/{experiment}/{start}/metrics", all_metrics)
 
 

@@ -31,6 +31,7 @@ _MOST_STEPS = 2000
 _MOST_CHANGED, _LEAST_CHANGED = 6, 2
 _TABLE_STEPS = 50
 _VALIDATION_REPEATS = "astuner.rollout.val_kwargs.num_repeat"
+_OVER = ("done", "failed", "interrupted", "killed", "gone")
 _ENDED_BADLY = ("failed", "killed", "interrupted", "unknown")
 
 
@@ -102,6 +103,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             run=run,
             without_step=learning.without_step,
             state=states[0],
+            is_over=states[0].status in _OVER,
             answers=_answers(shown, states),
             states=states,
             findings=run.findings(),
@@ -136,11 +138,14 @@ def _settings(run: "RunReader") -> dict[str, Any]:
 
 def _answers(shown: Shown, states: Sequence[RunStatus]) -> list[learning.LearningAnswer]:
     return [
-        learning.answer(
+        learning.answer_untrained(run.index.outcomes())
+        if not state.trains
+        else learning.answer(
             state.validation_first,
             state.validation_last,
             curves.points_of(drawn.metrics, "reward/mean"),
             is_one_episode_a_task=_settings(run).get(_VALIDATION_REPEATS) == 1,
+            is_over=state.status in _OVER,
         )
         for run, drawn, state in zip([shown.run, *shown.others], shown.curves, states, strict=True)
     ]

@@ -1,7 +1,7 @@
 // One chart: lines over steps, drawn by uPlot into a figure that the server made. What all charts
 // of a page share (range of steps, step under the cursor, smoothing, log scale) is given by the page.
 
-import { lastPoint, lonelySteps, pointAt, said, smoothed, valueExtent } from "./series.js";
+import { lastPoint, lonelySteps, pointAt, said, share, smoothed, valueExtent } from "./series.js";
 
 const DASHES = [[], [6, 4], [2, 3]];
 const NUM_HUES = 4;
@@ -307,9 +307,8 @@ export class Chart {
     return Math.ceil(Math.max(...labels.map((label) => pen.measureText(shortened(label) + room).width)) + 8);
   }
 
-  // A share of what was solved has two digits everywhere.
   _said(value) {
-    return this.data.shape === "rate" && value !== null ? value.toFixed(2) : said(value);
+    return this.data.shape === "rate" ? share(value) : said(value);
   }
 
   _moved(u) {

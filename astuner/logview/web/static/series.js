@@ -77,7 +77,24 @@ function fences(sorted) {
   return [first - 3 * (third - first), third + 3 * (third - first)];
 }
 
-const inWords = (value, digits) => Number(value.toPrecision(digits)).toString().replace("-", "\u2212");
+// A half goes to the even digit, as in what the server writes: else a number changes with its script.
+function rounded(value, places) {
+  const scaled = value * 10 ** places;
+  const isHalf = Number.isInteger(value * 2 ** (places + 1)) && Math.abs(scaled % 1) === 0.5;
+  return (isHalf ? (2 * Math.round(scaled / 2)) / 10 ** places : value).toFixed(places);
+}
+
+function inWords(value, digits) {
+  const places = digits - 1 - Math.floor(Math.log10(Math.abs(value)));
+  return Number(rounded(value, places)).toString().replace("-", "\u2212");
+}
+
+// Of one, with two digits, three where they tell more.
+export function share(value) {
+  if (value === null || value === undefined) return "\u2013";
+  const isNearEnd = (value > 0.99 && value < 1) || (value > 0 && value < 0.01);
+  return rounded(value, isNearEnd ? 3 : 2);
+}
 
 // With three significant digits, as the pages say numbers.
 export function said(value, digits = 3) {
@@ -85,7 +102,7 @@ export function said(value, digits = 3) {
   const size = Math.abs(value);
   if (Number.isInteger(value) || size >= 10 ** digits) {
     if (size >= 1e15) return value.toExponential(digits - 1);
-    return Math.round(value).toString().replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+    return rounded(value, 0).replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
   }
   return size < 1e-4 ? value.toExponential(1).replace("-", "\u2212") : inWords(value, digits);
 }
