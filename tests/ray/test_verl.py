@@ -112,12 +112,12 @@ def trained(taught_model, tmp_path_factory):  # noqa: F811
     make_demanding(path)
     two, caches = "astuner.rollout.max_env_worker=64", str(folder / "caches")
     variables = {FILE_VARIABLE: str(record), "XDG_CACHE_HOME": caches}
-    process = start(path, "--with-ray", "--with-logview", two, **variables)
-    said = read_until(process, "step 1/2")
-    seen = look(said, process, latest(path))
-    assert process.stderr is not None
-    said += process.stderr.read()
-    assert process.wait(timeout=60) == 0, said[-5000:]
+    with start(path, "--with-ray", "--with-logview", two, **variables) as process:
+        said = read_until(process, "step 1/2")
+        seen = look(said, process, latest(path))
+        assert process.stderr is not None
+        said += process.stderr.read()
+    assert process.returncode == 0, said[-5000:]
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     return Trained(run_dir=latest(path), rows=rows, said=said, process=process, seen=seen)
 
