@@ -16,7 +16,7 @@ _HEAD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* [A-Z]+ [\w.]+ ")
 _ENDED_BY = re.compile(r"\brun ended by (\w+)")
 _STARTED = "astuner: backbone "
 _DONE = re.compile(r"^(run directory|checkpoint) {2,}\S")
-_STEP_OF = re.compile(r"^step \d+/(\d+) ")
+_STEP_OF = re.compile(r"^step \d+/(\d{1,18}) ")
 _SIGNALS = ("KeyboardInterrupt", "Quit")
 
 

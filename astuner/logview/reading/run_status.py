@@ -15,7 +15,7 @@ from typing import Any, Literal
 from astuner.logview.reading.events import newest, seconds_of
 from astuner.logview.reading.lines import json_object, own_file
 from astuner.logview.reading.log_tail import end_in_log, last_said, planned_in_log
-from astuner.logview.reading.metrics import Metrics, number_in
+from astuner.logview.reading.metrics import Metrics, count_in, number_in
 from astuner.run_dir import RunDir
 
 Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown", "gone"]
@@ -204,7 +204,7 @@ def _seconds_left(metrics: Metrics, steps: Sequence[int], num_steps: int | None)
 
 def _count(value: object) -> int | None:
     number = number_in(value)
-    return None if number is None else int(number)
+    return None if number is None else count_in(int(number))
 
 
 def _text(value: object) -> str | None:

@@ -9,6 +9,7 @@ from astuner.errors import AstunerError, UnreadableError
 from astuner.logview.reading.inventory import EPISODES
 from astuner.logview.reading.lines import json_object, own_file, shown
 from astuner.logview.reading.row import EpisodeRow, newer_format
+from astuner.logview.reading.well_formed import misshapen_field
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import RECORD_FORMAT, episode_from_record
 
@@ -41,6 +42,10 @@ def read_stored(root: Path, row: EpisodeRow) -> StoredEpisode:
     return StoredEpisode(row=row, record=record, episode=_made_whole(record, where))
 
 
+_NOT_WHOLE = (
+    *(AstunerError, ValueError, TypeError, AttributeError, IndexError, OverflowError),
+    RecursionError,
+)
 _CHANGED = "the file was changed after it was listed: load the page again"
 
 
@@ -66,10 +71,12 @@ def _made_whole(record: Mapping[str, Any], where: str) -> Episode:
     if not isinstance(record_format, int) or record_format > RECORD_FORMAT:
         raise UnreadableError(f"{where}: {newer_format(record_format)}")
     try:
-        return episode_from_record(record)
+        found = misshapen_field(record)
+        if found is None:
+            return episode_from_record(record)
     except KeyError as error:
         found = f"{error.args[0]!r} is missing"
-    except (AstunerError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except _NOT_WHOLE as error:
         found = str(error)
     raise UnreadableError(
         f"{where}: the record is not whole: {found}; it was written by another version or changed "
