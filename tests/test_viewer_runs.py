@@ -357,6 +357,20 @@ def test_settings_that_are_not_there_or_not_readable_are_said(viewed, text, says
     assert "No step has ended yet" in viewed.page(run_at(NAME))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [1e308, -1e308, pytest.param(10**400, id="huge"), 5e-324, True, "text", [1], {"a": 1}],
+)
+def test_a_run_whose_numbers_are_out_of_all_bounds_is_shown(viewed, value):
+    root = viewed.run()
+    names = ("reward/mean", "rollout/context_overflows", "rollout/empty_replies", "train/entropy")
+    names += ("rollout/flat_groups", "rollout/episodes", "train/logprob_gap_mean", "step/seconds")
+    measure(root, *({"step": step} | dict.fromkeys(names, value) for step in range(1, 9)))
+    configure(root, f"astuner:\n  data:\n    train_batch_size: {'9' * 400}\n")
+    assert "1 run" in viewed.page("/")
+    assert "step 8" in viewed.page(run_at(NAME))
+
+
 # live
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from astuner.logview.reading.lines import own_file
+from astuner.machine.regular_file import open_regular
 
 _NAME = "run.log"
 _MAX_BYTES = 64 * 2**10
@@ -26,7 +27,7 @@ def log_tail(root: Path, num_lines: int) -> list[str]:
     try:
         if path is None:
             return []
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _MAX_BYTES))
             data = file.read(_MAX_BYTES)

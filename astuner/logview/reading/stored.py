@@ -10,6 +10,7 @@ from astuner.logview.reading.inventory import EPISODES
 from astuner.logview.reading.lines import json_object, own_file, shown
 from astuner.logview.reading.row import EpisodeRow, newer_format
 from astuner.logview.reading.well_formed import misshapen_field
+from astuner.machine.regular_file import open_regular
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import RECORD_FORMAT, episode_from_record
 
@@ -57,7 +58,7 @@ def _read_line(root: Path, row: EpisodeRow) -> bytes:
             "deleted, moved, or put aside when the run went on from an earlier step"
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(row.offset)
             return file.read(row.length)
     except OSError as error:

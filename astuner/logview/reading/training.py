@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.lines import json_object, own_file, shown, whole_lines
+from astuner.machine.regular_file import open_regular
 
 _FORMAT = 1
 
@@ -46,7 +47,7 @@ def trained_samples(
         return {name: [] for name in episode_ids}
     needles = [_needle(name) for name in episode_ids]
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in whole_lines(file):
                 data = line.data or b""
                 if any(needle in data for needle in needles) and (sample := _sample_in(data)):
