@@ -143,6 +143,19 @@ def test_the_list_is_filtered_by_every_word(viewed):
     assert "Show all 2" in nothing
 
 
+def test_many_runs_stand_on_several_pages_and_are_all_filtered(viewed):
+    for number in range(130):
+        viewed.run("math", start=f"2026-01-31_{number:03d}")
+    first, rest = viewed.page("/"), viewed.page("/?from=100")
+    assert "130 runs" in first and "showing 1 to 100 of 130 runs" in first
+    assert "showing 101 to 130 of 130 runs" in rest
+    starts = {f"2026-01-31_{number:03d}" for number in range(130)}
+    assert {start for start in starts if start in first} == starts - {
+        s for s in starts if s in rest
+    }
+    assert "10 of 130 runs" in viewed.page("/?q=_12")
+
+
 def test_chosen_runs_lead_to_what_shows_them_together(viewed):
     for name in "abc":
         viewed.run(name)
