@@ -66,8 +66,9 @@ class _LastingStream:
 
 
 def open_screen() -> Console:
-    """Standard error, for all that a run shows."""
-    return Console(file=cast(TextIO, _LastingStream(sys.stderr)), highlight=False)
+    """Standard error, for all that a run shows; nothing is shown where the process has none."""
+    stream = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as it lasts
+    return Console(file=cast(TextIO, _LastingStream(stream)), highlight=False)
 
 
 class RunConsole:

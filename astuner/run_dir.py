@@ -48,6 +48,7 @@ from typing import Any, BinaryIO, Literal
 
 from astuner.errors import AstunerError, BackboneError, ConfigError
 from astuner.machine.os_errors import advice, told
+from astuner.machine.regular_file import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class RunDir:
         not, a run that was begun elsewhere and did not end in order counts as at work for a day.
         """
         try:
-            with self._lock_file.open("rb") as file:
+            with open_regular(self._lock_file) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 host, _, pid = file.read(1000).decode(errors="replace").partition(" ")
         except FileNotFoundError:

@@ -22,6 +22,7 @@ pytest.importorskip("openai")
 
 from astuner import AstunerJob
 from astuner.cli import main
+from astuner.logview import beside
 from astuner.logview.beside import viewer_beside
 from astuner.run_dir import RunDir, append_json_line
 
@@ -46,6 +47,7 @@ class ExitingTheLoop(Waiting):
 HOLDER = """\
 import os, sys, time
 from pathlib import Path
+from astuner.logview import beside
 from astuner.logview.beside import viewer_beside
 from astuner.run_dir import RunDir
 
@@ -200,6 +202,32 @@ def test_one_that_dies_costs_the_run_a_line(run_dir: RunDir) -> None:
     assert line.endswith(f"`astuner logview {path}`")
 
 
+def test_a_file_that_took_the_number_of_its_pipe_stays_open(run_dir: RunDir) -> None:
+    warned: list[str] = []
+    with viewer_beside(run_dir.root, home=Path.cwd(), say=warned.append, warn=warned.append):
+        (lifeline,) = beside._lifelines
+        os.close(lifeline)  # as user code does that closes whatever is open
+        with Path("other").open("wb") as other:
+            os.dup2(other.fileno(), lifeline)
+        wait_until(lambda: "the viewer has ended" in warned[-1])
+    os.write(lifeline, b"still here")
+    os.close(lifeline)
+
+
+def test_one_that_cannot_be_listened_to_costs_the_run_a_line(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    warned: list[str] = []
+    with viewer_beside(run_dir.root, home=Path.cwd(), say=warned.append, warn=warned.append):
+        assert Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text() == ""
+    (line,) = warned
+    assert "can't start new thread" in line and "the run goes on" in line
+
+
 def test_one_that_cannot_start_costs_the_run_a_line(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,3 +299,13 @@ def test_without_the_flag_a_run_starts_no_viewer_and_names_the_command(
     assert main(["--conf", str(project)]) == 0
     said = capfd.readouterr().err
     assert "viewer  " not in said and "to look at it  astuner logview launcher_record/job/" in said
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_without_standard_streams_works_and_shows_itself(closed: str, project: Path) -> None:
+    Path("go").touch()
+    command = [sys.executable, "-m", "astuner", "--conf", str(project), "--with-logview"]
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], timeout=60)
+    assert ended.returncode == 0
+    told = Path("launcher_record/job/latest/run.log").read_text()
+    assert "viewer  http://127.0.0.1:" in told and "viewer has ended" not in told

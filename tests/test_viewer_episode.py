@@ -488,6 +488,17 @@ def test_next_within_a_search_goes_to_the_next_episode_that_says_it(viewed):
     assert found.headers["location"] == episode_at(NAME, "step1-0-3", q="needle")
 
 
+def test_next_within_a_search_passes_over_what_has_another_form(viewed):
+    odd = said("a", reply="b", messages=({"role": "user", "content": [{"type": "text"}, 5]},))
+    odd = replace(odd, reply={"role": "assistant", "content": None, "tool_calls": [[1], "x"]})
+    viewed.write(episode(said("a")), episode(odd, episode_id="step1-0-1", attempt=1))
+    answer = viewed.get("step1-0-0", "beside", to="next", q="needle")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        part_of(NAME, "episodes", q="needle"),
+    )
+
+
 @given(
     st.builds(
         EpisodeQuery,

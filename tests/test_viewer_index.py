@@ -7,6 +7,8 @@ import random
 import shutil
 import sqlite3
 import threading
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -228,6 +230,34 @@ def test_a_record_without_a_field_is_never_guessed(tmp_path, missing):
     row = index.locate("half")
     assert row is not None
     with pytest.raises(UnreadableError, match=f"'{missing}' is missing"):
+        index.read(row)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["seconds"], None, "'seconds' is NoneType"),
+        (["madness"], True, "'madness' is bool"),
+        (["judging_seconds"], "1", "'judging_seconds' is str"),
+        (["verdict", "rewards"], [1], "'rewards' of the verdict is list"),
+        (["verdict", "source"], ["judge"], "'source' of the verdict is list"),
+        (["calls", 0, "seconds"], [1], "'seconds' of call 1 is list"),
+        (["calls", 0, "break_reason"], {}, "'break_reason' of call 1 is dict"),
+        (["calls", 0, "completion_ids"], ["1"], "'completion_ids' of call 1 holds str"),
+        (["calls", 0, "prompt_ids"], None, "'prompt_ids' of call 1 is NoneType"),
+        (["calls", 0], None, "not whole"),
+    ],
+)
+def test_a_field_of_another_form_makes_a_record_that_cannot_be_read(tmp_path, path, value, said):
+    entry = record("odd")
+    *outer, last = path
+    reduce(getitem, outer, entry)[last] = value
+    root = make_run(tmp_path)
+    add(root, "step_000001.jsonl", entry)
+    index = open_index(root, tmp_path / "cache")
+    row = index.locate("odd")
+    assert row is not None
+    with pytest.raises(UnreadableError, match=said):
         index.read(row)
 
 

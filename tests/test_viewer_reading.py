@@ -4,16 +4,20 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from astuner.errors import NotFoundError, UnreadableError
+from astuner.logview.reading.cache import cache_folder
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.run_status import ValidationPoint
 from astuner.logview.reading.shelf import Shelf
+from astuner.machine.regular_file import open_regular
 from tests.viewer_runs import START, add, make_run, record
 
 
@@ -333,6 +337,33 @@ def test_lines_that_are_no_metrics_are_said_and_passed_over(tmp_path):
     ]
 
 
+def test_a_step_is_a_count_that_browsers_can_hold(tmp_path):
+    root = make_run(tmp_path)
+    odd: list[Any] = [-1, 10**400, 2**53 + 1, 1.5, "2", None, True, [3]]
+    write_lines(root / "metrics.jsonl", *({"step": step, "a": 1} for step in [*odd, 2**53]))
+    write_lines(root / "events.jsonl", *({"event": "finding", "step": step} for step in odd))
+    run = reader(root, tmp_path)
+    assert run.metrics().steps == [2**53]
+    assert run.metrics().problems == ["metrics.jsonl: 8 lines that name no step were passed over"]
+    assert {found.step for found in run.findings()} == {None}
+
+
+@pytest.mark.parametrize("planned", [pytest.param(10**400, id="huge"), 1e300, -7, "many", None])
+def test_a_plan_that_no_run_could_have_is_not_known(tmp_path, planned):
+    root = make_run(tmp_path)
+    write_lines(root / "metrics.jsonl", {"step": 1, "step/seconds": 1e300})
+    write_lines(root / "events.jsonl", STARTED, {"event": "planned", "num_steps": planned})
+    with at_work(root):
+        state = reader(root, tmp_path).state()
+    assert (state.num_steps, state.seconds_left) == (None, None)
+
+
+def test_a_log_that_tells_of_a_number_of_thousands_of_digits_is_read(tmp_path):
+    root = make_run(tmp_path)
+    (root / "run.log").write_text(f"2026-01-31 09:30:00 INFO a step 1/{'9' * 5000} \n")
+    assert reader(root, tmp_path).state().num_steps is None
+
+
 def test_of_lines_of_one_step_the_later_counts(tmp_path):
     root = make_run(tmp_path)
     lines = [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 2, "a": 3}, {"step": 1, "a": 4}]
@@ -497,3 +528,80 @@ def test_caches_lie_where_the_platform_wants_them(tmp_path, monkeypatch):
     run.index.refresh()
     run.index.close()
     assert len(os.listdir(tmp_path / "caches" / "astuner" / "logview")) == 1
+
+
+def test_where_there_is_no_home_caches_lie_in_the_folder_for_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "no-path")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"astuner_{os.getuid()}" / "astuner" / "logview"
+
+
+def test_where_nothing_can_be_written_the_index_lives_in_memory(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "no-path")
+    (tmp_path / "a-file").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a-file"))
+    root = make_run(tmp_path / "runs")
+    add(root, "step_000001.jsonl", record("a"))
+    index = Shelf([tmp_path / "runs"]).runs()[0].index
+    assert index.refresh(seconds=None).is_whole and index.locate("a") is not None
+
+
+# What stands where a file should be
+
+
+FILES = (
+    *(".lock", "started.json", "config.yaml", "run.log", "metrics.jsonl", "events.jsonl"),
+    *("vocabulary.json", "episodes/step_000001.jsonl", "training/step_000001.jsonl"),
+)
+
+
+def read_all(run: RunReader) -> None:
+    """Whatever pages ask of a run; what cannot be read says so."""
+    run.state(), run.vocabulary(), run.training(1, "a"), run.log_tail()
+    run.index.refresh(seconds=None)
+    row = run.index.locate("a")
+    for ask in (run.config, lambda: row and run.index.read(row)):
+        with suppress(NotFoundError, UnreadableError):
+            ask()
+
+
+def whole_run(folder: Path) -> Path:
+    root = make_run(folder)
+    write_lines(root / "metrics.jsonl", {"step": 1})
+    write_lines(root / "events.jsonl", STARTED)
+    write_lines(root / "training" / "step_000001.jsonl", {"format": 1})
+    for name in ("config.yaml", "run.log", "vocabulary.json", ".lock"):
+        (root / name).write_text("{}\n")
+    add(root, "step_000001.jsonl", record("a"))
+    return root
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_waited_for_and_not_read(tmp_path, name, make):
+    root = whole_run(tmp_path)
+    (root / name).unlink()
+    make(root / name)
+    run = reader(root, tmp_path / "cache")
+    reading = threading.Thread(target=read_all, args=[run], daemon=True)
+    reading.start()
+    reading.join(10)
+    assert not reading.is_alive()
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        open_regular(tmp_path / "pipe")
+    (tmp_path / "file").write_text("text")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"text"
+
+
+def test_a_model_that_is_not_set_is_not_known(tmp_path):
+    root = make_run(tmp_path)
+    (root / "config.yaml").write_text("astuner:\n  backbone: debug\n  model:\n    path: null\n")
+    state = reader(root, tmp_path).state()
+    assert (state.backbone, state.model) == ("debug", None)

@@ -143,6 +143,19 @@ def test_the_list_is_filtered_by_every_word(viewed):
     assert "Show all 2" in nothing
 
 
+def test_many_runs_stand_on_several_pages_and_are_all_filtered(viewed):
+    for number in range(130):
+        viewed.run("math", start=f"2026-01-31_{number:03d}")
+    first, rest = viewed.page("/"), viewed.page("/?from=100")
+    assert "130 runs" in first and "showing 1 to 100 of 130 runs" in first
+    assert "showing 101 to 130 of 130 runs" in rest
+    starts = {f"2026-01-31_{number:03d}" for number in range(130)}
+    assert {start for start in starts if start in first} == starts - {
+        s for s in starts if s in rest
+    }
+    assert "10 of 130 runs" in viewed.page("/?q=_12")
+
+
 def test_chosen_runs_lead_to_what_shows_them_together(viewed):
     for name in "abc":
         viewed.run(name)
@@ -404,6 +417,20 @@ def test_settings_that_are_not_there_or_not_readable_are_said(viewed, text, says
         configure(root, text)
     assert says in viewed.page(part_of(NAME, "config"))
     assert "No step has ended yet" in viewed.page(run_at(NAME))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1e308, -1e308, pytest.param(10**400, id="huge"), 5e-324, True, "text", [1], {"a": 1}],
+)
+def test_a_run_whose_numbers_are_out_of_all_bounds_is_shown(viewed, value):
+    root = viewed.run()
+    names = ("reward/mean", "rollout/context_overflows", "rollout/empty_replies", "train/entropy")
+    names += ("rollout/flat_groups", "rollout/episodes", "train/logprob_gap_mean", "step/seconds")
+    measure(root, *({"step": step} | dict.fromkeys(names, value) for step in range(1, 9)))
+    configure(root, f"astuner:\n  data:\n    train_batch_size: {'9' * 400}\n")
+    assert "1 run" in viewed.page("/")
+    assert "step 8" in viewed.page(run_at(NAME))
 
 
 # live

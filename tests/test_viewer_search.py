@@ -1,7 +1,9 @@
 """A search finds what a plain look at every message finds, a part at a time."""
 
 import json
+from functools import reduce
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +103,31 @@ def test_records_that_cannot_be_read_are_passed_over_and_counted(tmp_path):
     page = index.search("needle", EVERYTHING, seconds=5)
     assert [hit.row.episode_id for hit in page.hits] == ["a"]
     assert (page.num_searched, page.total) == (3, 3)
+
+
+def test_what_is_said_in_blocks_is_found_and_pictures_are_not(tmp_path):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,needle"}}
+    blocks = {"role": "user", "content": [image, {"type": "text", "text": "A Needle."}, "bare"]}
+    entry = record("a", said=("q", "b"))
+    entry["calls"][0]["messages"] = [{"role": "user", "content": [image]}, blocks]
+    index = run_of(tmp_path, entry)
+    (hit,) = index.search("needle", EVERYTHING, seconds=5).hits
+    assert (hit.message, hit.found, hit.num_messages) == (1, "Needle", 1)
+    assert found(index, "bare")
+
+
+@pytest.mark.parametrize("calls", ["needle", [["needle"]], {"a": "needle"}, [{"name": "needle"}]])
+def test_tool_calls_of_another_form_are_searched_too(tmp_path, calls):
+    entry = record("a", said=("q", "b"))
+    entry["calls"][0]["messages"] += [None, 5, {"role": "assistant", "tool_calls": calls}]
+    assert found(run_of(tmp_path, entry), "needle")
+
+
+def test_what_stands_deep_in_arguments_is_found(tmp_path):
+    entry = record("a", said=("q", "b"), tool="ls")
+    function = entry["calls"][0]["reply"]["tool_calls"][0]["function"]
+    function["arguments"] = reduce(lambda inner, _: [inner], range(900), "needle")
+    assert found(run_of(tmp_path, entry), "needle")
 
 
 def test_text_that_another_program_escaped_is_found(tmp_path):

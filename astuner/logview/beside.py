@@ -26,15 +26,22 @@ _MODULE = "astuner.logview.beside_child"
 _END_SECONDS = 3.0
 """It takes milliseconds, unless the process was stopped."""
 
-_lifelines: set[int] = set()
-"""The run's ends of the pipes; changed by `_Beside` only."""
+_lifelines: dict[int, int] = {}
+"""The run's ends of the pipes with their inodes; changed by `_Beside` only."""
 
 
 def _close_in_fork() -> None:
     """A process that user code forks would keep the viewer alive when the run is gone."""
-    while _lifelines:
-        with suppress(OSError):
-            os.close(_lifelines.pop())
+    for lifeline in list(_lifelines):
+        _close(lifeline)
+
+
+def _close(lifeline: int) -> None:
+    """User code may have closed whatever is open; its number may be that of another file then."""
+    inode = _lifelines.pop(lifeline, None)
+    with suppress(OSError):
+        if os.fstat(lifeline).st_ino == inode:
+            os.close(lifeline)
 
 
 os.register_at_fork(after_in_child=_close_in_fork)
@@ -91,7 +98,7 @@ class _Beside:
         self._warn = warn
         self._is_ending = False
         held, self._lifeline = os.pipe()
-        _lifelines.add(self._lifeline)
+        _lifelines[self._lifeline] = os.fstat(self._lifeline).st_ino
         given = (entrance.listening.fileno(), held)
         try:
             self._process = subprocess.Popen(
@@ -105,7 +112,7 @@ class _Beside:
                 errors="replace",
             )
         except BaseException:
-            self._cut()
+            _close(self._lifeline)
             raise
         finally:
             os.close(held)
@@ -113,25 +120,26 @@ class _Beside:
         self._listener = threading.Thread(
             target=self._listen, args=(self._process.stdout,), name="viewer", daemon=True
         )
-        self._listener.start()
+        try:
+            self._listener.start()
+        except RuntimeError as error:  # no more threads
+            _close(self._lifeline)
+            self._process.kill()
+            self._process.communicate()
+            raise OSError(str(error)) from error
 
     def end(self) -> None:
         """Let it end; soon, or it is killed. Harmless in a process that user code has forked."""
         if os.getpid() != self._owner:
             return
         self._is_ending = True
-        self._cut()
+        _close(self._lifeline)
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._listener.join(_END_SECONDS)
-
-    def _cut(self) -> None:
-        _lifelines.discard(self._lifeline)
-        with suppress(OSError):  # user code has closed whatever is open
-            os.close(self._lifeline)
 
     def _listen(self, said: IO[str]) -> None:
         """Keep what it says for run.log, and tell when it has ended before the run."""

@@ -46,20 +46,23 @@ def _missing() -> Iterator[tuple[str, str]]:
     home = Path.home() if _has_home() else Path(os.sep)
     caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     if not _can_write(caches):
-        own = _own_folder()
+        own = own_folder()
         if (caches / "huggingface").is_dir():  # models that were put there may still be read
             yield "HF_HOME", str(caches / "huggingface")
             yield "HF_DATASETS_CACHE", str(own / "datasets")
             yield "HF_MODULES_CACHE", str(own / "modules")
         yield "XDG_CACHE_HOME", str(own)
     if not _can_write(Path(os.environ.get("TRITON_HOME") or home) / ".triton"):
-        yield "TRITON_CACHE_DIR", str(_own_folder() / "triton")
+        yield "TRITON_CACHE_DIR", str(own_folder() / "triton")
     if not has_name():  # torch asks for it to name the folder
-        yield "TORCHINDUCTOR_CACHE_DIR", str(_own_folder() / "torchinductor")
+        yield "TORCHINDUCTOR_CACHE_DIR", str(own_folder() / "torchinductor")
 
 
-def _own_folder() -> Path:
-    """Below the folder for temporary files; kernels of another user's would run as this one."""
+def own_folder() -> Path:
+    """Below the folder for temporary files; kernels of another user's would run as this one.
+
+    Raises OSError where no such folder can be written.
+    """
     folder = Path(tempfile.gettempdir(), f"astuner_{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     is_own = not folder.is_symlink() and folder.stat().st_uid == os.getuid()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from astuner.logview.reading.lines import shown
+from astuner.machine.caches import own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,22 @@ CREATE INDEX IF NOT EXISTS of_failed ON episodes (step) WHERE failure IS NOT NUL
 
 
 def cache_folder() -> Path:
-    """Where the platform wants caches of this program."""
+    """Where the platform wants caches of this program.
+
+    Where there is no home, that is the folder for temporary files, and where not even that can be
+    written, a place that nobody can write, so that indexes live in memory.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    caches = Path(base) if base and os.path.isabs(base) else Path.home() / ".cache"
+    home = os.path.expanduser("~")
+    if base and os.path.isabs(base):
+        caches = Path(base)
+    elif os.path.isabs(home):
+        caches = Path(home, ".cache")
+    else:
+        try:
+            caches = own_folder()
+        except OSError:
+            return Path(os.devnull)
     return caches / "astuner" / "logview"
 
 

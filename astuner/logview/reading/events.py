@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.growing import GrowingLines
+from astuner.logview.reading.metrics import count_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ def findings_of(events: Iterable[Mapping[str, Any]]) -> list[FoundThing]:
     """What detectors found; fields that have another form than they should are not known."""
     return [
         FoundThing(
-            step=_whole(event.get("step")),
+            step=count_in(event.get("step")),
             detector=str(event.get("detector", "")),
             message=str(event.get("message", "")),
             stops=event.get("stops") is True,
@@ -61,7 +62,3 @@ def seconds_of(time: object) -> float | None:
         return datetime.fromisoformat(time).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

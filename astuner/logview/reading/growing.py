@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.lines import json_object, own_file, whole_lines
+from astuner.machine.regular_file import open_regular
 
 _MAX_LINE_BYTES = 16 * 2**20
 _MAX_PROBLEMS = 20
@@ -60,7 +61,7 @@ class GrowingLines:
         )
 
     def _follow(self, path: Path) -> None:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stat = os.fstat(file.fileno())
             if stat.st_ino != self._inode or stat.st_size < self._done:
                 self._begin_anew(inode=stat.st_ino)

@@ -26,6 +26,7 @@ from astuner.logview.reading.row import (
     unreadable_row,
 )
 from astuner.logview.reading.skim import skim
+from astuner.machine.regular_file import open_regular
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_LINES = 512
@@ -171,8 +172,9 @@ class Indexer:
     def _read_batch(self, known: _KnownFile, found: FoundFile, deadline: float | None) -> bool:
         """Read and store some lines; whether there may be more to read."""
         batch, is_finished = _RowsToStore(start=known.done), False
+        path = self._root / EPISODES / known.name
         try:
-            with (self._root / EPISODES / known.name).open("rb", buffering=_BUFFER_BYTES) as file:
+            with open_regular(path, buffering=_BUFFER_BYTES) as file:
                 if not self._has_mark(file, known):
                     return self._cache.change(
                         lambda connection: _begin_anew(connection, known, found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from astuner.logview.reading.lines import own_file
+from astuner.machine.regular_file import open_regular
 
 _NAME = "run.log"
 _MAX_BYTES = 64 * 2**10
@@ -16,7 +17,7 @@ _HEAD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* [A-Z]+ [\w.]+ ")
 _ENDED_BY = re.compile(r"\brun ended by (\w+)")
 _STARTED = "astuner: backbone "
 _DONE = re.compile(r"^(run directory|checkpoint) {2,}\S")
-_STEP_OF = re.compile(r"^step \d+/(\d+) ")
+_STEP_OF = re.compile(r"^step \d+/(\d{1,18}) ")
 _SIGNALS = ("KeyboardInterrupt", "Quit")
 
 
@@ -26,7 +27,7 @@ def log_tail(root: Path, num_lines: int) -> list[str]:
     try:
         if path is None:
             return []
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _MAX_BYTES))
             data = file.read(_MAX_BYTES)

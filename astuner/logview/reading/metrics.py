@@ -1,7 +1,6 @@
 """The metrics of a run, whatever their names and values are."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from astuner.logview.reading.growing import Content, GrowingLines
 
+LARGEST_COUNT = 2**53
+"""Browsers count whole numbers up to here."""
 _NO_METRICS = ("step", "time")
 
 
@@ -67,8 +68,8 @@ class MetricsReader:
 
 
 def _metrics_of(content: Content) -> Metrics:
-    rows = {step: row for row in content.objects if (step := _step_of(row)) is not None}
-    num_stray = sum(_step_of(row) is None for row in content.objects)
+    rows = {step: row for row in content.objects if (step := count_in(row.get("step"))) is not None}
+    num_stray = sum(count_in(row.get("step")) is None for row in content.objects)
     stray = [f"metrics.jsonl: {num_stray} lines that name no step were passed over"]
     return Metrics(
         rows=[rows[step] for step in sorted(rows)],
@@ -87,9 +88,10 @@ def number_in(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _step_of(line: Mapping[str, Any]) -> int | None:
-    step = line.get("step")
-    return step if isinstance(step, int) and not isinstance(step, bool) else None
+def count_in(value: Any) -> int | None:
+    """The value as a count; None for all that is none."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and 0 <= value <= LARGEST_COUNT else None
 
 
 def _is_drawn(value: Any) -> bool:

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from astuner.logview.reading.events import newest, seconds_of
 from astuner.logview.reading.lines import json_object, own_file
 from astuner.logview.reading.log_tail import end_in_log, last_said, planned_in_log
-from astuner.logview.reading.metrics import Metrics, number_in
+from astuner.logview.reading.metrics import Metrics, count_in, number_in
+from astuner.machine.regular_file import open_regular
 from astuner.run_dir import RunDir
 
 Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown", "gone"]
 
 _WRITTEN = ("metrics.jsonl", "run.log", "events.jsonl", "episodes", "training", "started.json")
+_STARTED_BYTES = 2**16
 _RECENT_STEPS = 5
 _BY_SIGNAL = 128
 """Exit codes above it are those of a signal."""
@@ -145,7 +147,8 @@ def started_seconds(root: Path) -> float | None:
     path = own_file(root, "started.json")
     with suppress(OSError, ValueError):
         if path is not None:
-            return seconds_of(json_object(path.read_bytes()).get("started"))
+            with open_regular(path) as file:
+                return seconds_of(json_object(file.read(_STARTED_BYTES)).get("started"))
     with suppress(ValueError, OverflowError):
         return time.mktime(time.strptime(root.name[:19], "%Y-%m-%d_%H-%M-%S"))
     return None
@@ -226,7 +229,7 @@ def _seconds_left(metrics: Metrics, steps: Sequence[int], num_steps: int | None)
 
 def _count(value: object) -> int | None:
     number = number_in(value)
-    return None if number is None else int(number)
+    return None if number is None else count_in(int(number))
 
 
 def _text(value: object) -> str | None:

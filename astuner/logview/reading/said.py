@@ -30,7 +30,7 @@ def texts_of(record: Mapping[str, Any]) -> Iterator[SaidText]:
         num_repeated = _num_repeated(call, lengths)
         lengths.append(num_repeated + len(call["messages"]))
         for place, message in enumerate((*call["messages"], call["reply"]), start=num_repeated):
-            role = str(message.get("role"))
+            role = str(message.get("role")) if isinstance(message, Mapping) else "?"
             for text in _texts(message):
                 yield SaidText(call=index, message=place, role=role, text=text)
 
@@ -43,23 +43,40 @@ def _num_repeated(call: Mapping[str, Any], lengths: list[int]) -> int:
     return min(usual, call.get("num_repeated_messages", usual))
 
 
-def _texts(message: Mapping[str, Any]) -> Iterator[str]:
-    yield from (message[key] for key in _TEXTS if isinstance(message.get(key), str))
-    for wanted in message.get("tool_calls") or ():
-        yield from _strings(wanted["function"])
+def _texts(message: Any) -> Iterator[str]:
+    """Of a message of any form; the data of images and the like is nothing that is said."""
+    if not isinstance(message, Mapping):
+        yield from _strings(message)
+        return
+    for key in _TEXTS:
+        yield from _texts_in(message.get(key))
+    wanted = message.get("tool_calls")
+    for call in wanted if isinstance(wanted, list) else [wanted]:
+        yield from _strings(call.get("function", call) if isinstance(call, Mapping) else call)
 
 
 _TEXTS = ("reasoning_content", "content")
+_TEXTS_OF_BLOCK = ("thinking", "text", "refusal", "content")
+
+
+def _texts_in(content: Any) -> Iterator[str]:
+    """Of a text, or of the blocks that stand in place of one."""
+    for block in content if isinstance(content, list) else [content]:
+        if isinstance(block, str):
+            yield block
+        elif isinstance(block, Mapping):
+            for key in _TEXTS_OF_BLOCK:
+                yield from _strings(block.get(key))
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings in a JSON value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _strings(entry)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield key
-            yield from _strings(entry)
+    """All strings in a JSON value, keys included. However deep it is: a loop, and no recursion."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            left += reversed(value)
+        elif isinstance(value, dict):
+            left += (inner for pair in reversed(value.items()) for inner in reversed(pair))

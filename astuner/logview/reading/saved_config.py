@@ -9,6 +9,7 @@ import yaml
 
 from astuner.errors import ConfigError, NotFoundError, UnreadableError
 from astuner.logview.reading.lines import own_file
+from astuner.machine.regular_file import open_regular
 
 _NAME = re.compile(r"config(?:_(\d{1,9}))?\.yaml")
 _MAX_BYTES = 4 * 2**20
@@ -51,7 +52,7 @@ def config_file(root: Path, number: int | None) -> Path:
 def text_of_config(path: Path) -> str:
     """Raises UnreadableError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror}") from error
@@ -94,7 +95,9 @@ def backbone_and_model(text: str) -> tuple[str | None, str | None]:
     """What a configuration names as such, by its lines: reading YAML takes far longer."""
     backbone = re.search(r"^  backbone: (.+)$", text, re.MULTILINE)
     model = re.search(r"^  model:\n    path: (.+)$", text, re.MULTILINE)
-    return (
-        backbone[1].strip("'\" ") if backbone else None,
-        model[1].strip("'\" ") if model else None,
-    )
+    return _scalar(backbone), _scalar(model)
+
+
+def _scalar(found: re.Match[str] | None) -> str | None:
+    text = found[1].strip() if found else "null"
+    return None if text in ("null", "~") else text.strip("'\" ")

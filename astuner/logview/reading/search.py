@@ -23,6 +23,7 @@ from astuner.logview.reading.query import (
 )
 from astuner.logview.reading.row import EpisodeRow
 from astuner.logview.reading.said import SaidText, texts_of
+from astuner.machine.regular_file import open_regular
 
 SEARCH_SECONDS = 0.15
 """How long one call looks, at most about: what is left is left to the next."""
@@ -180,7 +181,7 @@ class _Lines:
         if name != self._name:
             self._close()
             path = own_file(self._root, f"{EPISODES}/{name}")
-            self._file = None if path is None else path.open("rb", buffering=0)
+            self._file = None if path is None else open_regular(path, buffering=0)
             self._name = name
         return self._file
 

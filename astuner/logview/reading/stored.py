@@ -9,6 +9,8 @@ from astuner.errors import AstunerError, UnreadableError
 from astuner.logview.reading.inventory import EPISODES
 from astuner.logview.reading.lines import json_object, own_file, shown
 from astuner.logview.reading.row import EpisodeRow, newer_format
+from astuner.logview.reading.well_formed import misshapen_field
+from astuner.machine.regular_file import open_regular
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import RECORD_FORMAT, episode_from_record
 
@@ -41,6 +43,10 @@ def read_stored(root: Path, row: EpisodeRow) -> StoredEpisode:
     return StoredEpisode(row=row, record=record, episode=_made_whole(record, where))
 
 
+_NOT_WHOLE = (
+    *(AstunerError, ValueError, TypeError, AttributeError, IndexError, OverflowError),
+    RecursionError,
+)
 _CHANGED = "the file was changed after it was listed: load the page again"
 
 
@@ -52,7 +58,7 @@ def _read_line(root: Path, row: EpisodeRow) -> bytes:
             "deleted, moved, or put aside when the run went on from an earlier step"
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(row.offset)
             return file.read(row.length)
     except OSError as error:
@@ -66,10 +72,12 @@ def _made_whole(record: Mapping[str, Any], where: str) -> Episode:
     if not isinstance(record_format, int) or record_format > RECORD_FORMAT:
         raise UnreadableError(f"{where}: {newer_format(record_format)}")
     try:
-        return episode_from_record(record)
+        found = misshapen_field(record)
+        if found is None:
+            return episode_from_record(record)
     except KeyError as error:
         found = f"{error.args[0]!r} is missing"
-    except (AstunerError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except _NOT_WHOLE as error:
         found = str(error)
     raise UnreadableError(
         f"{where}: the record is not whole: {found}; it was written by another version or changed "

@@ -1,12 +1,14 @@
 """What the trainer computed for the sequences of an episode, where the run wrote it."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.lines import json_object, own_file, shown, whole_lines
+from astuner.machine.regular_file import open_regular
 
 _FORMAT = 1
 
@@ -27,9 +29,10 @@ class TrainedSample:
     """Which update of the step; counts from 0."""
     weight_version: int | None
     """The lowest that any of its tokens was sampled with."""
-    logprobs: tuple[float, ...] | None
-    """By the trainer before the update, one for each trained token, in order."""
-    reference_logprobs: tuple[float, ...] | None
+    logprobs: tuple[float | None, ...] | None
+    """By the trainer before the update, one for each trained token, in order; None for what was no
+    finite number."""
+    reference_logprobs: tuple[float | None, ...] | None
     """Likewise by the reference model."""
 
 
@@ -46,7 +49,7 @@ def trained_samples(
         return {name: [] for name in episode_ids}
     needles = [_needle(name) for name in episode_ids]
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in whole_lines(file):
                 data = line.data or b""
                 if any(needle in data for needle in needles) and (sample := _sample_in(data)):
@@ -89,10 +92,14 @@ def _whole(record: Mapping[str, Any], key: str) -> int | None:
 
 
 def _number(record: Mapping[str, Any], key: str) -> float | None:
-    value = record.get(key)
-    return None if value is None else float(value)
+    return _finite(record.get(key))
 
 
-def _numbers(record: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
+def _numbers(record: Mapping[str, Any], key: str) -> tuple[float | None, ...] | None:
     values = record.get(key)
-    return None if values is None else tuple(float(value) for value in values)
+    return None if values is None else tuple(_finite(value) for value in values)
+
+
+def _finite(value: Any) -> float | None:
+    number = None if value is None else float(value)
+    return number if number is not None and math.isfinite(number) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.lines import MAX_LINE_BYTES, json_object, own_file
+from astuner.machine.regular_file import open_regular
 
 _NAME = "vocabulary.json"
 _FORMAT = 1
@@ -65,7 +66,8 @@ class VocabularyReader:
                 return None
             mark = (stat.st_size, stat.st_mtime_ns)
             if self._known[0] != mark:
-                self._known = (mark, _vocabulary_in(path.read_bytes()))
+                with open_regular(path) as file:
+                    self._known = (mark, _vocabulary_in(file.read(MAX_LINE_BYTES)))
         except OSError:
             return None
         return self._known[1]

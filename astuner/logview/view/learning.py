@@ -272,9 +272,10 @@ def _stretch_at_the_end(
 
 
 def _total(metrics: Metrics, name: str) -> float | None:
-    """None where the run does not tell of it."""
+    """None where the run does not tell of it, or of more than a float holds."""
     values = [value for _, value in points_of(metrics, name) if value is not None]
-    return sum(values) if values else None
+    total = sum(values)
+    return total if values and math.isfinite(total) else None
 
 
 def _last(metrics: Metrics, name: str) -> float | None:

@@ -19,6 +19,7 @@ from astuner.logview.web.addresses import path_name
 from astuner.logview.web.asked import asked_number, asked_run
 from astuner.logview.web.keep import file_name
 from astuner.logview.web.site import Site
+from astuner.machine.regular_file import open_regular
 
 if TYPE_CHECKING:
     from astuner.logview.reading.row import EpisodeRow
@@ -158,7 +159,7 @@ def _line(run: "RunReader", row: "EpisodeRow") -> Iterator[bytes]:
 
 
 def _parts_of_file(path: Any, offset: int, length: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         while length > 0 and (data := file.read(min(_CHUNK, length))):
             length -= len(data)

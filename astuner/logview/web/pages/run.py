@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
-from astuner.logview.reading.metrics import Metrics
+from astuner.logview.reading.metrics import Metrics, count_in
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.run_status import RunStatus
 from astuner.logview.view import curves, learning
@@ -152,8 +152,7 @@ def _answers(shown: Shown, states: Sequence[RunStatus]) -> list[learning.Learnin
 
 
 def _num_groups(run: "RunReader") -> int | None:
-    size = _settings(run).get("astuner.data.train_batch_size")
-    return size if isinstance(size, int) else None
+    return count_in(_settings(run).get("astuner.data.train_batch_size"))
 
 
 def _with_causes(

@@ -11,11 +11,14 @@ from starlette.routing import BaseRoute, Route
 from astuner.logview.view.curves import points_of
 from astuner.logview.view.spark import spark_points
 from astuner.logview.web import addresses
+from astuner.logview.web.listed import listed
 from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
 
+_MOST = 100
+"""On a page: each is found anew, by its files."""
 _TOGETHER = {
     "curves": lambda first, others: addresses.run_at(first, **{"with": others}),
     "settings": lambda first, others: addresses.part_of(first, "config", **{"with": others[0]}),
@@ -41,14 +44,18 @@ def routes(site: Site) -> Iterator[BaseRoute]:
     """The list, and the way from several runs that were chosen in it to what shows them."""
 
     def runs(request: Request) -> Response:
-        listed = [_listed(run) for run in site.shelf.runs()]
+        found = site.shelf.runs()
+        num_runs = len(found)
         asked = request.query_params.get("q", "").strip()
-        found = [run for run in listed if _says(run, asked)]
+        if asked:
+            found = [run for run in found if _says(run, asked)]
+        part = listed(request, found, most=_MOST)
         return site.page(
             request,
             "runs.html",
-            runs=found,
-            num_runs=len(listed),
+            runs=[_line_of(run) for run in part.items],
+            part=part,
+            num_runs=num_runs,
             asked=asked,
             folders=[str(folder) for folder in site.shelf.folders],
             said=request.query_params.get("said"),
@@ -65,7 +72,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
     yield Route("/chosen", chosen)
 
 
-def _listed(run: "RunReader") -> ListedRun:
+def _line_of(run: "RunReader") -> ListedRun:
     rewards = [value for _, value in points_of(run.metrics(), "reward/mean")]
     return ListedRun(
         name=run.name,
@@ -76,8 +83,9 @@ def _listed(run: "RunReader") -> ListedRun:
     )
 
 
-def _says(run: ListedRun, asked: str) -> bool:
+def _says(run: "RunReader", asked: str) -> bool:
     """Whether every word that is asked for stands in the run's line."""
-    shown = (run.name, run.state.status, run.state.backbone, run.state.model, run.state.last_line)
+    state = run.state()
+    shown = (run.name, state.status, state.backbone, state.model, state.last_line)
     line = " ".join(part for part in shown if part).casefold()
     return all(word in line for word in asked.casefold().split())
