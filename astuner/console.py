@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from astuner.machine.visible import visible
+
 logger = logging.getLogger(__name__)
 
 _PLAIN_INTERVAL_SECONDS = 30.0
@@ -118,7 +120,7 @@ class RunConsole:
     def say(self, text: str) -> None:
         """Print one line above the live part; run.log keeps it too."""
         logger.debug("%s", text)
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, soft_wrap=True)
 
     def show(self, drawn: RenderableType, plain: str) -> None:
         """Print what has styles and more than a line; `plain` is for a pipe, and for run.log."""

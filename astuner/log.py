@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
 from astuner.log_json import JsonHandler, JsonLines
+from astuner.machine.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,9 +86,8 @@ def tell(message: str, *, error: BaseException | None = None) -> None:
         record = logging.LogRecord(_OWN, logging.ERROR, __file__, 0, message, None, cause)
         JsonLines(_screen()).write_record(record)
         return
-    if error is not None:
-        traceback.print_exception(error, file=_screen())
-    _screen().write(f"{message}\n")
+    told = "".join(traceback.format_exception(error)) if error is not None else ""
+    _screen().write(f"{visible(told + message)}\n")
 
 
 def _screen() -> TextIO:
@@ -128,7 +128,7 @@ def install(
     shown.addFilter(_is_for_console)
     _add_handler(root, shown, undo)
     if log_file is not None:
-        kept_as = json_lines.formatter if json_lines else logging.Formatter(_FILE_FORMAT)
+        kept_as = json_lines.formatter if json_lines else _VisibleFormatter(_FILE_FORMAT)
         _add_handler(root, _file_handler(log_file, kept_as), undo)
     logging.captureWarnings(True)
     undo.callback(logging.captureWarnings, False)
@@ -170,18 +170,28 @@ def _rich_handler(console: "Console | None") -> logging.Handler:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    return RichHandler(
+    handler = RichHandler(
         console=console or Console(stderr=True),
         show_path=False,
         markup=False,
         log_time_format="%H:%M:%S",
     )
+    handler.setFormatter(_VisibleFormatter("%(message)s"))
+    return handler
 
 
 def _plain_handler() -> logging.Handler:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_VisibleFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     return handler
+
+
+class _VisibleFormatter(logging.Formatter):
+    """What an agent or a tool said, such as in the reason of a failure, moves no cursor: not
+    on a screen, and not where the file is printed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _file_handler(path: Path, formatter: logging.Formatter) -> logging.Handler:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from astuner import log
+from astuner.console import RunConsole
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,26 @@ def test_a_record_with_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     with redirect_stderr(io.StringIO()), log.install(file):
         logging.getLogger("astuner").debug("text=%s", "\udc80")
     assert r"text=\udc80" in file.read_text()
+
+
+OBEYED = "\x1b[2J\r\x07\u202e\x9b31m"
+WRITTEN_OUT = "\\x1b[2J\\r\\x07\\u202e\\x9b31m"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_an_agent_said_moves_no_cursor(tmp_path: Path, is_terminal: bool) -> None:
+    screen, file = io.StringIO(), tmp_path / "run.log"
+    console = Console(file=screen, force_terminal=is_terminal, color_system=None, width=200)
+    with redirect_stderr(screen), log.install(file, console=console):
+        logging.getLogger("astuner.rollout").warning("episode failed reason=%s", OBEYED)
+        RunConsole(console, is_live=False).warn(f"of a viewer {OBEYED}")
+        try:
+            raise ValueError(OBEYED)
+        except ValueError as error:
+            log.tell(f"astuner: unexpected ValueError: {OBEYED}", error=error)
+    for text in (screen.getvalue(), file.read_bytes().decode()):
+        assert text.count(WRITTEN_OUT) >= 2
+        assert not set(OBEYED) & set(text) - set("[2J31m")
 
 
 def test_a_full_disk_neither_hides_the_error_nor_fills_the_screen(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from astuner.logview.reading.index import EpisodeIndex
 from astuner.logview.terminal.choose import read_index
 from astuner.logview.terminal.episode import episode_sheet
 from astuner.logview.terminal.sheet import Sheet
-from astuner.logview.terminal.visible import visible
 from astuner.logview.view.conversation import read_conversation
+from astuner.machine.visible import visible
 from astuner.run_dir import append_json_lines
 from astuner.trajectory.attempt import Failure
 from astuner.trajectory.record import episode_to_record

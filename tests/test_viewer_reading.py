@@ -548,6 +548,14 @@ def test_where_nothing_can_be_written_the_index_lives_in_memory(tmp_path, monkey
     assert index.refresh(seconds=None).is_whole and index.locate("a") is not None
 
 
+def test_a_trained_sample_keeps_the_numbers_that_are_known(tmp_path):
+    root = make_run(tmp_path)
+    line = {"format": 1, "step": 1, "episode_id": "a", "sequence": 0, "advantage": float("nan")}
+    write_lines(root / "training" / "step_000001.jsonl", line | {"logprobs": [-0.5, None]})
+    (sample,) = reader(root, tmp_path).training(1, "a")
+    assert (sample.logprobs, sample.advantage) == ((-0.5, None), None)
+
+
 # What stands where a file should be
 
 

@@ -11,7 +11,7 @@ from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.reading.row import EpisodeRow
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.shelf import Shelf
-from astuner.logview.terminal.visible import visible
+from astuner.machine.visible import visible
 
 _LATEST = "latest"
 _NUM_NAMED = 5

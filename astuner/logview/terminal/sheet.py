@@ -11,7 +11,7 @@ from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.text import Text
 
-from astuner.logview.terminal.visible import visible
+from astuner.machine.visible import visible
 
 MAX_WIDTH = 100
 """Columns of a screen that are used; longer lines are hard to read."""
