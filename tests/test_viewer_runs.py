@@ -386,7 +386,7 @@ def test_only_what_differs_between_two_runs_is_shown(viewed):
     configure(viewed.run(), "astuner:\n  lr: 1e-5\n  seed: 1\n")
     configure(viewed.run(start=SECOND), "astuner:\n  lr: 2e-5\n  seed: 1\n  extra: true\n")
     said = viewed.page(part_of(NAME, "config", **{"with": f"math/{SECOND}"}))
-    assert "2 of 2 settings differ" in said
+    assert "2 of 3 settings differ" in said
     assert "astuner.extra not there true" in said
     assert "astuner.lr 1e-5 2e-5" in said
     assert "astuner.seed" not in said

@@ -43,7 +43,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             problem=here.problem or there.problem,
             is_compared=is_compared,
             differences=differences,
-            num_settings=len(here.settings),
+            num_settings=len(here.settings.keys() | there.settings.keys()),
             choices=[one.name for one in site.shelf.runs() if one.name != run.name],
         )
 
