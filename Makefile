@@ -26,6 +26,7 @@ help: ## Show these targets
 quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
 	@$(BIN)/python scripts/get_smollm2.py $(MODEL)
 	$(BIN)/astuner --conf tutorial/example_math_agent/math_agent_laptop.yaml --backbone=local
+	@echo "To see what it learned, step by step and token by token: $(BIN)/astuner logview"
 
 .PHONY: test
 test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.py for some of them
