@@ -388,16 +388,16 @@ class _Slow:
 def test_a_command_that_was_stopped_for_longer_than_a_deadline_goes_on(
     tmp_path, monkeypatch, answer_seconds
 ):
-    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.5)
     monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
-    following = Following(tmp_path, trainer_common__phase_timeout_seconds=0.5)
+    following = Following(tmp_path, trainer_common__phase_timeout_seconds=2.0)
     following.watch._hub = SlowHub(following.hub, answer_seconds)
     following.hub.enter("loading the model")
 
     async def whole():
         task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))
         await asyncio.sleep(0.06)
-        time.sleep(1.0)  # as a stopped process: nothing of it runs
+        time.sleep(2.5)  # as a stopped process: nothing of it runs
         await asyncio.sleep(0.15)
         following.engine.set_result(None)
         await task
