@@ -92,7 +92,7 @@ function inWords(value, digits) {
 // Of one, with two digits, three where they tell more.
 export function share(value) {
   if (value === null || value === undefined) return "\u2013";
-  const isNearEnd = (value > 0.99 && value < 1) || (value > 0 && value < 0.01);
+  const isNearEnd = (value > 0.99 && value < 0.9995) || (value >= 0.0005 && value < 0.01);
   return rounded(value, isNearEnd ? 3 : 2);
 }
 
