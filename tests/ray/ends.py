@@ -40,7 +40,9 @@ def check_rough_episodes(run_dir: Path) -> None:
     assert records[LOSING_JUDGE]["verdict"]["is_success"]
 
 
-def check_end(run_dir: Path, code: int, *, error: str | None = None) -> None:
+def check_end(
+    run_dir: Path, code: int, *, error: str | None = None, kind: str = "BackboneError"
+) -> None:
     """The events say that the newest start ended so, and each has one end; a signal is no error."""
     events = list(read_json_lines(run_dir / "events.jsonl"))
     names = [event["event"] for event in events]
@@ -49,7 +51,7 @@ def check_end(run_dir: Path, code: int, *, error: str | None = None) -> None:
     if error is None:
         assert events[-1]["error"] is None
     else:
-        assert events[-1]["error"]["kind"] == "BackboneError"
+        assert events[-1]["error"]["kind"] == kind
         assert error in events[-1]["error"]["message"]
 
 

@@ -587,7 +587,7 @@ def test_a_full_disk_ends_the_run_with_its_name(
     assert process.returncode == 1, rest[-6000:]
     assert "step_000004.jsonl: No space left on device" in rest
     assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
-    check_end(run_folder(path), 1, error="No space left on device")
+    check_end(run_folder(path), 1, error="No space left on device", kind="AstunerError")
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(

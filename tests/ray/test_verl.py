@@ -441,7 +441,7 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     assert process.returncode == 1
     assert "step_000002.jsonl: No space left on device" in rest
     assert (latest(path) / "checkpoints" / "step_1").is_dir()
-    check_end(latest(path), 1, error="No space left on device")
+    check_end(latest(path), 1, error="No space left on device", kind="AstunerError")
 
 
 def test_a_run_directory_that_is_gone_ends_the_run(taught_model, tmp_path):  # noqa: F811
