@@ -252,12 +252,12 @@ def test_a_run_shows_itself_while_it_works_and_no_longer(
     workflow: str, code: int, project: Path, capfd: pytest.CaptureFixture
 ) -> None:
     answers: list[int] = []
-    said: list[str] = []
+    log = Path("launcher_record/job/latest/run.log")
 
     def look() -> None:
         try:
-            wait_until(lambda: said.append(capfd.readouterr().err) or "/runs/job/" in "".join(said))
-            answers.append(ask(port_in("".join(said))))
+            wait_until(lambda: log.exists() and "/runs/job/" in log.read_text())
+            answers.append(ask(port_in(log.read_text())))
         finally:
             Path("go").touch()
 
@@ -267,7 +267,7 @@ def test_a_run_shows_itself_while_it_works_and_no_longer(
     assert main(["--conf", str(project), "--with-logview", setting]) == code
     looking.join()
     assert answers == [200]
-    text = "".join(said) + capfd.readouterr().err
+    text = capfd.readouterr().err
     assert not is_open(port_in(text))
     latest = Path("launcher_record/job/latest").resolve()
     again = f"to look at it  astuner logview launcher_record/job/{latest.name}\n"
