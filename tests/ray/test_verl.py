@@ -572,8 +572,6 @@ def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):
     done = tune(path, "--with-ray", *settings)
     assert done.returncode == 1
     assert "groups had two different rewards" in last_message(done.stderr)
-    events = list(read_json_lines(latest(path) / "events.jsonl"))
-    assert [(e["step"], e["stops"]) for e in events if e["event"] == "finding"] == [(1, True)]
     check_end(latest(path), 1, error="groups had two different rewards")
     assert not list((latest(path) / "checkpoints").glob("*"))
 
