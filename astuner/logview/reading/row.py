@@ -1,6 +1,5 @@
 """What a list of episodes shows of each: the facts of a record that the index keeps."""
 
-import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,6 +7,7 @@ from typing import Any
 
 from astuner.logview.reading.cache import LARGEST_INTEGER
 from astuner.logview.reading.lines import shown
+from astuner.logview.reading.metrics import number_in
 from astuner.trajectory.record import RECORD_FORMAT
 
 _TITLE_SIGNS = 200
@@ -140,7 +140,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         task_id=shown(task["task_id"]),
         attempt=_count(record["attempt"]),
         title=title_of(task["main_query"]),
-        reward=_finite(verdict.get("reward")),
+        reward=number_in(verdict.get("reward")),
         is_success=_truth(verdict.get("is_success")),
         failure=_failure(record["failure"]),
         agents=_agents(record, calls),
@@ -150,7 +150,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         num_breaks=sum(call["break_reason"] is not None for call in trained),
         num_sampled_tokens=sum(_num_ids(call["completion_ids"]) for call in trained),
         num_trained_tokens=_count(_num_trained(sequences)),
-        seconds=_finite(record["seconds"]),
+        seconds=number_in(record["seconds"]),
         madness=None if record["madness"] is None else title_of(str(record["madness"])),
         file=place.file,
         offset=place.offset,
@@ -205,17 +205,6 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or not abs(value) <= LARGEST_INTEGER:
         raise ValueError(f"{value!r} is no count")
     return int(value)
-
-
-def _finite(value: Any) -> float | None:
-    """None for what is no number that one could compare by."""
-    if not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _truth(value: Any) -> bool | None:
