@@ -12,11 +12,12 @@ ENV PATH=/opt/astuner/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1
 
-# Triton builds what starts its kernels with a C compiler.
-RUN if [ "$DEVICE" = gpu ]; then \
-        apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
-        && rm -rf /var/lib/apt/lists/*; \
-    fi
+# bubblewrap is the strongest of the sandboxes for what a model wrote. Triton builds what starts its
+# kernels with a C compiler.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap \
+        $([ "$DEVICE" = gpu ] && echo gcc libc6-dev) \
+    && rm -rf /var/lib/apt/lists/*
 
 RUN python -m venv /opt/astuner
 

@@ -12,6 +12,8 @@ VENV := .venv
 VLLM_VENV := .venv-vllm
 AGENTSCOPE2_VENV := .venv-agentscope2
 FRAMEWORKS_VENV := .venv-frameworks
+ENVIRONMENTS_VENV := .venv-environments
+APPWORLD_VENV := .venv-appworld
 VERL_VENV := .venv-verl-cpu
 TRINITY_VENV := .venv-trinity-cpu
 BIN := $(VENV)/bin
@@ -20,7 +22,7 @@ MODEL := models/smollm2-135m-instruct
 
 .PHONY: help
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: quickstart
 quickstart: $(VENV)/quickstart.stamp ## Tune a small model on sums, on this machine
@@ -53,6 +55,14 @@ test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.
 test-frameworks: $(FRAMEWORKS_VENV)/made.stamp ## Tune every agent of docs/frameworks.md, on CPU
 	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py
 
+.PHONY: test-environments
+test-environments: $(ENVIRONMENTS_VENV)/made.stamp ## Act in games and on real servers of other protocols, in an environment of their own
+	HF_HUB_OFFLINE=1 $(ENVIRONMENTS_VENV)/bin/python -m pytest -q -m environments tests/environments
+
+.PHONY: test-appworld
+test-appworld: $(VENV)/dev.stamp $(APPWORLD_VENV)/made.stamp ## Act in a small AppWorld, which has an environment of its own
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m appworld tests/appworld
+
 .PHONY: test-ray
 test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray
@@ -65,9 +75,11 @@ test-trinity: $(TRINITY_VENV)/made.stamp ## Train with the real Trinity-RFT on R
 test-image: $(VENV)/dev.stamp ## Do every step of the Dockerfile, without a daemon, and run what it makes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m image tests/test_image.py
 
+MADE := $(foreach venv,$(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) $(ENVIRONMENTS_VENV) \
+	$(APPWORLD_VENV) $(VERL_VENV) $(TRINITY_VENV),$(venv)/made.stamp)
+
 .PHONY: environments
-environments: $(VENV)/browser.stamp $(VLLM_VENV)/made.stamp $(AGENTSCOPE2_VENV)/made.stamp $(FRAMEWORKS_VENV)/made.stamp \
-	$(VERL_VENV)/made.stamp $(TRINITY_VENV)/made.stamp ## Make the environments of all tests
+environments: $(VENV)/browser.stamp $(MADE) ## Make the environments of all tests
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## Check style and formatting
@@ -89,8 +101,7 @@ locks: $(VENV)/dev.stamp ## Write the hashes of the pinned versions into the loc
 
 .PHONY: clean
 clean: ## Remove the environment and caches; models and runs stay
-	rm -rf $(VENV) $(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) \
-		$(VERL_VENV) $(TRINITY_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(dir $(MADE)) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made.stamp:
@@ -138,7 +149,17 @@ $(FRAMEWORKS_VENV)/made.stamp: pyproject.toml locks/frameworks.txt
 	$(call install,$(FRAMEWORKS_VENV),locks/frameworks.txt)
 	@touch $@
 
+$(ENVIRONMENTS_VENV)/made.stamp: pyproject.toml locks/environments.txt
+	$(PYTHON) -m venv --clear $(ENVIRONMENTS_VENV)
+	@echo "installing TextArena, TextWorld, OpenEnv and ORS into $(ENVIRONMENTS_VENV); this takes minutes"
+	$(call install,$(ENVIRONMENTS_VENV),locks/environments.txt)
+	@touch $@
+
 # As users make them.
+$(APPWORLD_VENV)/made.stamp: astuner/pins/appworld.txt | $(VENV)/dev.stamp
+	@$(BIN)/astuner setup appworld --path $(APPWORLD_VENV)
+	@touch $@
+
 $(VERL_VENV)/made.stamp: pyproject.toml astuner/pins/verl-cpu.txt | $(VENV)/dev.stamp
 	@$(BIN)/astuner setup verl --cpu --path $(VERL_VENV)
 	@touch $@

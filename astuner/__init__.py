@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from astuner.tuner import ModelTuner
-from astuner.types import WorkflowOutput, WorkflowTask
+from astuner.types import Judgement, WorkflowOutput, WorkflowTask
 from astuner.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["AstunerJob", "ModelTuner", "Workflow", "WorkflowOutput", "WorkflowTask", "__version__"]
+__all__ = [
+    "AstunerJob",
+    "Judgement",
+    "ModelTuner",
+    "Workflow",
+    "WorkflowOutput",
+    "WorkflowTask",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,7 @@ AstunerError
 │   ├── JudgeError         the judge raised, hung or gave no number
 │   ├── SurroundingError   what an episode runs in could not be had
 │   ├── EnvServiceError    the environment service failed
+│   ├── SandboxError       code could not be run at all; code that fails is no error
 │   └── LlmError           a model that is asked for help gave no answer
 │       └── LlmAnswerError it did, and twice not in the form that was asked for
 ├── LlmBudgetError         what such models may cost is used up; ends the run
@@ -75,7 +76,18 @@ class SurroundingError(EpisodeError):
 
 
 class EnvServiceError(EpisodeError):
-    """The environment service failed or did not answer in time."""
+    """The environment service, or an environment in it, failed or did not answer in time."""
+
+    def __init__(self, message: str, code: str | None = None, is_retriable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        """What the server calls it, such as environment_died; None where it gave no name."""
+        self.is_retriable = is_retriable
+        """Whether the same request may succeed later, as the server says."""
+
+
+class SandboxError(EpisodeError):
+    """Code could not be run as it was asked for. Code that ran and failed is a result."""
 
 
 class LlmError(EpisodeError):

@@ -64,7 +64,7 @@ def load_object(path: str, *, search_dirs: Sequence[Path]) -> Any:
     """
     module, name = _load_module(path, search_dirs)
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, _class_names(module), n=1)
+        near = difflib.get_close_matches(name, [*_classes(module), *_functions(module)], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{path!r}: there is no {name}; {describe_module(module)}{hint}")
     return getattr(module, name)
@@ -90,7 +90,7 @@ def load_class(path: str, *, base: type, search_dirs: Sequence[Path]) -> Any:
 
 
 def make_object(path: str, make: Callable[[], Any], *, search_dirs: Sequence[Path]) -> Any:
-    """What `make` gives; whatever user code raises there becomes a ConfigError with its line."""
+    """What `make` gives; whatever user code raises there becomes a ConfigError."""
     return _run(path, search_dirs, make, failed="cannot be made")
 
 
@@ -128,15 +128,23 @@ def _load_module(path: str, search_dirs: Sequence[Path]) -> tuple[ModuleType, st
 
 
 def describe_module(module: ModuleType) -> str:
-    """One clause that names the module, its file and the classes it defines."""
-    names = _class_names(module)
-    classes = f"the classes {', '.join(names)}" if names else "no class"
-    return f"module {module.__name__} ({getattr(module, '__file__', None)}) defines {classes}"
+    """One clause that names the module, its file, and the classes and functions it defines."""
+    found = {"classes": _classes(module), "functions": _functions(module)}
+    listed = [f"the {kind} {', '.join(names)}" for kind, names in found.items() if names]
+    defines = " and ".join(listed) or "no class and no function"
+    return f"module {module.__name__} ({getattr(module, '__file__', None)}) defines {defines}"
 
 
-def _class_names(module: ModuleType) -> list[str]:
+def _classes(module: ModuleType) -> list[str]:
     members = inspect.getmembers(module, inspect.isclass)
     return [name for name, member in members if member.__module__ == module.__name__]
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """Those that others may name."""
+    members = inspect.getmembers(module, inspect.isfunction)
+    own = [name for name, member in members if member.__module__ == module.__name__]
+    return [name for name in own if not name.startswith("_")]
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -257,9 +265,14 @@ def _run(
     *,
     failed: str = "cannot be imported",
 ) -> Any:
-    """Run user code; whatever it raises becomes a ConfigError with its file and line."""
+    """Run user code; whatever it raises becomes a ConfigError with its file and line.
+
+    One that is a ConfigError already is about a setting and says what to do: no line is at fault.
+    """
     try:
         return load()
+    except ConfigError as error:
+        raise ConfigError(f"{path!r}: {error}") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{path!r} {failed}: {_describe_error(error, folders)}; "

@@ -3,18 +3,20 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
 from astuner.backbone.run import RunResult
-from astuner.config.load import load_mapping
+from astuner.config.load import load_mapping, load_mapping_for_generation
 from astuner.config.secret import without_secrets
 from astuner.config.source import flatten, read_conf_file
+from astuner.console import RunConsole, open_screen
 from astuner.errors import ConfigError
 from astuner.function_workflow import judge_class_of, workflow_class_of
+from astuner.generating.make import GeneratedTasks, UserClasses, made_tasks, make_sets
 from astuner.imports import module_folders
 from astuner.launch import launch
 from astuner.task_judge.base_judge import BaseJudge
@@ -152,6 +154,40 @@ class AstunerJob:
         self.set(f"task_reader.{type}.training_split", training_split)
         return self.set(f"task_reader.{type}.validation_split", validation_split)
 
+    def generate(
+        self,
+        documents: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        *,
+        seeds: str | os.PathLike[str] | None = None,
+        task_num: int | None = None,
+        model: str | None = None,
+        base_url: str | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+    ) -> GeneratedTasks:
+        """Make tasks out of documents and example questions; `tune()` then reads them.
+
+        `documents` are files, folders and patterns, `seeds` is a jsonl file of questions, and
+        `model` writes and checks the tasks at `base_url`. What is there already is used again, and
+        gone on with where it is not enough. All else is set below task_reader.data_generation.
+        Raises BackboneError where no task could be made.
+        """
+        section = "task_reader.data_generation"
+        named = [documents] if isinstance(documents, str | os.PathLike) else documents
+        self.set("task_reader.type", "data_generation")
+        for key, value in (
+            (f"{section}.document_reader.document_path", [os.fspath(one) for one in named] or None),
+            (f"{section}.query_reader.jsonl_dataset_file.training.file_path", seeds),
+            (f"{section}.task_num", task_num),
+            (f"{section}.output_dir", output_dir),
+            (f"{section}.llm_model", model),
+            ("llm.base_url", base_url),
+        ):
+            if value is not None:
+                self.set(key, value)
+        loaded = load_mapping_for_generation(self._named(), name=_NAME)
+        with RunConsole(open_screen(), is_live=True) as console:
+            return made_tasks(make_sets(loaded, console, classes=self._classes()))
+
     def dump_job_as_yaml(self, path: str | Path) -> Path:
         """Write the settings as a YAML file that the command `astuner` takes.
 
@@ -172,16 +208,27 @@ class AstunerJob:
         its settings; a text names the run, by folder or start time.
         `with_logview` shows the run in a browser while it is at work.
         """
-        name = str(self._content["astuner"].get("project_name", "astuner_job"))
-        named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]
-        loaded = load_mapping(self._content | {"astuner": named}, name=_NAME)
+        classes = self._classes()
         return launch(
-            loaded,
-            workflow_class=self._workflow_class,
-            judge_class=self._judge_class,
-            search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
+            load_mapping(self._named(), name=_NAME),
+            workflow_class=classes.workflow,
+            judge_class=classes.judge,
+            search_dirs=classes.search_dirs,
             resume=resume,
             with_logview=with_logview,
+        )
+
+    def _named(self) -> dict[str, Any]:
+        """The settings, with the name of the folders of its runs and tasks."""
+        name = str(self._content["astuner"].get("project_name", "astuner_job"))
+        named = {"experiment_name": name.replace("/", "-")} | self._content["astuner"]
+        return self._content | {"astuner": named}
+
+    def _classes(self) -> UserClasses:
+        return UserClasses(
+            search_dirs=tuple(dict.fromkeys((Path.cwd(), *self._search_dirs))),
+            workflow=self._workflow_class,
+            judge=self._judge_class,
         )
 
 

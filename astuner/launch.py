@@ -18,13 +18,18 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from astuner import log
+from astuner.backbone.drafted_rubrics import WithRubrics
 from astuner.backbone.earlier_run import find_named, find_newest
+from astuner.backbone.environments_beside import WithEnvironments
+from astuner.backbone.generated_tasks import WithGeneratedTasks
 from astuner.backbone.grace import Grace
-from astuner.backbone.judge_process import judge_of
+from astuner.backbone.judge_process import judge_of, own_judges_of
+from astuner.backbone.models_closed import WithModelsClosed
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.run_events import RunEvents
-from astuner.backbone.user_code import load_workflow
+from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
+from astuner.config.reader_choice import describe_choice
 from astuner.config.secret import mask_values, shown_settings
 from astuner.config.usage import describe_unused
 from astuner.console import LoggedConsole, RunConsole, open_screen
@@ -110,10 +115,13 @@ def _launch(
     workflow_class = workflow_class or load_workflow(
         loaded.settings, search_dirs, where=str(loaded.conf_file)
     )
+    own_workflows = load_own_workflows(loaded.settings, search_dirs)
     if loaded.settings.rollout.trainable_targets is None:
-        targets = workflow_class.model_fields["trainable_targets"].default
-        check_not_empty(targets, f"workflow {workflow_class.__qualname__}")
+        for workflow in (workflow_class, *own_workflows.values()):
+            targets = workflow.model_fields["trainable_targets"].default
+            check_not_empty(targets, f"workflow {workflow.__qualname__}")
     judge = judge_of(loaded.settings, loaded.config, search_dirs, judge_class)
+    own_judges = own_judges_of(loaded.settings, loaded.config, search_dirs)
     if resume and loaded.settings.backbone == "debug":
         raise ConfigError(
             "--resume: the backbone debug has nothing to resume; use it with one that trains"
@@ -137,6 +145,9 @@ def _launch(
         console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
         if (with_ray or ray_address) and not is_clustered:
             console.say(f"the backbone {loaded.settings.backbone} runs without Ray; none is used")
+        choice = describe_choice(loaded.settings.task_reader.type, loaded.explicit_keys)
+        if choice is not None:
+            console.say(choice)
         for line in describe_unused(loaded.explicit_keys, loaded.settings):
             console.say(line)
         run = Run(
@@ -149,6 +160,8 @@ def _launch(
             search_dirs=search_dirs,
             workflow_class=workflow_class,
             judge=judge,
+            own_workflows=own_workflows,
+            own_judges=own_judges,
             console=console,
             with_ray=with_ray,
             ray_address=ray_address,
@@ -169,10 +182,21 @@ def _launch(
         leave_seconds = min(LEAVE_SECONDS, grace.rest_seconds)
         with _shown(run, with_logview=with_logview):
             return _with_end_recorded(
-                lambda: run_to_end(make_backbone(), run, leave_seconds=leave_seconds),
+                lambda: run_to_end(
+                    _surrounded(make_backbone(), loaded),
+                    run,
+                    leave_seconds=leave_seconds,
+                ),
                 events,
                 loaded,
             )
+
+
+def _surrounded(backbone: Backbone, loaded: LoadedConfig) -> Backbone:
+    """With all that a run needs before it starts; rollouts that measure how hard generated tasks
+    are need rubrics and environments too."""
+    with_tasks = WithGeneratedTasks(backbone, folder_of=loaded.generated_set_dir)
+    return WithModelsClosed(WithRubrics(WithEnvironments(with_tasks)))
 
 
 @contextlib.contextmanager

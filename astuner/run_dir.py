@@ -6,6 +6,7 @@
         2025-12-01_09-30-00/
           started.json               number of the run among those beside it, and when it began
           config.yaml                the resolved configuration; config_2.yaml when resumed
+          auto_grader.json           the rubrics that were drafted; auto_grader_2.json anew
           run.log                    everything that was logged
           logs/                      what each process of a cluster printed
           metrics.jsonl              one object per step
@@ -231,11 +232,15 @@ class RunDir:
 
     def new_config_file(self) -> Path:
         """Where this start writes its configuration: those of earlier starts stay."""
-        number, path = 1, self.config_file
-        while path.exists():
-            number += 1
-            path = self.root / f"config_{number}.yaml"
-        return path
+        return _free(self.config_file)
+
+    def rubrics_files(self) -> list[Path]:
+        """Of drafted rubrics."""
+        return sorted(self.root.glob("auto_grader*.json"))
+
+    def new_rubrics_file(self) -> Path:
+        """Where this start writes what it drafts: those of earlier starts stay."""
+        return _free(self.root / "auto_grader.json")
 
     @property
     def _lock_file(self) -> Path:
@@ -389,6 +394,15 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             yield _decode(line, path=path, number=number)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first with a number behind its name that is not there."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return free
 
 
 def _new_folder(parent: Path, name: str) -> Path:

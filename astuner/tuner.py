@@ -116,6 +116,22 @@ class ModelTuner(AgentScopeModel):
             )
         return self._door
 
+    def name_calls(
+        self, name: str | None, *, state: str | None = None, agent_name: str | None = None
+    ) -> None:
+        """Name the calls that are recorded from here on, of one agent or of all, until named anew.
+
+        `WorkflowOutput.step_rewards` may speak of them by that name, and calls in an equal `state`
+        are compared where adv_estimator is gigpo. None is no name. Raises WorkflowError for what is
+        no text.
+        """
+        for what, value in (("name", name), ("state", state), ("agent_name", agent_name)):
+            if not isinstance(value, str | None):
+                raise WorkflowError(
+                    f"name_calls: {what} is {type(value).__name__}; expected text or None"
+                )
+        self.get_context_tracker().name_calls(name, state=state, agent_name=agent_name)
+
     def get_context_tracker(self) -> Recorder:
         """The episode's record; `.context_overflow` is True once no room was left."""
         return self._chat.recorder

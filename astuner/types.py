@@ -11,7 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 FinishReason = Literal["stop", "length", "context_overflow", "cut"]
 """Why the model stopped: its own end token, a limit on new tokens, a full context, or because the
@@ -85,6 +92,21 @@ class Task(BaseModel):
     """Name of the environment that the task lives in."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Whatever the judge or the workflow needs, such as the reference answer."""
+    source: str = ""
+    """Name of the source in a mixture; empty where there is one source only."""
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `source` where there is none, as records and checkpoints always had it."""
+        fields = dump(self)
+        if not self.source:
+            fields.pop("source", None)
+        return fields
+
+    @property
+    def id_in_source(self) -> str:
+        """The id that the task's source gave it, which a mixture writes its name before."""
+        return self.task_id.removeprefix(f"{self.source}/") if self.source else self.task_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +145,18 @@ def own_value(value: Any) -> Any:
     return value
 
 
+def finite_number(value: Any) -> float | None:
+    """The number that a value of JSON is: truth values are 0 and 1. None for all that is none, not
+    finite, or held by no float."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _is_masked(value: Any) -> bool:
     if not hasattr(value, "filled"):  # which masked arrays alone have
         return False
@@ -140,8 +174,20 @@ class WorkflowOutput(BaseModel):
     reward: Number | dict[str, Number] | None = None
     """One number for all agents, or one for each: target tag or agent name -> number."""
     is_success: Annotated[bool | None, BeforeValidator(own_value)] = None
+    step_rewards: list[Number] | dict[str, Number | list[Number]] | None = None
+    """Beside `reward`, what single calls earned: one number for each call of the trained agents, in
+    order; or name of calls -> number, due at the last of that name, and agent name or target tag ->
+    one number for each of its calls."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Read by the judge, for example `final_answer`; kept in the episode's record."""
+
+    @model_serializer(mode="wrap")
+    def _dumped_output(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without step rewards where there are none."""
+        fields = dump(self)
+        if self.step_rewards is None:
+            fields.pop("step_rewards", None)
+        return fields
 
 
 TopLogprobs = tuple[tuple[int, float], ...]
@@ -183,12 +229,46 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a judge may return in place of `(reward, is_success)`, where it has more to say.
+
+    Judgement(reward=0.5, is_success=False, note="Right, but in French.", parts={"right": 1.0,
+    "language": 0.0})
+    """
+
+    reward: Any
+    """As in `WorkflowOutput`: one number for all agents, or one for each."""
+    is_success: Any = None
+    """None: a reward above 0 is a success."""
+    note: str = ""
+    """Why, in the judge's words; kept in the record."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """What the reward is made of, by name: finite numbers, which become metrics `reward/part/…`."""
+
+    @classmethod
+    def of(cls, result: Any) -> "Judgement | None":
+        """What a judge returned, in one form; None for what is neither of the two."""
+        if isinstance(result, cls):
+            return result
+        if isinstance(result, tuple | list) and len(result) == 2:
+            return cls(reward=result[0], is_success=result[1])
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The reward of one episode and who gave it."""
 
     reward: float
-    """Where agents have rewards of their own, the mean over those that are trained."""
+    """In all: what the workflow or judge gave, and the call rewards. Where agents have rewards of
+    their own, the mean over those that are trained."""
     is_success: bool
     source: Literal["workflow", "judge", "madness"]
     rewards: Mapping[str, float] = field(default_factory=dict)
     """Target tag or agent name -> reward; empty where one number holds for all agents."""
+    note: str = ""
+    """What the judge said about it; empty where it said nothing."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What the judge made the reward of, by name; empty where it is one piece."""
+    call_rewards: tuple[float, ...] = ()
+    """What each call of the episode earned, in order; empty where the workflow told of none."""

@@ -1,10 +1,12 @@
-"""Does it learn? Runs the math agent on small sums with several seeds and draws the curves.
+"""Does it learn? Runs a tutorial with several seeds and draws the curves.
 
     python benchmarks/learning_curve.py                          three runs, one after the other
     python benchmarks/learning_curve.py --runs DIR DIR DIR       draw runs that were made already
+    python benchmarks/learning_curve.py --conf tutorial/example_frozenlake/frozenlake_laptop.yaml
+                                                                 another tutorial than the sums
 
 Minutes count from the start of training, validations included, loading left out. The picture shows
-the success rate on held-out sums with its 95% interval, and the success rate of training episodes.
+the success rate on held-out tasks with its 95% interval, and the success rate of training episodes.
 Needs matplotlib (`pip install 'astuner[benchmarks]'`).
 """
 
@@ -53,13 +55,13 @@ class Curve:
         return next((p.minutes for p in self.validations if p.rate >= GOAL), None)
 
 
-def run_seed(seed: int, folder: Path) -> Path:
+def run_seed(conf: Path, seed: int, *, folder: Path, overrides: list[str]) -> Path:
     """Tune with one seed; returns the run directory."""
-    overrides = [f"astuner.trainer_common.seed={seed}", f"astuner.rollout.seed={seed}"]
+    seeds = [f"astuner.trainer_common.seed={seed}", f"astuner.rollout.seed={seed}"]
     base = folder / f"seed_{seed}"
-    command = [sys.executable, "-m", "astuner", "--conf", str(CONF), "--exp-dir", str(base)]
-    subprocess.run([*command, *overrides], check=True)
-    found = RunDir.latest(base, CONF.stem)
+    command = [sys.executable, "-m", "astuner", "--conf", str(conf), "--exp-dir", str(base)]
+    subprocess.run([*command, *seeds, *overrides], check=True)
+    found = RunDir.latest(base, conf.stem)
     assert found is not None
     return found.root
 
@@ -108,7 +110,7 @@ def draw(curves: list[Curve], path: Path) -> None:
         axes.plot([p.minutes for p in training], [p.rate for p in training], color=color, alpha=0.3)
     axes.axhline(GOAL, color="grey", linestyle=":")
     axes.set(xlabel="minutes of training", ylabel="success rate", ylim=(0, 1))
-    axes.set_title("held-out sums (points, 95% interval) and training episodes (thin)")
+    axes.set_title("held-out tasks (points, 95% interval) and training episodes (thin)")
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -134,12 +136,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--conf", type=Path, default=CONF, help="YAML of the tutorial")
+    parser.add_argument("overrides", nargs="*", help="settings, such as astuner.model.path=DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, nargs="+", help="run directories instead of new runs")
     parser.add_argument("--folder", type=Path, default=Path("launcher_record/learning_curve"))
     parser.add_argument("--picture", type=Path, default=Path("learning_curve.png"))
     arguments = parser.parse_args()
-    runs = arguments.runs or [run_seed(seed, arguments.folder) for seed in arguments.seeds]
+    folder = arguments.folder / arguments.conf.stem
+    runs = arguments.runs or [
+        run_seed(arguments.conf, seed, folder=folder, overrides=arguments.overrides)
+        for seed in arguments.seeds
+    ]
     curves = [read_curve(run) for run in runs]
     draw(curves, arguments.picture)
     print(f"{platform.machine()}, {os.cpu_count()} cores; picture: {arguments.picture}")

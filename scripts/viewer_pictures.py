@@ -1,10 +1,11 @@
 """Makes the pictures of docs/logview.md: pages of the viewer over a real run.
 
     python -m scripts.viewer_pictures RUN [RUN …] [--into docs/pictures]
+    python -m scripts.viewer_pictures --set FOLDER
 
 The first is a run directory with at least two validations, as `make quickstart` leaves one; others
-stand beside it in the list of runs. Needs the extras `logview` and `browser`, and Debian's Chromium
-(or CHROMIUM=/path/to/it).
+stand beside it in the list of runs. With `--set` it is the page of a generated set. Needs the
+extras `logview` and `browser`, and Debian's Chromium (or CHROMIUM=/path/to/it).
 """
 
 import argparse
@@ -74,8 +75,13 @@ def small_png(picture: bytes) -> bytes:
     return out.getvalue()
 
 
-def make_pictures(roots: Sequence[Path], into: Path) -> None:
-    (run,) = Shelf(roots[:1]).runs()
+def made_places(root: Path) -> Iterator[tuple[str, str]]:
+    """The same of a generated set."""
+    (made,) = Shelf([root]).sets()
+    yield "generated_set", addresses.set_at(made.name)
+
+
+def make_pictures(roots: Sequence[Path], pictured: Iterator[tuple[str, str]], into: Path) -> None:
     into.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as cache,
@@ -84,7 +90,7 @@ def make_pictures(roots: Sequence[Path], into: Path) -> None:
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport=SIZE)
-        for name, address in places(run):
+        for name, address in pictured:
             page.goto(home + address, wait_until="load")
             if name == "tokens":
                 pin_token(page)
@@ -99,12 +105,20 @@ def make_pictures(roots: Sequence[Path], into: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, metavar="RUN", nargs="+")
+    parser.add_argument("runs", type=Path, metavar="RUN", nargs="*")
+    parser.add_argument("--set", type=Path, metavar="FOLDER", help="a generated set, without runs")
     parser.add_argument("--into", type=Path, default=ROOT / "docs/pictures")
     parsed = parser.parse_args()
     if not os.access(CHROMIUM, os.X_OK):
         parser.error(f"{CHROMIUM} is no browser: install chromium, or name one by CHROMIUM=…")
-    make_pictures([run.resolve() for run in parsed.runs], parsed.into)
+    if bool(parsed.runs) == bool(parsed.set):
+        parser.error("name a run, or a generated set by --set")
+    if parsed.set:
+        make_pictures([parsed.set], made_places(parsed.set), parsed.into)
+        return 0
+    roots = [run.resolve() for run in parsed.runs]
+    (run,) = Shelf(roots[:1]).runs()
+    make_pictures(roots, places(run), parsed.into)
     return 0
 
 

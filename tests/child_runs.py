@@ -4,9 +4,12 @@ torch and the rest already."""
 import multiprocessing
 import os
 import resource
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -16,6 +19,81 @@ from tests.signals import signals_of_a_terminal
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.imported_once"])
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommand:
+    """`astuner ARGUMENT…` in a process of its own, which is used as one of `subprocess` is."""
+
+    _process: ForkServerProcess
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._process.is_alive():
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, seconds: float = 60) -> int:
+        """Its exit code; that of a signal is negative."""
+        self._process.join(seconds)
+        code = self._process.exitcode
+        if code is None:
+            self.kill()
+            raise AssertionError(f"it has not ended in {seconds} s")
+        return code
+
+
+def start_command(
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    stdout: int,
+    stderr: int,
+    environment: Mapping[str, str] | None = None,
+) -> ChildCommand:
+    """Begin it in `folder`, with these open files and an environment like that of a subprocess."""
+    streams = (multiprocessing.reduction.DupFd(stdout), multiprocessing.reduction.DupFd(stderr))
+    given = dict(os.environ if environment is None else environment)
+    process = _FORKS.Process(target=_command, args=(list(arguments), folder, streams, given))
+    process.start()
+    return ChildCommand(process)
+
+
+def run_command(
+    arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same until it has ended, with what it wrote."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = start_command(
+            arguments,
+            folder=folder,
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
+            environment=environment,
+        )
+        code = process.wait()
+        said = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            said.append(stream.read().decode())
+    return subprocess.CompletedProcess(list(arguments), code, *said)
+
+
+def _command(
+    arguments: Sequence[str],
+    folder: Path,
+    streams: Sequence["multiprocessing.reduction.DupFd"],
+    environment: Mapping[str, str],
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    _run(arguments, folder, *streams)
 
 
 @dataclass(kw_only=True)
@@ -91,8 +169,10 @@ def start_run(
     arguments = ["--conf", conf.name, *(f"astuner.{setting}" for setting in settings)]
     if resume:
         arguments.append("--resume")
-    handed = multiprocessing.reduction.DupFd(descriptor)
-    process = _FORKS.Process(target=_run, args=(arguments, conf.parent, handed, max_file_bytes))
+    stdout, stderr = (multiprocessing.reduction.DupFd(descriptor) for _ in range(2))
+    process = _FORKS.Process(
+        target=_run, args=(arguments, conf.parent, stdout, stderr, max_file_bytes)
+    )
     process.start()
     if screen is None:
         os.close(descriptor)
@@ -102,15 +182,17 @@ def start_run(
 def _run(
     arguments: Sequence[str],
     folder: Path,
-    screen: "multiprocessing.reduction.DupFd",
-    max_file_bytes: int | None,
+    stdout: "multiprocessing.reduction.DupFd",
+    stderr: "multiprocessing.reduction.DupFd",
+    max_file_bytes: int | None = None,
 ) -> None:
     from astuner.cli import main
 
     os.chdir(folder)
-    descriptor = screen.detach()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    for number, stream in enumerate((stdout, stderr), 1):
+        descriptor = stream.detach()
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     with signals_of_a_terminal():

@@ -4,8 +4,9 @@ import io
 
 from rich.console import Console
 
+from astuner.backbone.judge_process import own_judges_of
 from astuner.backbone.run import Run
-from astuner.backbone.user_code import load_workflow, make_judge
+from astuner.backbone.user_code import load_own_workflows, load_workflow, make_judge
 from astuner.config.load import LoadedConfig
 from astuner.console import RunConsole
 from astuner.imports import module_folders
@@ -24,5 +25,7 @@ def make_run(loaded: LoadedConfig, run_dir: RunDir, *, screen: io.StringIO | Non
         search_dirs=search_dirs,
         workflow_class=load_workflow(loaded.settings, search_dirs, where="test"),
         judge=make_judge(loaded.settings, loaded.config, search_dirs),
+        own_workflows=load_own_workflows(loaded.settings, search_dirs),
+        own_judges=own_judges_of(loaded.settings, loaded.config, search_dirs),
         console=RunConsole(Console(file=screen or io.StringIO(), width=200), is_live=False),
     )

@@ -21,12 +21,15 @@ _ENOUGH_NATS = 1.0
 _NOT_LEARNED = -100
 
 
-def make_taught_model(folder: Path, conversations: list[list[dict]], tools: list[dict]) -> None:
+def make_taught_model(
+    folder: Path, conversations: list[list[dict]], tools: list[dict], *, texts: Iterable[str] = ()
+) -> None:
     """Save a tiny model that answers as `conversations`, of equal length in tokens, go on.
 
-    What stands up to the first user message is not learned.
+    What stands up to the first user message is not learned. With `texts` the tokenizer knows their
+    words too, which makes long prompts short.
     """
-    make_tiny_model(folder)
+    make_tiny_model(folder, texts=texts)
     template = ChatTemplate(AutoTokenizer.from_pretrained(folder))
     ids = torch.tensor([template.prompt_ids(c, tools) for c in conversations])
     labels = ids.clone()

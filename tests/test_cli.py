@@ -20,6 +20,7 @@ from astuner.backbone.run import RunResult
 from astuner.cli import main
 from astuner.cli.command import command_names, load_command
 from astuner.launch import run_to_end
+from tests.child_runs import run_command, start_command
 from tests.signals import signals_of_a_terminal
 
 pytest.importorskip("openai")
@@ -231,13 +232,8 @@ def test_user_code_that_ends_the_event_loop_ends_the_run_by_name(project, capfd)
 )
 def test_a_process_that_user_code_forks_never_goes_on_in_the_run(project, child, code):
     path = "astuner.rollout.agentscope_workflow=agents->Forking"
-    done = subprocess.run(
-        [sys.executable, "-m", "astuner", "--conf", "job.yaml", path],
-        env=os.environ | {"CHILD": child, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environment = os.environ | {"CHILD": child}
+    done = run_command(["--conf", "job.yaml", path], folder=project, environment=environment)
     assert f"4 episodes, 0 failed, reward mean {code}.000" in done.stderr
     assert done.stderr.count(" episodes, ") == 1 and done.returncode == 0
 
@@ -310,10 +306,10 @@ def test_a_screen_that_takes_no_text_does_not_end_the_run(project, screen):
         reader, output = os.pipe()
         os.close(reader)
     path = "astuner.rollout.agentscope_workflow=agents->Printing"
-    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", path]
-    done = subprocess.run(command, stdout=output, stderr=output, timeout=120, env=os.environ)
+    arguments = ["--conf", "job.yaml", path]
+    process = start_command(arguments, folder=project, stdout=output, stderr=output)
+    assert process.wait() == 0
     os.close(output)
-    assert done.returncode == 0
     assert "4 episodes, 0 failed" in run_log()
 
 

@@ -471,7 +471,7 @@ WRONG_VALUES = {
     "astuner.rollout.multi_turn": ("3", "found 3 (int), expected a section of further keys"),
     "astuner.rollout.compute_madness_checklist": (
         "nonsense",
-        "found 'nonsense' (str), expected a valid list",
+        "found 'nonsense' (str), expected a valid list, such as [nonsense]",
     ),
     "astuner.trainer_common.logger": ("[3]", "found [3] (list), expected a valid string"),
     "astuner.trainer_common.kl_loss_type": ("k9", "expected 'k1', 'k2', 'k3' or 'low_var_kl'"),
@@ -542,7 +542,12 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
         TRAINING,
     ),
     ("astuner.rollout.num_repeat", 1, ["num_repeat = 1", "adv_estimator = 'grpo'"], TRAINING),
-    ("astuner.rollout.gamma", 0.9, ["gamma = 0.9", "only 1.0 is supported"], TRAINING),
+    (
+        "astuner.rollout.gamma",
+        0.9,
+        ["gamma = 0.9", "'grpo'", "only 1.0 is supported", "return_to_go or gigpo"],
+        TRAINING,
+    ),
     ("astuner.rollout.temperature", 0.0, ["temperature = 0.0", "above 0"], TRAINING),
     ("astuner.rollout.top_p", 0.9, ["top_p = 0.9", "whole distribution"], TRAINING),
     (
@@ -567,7 +572,13 @@ RULES: list[tuple[str, Any, Sequence[str], Sequence[str]]] = [
     (
         "astuner.task_judge.judge_type",
         "rubrics_auto_grader",
-        ["judge_type = 'rubrics_auto_grader'", "not available"],
+        ["judge_type = 'rubrics_auto_grader'", "training.file_path = None", "rubrics.file"],
+        BACKBONE_NAMES,
+    ),
+    (
+        "astuner.task_judge.rubrics.min_score",
+        1.0,
+        ["rubrics.min_score = 1.0", "rubrics.max_score = 1", "lower the first"],
         BACKBONE_NAMES,
     ),
     (

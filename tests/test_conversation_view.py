@@ -364,6 +364,27 @@ def test_a_failure_is_shown_with_its_traceback_and_no_reward():
     assert (shown.failure.first_line, shown.failure.traceback) == ("no", "Traceback …")
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (
+            {"evaluation": 0.5, "num_steps": 7, "terminated": True},
+            "0.5 after 7 steps, ended by itself",
+        ),
+        (
+            {"evaluation": 0.0, "num_steps": 1, "truncated": True},
+            "0 after 1 step, ended by a limit",
+        ),
+        ({"num_steps": 0, "terminated": False, "truncated": False}, "0 steps, not ended"),
+        ("of a workflow", None),
+        ({"of": "a workflow"}, None),
+    ],
+)
+def test_what_an_environment_found_is_said_in_a_line(left, said):
+    output = WorkflowOutput(reward=1.0, metadata={"environment": left})
+    assert read_verdict(make_episode(output=output)).environment == said
+
+
 def test_metadata_of_any_kind_is_shown():
     loop = {}
     loop["self"] = loop

@@ -50,6 +50,17 @@ def test_a_chart_of_which_nothing_is_known_is_left_out():
     assert [curve.key for curve in shown] == ["reward"]
 
 
+def test_the_sources_of_a_mixture_stand_beside_all_of_them_and_are_no_roles():
+    names = ("reward__mean", "reward__success_rate", "validation__success_rate")
+    series = {f"{name}{end}": [0.5] for name in names for end in ("", "__source__a", "__source__b")}
+    run = drawn(metrics(**series))
+    reward, success = curves.panels([run])
+    assert [line.label for line in reward.lines] == ["mean", "a", "b"]
+    assert [line.label for line in success.lines] == ["all", "a", "b"]
+    assert [line.label for line in curves.validation([run]).lines] == ["all", "a", "b"]
+    assert len(curves.validation([run, run]).lines) == 2
+
+
 def test_tokens_a_second_are_worked_out_of_tokens_and_seconds():
     found = metrics(rollout__tokens=[100, 100, None], rollout__seconds=[4.0, 0.0, 1.0])
     assert "rollout/tokens_per_second" in curves.known_names(found)

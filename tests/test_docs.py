@@ -1,8 +1,10 @@
 """What the pages point to is there, and the settings that they show exist."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,10 @@ from astuner.algorithm.advantage import checked_advantages
 from astuner.algorithm.loss import LossInputs
 from astuner.config.schema import section_keys, setting_keys
 from astuner.config.source import flatten
+from astuner.types import Task, WorkflowTask
+from tests.chats import make_chat
+from tests.episodes import make_rules, run_episode
+from tests.fakes import ScriptedEngine
 from tests.snippets import Snippet, read_snippets
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +35,9 @@ def test_every_key_of_a_shown_yaml_is_a_setting(page: Path) -> None:
         r"^```yaml\n(astuner:\n.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
     )
     known = {*setting_keys(), *section_keys()}
-    keys = [key for block in blocks for key in flatten(yaml.safe_load(block))]
+    below_known = tuple(f"{key}." for key in setting_keys())  # some hold keys of any name
+    written = [key for block in blocks for key in flatten(yaml.safe_load(block))]
+    keys = [key for key in written if not key.startswith(below_known)]
     assert [key for key in keys if key.startswith("astuner.") and key not in known] == []
 
 
@@ -83,3 +91,40 @@ def test_the_algorithm_of_ones_own_that_a_page_shows_works() -> None:
         clip_high=0.2,
     )
     assert made["half_loss"](inputs).loss_N.tolist() == [-1.5]
+
+
+@pytest.mark.parametrize(
+    ("judge", "reward", "is_success"),
+    [
+        (None, 0.2, True),
+        (lambda _task, output: (float(output.metadata["final_answer"] == "6"), None), 0.2, False),
+        (lambda _task, output: (float(output.metadata["final_answer"] == "5"), None), 1.2, True),
+    ],
+    ids=["without a judge", "by a judge who finds it wrong", "by a judge who finds it right"],
+)
+def test_the_workflow_with_step_rewards_that_a_page_shows_works(judge, reward, is_success) -> None:
+    text = (ROOT / "docs/step_rewards.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    made: dict = {}
+    exec(block.group(1), made)
+    task = Task(main_query="What is 2 plus 3?", task_id="t")
+    engine = ScriptedEngine(["Add them.", "5"])
+    rules = make_rules(
+        make_workflow=made["TwoStepWorkflow"],
+        make_chat=lambda recorder, _task: make_chat(engine, recorder=recorder),
+        judge=judge and SimpleNamespace(compute_reward=judge),
+        config=None,
+        timeout_seconds=10,
+        judge_timeout_seconds=5,
+        madness_reward=-1.0,
+    )
+    attempt = WorkflowTask(task=task, episode_id="e", step=1, attempt=0, is_validation=False)
+    episode = asyncio.run(run_episode(attempt, rules))
+    assert episode.verdict is not None
+    assert [(call.name, call.state) for call in episode.calls] == [
+        ("plan", "start"),
+        ("answer", None),
+    ]
+    assert episode.verdict.call_rewards == (0.2, 0.0)
+    assert (episode.verdict.reward, episode.verdict.is_success) == (reward, is_success)

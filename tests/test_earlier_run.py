@@ -121,6 +121,14 @@ def test_a_named_run_of_other_settings_is_refused_with_what_differs() -> None:
         find_named(load("rollout.seed=2"), run.root.name)
 
 
+def test_another_discount_over_calls_makes_another_run() -> None:
+    by_calls = "trainer_common.algorithm.adv_estimator=return_to_go"
+    run = start(by_calls, "rollout.gamma=0.5")
+    assert find_newest(load(by_calls, "rollout.gamma=0.5")) == run
+    with pytest.raises(ConfigError, match=r"rollout\.gamma: 0\.5 → 1\.0"):
+        find_newest(load(by_calls))
+
+
 def test_a_run_from_before_paths_were_absolute_agrees() -> None:
     Path("model").mkdir()
     run = start("model.path=model")

@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 import urllib.request
+from functools import partial
 from types import SimpleNamespace
 
 import httpx
@@ -895,6 +896,23 @@ def test_a_workflow_asks_over_http_and_its_clients_are_closed_with_the_episode()
     assert episode.verdict is not None and episode.metadata == {"said": "five"}
     assert len(episode.sequences) == 1 and episode.sequences[0].num_trained == 5
     assert kept[0].is_closed()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_names_of_calls_hold_over_http(stream):
+    async def body(tuner):
+        client = tuner.as_raw_openai_sdk_client()
+        ask = partial(client.chat.completions.create, model="m", messages=QUESTION, stream=stream)
+        for name, state in (("plan", "start"), ("answer", None), (None, None)):
+            tuner.name_calls(name, state=state)
+            reply = await ask()
+            assert not stream or [part async for part in reply]
+        return WorkflowOutput(step_rewards={"plan": 0.5, "answer": 1.0})
+
+    episode = run_in_episode(body)
+    named = [(call.name, call.state) for call in episode.calls]
+    assert named == [("plan", "start"), ("answer", None), (None, None)]
+    assert episode.verdict.call_rewards == (0.5, 1.0, 0.0) and episode.verdict.reward == 1.5
 
 
 @pytest.mark.parametrize("over_http", [False, True])

@@ -380,8 +380,10 @@ def test_a_family_generates_and_trains_as_its_own_forward_says(
     check_supported(str(tmp_path))
     verify_packed_pass(model)
     engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    completions = generate(engine)
+    model.set_attn_implementation("eager")  # some other ways leave soft-capping out without a word
     # Where experts are chosen, rounding may choose another one.
-    found = gaps(model, generate(engine))
+    found = gaps(model, completions)
     assert found.quantile(0.98) < worst
     assert engine._writer._cache.needs_matrices == (name in BY_MATRICES)
     trainer = PolicyTrainer(model, replace(SETTINGS, max_token_len_per_gpu=10**6), seed=0)

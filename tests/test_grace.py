@@ -1,21 +1,20 @@
 """The time that a run has after SIGTERM, whatever hangs: real signals to real processes."""
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.signals import signals_of_a_terminal
+from tests.child_runs import ChildCommand, start_command
 
 HANGING = """
-import asyncio, sys, time
+import asyncio, os, time
 from astuner import WorkflowOutput
 
 def tell():
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # whole, from whichever thread
 
 async def swallows(workflow_task, model_tuner):
     tell()
@@ -59,32 +58,26 @@ async def blocks_in_the_second_step(workflow_task, model_tuner):
 """
 
 
-def start(folder: Path, settings: dict, *changes: str) -> subprocess.Popen[str]:
+def start(folder: Path, settings: dict, *changes: str) -> ChildCommand:
     """The run, once its user code is at work."""
     (folder / "hanging.py").write_text(HANGING)
     (folder / "job.yaml").write_text(yaml.safe_dump({"astuner": settings}))
-    with (folder / "stderr").open("w") as said, signals_of_a_terminal():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "astuner", "--conf", "job.yaml", *changes],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
+    reader, writer = os.pipe()
+    with (folder / "stderr").open("w") as said, os.fdopen(reader) as stdout:
+        process = start_command(
+            ["--conf", "job.yaml", *changes], folder=folder, stdout=writer, stderr=said.fileno()
         )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "at work\n", (folder / "stderr").read_text()
+        os.close(writer)
+        if (told := stdout.readline()) != "at work\n":
+            process.kill()
+            pytest.fail(f"{told!r}: {(folder / 'stderr').read_text()}")
     return process
 
 
-def ended(process: subprocess.Popen[str], folder: Path, sent: signal.Signals) -> tuple[int, str]:
+def ended(process: ChildCommand, folder: Path, sent: signal.Signals) -> tuple[int, str]:
     """Its exit code after the signal, and what it said."""
-    with process:
-        process.send_signal(sent)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-    return process.returncode, (folder / "stderr").read_text()
+    process.send_signal(sent)
+    return process.wait(), (folder / "stderr").read_text()
 
 
 def debug_settings(**rollout: object) -> dict:

@@ -12,7 +12,9 @@ from typing import IO
 import pytest
 import yaml
 
-from astuner.rollout.lock_supervisor import describe_holder
+from astuner.rollout import lock_supervisor
+from astuner.rollout.lock_supervisor import Plan, describe_holder
+from tests.child_runs import run_command
 
 HOLDERS = """
 import itertools, re
@@ -59,10 +61,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def tune(project: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "astuner", "--conf", "job.yaml", *settings]
-    return subprocess.run(
-        command, cwd=project, capture_output=True, text=True, timeout=60, check=False
-    )
+    return run_command(["--conf", "job.yaml", *settings], folder=project)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +135,8 @@ def test_what_looks_for_signals_in_the_main_thread_fails_its_episode_alone(proje
 
 
 SUPERVISED = """
-import sys, threading, time
-from astuner.rollout.held_lock import lock_supervised
+import os, sys, threading, time
+from astuner.rollout.held_lock import lock_supervised, take_leave
 with lock_supervised(1.0, advice="", limit_name="limit"):
     print("inside", flush=True)
     {body}
@@ -221,12 +220,34 @@ def test_a_process_that_ends_inside_without_a_word_is_told_of(body, code, tmp_pa
     assert said in (tmp_path / "stderr").read_text()
 
 
-@pytest.mark.parametrize("body", ["pass", "sys.exit(3)", "raise ValueError('of its own')"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "pass",
+        "sys.exit(3)",
+        "raise ValueError('of its own')",
+        "take_leave(); os._exit(3)",
+        "take_leave(); time.sleep(1.5); os._exit(3)",  # its thread beats on after the farewell
+    ],
+)
 def test_of_one_that_leaves_in_order_nothing_is_told(body, tmp_path):
     with (tmp_path / "stderr").open("w") as stderr:
         process = supervised(body, stderr=stderr)
     process.communicate(timeout=60)  # its end waits for the supervisor
     assert "said nothing" not in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize(("signs", "is_told"), [(b"..!", False), (b"!.", False), (b"..", True)])
+def test_a_farewell_counts_though_the_process_has_gone_before_it_is_read(signs, is_told):
+    gone = Plan(0, 1.0, 0, 0, 0, [], "limit", "", None, False)._asdict()
+    supervisor = subprocess.run(
+        [sys.executable, lock_supervisor.__file__, json.dumps(gone)],
+        input=signs,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert (b"said nothing" in supervisor.stderr) == is_told
 
 
 def test_a_supervisor_that_is_killed_takes_nothing_along():

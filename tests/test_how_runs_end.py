@@ -46,7 +46,7 @@ WAYS = {
     "Ctrl-C": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
         verl=("test_ctrl_c_saves_after_the_step_and_has_its_own_code",),
-        trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        trinity=("test_ctrl_c_saves_after_the_step_and_ends_the_environments_of_a_mixture_too",),
     ),
     "Ctrl-C twice": Shown(
         local=("test_ctrl_c_twice_ends_at_once",),
@@ -55,7 +55,9 @@ WAYS = {
     "SIGTERM": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
         verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
-        trinity=("test_a_signal_saves_after_the_step_and_has_its_own_code",),
+        trinity=(
+            "test_a_run_goes_on_from_trinity_s_latest_state_and_sigterm_saves_after_the_step",
+        ),
     ),
     "SIGHUP": Shown(
         local=(
@@ -162,7 +164,7 @@ WAYS = {
     ),
     "a process of the cluster dies": Shown(
         verl=("test_a_worker_that_dies_ends_the_run_with_its_name",),
-        trinity=("test_a_worker_that_is_killed_ends_the_run_with_its_name",),
+        trinity=("test_an_engine_that_is_killed_ends_the_run_with_its_name",),
     ),
     "a machine of the cluster is lost": Shown(
         verl=("ray/test_two_nodes_run.py::test_a_machine_that_is_lost_ends_the_run_and_is_named",)

@@ -93,6 +93,22 @@ def test_a_change_of_the_code_keeps_the_layer_of_the_packages():
     }
 
 
+@pytest.mark.parametrize(("device", "has_compiler"), [("cpu", False), ("gpu", True)])
+def test_the_strongest_sandbox_is_installed_and_a_compiler_for_a_gpu_only(
+    tmp_path, device, has_compiler
+):
+    (step,) = (step for step in steps("RUN") if "apt-get" in step.text)
+    (tmp_path / "apt-get").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "apt-get").chmod(0o755)
+    (tmp_path / "rm").symlink_to("/bin/true")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DEVICE": device}
+    done = subprocess.run(
+        ["/bin/sh", "-c", step.text], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "bubblewrap" in done.stdout.split()
+    assert ("gcc" in done.stdout.split()) == has_compiler
+
+
 def test_it_runs_as_a_number_that_is_not_root():
     """Kubernetes' runAsNonRoot cannot tell what a name is."""
     assert re.fullmatch(r"[1-9]\d*:\d+", steps("USER")[-1].text)

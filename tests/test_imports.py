@@ -208,6 +208,25 @@ def test_a_missing_name_lists_the_classes(project: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
+        ("async def judge(): ...\n", "defines the functions judge; did you mean judge?"),
+        (
+            "class Kind: ...\ndef judge(): ...\n",
+            "the classes Kind and the functions judge; did you mean judge?",
+        ),
+        ("def _judge(): ...\nx = 1\n", "defines no class and no function"),
+        ("from shutil import move as juge_\n", "defines no class and no function"),
+    ],
+)
+def test_a_missing_name_lists_the_functions_too(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    message = _fails("mine.py->juge", [tmp_path])
+    assert "there is no juge" in message and said in message
+    assert "did you mean" in said or message.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
         ("x = 1\nclass A(:\n", ":2: SyntaxError: "),
         ("import json\nimport no_such_package\n", ":2: ModuleNotFoundError: No module named"),
         ("from json import no_such_name\n", ":1: ImportError: cannot import name"),

@@ -213,7 +213,7 @@ def test_a_second_call_that_goes_on_from_the_same_call_says_that_it_branches():
     _, left, right = chat.recorder.calls
     assert (left.extends, left.break_kind) == (0, None)
     assert (right.extends, right.break_kind) == (0, BreakKind.BRANCHED)
-    assert right.break_reason == "call 1 went on from call 0 too"
+    assert right.break_reason == "call 2 went on from call 1 too"
     assert len(merge_calls(chat.recorder.calls)) == 2
 
 

@@ -169,6 +169,20 @@ def test_a_reference_that_leads_outside_is_unusable(reference) -> None:
         check_schema({"$ref": reference})
 
 
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"multipleOf": 0.3}, 10**400),
+        ({"multipleOf": 10**400}, 0.5),
+        ({"multipleOf": 0.1}, float("inf")),
+        ({"items": {"multipleOf": 0.5}}, [10**400]),
+    ],
+)
+def test_a_number_beyond_floats_makes_a_schema_unusable_and_breaks_nothing(schema, value) -> None:
+    answered = schema_fit.answer({"schema": json.dumps(schema), "value": value})
+    assert "no float holds" in answered["unusable"]
+
+
 def test_validators_of_long_schemas_are_not_kept() -> None:
     kept = schema_fit._validator.cache_info().currsize
     for index in range(5):

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import astuner.rollout.judging as judging_module
+from astuner.calling import uncounted
 from astuner.errors import BackboneError, ConfigError, JudgeError
 from astuner.rollout.episode import run_attempt
 from astuner.rollout.judging import Judging
 from astuner.task_judge.base_judge import BaseJudge, GroupJudge
-from astuner.trajectory.record import attempt_from_record, episode_to_record
-from astuner.types import WorkflowOutput
+from astuner.trajectory.record import attempt_from_record, episode_from_record, episode_to_record
+from astuner.types import Judgement, WorkflowOutput
 from tests.test_rollout import TASK, attempt, pool, roll_out, run, settings, workflow_that
 
 
@@ -250,7 +251,8 @@ def test_rewards_by_role_are_held_against_the_agents_of_the_record():
 def test_judging_knows_no_engine_gateway_or_workflow():
     """Also not by way of what it imports of the rollout."""
     allowed = tuple(
-        f"astuner.{name}" for name in ("calling", "errors", "types", "trajectory", "rollout")
+        f"astuner.{name}"
+        for name in ("bridge", "calling", "errors", "types", "trajectory", "rollout")
     )
     seen, to_read = set(), [Path(judging_module.__file__)]
     while to_read:
@@ -262,7 +264,9 @@ def test_judging_knows_no_engine_gateway_or_workflow():
             if node.module.startswith("astuner.rollout") and node.module not in seen:
                 seen.add(node.module)
                 to_read.append(Path(judging_module.__file__).with_name(f"{node.module[16:]}.py"))
-    assert seen == {f"astuner.rollout.{name}" for name in ("bounded", "containment", "verdict")}
+    assert seen == {
+        f"astuner.rollout.{name}" for name in ("bounded", "containment", "step_rewards", "verdict")
+    }
 
 
 class Comparing(GroupJudge):
@@ -283,7 +287,8 @@ def test_the_settings_may_name_a_judge_of_either_kind(tmp_path):
     from astuner.backbone.user_code import make_judge
 
     def named(name):
-        judge = type("J", (), {"judge_protocol": f"{__file__}->{name}"})
+        named = {"judge_type": "customized_protocol", "judge_protocol": f"{__file__}->{name}"}
+        judge = type("J", (), named)
         return make_judge(type("S", (), {"task_judge": judge}), None, (tmp_path,))
 
     assert type(named("Comparing")).__name__ == "Comparing"
@@ -338,3 +343,67 @@ def test_a_judge_that_cannot_be_made_ready_ends_the_run_with_its_reason():
     with pytest.raises(JudgeError, match="judge Broken raised: OSError: no dictionary"):
         roll_out(pool(workflow=workflow_that(answer_by_attempt), judge=judge))
     assert judge.asked == []
+
+
+# What a judge may say beside the reward
+
+
+def judged_as(judgement):
+    class Saying(BaseJudge):
+        def compute_reward(self, workflow_task, workflow_output):
+            return judgement
+
+    body = workflow_that(answer_by_attempt)
+    return run(body, judge=Saying(None))
+
+
+def test_a_note_and_parts_stand_in_the_verdict_and_in_its_record():
+    said = Judgement(reward=0.5, note="Right, in French.", parts={"right": 1, "language": 0.0})
+    episode = judged_as(said)
+    assert (episode.verdict.reward, episode.verdict.is_success) == (0.5, True)
+    assert episode.verdict.note == "Right, in French."
+    assert episode.verdict.parts == {"right": 1.0, "language": 0.0}
+    again = episode_from_record(json.loads(json.dumps(episode_to_record(episode))))
+    assert again.verdict == episode.verdict
+
+
+@pytest.mark.parametrize("part", [float("nan"), None, "much"])
+def test_a_part_that_is_no_finite_number_fails_the_episode(part):
+    failure = judged_as(Judgement(reward=1.0, parts={"length": part})).failure
+    assert failure.kind == "JudgeError" and "has a part 'length', which is" in failure.message
+
+
+def test_a_record_without_note_and_parts_reads_as_one_that_has_none():
+    record = episode_to_record(judged_as((1.0, True))) | {"format": 2}
+    del record["verdict"]["note"], record["verdict"]["parts"]
+    verdict = episode_from_record(record).verdict
+    assert (verdict.note, verdict.parts) == ("", {})
+
+
+def test_what_a_judge_waits_for_because_of_others_does_not_count_towards_its_time():
+    class OneAtATime(BaseJudge):
+        def __init__(self):
+            super().__init__(None)
+            self.place = asyncio.Lock()
+
+        async def compute_reward(self, workflow_task, workflow_output):
+            with uncounted():
+                await self.place.acquire()
+            try:
+                await asyncio.sleep(100 if workflow_task.attempt == 1 else 0.15)
+            finally:
+                self.place.release()
+            return 1.0, True
+
+    async def body(task, tuner):
+        return WorkflowOutput(metadata={})
+
+    asked = pool(
+        workflow=workflow_that(body),
+        judge=OneAtATime(),
+        judge_timeout_seconds=0.4,
+        max_failed_fraction=1.0,
+    )
+    groups, _ = roll_out(asked, num_tasks=1)
+    failed = [episode.failure is not None for episode in groups[0].episodes]
+    assert failed == [False, True, False, False]

@@ -23,7 +23,7 @@ from astuner.errors import (
     LlmError,
     boundary,
 )
-from astuner.llm import LlmUsage
+from astuner.llm import LlmUsage, usage_of_process
 from astuner.llm.answer_schema import find_problem
 from astuner.llm.budget import Budget
 from astuner.llm.limiter import CallLimiter
@@ -478,6 +478,15 @@ def test_a_second_event_loop_is_refused_by_name():
             await model.close()
 
         asyncio.run(run())
+
+
+def test_the_usage_of_all_models_of_the_process_is_their_sum():
+    before = usage_of_process()
+    _, first, _ = ask([says("Yes.")])
+    _, second, _ = ask([says("No.", tokens=(20, 1))])
+    assert usage_of_process().since(before) == first.plus(
+        num_calls=second.num_calls, num_input_tokens=20, num_output_tokens=1
+    )
 
 
 def test_a_closed_model_is_refused_by_name():

@@ -10,8 +10,13 @@ import pytest
 from astuner.config import LoadedConfig, describe_unused, load_config
 from astuner.config.llm_models import MODEL_KEYS
 from astuner.config.schema import setting_keys
-from astuner.errors import ConfigError
-from astuner.llm import open_agentscope_model, open_language_model, open_model_of_use
+from astuner.errors import ConfigError, LlmError
+from astuner.llm import (
+    close_models,
+    open_agentscope_model,
+    open_language_model,
+    open_model_of_use,
+)
 from astuner.llm.opening import DASHSCOPE_URL, find_server
 from astuner.llm.server import LlmServer
 from tests.llm_server import says, serving
@@ -184,3 +189,23 @@ def test_a_model_object_of_agentscope_needs_no_server() -> None:
 
     assert asyncio.run(run()) == "5"
     assert not Path("never_made").exists()
+
+
+def test_all_models_that_an_event_loop_asked_are_closed_together() -> None:
+    class Model:
+        async def __call__(self, messages, tools=None):
+            return SimpleNamespace(content=[{"type": "text", "text": "5"}], usage=None)
+
+    asked, other = (open_agentscope_model(llm(), Model()) for _ in range(2))
+
+    async def run() -> None:
+        await asked.ask("2 + 3?")
+        await close_models()
+        with pytest.raises(LlmError, match="after it was closed"):
+            await asked.ask("2 + 3?")
+
+    async def ask_other() -> str:
+        return await other.ask("2 + 3?")
+
+    asyncio.run(run())
+    assert asyncio.run(ask_other()) == "5"

@@ -183,6 +183,23 @@ def test_the_checkpoint_loads_and_differs_from_the_start(finished_run, taught_mo
     assert (finished_run / "checkpoints/step_1").is_dir()
 
 
+def test_a_finished_run_is_judged_again_from_its_records_alone(
+    finished_run, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    math = "astuner.task_judge.math_answer_as_judge->MathAnswerAsJudge"
+    judges = ["--judge", math, "--judge", f"{AGENTS}/adder.py->judge_alike"]
+    assert main(["judge", str(finished_run), *judges, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    num_validated, num_trained = 3 * 2, 2 * 2 * 4
+    assert [judge["num_judged"] for judge in found["judges"]] == [num_validated + num_trained] * 2
+    same, with_all, _ = (pair["agreement"] for pair in found["pairs"])
+    assert same["successes"]["agreement"]["rate"] == 1
+    assert with_all["rewards"]["constant_second"] == 1 and with_all["rewards"]["spearman"] is None
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
 def test_the_same_seed_gives_the_same_run(conf, finished_run):
     main(["--conf", conf])
     runs = [lines(run / "metrics.jsonl")[1:] for run in (finished_run, latest_run())]
@@ -274,3 +291,21 @@ def test_agents_over_http_are_tuned_token_by_token(conf):
         (sequence,) = episode.sequences
         assert sequence.ids == episode.calls[1].ids
         assert [span.is_trained for span in sequence.spans] == [False, True, False, True]
+
+
+def test_calls_are_trained_with_advantages_of_their_own(conf):
+    workflow = f"{AGENTS}/adder_and_checker.py->AdderAndCheckerWorkflow"
+    settings = {
+        "rollout.agentscope_workflow": workflow,
+        "rollout.gamma": 0.5,
+        "trainer_common.algorithm.adv_estimator": "return_to_go",
+        "trainer_common.record_training": True,
+        "trainer_common.val_before_train": False,
+    }
+    arguments = [f"astuner.{key}={value}" for key, value in settings.items()]
+    assert main(["--conf", conf, *arguments]) == 0
+    run = latest_run()
+    assert lines(run / "metrics.jsonl")[-1]["train/updates"] == 1
+    trained = [line for step in (1, 2) for line in lines(run / f"training/step_{step:06d}.jsonl")]
+    of_several = [line["call_advantages"] for line in trained if len(line["call_advantages"]) > 1]
+    assert any(len({value for _, value in runs}) > 1 for runs in of_several)

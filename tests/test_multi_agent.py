@@ -21,9 +21,9 @@ AGENTS = {"wolf_1": "wolf", "wolf_2": "wolf", "seer_1": "seer"}
 
 def say(tuner, name, text="hello", debug_model=None):
     """One call of an agent, by the way that every shape of the model takes."""
-    tuner.as_agentscope_model(name, AGENTS[name], debug_model)
+    tuner.as_agentscope_model(name, AGENTS.get(name, "other"), debug_model)
     messages = [{"role": "user", "content": text}]
-    request = ChatRequest(messages=messages, agent_name=name, target_tag=AGENTS[name])
+    request = ChatRequest(messages=messages, agent_name=name, target_tag=AGENTS.get(name, "other"))
     return tuner._chat.complete(request)
 
 
@@ -208,6 +208,13 @@ def test_a_mapping_gives_each_agent_its_own_reward_and_the_verdict_the_mean_of_t
 def test_a_reward_that_is_missing_or_of_nobody_fails_the_episode(reward, said):
     episode = run(play(reward))
     assert episode.verdict is None and said in episode.failure.message
+
+
+@pytest.mark.parametrize("name", ["part/a", "mean", "success_rate", "steps_mean"])
+def test_a_reward_for_an_agent_whose_name_is_a_metric_fails_the_episode(name):
+    named = run(play({name: 1.0}, names=(name,)))
+    assert f"has the key '{name}', which metrics use already" in named.failure.message
+    assert run(play(1.0, names=(name,))).verdict.reward == 1.0
 
 
 def test_an_untrained_agent_needs_no_reward():

@@ -82,8 +82,9 @@ def test_every_direct_dependency_is_pinned() -> None:
     # Without a GPU, vLLM needs constraints-vllm-cpu.txt, and Liger is of no use; the loggers are
     # whatever a team has.
     untested = {"vllm", "gpu", "frameworks", "wandb", "swanlab", "mlflow", "trackio"}
-    clustered = {"verl", "trinity"}
-    assert _needed(EXTRAS.keys() - untested - clustered) <= _pinned("constraints.txt")
+    clustered, worlds = {"verl", "trinity"}, {"textarena", "textworld"}
+    assert _needed(EXTRAS.keys() - untested - clustered - worlds) <= _pinned("constraints.txt")
+    assert _needed({"environments", "openenv", *worlds}) <= _pinned("constraints-environments.txt")
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])

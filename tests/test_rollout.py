@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from astuner.errors import BackboneError, LoopBlocked, Quit
+from astuner.rollout.pool import commonest_failure
 from astuner.rollout.watchdog import TICK_SIGNAL, loop_watchdog
 from astuner.run_dir import json_line
 from astuner.trajectory.record import episode_from_record, episode_to_record
@@ -947,3 +949,16 @@ def test_an_import_may_block_longer_since_half_of_a_package_helps_nobody(tmp_pat
             return __import__("slowly_imported").DONE
 
     assert asyncio.run(body())
+
+
+def test_reasons_that_differ_in_numbers_only_are_counted_together():
+    async def body(task, tuner):
+        if task.attempt == 0:
+            raise KeyError("gone")
+        raise RuntimeError(f"no answer in {task.attempt} tries and {1 + task.attempt / 4} s")
+
+    groups, _ = roll_out(
+        pool(workflow=workflow_that(body), max_failed_fraction=1.0), num_tasks=1, num_repeat=3
+    )
+    told = commonest_failure(groups[0].episodes)
+    assert re.search(r"^the commonest reason \(2 times\): .*no answer in [12] tries", told or "")

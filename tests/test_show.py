@@ -26,7 +26,7 @@ from astuner.run_dir import append_json_lines
 from astuner.trajectory.attempt import Failure
 from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.recorder import BreakKind
-from astuner.types import Task
+from astuner.types import Task, Verdict
 from tests.test_conversation_view import ADD, ASK, FIVE, SUM, in_two_calls, make_call, make_episode
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\ud800 \u2028 \x00 \x7f"
@@ -261,10 +261,10 @@ def test_an_episode_shows_what_was_said_and_why_it_got_its_reward(show):
     shown = show(RUN, "step1-t-0")
     for fact in (
         "What is 2 + 3?",
-        "call 0 of ann (2 + 3 tokens, stop)",
+        "call 1 of ann (2 + 3 tokens, stop)",
         "→ add\n      a: 2\n      b: 3",
         "tool, to add:\n    5",
-        "call 1 of ann (6 + 3 tokens, length)",
+        "call 2 of ann (6 + 3 tokens, length)",
         "(cut by the limit on new tokens)",
         "reward 1 by judge, solved",
         "task answer: 5",
@@ -273,6 +273,28 @@ def test_an_episode_shows_what_was_said_and_why_it_got_its_reward(show):
     ):
         assert fact in shown
     assert shown.count("assistant:\n    five") == 1
+
+
+def test_calls_say_what_they_were_named_and_what_they_earned(show, folder):
+    first, second = in_two_calls()
+    verdict = Verdict(reward=1, is_success=True, source="judge", call_rewards=(0.25, 0.0))
+    told = episode_of(1, "t", 0, calls=(replace(first, name="plan"), second), verdict=verdict)
+    root = write_run(folder / "steps" / START, [told])
+    shown = show(str(root), "step1-t-0")
+    assert "(named plan)\n  (earned 0.25)\n" in shown and shown.count("(earned") == 1
+
+
+def test_an_episode_shows_what_the_judge_said_and_what_its_reward_is_made_of(folder, show):
+    verdict = Verdict(
+        reward=0.5,
+        is_success=False,
+        source="judge",
+        note="right: It is 5.\nshort: 4 characters.",
+        parts={"right": 1.0, "right/unit": 0.25},
+    )
+    write_run(folder / "noted" / START, [episode_of(1, "t", 0, verdict=verdict)])
+    said = show("noted", "step1-t-0").partition("reward 0.5 by judge, not solved\n  part")[2]
+    assert said.startswith(" right: 1\n  part right/unit: 0.25\n  note:\n    right: It is 5.\n")
 
 
 def test_a_failed_episode_shows_its_traceback(show):
@@ -334,9 +356,19 @@ def test_nothing_is_written_into_a_run(show, folder):
 
 def test_tokens_say_what_became_of_each_stretch_without_colour(show):
     shown = show(RUN, "step1-t-0", "--tokens")
-    assert "call 0, 2 tokens, not trained: given to the model:\n    1 2" in shown
-    assert "call 0, 3 tokens, trained, by weights 4:\n    7 8 9" in shown
+    assert "call 1, 2 tokens, not trained: given to the model:\n    1 2" in shown
+    assert "call 1, 3 tokens, trained, by weights 4:\n    7 8 9" in shown
     assert "wrote no vocabulary" in shown
+
+
+def test_a_sequence_whose_calls_have_advantages_of_their_own_says_their_range(show, folder):
+    folder = folder / RUN / "training"
+    folder.mkdir(exist_ok=True)
+    line = {"format": 1, "step": 1, "episode_id": "step1-t-0", "sequence": 0, "advantage": 0.05}
+    line["call_advantages"] = [[3, 0.3], [3, -0.2]]
+    (folder / "step_000001.jsonl").write_text(json.dumps(line) + "\n")
+    shown = show(RUN, "step1-t-0", "--tokens")
+    assert "trained, advantage +0.05 (\u22120.20 to +0.30 by call))" in shown
 
 
 def test_tokens_are_texts_where_the_run_wrote_a_vocabulary(show, folder):
@@ -368,8 +400,8 @@ def test_a_sequence_that_begins_anew_says_why(show, folder):
     root = write_run(folder / "broken" / START, [episode_of(1, "t", 0, calls=calls)])
     shown = show(str(root), "step1-t-0", "--tokens")
     assert "a new sequence starts here: message 1 (assistant): content differs" in shown
-    assert "its first message as in call 0" in shown
-    assert "sequence 2 of 2" in shown and "begins anew at call 1: message 1" in shown
+    assert "its first message as in call 1" in shown
+    assert "sequence 2 of 2" in shown and "begins anew at call 2: message 1" in shown
 
 
 # --- What a model says is never obeyed

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import astuner.rollout.bounded as bounded_module
+import astuner.rollout.episode as episode_module
 import astuner.rollout.surroundings as module
 from astuner.errors import ConfigError, EnvServiceError
 from astuner.types import WorkflowOutput
@@ -36,6 +37,19 @@ class World:
             self.diary.append(f"leave {self.name}")
             if self._leave is not None:
                 await self._leave()
+
+
+class Adding(World):
+    """Adds to the output of the workflow, by its `add`."""
+
+    def __init__(self, name, add, **options):
+        super().__init__(name, **options)
+        self._add = add
+
+    @contextlib.asynccontextmanager
+    async def around(self, stage):
+        async with super().around(stage) as whole:
+            yield replace(whole, on_output=(*whole.on_output, self._add))
 
 
 def play(body, *worlds, timeout_seconds=5.0):
@@ -378,3 +392,50 @@ def test_what_is_entered_when_the_run_is_cancelled_is_left_too():
                 await asyncio.sleep(0.01)
 
     asyncio.run(go())
+
+
+def test_surroundings_add_to_the_output_while_they_stand_and_in_order():
+    diary = []
+
+    def adds(name):
+        async def add(output):
+            diary.append(f"{name} adds")
+            names = [*output.metadata.get("names", ()), name]
+            return output.model_copy(update={"metadata": {"names": names}})
+
+        return Adding(name, add, diary=diary)
+
+    assert play(succeeds, adds("outer"), adds("inner")).metadata == {"names": ["outer", "inner"]}
+    assert diary[2:] == ["outer adds", "inner adds", "leave inner", "leave outer"]
+
+
+async def _cannot_add(output):
+    raise OSError("the disk of the world is full")
+
+
+async def _adds_for_ever(output):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (_cannot_add, "failed at its end: OSError: the disk of the world is full"),
+        (_adds_for_ever, "did not end it in 0.3 s"),
+    ],
+)
+def test_an_output_that_cannot_be_added_to_is_a_failed_episode(monkeypatch, add, message):
+    monkeypatch.setattr(episode_module, "_LEAST_ENDING_SECONDS", 0.3)
+    world = Adding("the world", add)
+    episode = play(succeeds, world, timeout_seconds=0.2)
+    assert episode.verdict is None and episode.failure.kind == "SurroundingError"
+    assert message in episode.failure.message
+    assert world.diary == ["enter the world", "leave the world"]
+
+
+def test_what_is_no_output_is_added_to_by_nobody():
+    async def body(task, tuner):
+        return "done"
+
+    episode = play(body, Adding("the world", _cannot_add))
+    assert "returned str; execute must return a WorkflowOutput" in episode.failure.message

@@ -23,6 +23,12 @@ from astuner.task_reader.huggingface_dat_repo import (
     rows_to_tasks,
 )
 from astuner.task_reader.jsonl_dataset_file import read_task_file
+from tests.old_env_server import old_env_server
+from tests.remote_servers import OpenEnvStandIn, OrsStandIn, served
+from tests.task_folders import write_task
+from tests.test_env_client import section
+from tests.test_openenv import SETTINGS as OPENENV
+from tests.test_ors import SETTINGS as ORS
 
 
 def write_lines(path: Path, *lines: object) -> Path:
@@ -50,15 +56,30 @@ def questions(split: str, count: int) -> list[dict[str, Any]]:
 
 def test_every_reader_is_made_by_its_type(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "tasks.jsonl", {"main_query": "a"})
-    write_lines(tmp_path / "data" / "train.jsonl", {"question": "a", "answer": "b"})
+    row = {"question": "a", "main_query": "a", "answer": "b"}
+    write_lines(tmp_path / "data" / "train.jsonl", row)
     settings = {
         "jsonl_dataset_file": {"training": {"file_path": str(file)}, "validation": None},
         "huggingface_dat_repo": {"dataset_path": str(tmp_path), "training_split": "train"},
         "random_dummy": {"num_tasks": 1},
+        "harbor": {"path": str(tmp_path / "task"), "validation_path": None},
+        "reasoning_gym": {"datasets": ["chain_sum"], "num_tasks": 1},
+        "data_generation": {"output_dir": str(tmp_path / "data")},
+        "mixture": {"sources": {"a": {"type": "random_dummy", "random_dummy": {"num_tasks": 1}}}},
     }
-    assert set(settings) == set(READERS)
-    for reader_type, section in settings.items():
-        assert len(make_task_reader(reader_type, section).get_training_tasks()) == 1
+    write_task(tmp_path / "task")
+    openenv, ors = OpenEnvStandIn(lambda message: None), OrsStandIn(num_tasks=1)
+    with (
+        served(openenv.app) as openenv_url,
+        served(ors.app) as ors_url,
+        old_env_server() as env_service,
+    ):
+        settings["openenv"] = {**OPENENV, "url": openenv_url, "num_tasks": 1}
+        settings["ors"] = {**ORS, "url": ors_url}
+        settings["env_service"] = {**section(env_service.url), "training_split": "dev"}
+        assert set(settings) == set(READERS)
+        for reader_type, values in settings.items():
+            assert len(make_task_reader(reader_type, values).get_training_tasks()) == 1
 
 
 def test_an_unknown_type_names_the_nearest() -> None:
@@ -66,10 +87,9 @@ def test_an_unknown_type_names_the_nearest() -> None:
         make_task_reader("json_dataset_file", {})
 
 
-@pytest.mark.parametrize("reader_type", ["env_service", "data_generation", "tracing"])
-def test_a_type_that_is_not_available_yet_says_so(reader_type: str) -> None:
+def test_a_type_that_is_not_available_yet_says_so() -> None:
     with pytest.raises(ConfigError, match="not available in this version; available are jsonl"):
-        make_task_reader(reader_type, {})
+        make_task_reader("tracing", {})
 
 
 def test_the_readers_import_no_data_library() -> None:
@@ -131,6 +151,12 @@ def test_what_a_line_leaves_out_is_filled_in(tmp_path: Path) -> None:
     assert first.metadata == {"answer": "5", "level": 2}
     assert (second.task_id, second.metadata) == ("3", {})
     assert (third.task_id, third.metadata) == ("17", {"answer": "7", "x": 1})
+
+
+def test_a_column_called_source_is_metadata_as_any_other(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "tasks.jsonl", {"main_query": "a", "source": "MATH", "level": 2})
+    (task,) = read_task_file(path)
+    assert (task.source, task.metadata) == ("", {"source": "MATH", "level": 2})
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_fine(tmp_path: Path) -> None:

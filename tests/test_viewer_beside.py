@@ -149,8 +149,7 @@ def test_it_holds_nothing_of_the_run_and_no_terminal_reaches_it(run_dir: RunDir)
     ):
         ask(port_in(said[0]))
         viewer = viewer_of(os.getpid())
-        files = [os.readlink(file) for file in Path(f"/proc/{viewer}/fd").iterdir()]
-        assert [file for file in files if str(run_dir.root) in file] == []
+        assert [file for file in open_files(viewer) if str(run_dir.root) in file] == []
         assert os.getsid(viewer) == viewer != os.getsid(0)
         assert os.getpriority(os.PRIO_PROCESS, viewer) > os.getpriority(os.PRIO_PROCESS, 0)
         assert int(Path(f"/proc/{viewer}/oom_score_adj").read_text()) >= 500

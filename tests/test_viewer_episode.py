@@ -227,6 +227,21 @@ def test_an_advantage_of_one_agent_alone_says_whose_it_is(viewed):
     assert "of the agent ann in this episode" in shown
 
 
+def test_calls_with_advantages_of_their_own_are_told_by_their_mean_and_range(viewed):
+    viewed.write(episode(said("a"), said("b", index=1)))
+    viewed.train(advantage=0.3, call_advantages=[[1, 0.8], [1, -0.2]])
+    assert "advantage+0.30 (\u22120.20 to +0.80 by call)" in words(viewed.get())
+
+
+def test_calls_say_what_they_were_named_and_what_they_earned(viewed):
+    calls = [said("a", name="plan"), said("b", index=1), said("c", index=2, name="answer")]
+    earned = Verdict(reward=1, is_success=True, source="judge", call_rewards=(0.25, 0, -0.004))
+    viewed.write(episode(*calls, verdict=earned))
+    shown = words(viewed.get())
+    assert "weights of update 0 · named plan · earned 0.25" in shown
+    assert "named answer · earned -0.004" in shown and shown.count("earned") == 2
+
+
 def test_an_episode_without_calls_names_no_server_that_answered(viewed):
     viewed.write(episode())
     shown = words(viewed.get())
@@ -587,3 +602,15 @@ def test_all_seconds_of_an_episode_are_told_by_what_they_went_into():
     )
     at_once = episode(*calls, seconds=3.0, judging_seconds=0.4999)
     assert "after" not in time_sentence(read_timeline(at_once))
+
+
+@pytest.mark.parametrize("name", ["right", HOSTILE])
+def test_the_judges_note_and_the_parts_of_the_reward_are_told(viewed, name):
+    verdict = Verdict(
+        reward=0.5, is_success=False, source="judge", note=f"Half: {HOSTILE}", parts={name: 0.25}
+    )
+    viewed.write(episode(said("5"), verdict=verdict))
+    answer = viewed.get()
+    assert f"Half: {HOSTILE}" in Reader.of(answer.text).text()
+    assert "0.25" in words(answer) and name[:20] in words(answer)
+    assert "img" not in {tag for tag, _ in Reader.of(answer.text).tags}

@@ -131,8 +131,9 @@ def trained(run, step, *samples):
             "update": 0,
             "weight_version": 0,
             "logprobs": None,
+            **({"call_advantages": of_calls[0]} if of_calls else {}),
         }
-        for episode_id, sequence, advantage in samples
+        for episode_id, sequence, advantage, *of_calls in samples
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / f"step_{step:06d}.jsonl").write_text(text)
@@ -170,6 +171,25 @@ def test_a_group_that_taught_nothing_can_be_seen(run, viewer):
     page = viewer.get(step_at(NAME, 1))
     assert len(page.classes("flat")) == 1
     assert "What is b?" in next(row for row in page.inside("tr") if "none" in row)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "teaches"),
+    [("return_to_go", True), ("gigpo", True), ("reinforce_plus_plus", True), ("grpo", False)],
+)
+def test_where_more_than_a_groups_totals_teaches_what_was_trained_decides(
+    run, viewer, estimator, teaches
+):
+    add(run, "step_000001.jsonl", *group(1, "a", [1.0, 1.0]), *group(1, "b", [0.0, 0.0]))
+    settings = f"{{trainer_common: {{algorithm: {{adv_estimator: {estimator}}}}}}}"
+    (run / "config.yaml").write_text(f"astuner: {settings}\n")
+    if teaches:
+        trained(run, 1, ("step1-a-0", 0, 0.0, [[1, 0.5], [1, -0.5]]))
+    page = viewer.get(step_at(NAME, 1))
+    assert len(page.classes("flat")) == (1 if teaches else 2)
+    assert f"{1 if teaches else 2} of 2 groups without spread" in page.text
+    told = "nothing was learned from this group" in viewer.get(group_at(NAME, 1, "a")).text
+    assert told is not teaches
 
 
 @pytest.mark.parametrize(
@@ -283,6 +303,18 @@ def test_attempts_stand_beside_each_other_the_best_first(run, viewer):
     assert "The first message is the same" in page.text
 
 
+def test_a_card_tells_the_judges_note_and_the_parts_of_its_reward(run, viewer):
+    first, second = group(1, "a", [1.0, 0.0])
+    first["verdict"] |= {"note": f"Right. {HOSTILE}", "parts": {"short": 0.25}}
+    second["verdict"] |= {"note": "", "parts": {f"p{number}": 1.0 for number in range(14)}}
+    add(run, "step_000001.jsonl", first, second)
+    page = viewer.get(group_at(NAME, 1, "a"))
+    cards = page.inside("article")
+    assert "short 0.25" in cards[0] and "note Right. &lt;script&gt;" in cards[0]
+    assert "p11 1" in cards[1] and "p12" not in cards[1] and "2 more parts" in cards[1]
+    assert "note" not in cards[1]
+
+
 def test_the_squares_of_a_group_follow_its_run_and_the_attempts_that_are_read_stay(run, viewer):
     add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0]))
     page = viewer.get(group_at(NAME, 1, "a")).html
@@ -336,6 +368,25 @@ def test_agents_with_advantages_of_their_own_are_named(run, viewer):
     trained(run, 1, ("step1-a-0", 0, 0.5), ("step1-a-0", 1, -0.25))
     (card,) = viewer.get(group_at(NAME, 1, "a")).inside("article")
     assert "solver advantage +0.50" in card and "critic advantage \u22120.25" in card
+
+
+def test_calls_with_advantages_of_their_own_are_told_by_their_mean_and_range(run, viewer):
+    add(run, "step_000001.jsonl", *group(1, "a", [1.0, 0.0]))
+    many = [[1, 0.8], [1, -0.2], *[[1, 0.0]] * 50, [2, 0.1]]
+    alike = [[3, 0.5], [1, 0.5]]
+    trained(run, 1, ("step1-a-0", 0, 0.8 / 54, many), ("step1-a-1", 0, 0.5, alike))
+    cards = viewer.get(group_at(NAME, 1, "a")).inside("article")
+    assert "advantage +0.01 (\u22120.20 to +0.80 by call)" in cards[0]
+    assert "advantage +0.50" in cards[1] and "by call" not in cards[1]
+
+
+def test_the_mean_of_an_agent_is_over_the_tokens_of_all_its_sequences(run, viewer):
+    one, other = (record("step1-a-0", task_id="a", said=(text, "4")) for text in "ab")
+    add(run, "step_000001.jsonl", one | {"calls": one["calls"] + other["calls"]})
+    first, second = [[3, 1.0], [1, 0.0]], [[4, -1.0]]
+    trained(run, 1, ("step1-a-0", 0, 0.75, first), ("step1-a-0", 1, -1.0, second))
+    (card,) = viewer.get(group_at(NAME, 1, "a")).inside("article")
+    assert "advantage \u22120.12 (\u22121.00 to +1.00 by call)" in card
 
 
 def test_a_group_without_what_was_trained_says_nothing_of_advantages(run, viewer):

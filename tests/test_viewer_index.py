@@ -201,7 +201,7 @@ def test_a_line_that_is_too_long_is_a_row_that_says_so(tmp_path):
         (b"[1, 2]\n", "no JSON object but list"),
         (b"\n", "it is no JSON"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "too deep"),
-        (b'{"format": 9, "episode_id": "new"}\n', "recorded in format 9; .* reads up to 2"),
+        (b'{"format": 9, "episode_id": "new"}\n', "recorded in format 9; .* reads up to 3"),
         (b'{"format": "x", "episode_id": "new"}\n', "recorded in format 'x'"),
         (b'{"format": 2, "episode_id": "half"}\n', "not whole: 'calls' is missing"),
         (b"\xff\xfe{}\n", "it is no JSON"),

@@ -556,6 +556,18 @@ def test_a_trained_sample_keeps_the_numbers_that_are_known(tmp_path):
     assert (sample.logprobs, sample.advantage) == ((-0.5, None), None)
 
 
+@pytest.mark.parametrize("num_tokens", [0, -1, 2**70])
+def test_an_advantage_of_no_number_of_tokens_is_of_no_sample(tmp_path, num_tokens):
+    root = make_run(tmp_path)
+    runs = [[3, float("nan")], [2, 0.5]]
+    path = root / "training" / "step_000003.jsonl"
+    write_lines(path, sample("e", 0, call_advantages=[[num_tokens, 0.5], *runs]))
+    assert reader(root, tmp_path).training(3, "e") == []
+    write_lines(path, sample("e", 0, call_advantages=runs))
+    (found,) = reader(root, tmp_path).training(3, "e")
+    assert found.runs == ((2, 0.5),)
+
+
 # What stands where a file should be
 
 

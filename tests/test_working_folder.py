@@ -252,6 +252,8 @@ def test_every_file_of_a_debug_run_follows_the_umask(project, tmp_path, umask):
     assert_follows_umask(tmp_path / "runs", umask)
 
 
+# One that opens more than the files' usual modes do, and one that closes more.
+@pytest.mark.parametrize("umask", [0o002, 0o077], indirect=True, ids=oct)
 def test_every_file_of_a_local_run_follows_the_umask(
     taught_model,  # noqa: F811
     tmp_path,

@@ -16,7 +16,7 @@ Rewards = Sequence[Sequence[float]]
 AdvantageFunction = Callable[[Rewards], list[list[float]]]
 """Rewards to advantages of the same shape."""
 
-_EPSILON = 1e-6
+EPSILON = 1e-6
 """Added to the deviation, as verl and TRL do; keeps rewards that differ by noise near zero."""
 
 
@@ -111,7 +111,7 @@ def _centred(rewards: Sequence[float]) -> list[float]:
 
 def _standardized(rewards: Sequence[float]) -> list[float]:
     deviation = statistics.stdev(rewards)
-    return [value / (deviation + _EPSILON) for value in _centred(rewards)]
+    return [value / (deviation + EPSILON) for value in _centred(rewards)]
 
 
 def _over_the_step(groups: list[list[float]]) -> list[list[float]]:

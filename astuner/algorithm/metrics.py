@@ -1,12 +1,19 @@
 """Summaries of rewards and verdicts. Pure Python."""
 
 import math
+import re
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from astuner.types import Verdict
 
 _Z_95 = 1.959963984540054
 """The normal distribution has 95 % of its mass within this many deviations of the mean."""
+_MOST_PARTS = 100
+"""A judge that makes new names for ever must not fill a run's files."""
+_UNNAMEABLE = re.compile(r"[^\w.\-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,34 @@ def success_rate(num_successes: int, num_episodes: int) -> SuccessRate:
         high=min(1.0, centre + half_width),
         num_episodes=num_episodes,
     )
+
+
+def of_source(metric: str, source: str) -> str:
+    """The name of a metric that counts only the tasks of one source of a mixture."""
+    return f"{metric}/source/{source}"
+
+
+def part_means(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """The mean of each part of rewards by its name in metrics, over the verdicts that have it.
+
+    Signs that not every file and query takes are underscores there.
+    """
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        for name, value in verdict.parts.items():
+            values[_part_name(name)].append(value)
+    return {name: mean(values[name]) for name in sorted(values)[:_MOST_PARTS]}
+
+
+def named_parts(prefix: str, means: Mapping[str, float]) -> dict[str, float]:
+    """As metrics below the prefix, such as `reward/part`."""
+    return {f"{prefix}/{name}": value for name, value in means.items()}
+
+
+def _part_name(name: str) -> str:
+    """`source` is what `of_source` writes between a metric and a source."""
+    pieces = [_UNNAMEABLE.sub("_", piece) for piece in name.split("/")]
+    return "/".join("source_" if piece == "source" else piece or "_" for piece in pieces)[:100]
 
 
 def mean(values: Sequence[float]) -> float:

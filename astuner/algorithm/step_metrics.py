@@ -3,12 +3,13 @@
 Pure: no model, no files. What is measured of the training is the trainer's.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 from astuner.algorithm.batch import Batch
-from astuner.algorithm.metrics import mean
-from astuner.trajectory.episode import Group
+from astuner.algorithm.metrics import mean, named_parts, of_source, part_means
+from astuner.trajectory.episode import Episode, Group
 from astuner.trajectory.recorder import BreakKind
 from astuner.types import Verdict
 
@@ -25,10 +26,8 @@ def rollout_metrics(groups: Sequence[Group], *, seconds: float) -> dict[str, flo
     drifted = [call.num_drifted for call in calls if call.num_drifted]
     return {
         **_role_rewards(verdicts),
-        "reward/mean": _mean([verdict.reward for verdict in verdicts]),
-        "reward/success_rate": _mean([float(verdict.is_success) for verdict in verdicts]),
-        "rollout/episodes": len(episodes),
-        "rollout/failed_episodes": len(episodes) - len(verdicts),
+        **_source_metrics(groups),
+        **_rewards(episodes),
         "rollout/madness_episodes": sum(episode.madness is not None for episode in episodes),
         "rollout/context_overflows": sum(episode.context_overflow for episode in episodes),
         "rollout/calls": sum(len(episode.calls) for episode in episodes),
@@ -71,6 +70,32 @@ def _role_rewards(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
         for role, reward in verdict.rewards.items():
             rewards[role].append(reward)
     return {f"reward/{role}": mean(values) for role, values in sorted(rewards.items())}
+
+
+def _source_metrics(groups: Sequence[Group]) -> dict[str, float | None]:
+    """The same of the tasks of each source of a mixture; nothing where tasks are not mixed."""
+    by_source: defaultdict[str, list[Episode]] = defaultdict(list)
+    for group in groups:
+        if group.task.source:
+            by_source[group.task.source] += group.episodes
+    return {
+        of_source(metric, source): value
+        for source, episodes in sorted(by_source.items())
+        for metric, value in _rewards(episodes).items()
+    }
+
+
+def _rewards(episodes: Sequence[Episode]) -> dict[str, float | None]:
+    verdicts = [episode.verdict for episode in episodes if episode.verdict]
+    steps = [math.fsum(verdict.call_rewards) for verdict in verdicts if verdict.call_rewards]
+    return {
+        **({"reward/steps_mean": mean(steps)} if steps else {}),
+        "reward/mean": _mean([verdict.reward for verdict in verdicts]),
+        "reward/success_rate": _mean([float(verdict.is_success) for verdict in verdicts]),
+        **named_parts("reward/part", part_means(verdicts)),
+        "rollout/episodes": len(episodes),
+        "rollout/failed_episodes": len(episodes) - len(verdicts),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -5,24 +5,29 @@ gets plain values.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from astuner.algorithm.advantage import ADVANTAGES, AdvantageFunction, checked_advantages
+from astuner.algorithm.advantage import ADVANTAGES, checked_advantages
+from astuner.algorithm.batch import Estimator
+from astuner.algorithm.step_advantage import STEP_ADVANTAGES, StepAdvantage
 from astuner.backbone.chats import MakeChat, distributions, make_untrained_chats
 from astuner.backbone.overlong import CountTokens, without_overlong
 from astuner.backbone.run import Run
+from astuner.env_service.instance import Environments
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.imports import load_object
+from astuner.rollout.environment_around import EnvironmentAround
 from astuner.rollout.episode import EpisodeSettings
 from astuner.rollout.held_lock import lock_supervised
 from astuner.rollout.judging import Judging
+from astuner.rollout.judging_by_source import JudgingBySource
 from astuner.rollout.pool import PoolSettings, RolloutPool
-from astuner.rollout.surroundings import GatewayDoor
+from astuner.rollout.surroundings import GatewayDoor, Surrounding
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
 from astuner.types import Task
@@ -99,11 +104,18 @@ def find_model(run: Run) -> str:
     return str(fetch_revision(path, revision))
 
 
-def load_advantage(run: Run) -> AdvantageFunction:
+def load_advantage(run: Run) -> Estimator:
     """The function of trainer_common.algorithm.adv_estimator."""
     function = load_own_function(run, "adv_estimator")
+    algorithm = run.settings.trainer_common.algorithm
+    if algorithm.adv_estimator in STEP_ADVANTAGES:
+        return StepAdvantage(
+            function=STEP_ADVANTAGES[algorithm.adv_estimator],
+            gamma=run.settings.rollout.gamma,
+            weight=algorithm.step_advantage_weight,
+        )
     if function is None:
-        return ADVANTAGES[run.settings.trainer_common.algorithm.adv_estimator]
+        return ADVANTAGES[algorithm.adv_estimator]
     return lambda groups: checked_advantages(function, groups)
 
 
@@ -128,31 +140,37 @@ def make_pool(
     run: Run,
     make_chat: MakeChat,
     gateway: Gateway,
+    environments: Mapping[str, Environments],
     *,
     max_parallel: int,
     timeout_seconds: float,
     make_reference_chat: MakeChat,
     expect_callers: Callable[[int], None] | None = None,
+    max_failed_fraction: float | None = None,
 ) -> RolloutPool:
     """The pool that runs the configured workflow and judge on `make_chat`.
 
     Agents that are not trained are answered by `make_reference_chat`, the frozen starting weights,
-    or by the server of rollout.untrained_model.
+    or by the server of rollout.untrained_model. `environments` are those of each source of tasks.
 
     At most `max_parallel` episodes run at once, each for at most `timeout_seconds`. An engine whose
-    batches shall not depend on timing is told in `expect_callers` how many are in flight.
+    batches shall not depend on timing is told in `expect_callers` how many are in flight. With
+    `max_failed_fraction`, more may fail than rollout.max_failed_fraction says.
     """
     episode = make_episode_settings(
         run,
         make_chat,
         gateway,
+        environments,
         timeout_seconds=timeout_seconds,
         make_reference_chat=make_reference_chat,
     )
     rollout, grace = run.settings.rollout, run.grace
     limits = PoolSettings(
         max_parallel=max_parallel,
-        max_failed_fraction=rollout.max_failed_fraction,
+        max_failed_fraction=(
+            rollout.max_failed_fraction if max_failed_fraction is None else max_failed_fraction
+        ),
         max_computing_seconds=rollout.episode_timeout_seconds / 4,
         leave_seconds=min(_LEAVE_SECONDS, grace.rollout_seconds) if grace else _LEAVE_SECONDS,
     )
@@ -166,15 +184,17 @@ def make_pool(
     )
 
 
-def make_judging(run: Run) -> Judging:
+def make_judging(run: Run) -> JudgingBySource:
     """What judges the attempts of the run."""
-    judge = run.settings.task_judge
-    return Judging(
-        run.judge,
+    settings = run.settings.task_judge
+    judging = partial(
+        Judging,
         # In processes each answer has its deadline from when one is free.
-        timeout_seconds=math.inf if judge.judge_in_process else judge.judge_timeout_seconds,
+        timeout_seconds=math.inf if settings.judge_in_process else settings.judge_timeout_seconds,
         madness_reward=run.settings.rollout.agent_madness_reward,
     )
+    own = {source: judging(judge) for source, judge in run.own_judges.items()}
+    return JudgingBySource(judging(run.judge), own)
 
 
 def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextManager[None]:
@@ -196,6 +216,7 @@ def make_episode_settings(
     run: Run,
     make_chat: MakeChat,
     gateway: Gateway,
+    environments: Mapping[str, Environments],
     *,
     timeout_seconds: float,
     make_reference_chat: MakeChat,
@@ -205,14 +226,23 @@ def make_episode_settings(
     targets = rollout.trainable_targets
     return EpisodeSettings(
         make_workflow=run.workflow_class,
+        own_workflows=run.own_workflows,
         make_chat=make_chat,
         config=run.config,
         timeout_seconds=timeout_seconds,
-        surroundings=(GatewayDoor(gateway),),
+        surroundings=(GatewayDoor(gateway), *_around(run, environments)),
         trainable_targets=None if targets is None else tuple(targets),
         make_untrained=make_untrained_chats(run, make_reference_chat),
         untrained_model=rollout.untrained_model.model,
     )
+
+
+def _around(run: Run, environments: Mapping[str, Environments]) -> tuple[Surrounding, ...]:
+    if not environments:
+        return ()
+    rollout = run.settings.rollout
+    max_steps = rollout.multi_turn.max_steps
+    return (EnvironmentAround(environments, max_steps=max_steps, seed=rollout.seed),)
 
 
 def make_gateway(run: Run) -> Gateway:

@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from astuner.backbone.judge_child import packed, unpacked
-from astuner.backbone.user_code import AnyJudge, load_judge, make_judge
+from astuner.backbone.user_code import (
+    AnyJudge,
+    judge_path,
+    load_judge,
+    make_judge,
+    settings_of_own_judges,
+)
 from astuner.config.schema import Settings
 from astuner.errors import ConfigError, JudgeError
-from astuner.task_judge.base_judge import BaseJudge, GroupJudge
+from astuner.task_judge.base_judge import BaseJudge, GroupJudge, Judged
 from astuner.types import WorkflowOutput, WorkflowTask
 from astuner.workers.pool import (
     NUM_WORKERS,
@@ -82,7 +88,7 @@ def judge_of(
     judge_class: type[AnyJudge] | None = None,
 ) -> AnyJudge | None:
     """The configured judge, in processes where the settings ask for that; see `make_judge`."""
-    path = settings.task_judge.judge_protocol
+    path = judge_path(settings)
     if path is None or not settings.task_judge.judge_in_process:
         return make_judge(settings, config, search_dirs, judge_class)
     kind = judge_class or load_judge(path, search_dirs)
@@ -96,6 +102,17 @@ def judge_of(
     return ProcessJudge(processes)
 
 
+def own_judges_of(
+    settings: Settings, config: Any, search_dirs: tuple[Path, ...]
+) -> dict[str, AnyJudge]:
+    """The judges of those sources that name one; see `judge_of`."""
+    judges = {
+        name: judge_of(own, config, search_dirs)
+        for name, own in settings_of_own_judges(settings).items()
+    }
+    return {name: judge for name, judge in judges.items() if judge is not None}
+
+
 class ProcessJudge(BaseJudge):
     """Judges each attempt by itself, in a process."""
 
@@ -105,7 +122,7 @@ class ProcessJudge(BaseJudge):
 
     async def compute_reward(
         self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput
-    ) -> tuple[float, bool]:
+    ) -> Judged:
         return await self._processes.ask("compute_reward", workflow_task, workflow_output)
 
 
@@ -118,5 +135,5 @@ class ProcessGroupJudge(GroupJudge):
 
     async def compute_rewards(
         self, workflow_tasks: Sequence[WorkflowTask], workflow_outputs: Sequence[WorkflowOutput]
-    ) -> Sequence[tuple[float, bool]]:
+    ) -> Sequence[Judged]:
         return await self._processes.ask("compute_rewards", workflow_tasks, workflow_outputs)

@@ -29,6 +29,10 @@ class Run:
     workflow_class: type[Workflow]
     judge: AnyJudge | None
     """None when every workflow returns its reward."""
+    own_workflows: Mapping[str, type[Workflow]] = field(default_factory=dict)
+    """By `Task.source`, in place of `workflow_class`."""
+    own_judges: Mapping[str, AnyJudge] = field(default_factory=dict)
+    """By `Task.source`, in place of `judge`."""
     console: RunConsole
     explicit_keys: frozenset[str] = frozenset()
     """Dotted keys, with their section, that the user set."""

@@ -36,6 +36,7 @@ def trained_line(
         "episode_id": sample.episode_id,
         "sequence": sample.sequence,
         "advantage": _finite(sample.advantage),
+        **_calls(sample),
         "weight": None if weight is None else float(f"{weight:.{_DECIMALS}g}"),
         "temperature": sample.temperature,
         "update": update,
@@ -59,6 +60,12 @@ def _numbers(values: Sequence[float] | None) -> str:
             for text, value in zip(texts, values, strict=True)
         ]
     return f"[{', '.join(texts)}]"
+
+
+def _calls(sample: TrainSample) -> dict[str, Any]:
+    """Runs of trained tokens with their advantage, where calls have their own."""
+    runs = sample.call_advantages
+    return {"call_advantages": [[n, _finite(value)] for n, value in runs]} if runs else {}
 
 
 def _finite(value: float) -> float | None:

@@ -1,16 +1,27 @@
 """How good the policy is on the validation tasks, with the uncertainty of that number."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from astuner.algorithm.metrics import SuccessRate, mean, success_rate
+from astuner.algorithm.metrics import (
+    SuccessRate,
+    mean,
+    named_parts,
+    of_source,
+    part_means,
+    success_rate,
+)
 from astuner.errors import BackboneError
 from astuner.rollout.pool import RolloutPool, commonest_failure
 from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode
 from astuner.types import Task
+
+_SUCCESS_RATE = "validation/success_rate"
+_PART = "validation/part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +35,10 @@ class Validation:
     tokens_mean: float
     """Sampled tokens per episode."""
     seconds: float
+    by_source: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of each source of a mixture, by their names."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Means of what rewards are made of, by the names of their metrics."""
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], *, step: int, seconds: float) -> Self:
@@ -42,6 +57,8 @@ class Validation:
             reward_mean=mean([verdict.reward for verdict in verdicts]),
             tokens_mean=mean([episode.num_sampled_tokens for episode in episodes]),
             seconds=seconds,
+            by_source=_source_metrics(episodes),
+            parts=named_parts(_PART, part_means(verdicts)),
         )
 
     @classmethod
@@ -55,11 +72,21 @@ class Validation:
             f"validation after step {self.step}: success {self.success.rate:.3f} "
             f"[{self.success.low:.3f}, {self.success.high:.3f}]  "
             f"reward {self.reward_mean:.3f}  {self.tokens_mean:.0f} tokens an episode"
+            f"{self._rates_of_sources()}"
         )
+
+    def _rates_of_sources(self) -> str:
+        prefix = of_source(_SUCCESS_RATE, "")
+        rates = {
+            name.removeprefix(prefix): rate
+            for name, rate in self.by_source.items()
+            if name.startswith(prefix)
+        }
+        return "".join(f"\n  success {rate:.3f}  {source}" for source, rate in rates.items())
 
     def metrics(self) -> dict[str, float]:
         return {
-            "validation/success_rate": self.success.rate,
+            _SUCCESS_RATE: self.success.rate,
             "validation/success_rate_low": self.success.low,
             "validation/success_rate_high": self.success.high,
             "validation/reward_mean": self.reward_mean,
@@ -67,7 +94,30 @@ class Validation:
             "validation/episodes": self.success.num_episodes + self.num_failed,
             "validation/failed_episodes": self.num_failed,
             "validation/seconds": self.seconds,
+            **self.parts,
+            **self.by_source,
         }
+
+
+def _source_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Without the rates of a source whose episodes all failed: they are not known."""
+    by_source: defaultdict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        if episode.task.source:
+            by_source[episode.task.source].append(episode)
+    metrics: dict[str, float] = {}
+    for source, own in sorted(by_source.items()):
+        verdicts = [episode.verdict for episode in own if episode.verdict]
+        metrics[of_source("validation/episodes", source)] = len(own)
+        metrics[of_source("validation/failed_episodes", source)] = len(own) - len(verdicts)
+        if verdicts:
+            rate = mean([float(verdict.is_success) for verdict in verdicts])
+            metrics[of_source(_SUCCESS_RATE, source)] = rate
+            reward = mean([verdict.reward for verdict in verdicts])
+            metrics[of_source("validation/reward_mean", source)] = reward
+            for name, value in named_parts(_PART, part_means(verdicts)).items():
+                metrics[of_source(name, source)] = value
+    return metrics
 
 
 async def validate(

@@ -6,7 +6,7 @@ import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
-_NO_COMMANDS = frozenset({"main", "command", "output"})
+_NO_COMMANDS = frozenset({"main", "command", "output", "until_signal"})
 
 TUNE = "tune"
 """The command that is meant where none is named."""

@@ -4,11 +4,11 @@ import argparse
 import asyncio
 import re
 import signal
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astuner import log
+from astuner.cli.until_signal import awaited_signal
 from astuner.errors import ConfigError, Quit
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ examples:
                                             one run; the link leads to it
   astuner logview /data/runs ../old/launcher_record
                                             the runs of several folders, to compare them
+  astuner logview generated_tasks/math_agent
+                                            a set of tasks that `astuner generate` made
   astuner logview --host 0.0.0.0            also for other machines, and out of a container
 
 It prints a link and serves until Ctrl-C. It reads run directories and never writes into them; what
@@ -49,8 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="a run directory, the folder of a YAML's runs or its name, or a folder of those "
-        "(default: launcher_record)",
+        help="a run directory, the folder of a YAML's runs or its name, a generated set, or a "
+        "folder of those (default: launcher_record and generated_tasks)",
     )
     parser.add_argument(
         "--host",
@@ -83,7 +85,7 @@ def run(parsed: argparse.Namespace) -> int:
     from astuner.logview.web.serve import check_installed
 
     check_installed()
-    shelf = Shelf([_folder(name) for name in parsed.runs or [_RECORDS]])
+    shelf = Shelf([_folder(name) for name in parsed.runs or _usual_folders()])
     entrance = open_entrance(
         parsed.host,
         parsed.port,
@@ -102,17 +104,7 @@ async def _serve_until_signal(shelf: "Shelf", entrance: "Entrance") -> int:
     """Which one it was."""
     from astuner.logview.web.serve import serve
 
-    loop = asyncio.get_running_loop()
-    signalled: asyncio.Future[int] = loop.create_future()
-
-    def take(number: int) -> None:
-        if not signalled.done():
-            signalled.set_result(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            with suppress(RuntimeError, ValueError):  # in a thread no signal can be handled
-                loop.add_signal_handler(number, take, number)
+    signalled = awaited_signal()
     await serve(shelf, entrance, until=signalled)
     return signalled.result()
 
@@ -127,11 +119,19 @@ def _tell(entrance: "Entrance", path: str) -> None:
 
 
 def _first_page(shelf: "Shelf") -> str:
-    """That of the run where one was named."""
-    from astuner.logview.web.addresses import HOME, run_at
+    """That of the run or the set where one was named."""
+    from astuner.logview.web.addresses import HOME, run_at, set_at
 
-    named = [run for run in shelf.runs() if (run.root,) == shelf.folders]
-    return run_at(named[0].name) if named else HOME
+    runs = [run_at(run.name) for run in shelf.runs() if (run.root,) == shelf.folders]
+    sets = [set_at(found.name) for found in shelf.sets() if (found.root,) == shelf.folders]
+    return next(iter((*runs, *sets)), HOME)
+
+
+def _usual_folders() -> list[Path]:
+    """Where runs and generated sets are, as far as either is there."""
+    from astuner.config.generated_sets import USUAL_DIR
+
+    return [folder for folder in (_RECORDS, Path(USUAL_DIR)) if folder.is_dir()] or [_RECORDS]
 
 
 def _folder(name: str | Path) -> Path:

@@ -5,12 +5,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from astuner import __version__
 from astuner.config.schema import BACKBONE_NAMES
 from astuner.errors import ConfigError
 from astuner.log import tell_in_json
+
+if TYPE_CHECKING:
+    from astuner.config.sections.task_reader import TaskReaderSettings
 
 SUMMARY = "tune the model behind your agent by reinforcement learning; needs no name"
 EXAMPLE = "astuner --conf math_agent/math_agent.yaml"
@@ -32,6 +35,7 @@ Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume 
 --resume 2026-01-31_09-30-00 in that run.
 """
 
+_ENV_URL = "astuner.task_reader.env_service.env_url"
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@:-]*=|~[A-Za-z_][\w.]*$")
 """How an override begins, and one that only takes a key away."""
 
@@ -97,6 +101,12 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show the run in a browser while it is at work; afterwards `astuner logview` shows it",
     )
+    parser.add_argument(
+        "--with-appworld",
+        action="store_true",
+        help="start an AppWorld server with the run and end it with it; the same as "
+        "astuner.task_reader.env_service.env_url=embedded, which any environment takes",
+    )
     parser.add_argument("--version", action="version", version=f"astuner {__version__}")
     return parser
 
@@ -109,9 +119,13 @@ def run(parsed: argparse.Namespace) -> int:
     overrides = list(parsed.overrides)
     if parsed.exp_dir is not None:
         overrides.append(text_override("astuner.experiment_dir", parsed.exp_dir))
+    if parsed.with_appworld:
+        overrides.append(f"{_ENV_URL}=embedded")
     tell_in_json(_asks_for_json(parsed.conf, overrides))
     loaded = load_config(parsed.conf, overrides, backbone=parsed.backbone)
     tell_in_json(loaded.settings.log.format == "json")
+    if parsed.with_appworld:
+        _check_appworld(loaded.settings.task_reader)
     result = launch(
         loaded,
         resume=parsed.resume,
@@ -120,6 +134,16 @@ def run(parsed: argparse.Namespace) -> int:
         with_logview=parsed.with_logview,
     )
     return result.exit_code
+
+
+def _check_appworld(reader: "TaskReaderSettings") -> None:
+    env_type = reader.env_service.env_type
+    if reader.type != "env_service" or env_type != "appworld":
+        raise ConfigError(
+            f"--with-appworld: the tasks come from task_reader.type {reader.type} and its env_type "
+            f"is {env_type}, so that nobody would use that server; set task_reader.type to "
+            f"env_service and env_type to appworld, or start another one by {_ENV_URL}=embedded"
+        )
 
 
 def _asks_for_json(conf_file: Path, overrides: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 MODEL_KEYS = (
     "astuner.task_judge.alien_llm_model",
+    "astuner.task_judge.rubrics_auto_grader.model_name",
     "astuner.task_reader.data_generation.llm_model",
     "astuner.task_reader.feedback_tracing.alien_llm_model",
 )

@@ -3,10 +3,11 @@
 Resolves and types what `compose` gives, and says where a wrong setting was set.
 """
 
+import copy
 import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from astuner.config.accepted import what_became_of, without_accepted
-from astuner.config.check import find_problems
+from astuner.config.check import FindProblems, find_generation_problems, find_problems
 from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
+from astuner.config.generated_sets import set_folder
 from astuner.config.llm_models import name_models
+from astuner.config.mixed_sources import complete_sources, split_source_key
 from astuner.config.paths import make_absolute
+from astuner.config.reader_choice import implied_reader
 from astuner.config.resolved import literal, resolved_config
+from astuner.config.saved import laid_over, what_was_set
 from astuner.config.schema import Settings, section_keys, setting_keys
 from astuner.config.secret import SHOWN_AS_IS, is_secret, mask_text, without_secrets
+from astuner.config.sections.data_generation import DataGenerationSettings, QueryReaderSettings
+from astuner.config.seed_readers import complete_seed_readers
 from astuner.config.shown import resolve_shown
 from astuner.config.source import (
     RENAMED_VALUES,
@@ -37,12 +44,22 @@ from astuner.config.source import (
     renamed,
 )
 from astuner.errors import ConfigError
+from astuner.imports import module_folders
 
 _RESERVED_ROOT_KEYS = ("rollout", "task_reader", "task_judge", "trainer_common", "context_tracker")
 _FREE_FORM = frozenset(
     {
         "astuner.rollout.chat_template_kwargs",
         "astuner.rollout.val_kwargs.chat_template_kwargs",
+        "astuner.task_reader.env_service.options",
+        "astuner.task_reader.openenv.options",
+        "astuner.task_reader.reasoning_gym.options",
+        "astuner.task_reader.mixture.sources",
+        "astuner.task_reader.data_generation.own_styles",
+        *(
+            f"astuner.task_reader.data_generation.query_reader.{name}"
+            for name in QueryReaderSettings.model_fields
+        ),
         "astuner.task_reader.feedback_tracing.filters",
         "astuner.task_judge.rubrics_auto_grader.custom_evaluation_prompt",
     }
@@ -73,6 +90,10 @@ class LoadedConfig:
         name = self.settings.experiment_name
         return self.conf_file.stem if name == "read_yaml_name" else name.replace("|", "-")
 
+    def generated_set_dir(self, source: str, section: DataGenerationSettings) -> Path:
+        """Absolute path of the folder of the tasks that are made for a source."""
+        return set_folder(section, source=source, name=self.experiment_name, home=self.home)
+
     @property
     def experiment_dir(self) -> Path:
         """Absolute path of the folder that holds the folders of runs."""
@@ -97,20 +118,47 @@ def load_config(
     )
 
 
+def load_for_generation(conf_file: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """The same where tasks are made and nothing is tuned: it needs no model and no workflow, unless
+    pass rates are measured."""
+    file, given = read_conf_file(conf_file), tuple(map(read_override, overrides))
+    return _load(UserInput(file=file, overrides=given), find_generation_problems)
+
+
+def load_saved(
+    saved_file: Path, overrides: Sequence[str] = (), *, conf_file: Path | None = None
+) -> LoadedConfig:
+    """The configuration that a run saved, with the settings of `conf_file` and overrides over it.
+
+    Secrets are saved by no run, and neither is what the environment gave. Raises as `load_config`.
+    """
+    saved = what_was_set(read_conf_file(saved_file).mapping, _packaged_defaults())
+    own = read_conf_file(conf_file) if conf_file else make_conf_file(str(saved_file), {})
+    file = replace(own, mapping=laid_over(saved, own.mapping))
+    return _load(UserInput(file=file, overrides=tuple(read_override(text) for text in overrides)))
+
+
 def load_mapping(mapping: Mapping[str, Any], *, name: str) -> LoadedConfig:
     """The same from settings that stand in no file; messages call them `name`."""
     return _load(UserInput(file=make_conf_file(name, mapping), overrides=()))
 
 
-def _load(user: UserInput) -> LoadedConfig:
+def load_mapping_for_generation(mapping: Mapping[str, Any], *, name: str) -> LoadedConfig:
+    """As `load_for_generation`, from settings that stand in no file."""
+    user = UserInput(file=make_conf_file(name, mapping), overrides=())
+    return _load(user, find_generation_problems)
+
+
+def _load(user: UserInput, find: FindProblems = find_problems) -> LoadedConfig:
     _check_names(user)
     unresolved = compose_config(user)
     composed = _resolve(unresolved, user)
     explicit_keys = _explicit_keys(user, composed)
+    _choose_reader(composed.get("astuner"), explicit_keys, user)
     name_models(composed.get("astuner"), explicit_keys)
     shown_as = _shown_as(unresolved, composed, explicit_keys)
     settings = _typed(composed.get("astuner"), user, shown_as)
-    problems = find_problems(settings, lambda key: user.origin(key) or "default", shown_as=shown_as)
+    problems = find(settings, lambda key: user.origin(key) or "default", shown_as=shown_as)
     _raise_problems(problems, user.file.path)
     config = resolved_config(composed)
     return LoadedConfig(
@@ -121,6 +169,17 @@ def _load(user: UserInput) -> LoadedConfig:
         shown_as=shown_as,
         home=Path.cwd(),
     )
+
+
+def packaged_section(name: str) -> dict[str, Any]:
+    """A copy of a section of the packaged defaults, for what is used without a configuration."""
+    return copy.deepcopy(_packaged_defaults()["astuner"][name])
+
+
+@cache
+def packaged_values() -> dict[str, Any]:
+    """The packaged default of every setting of `astuner`, by its dotted key; not to be changed."""
+    return flatten(_packaged_defaults()["astuner"])
 
 
 def save_resolved(
@@ -186,6 +245,8 @@ def _unknown(key: str) -> str:
 
 def nearest_key(key: str) -> str | None:
     """The known key that `key` most likely stands for; None when nothing is near."""
+    if parts := split_source_key(key):
+        return _nearest_in_source(*parts)
     known = (*setting_keys(), *section_keys())
     parent, _, name = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
@@ -199,6 +260,16 @@ def nearest_key(key: str) -> str | None:
     by_name = {k.rpartition(".")[2]: k for k in known}
     near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.75)
     return by_name[near[0]] if near else None
+
+
+def _nearest_in_source(source: str, rest: str) -> str | None:
+    """A source has the keys of `task_reader`, and a few of its own."""
+    own = difflib.get_close_matches(rest, ("share", "workflow", "judge"), n=1)
+    reader = "astuner.task_reader"
+    nearest = f"{reader}.{own[0]}" if own else nearest_key(f"{reader}.{rest}")
+    if nearest is None or not nearest.startswith(f"{reader}."):
+        return nearest
+    return source + nearest.removeprefix(reader)
 
 
 def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
@@ -217,7 +288,10 @@ def _resolve(composed: DictConfig, user: UserInput) -> dict[str, Any]:
 def _typed(section: Any, user: UserInput, shown_as: Mapping[str, Any]) -> Settings:
     if isinstance(section, dict):
         _rename_values(section)
-        make_absolute(section)
+        make_absolute(section, module_folders(user.file.path))
+        readers = _packaged_defaults()["astuner"]["task_reader"]
+        complete_sources(section, readers)
+        complete_seed_readers(section, readers)
         section = without_accepted(section, "astuner")
     try:
         return Settings.model_validate(section)
@@ -225,6 +299,16 @@ def _typed(section: Any, user: UserInput, shown_as: Mapping[str, Any]) -> Settin
         problems = [_describe_problem(detail, section, user, shown_as) for detail in error.errors()]
         _raise_problems(list(dict.fromkeys(problems)), user.file.path)
         raise AssertionError("unreachable") from error
+
+
+def _choose_reader(section: Any, explicit_keys: frozenset[str], user: UserInput) -> None:
+    """Raises ConfigError where it is not clear which one the user means."""
+    try:
+        reader = implied_reader(explicit_keys)
+    except ValueError as error:
+        raise ConfigError(f"{user.file.path}: {error}") from None
+    if reader is not None and isinstance(section, dict):
+        section["task_reader"]["type"] = reader
 
 
 def _rename_values(section: dict[str, Any]) -> None:
@@ -251,6 +335,8 @@ def _describe_problem(
     expected = detail["msg"].removeprefix("Input should be ")
     if detail["type"] == "model_type":
         expected = "a section of further keys"
+    if detail["type"] == "list_type" and isinstance(shown, str):
+        expected += f", such as [{shown}]"
     return f"{place}: {key}: found {shown!r} ({type(found).__name__}), expected {expected}"
 
 
@@ -298,7 +384,7 @@ def _shown_as(
 
 def _explicit_keys(user: UserInput, composed: Mapping[str, Any]) -> frozenset[str]:
     """What the user's file and overrides set, and what other files of its defaults list changed."""
-    defaults = _packaged_defaults()
+    defaults = flatten(_packaged_defaults())
     final = {k: v for root in ("astuner", *PASS_THROUGH) for k, v in _below(root, composed)}
     changed = {k for k, v in final.items() if k not in defaults or defaults[k] != v}
     return frozenset(changed | (user.keys() & final.keys()))
@@ -308,7 +394,7 @@ def _explicit_keys(user: UserInput, composed: Mapping[str, Any]) -> frozenset[st
 def _packaged_defaults() -> dict[str, Any]:
     defaults = OmegaConf.to_container(OmegaConf.load(DEFAULT_FOLDER / "astuner_default.yaml"))
     assert isinstance(defaults, dict)
-    return flatten(defaults)
+    return {str(name): section for name, section in defaults.items()}
 
 
 def _below(root: str, composed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

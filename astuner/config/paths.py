@@ -7,15 +7,17 @@ So do task files and modules, which are looked for in several folders that are a
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def make_absolute(section: dict[str, Any]) -> None:
+def make_absolute(section: dict[str, Any], folders: Sequence[Path] = ()) -> None:
     """Change the resolved `astuner:` in place; relative paths count from the current directory.
 
-    model.path and trainer_common.reference are paths where they name a folder, else they are names
-    of models. The folder is what its links mean now: a new run moves the link `latest`.
+    task_judge.rubrics.file is looked for in `folders` too, in their order. model.path and
+    trainer_common.reference are paths where they name a folder, else they are names of models. The
+    folder is what its links mean now: a new run moves the link `latest`.
     """
     model, llm = _find(section, "model"), _find(section, "llm")
     path, cache = model.get("path"), llm.get("cache_dir")
@@ -26,6 +28,15 @@ def make_absolute(section: dict[str, Any]) -> None:
         common["reference"] = _folder_or_name(reference)
     if isinstance(cache, str):
         llm["cache_dir"] = str(Path(cache).expanduser().absolute())
+    rubrics = _find(_find(section, "task_judge"), "rubrics")
+    if isinstance(file := rubrics.get("file"), str):
+        rubrics["file"] = str(_first_there(Path(file).expanduser(), folders))
+
+
+def _first_there(path: Path, folders: Sequence[Path]) -> Path:
+    """Below the current directory where it is nowhere."""
+    places = [folder / path for folder in (Path.cwd(), *folders)]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def _folder_or_name(path: str) -> str:

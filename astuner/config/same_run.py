@@ -5,6 +5,7 @@ Compares the settings of two starts. Knows no checkpoints and no run directories
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from astuner.config.accepted import without_accepted
+from astuner.config.load import packaged_values
 from astuner.config.paths import make_absolute
 from astuner.config.schema import Settings
 from astuner.config.secret import SHOWN_AS_IS, shown_settings, without_secrets
@@ -30,6 +32,7 @@ _MUST_AGREE = (
     "data.train_batch_size",
     "rollout.num_repeat",
     "rollout.seed",
+    "rollout.gamma",
     "trainer_common.seed",
     "trainer_common.mini_batch_num",
     "trainer_common.algorithm",
@@ -43,7 +46,7 @@ _OF_MODELS = ("model.path", "trainer_common.reference")
 """Of these, those that may be folders."""
 
 _BEFORE_IT_WAS_THERE = {"trainer_common.reference": "start"}
-"""What a release did that did not have the setting."""
+"""What a release did that did not have the setting, where that is not its default."""
 
 _MAY_DIFFER = (
     "project_name",
@@ -66,6 +69,9 @@ _MAY_DIFFER = (
     "trainer_common.detectors",
 )
 """Settings that change nothing of what is learned in a step; all others are told."""
+
+
+_EMBEDDED_ADDRESS = re.compile("http://embedded:[^@]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +101,13 @@ def compare_settings(
     make_absolute(earlier)
     old, new = flatten(earlier), flatten(now.model_dump(mode="json"))
     shown = flatten(shown_settings(now, shown_as))
+    without = packaged_values() | _BEFORE_IT_WAS_THERE
 
     def is_same(key: str) -> bool:
         if key in digests:
             return digests[key] == _digest(new.get(key))
-        return old.get(key, _BEFORE_IT_WAS_THERE.get(key)) in (new.get(key), shown.get(key))
+        was = _embedded(old.get(key, without.get(key)))
+        return was in (_embedded(new.get(key)), _embedded(shown.get(key)))
 
     def describe(key: str) -> str:
         if f"astuner.{key}" in shown_as:
@@ -146,6 +154,12 @@ def read_saved_settings(config_file: Path) -> dict[str, Any] | None:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _embedded(value: Any) -> Any:
+    """An environment server beside the run has another address each time."""
+    is_address = isinstance(value, str) and _EMBEDDED_ADDRESS.match(value)
+    return "embedded" if is_address else value
 
 
 def _has_moved(old: Any, new: Any) -> bool:

@@ -20,6 +20,7 @@ from astuner.config.sections.log import LogSettings
 from astuner.config.sections.metrics import MetricsSettings
 from astuner.config.sections.model import ModelSettings
 from astuner.config.sections.rollout import RolloutSettings
+from astuner.config.sections.sandbox import SandboxSettings
 from astuner.config.sections.task_judge import TaskJudgeSettings
 from astuner.config.sections.task_reader import TaskReaderSettings
 from astuner.config.sections.trainer_common import TrainerSettings
@@ -44,6 +45,7 @@ class Settings(Section):
     rollout: RolloutSettings
     task_reader: TaskReaderSettings
     task_judge: TaskJudgeSettings
+    sandbox: SandboxSettings
     gateway: GatewaySettings
     llm: LlmSettings
     log: LogSettings

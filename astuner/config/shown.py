@@ -23,9 +23,10 @@ def resolve_shown(config: DictConfig) -> dict[str, Any]:
     written = OmegaConf.to_container(config)
     assert isinstance(written, dict)
     open_part = without_secrets(written)
+    open_config = config if open_part == written else OmegaConf.create(open_part)
     try:
         with _environment_unread():
-            shown = OmegaConf.to_container(OmegaConf.create(open_part), resolve=True)
+            shown = OmegaConf.to_container(open_config, resolve=True)
     except OmegaConfBaseException:
         return open_part
     assert isinstance(shown, dict)

@@ -200,7 +200,7 @@ class Placer:
             return None
         if placement.broken is not None:
             return placement.broken
-        reason = f"call {other} went on from call {extends} too"
+        reason = f"call {other + 1} went on from call {extends + 1} too"
         return Break(kind=BreakKind.BRANCHED, message=None, reason=reason)
 
     def _behind(self, earlier: Call, text: str, max_tokens: int) -> tuple[int, ...]:

@@ -73,6 +73,8 @@ def find_misfit(
         raise ValueError(f"it refers to {error.ref!r}, which it does not hold") from error
     except RecursionError as error:
         raise ValueError("it refers to itself without end, or is nested too deep") from error
+    except OverflowError as error:
+        raise ValueError("it divides by, or is given, a number that no float holds") from error
 
 
 def prepare() -> None:

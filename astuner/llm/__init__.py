@@ -4,14 +4,23 @@ One client, `LanguageModel`, over an OpenAI-compatible server or an AgentScope c
 tasks, episodes or tools, and keeps nothing that could be trained on.
 """
 
-from astuner.llm.budget import LlmUsage
+from astuner.llm.budget import LlmUsage, UsageTally, usage_of_process, usage_tallied
 from astuner.llm.model import LanguageModel
-from astuner.llm.opening import open_agentscope_model, open_language_model, open_model_of_use
+from astuner.llm.opening import (
+    close_models,
+    open_agentscope_model,
+    open_language_model,
+    open_model_of_use,
+)
 
 __all__ = [
     "LanguageModel",
     "LlmUsage",
+    "UsageTally",
+    "close_models",
     "open_agentscope_model",
     "open_language_model",
     "open_model_of_use",
+    "usage_of_process",
+    "usage_tallied",
 ]

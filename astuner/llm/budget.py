@@ -1,6 +1,10 @@
 """What asking has cost so far, and the limit at which it ends."""
 
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
 
 from astuner.errors import ConfigError, LlmBudgetError
 from astuner.llm.endpoint import Answer
@@ -25,6 +29,48 @@ class LlmUsage:
     @property
     def num_tokens(self) -> int:
         return self.num_input_tokens + self.num_output_tokens
+
+    def plus(self, **more: int) -> "LlmUsage":
+        """With so much more in these fields."""
+        return replace(self, **{name: getattr(self, name) + more[name] for name in more})
+
+    def since(self, earlier: "LlmUsage") -> "LlmUsage":
+        """What was asked behind an earlier moment."""
+        return self.plus(**{name: -number for name, number in asdict(earlier).items()})
+
+
+_of_process = LlmUsage()
+"""Of all models together, closed ones too; changed by `Budget.count` only."""
+_lock = threading.Lock()
+
+
+def usage_of_process() -> LlmUsage:
+    """What all models of this process asked so far, whoever opened them."""
+    return _of_process
+
+
+class UsageTally:
+    """What was asked inside of `usage_tallied`, so far."""
+
+    def __init__(self) -> None:
+        self.usage = LlmUsage()
+
+
+_tallies: ContextVar[tuple[UsageTally, ...]] = ContextVar("tallies", default=())
+
+
+@contextmanager
+def usage_tallied() -> Iterator[UsageTally]:
+    """Counts what this task and those that it starts inside ask, of whichever model.
+
+    Of equal questions that are asked together the first one's task counts the request.
+    """
+    tally = UsageTally()
+    token = _tallies.set((*_tallies.get(), tally))
+    try:
+        yield tally
+    finally:
+        _tallies.reset(token)
 
 
 class Budget:
@@ -64,8 +110,12 @@ class Budget:
 
     def count(self, **more: int) -> None:
         """Add to fields of the usage."""
-        sums = {name: getattr(self.usage, name) + number for name, number in more.items()}
-        self.usage = replace(self.usage, **sums)
+        global _of_process
+        self.usage = self.usage.plus(**more)
+        for tally in _tallies.get():
+            tally.usage = tally.usage.plus(**more)
+        with _lock:
+            _of_process = _of_process.plus(**more)
 
     def _used_up(self, key: str, limit: int) -> LlmBudgetError:
         usage = self.usage

@@ -61,6 +61,11 @@ class LanguageModel:
         """What was asked so far."""
         return self._endpoint.budget.usage
 
+    @property
+    def is_of_this_loop(self) -> bool:
+        """Whether it was asked, and that in the running event loop."""
+        return self._loop is asyncio.get_running_loop()
+
     @overload
     async def ask(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from astuner.errors import ConfigError
 from astuner.llm.agentscope_endpoint import AgentScopeEndpoint
@@ -25,6 +26,9 @@ from astuner.llm.server import LlmServer
 
 DASHSCOPE_URL = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 DASHSCOPE_KEY = "DASHSCOPE_API_KEY"
+
+_opened: WeakSet[LanguageModel] = WeakSet()
+"""Those that somebody still holds; changed by `_assemble` only."""
 
 Use = Literal["task_judge", "data_generation", "feedback_tracing"]
 
@@ -72,6 +76,12 @@ def open_agentscope_model(llm: Any, model: Any) -> LanguageModel:
     return _assemble(AgentScopeEndpoint(model), llm, cache=None, max_new_tokens=None)
 
 
+async def close_models() -> None:
+    """Close all models that were asked in the running event loop, whoever opened them."""
+    for model in [model for model in _opened if model.is_of_this_loop]:
+        await model.close()
+
+
 def find_server(llm: Any, environ: Mapping[str, str]) -> LlmServer:
     """llm.base_url with its key; without one, DashScope where the environment has its key."""
     if llm.base_url is not None:
@@ -103,7 +113,7 @@ def _check_address(base_url: str) -> None:
 def _assemble(
     endpoint: ModelEndpoint, llm: Any, *, cache: AnswerCache | None, max_new_tokens: int | None
 ) -> LanguageModel:
-    return LanguageModel(
+    model = LanguageModel(
         PatientEndpoint(
             endpoint,
             limiter=CallLimiter(llm.max_parallel),
@@ -115,3 +125,5 @@ def _assemble(
         timeout_seconds=llm.timeout_seconds,
         max_new_tokens=max_new_tokens,
     )
+    _opened.add(model)
+    return model

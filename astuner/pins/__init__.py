@@ -1,1 +1,1 @@
-"""The exact versions that the clustered backbones were tried with."""
+"""The exact versions that the clustered backbones, and AppWorld, were tried with."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from astuner.errors import BackboneError, ConfigError
 from astuner.pins.locked import install_locked, pip_install
 
-_LOCKS = Path(__file__).parent
+LOCKS = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +73,33 @@ def make_venv(
     BackboneError where the installer fails.
     """
     folder = path or default_folder(backbone)
+    kind = "cpu" if is_cpu else "gpu"
+    say(f"making {folder} for the backbone {backbone} ({kind}); this takes minutes")
+    fill_venv(folder, LOCKS / f"{backbone}-{kind}.txt")
+    with naming("installing astuner into", folder):
+        pip_install(folder, ["--no-build-isolation", *_this_astuner()], is_quiet=_is_quiet())
+    say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
+    return folder
+
+
+def fill_venv(folder: Path, lock: Path) -> None:
+    """Make the virtual environment, or go on with one that is there, and install the lock.
+
+    Raises ConfigError for a folder that is something else, BackboneError where the installer fails.
+    """
     if folder.exists() and not (folder / "pyvenv.cfg").is_file():
         raise ConfigError(
             f"{folder} exists and is no virtual environment; move it away, or give --path"
         )
-    kind = "cpu" if is_cpu else "gpu"
-    lock = _LOCKS / f"{backbone}-{kind}.txt"
-    say(f"making {folder} for the backbone {backbone} ({kind}); this takes minutes")
-    with _naming("making", folder):
+    with naming("making", folder):
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    # On a terminal pip shows what it downloads; in a file its list of packages is no use.
-    is_quiet = not sys.stdout.isatty()
-    with _naming("installing the packages of", lock):
-        install_locked(folder, lock, is_quiet=is_quiet)
-    with _naming("installing astuner into", folder):
-        pip_install(folder, ["--no-build-isolation", *_this_astuner()], is_quiet=is_quiet)
-    say(f"done. Start with: {folder}/bin/astuner --conf FILE --backbone={backbone} --with-ray")
-    return folder
+    with naming("installing the packages of", lock):
+        install_locked(folder, lock, is_quiet=_is_quiet())
+
+
+def _is_quiet() -> bool:
+    """On a terminal pip shows what it downloads; in a file its list of packages is no use."""
+    return not sys.stdout.isatty()
 
 
 def _this_astuner() -> list[str]:
@@ -106,7 +116,8 @@ def _this_astuner() -> list[str]:
 
 
 @contextmanager
-def _naming(what: str, path: Path) -> Iterator[None]:
+def naming(what: str, path: Path) -> Iterator[None]:
+    """Raise BackboneError, in these words, where a command in it fails."""
     try:
         yield
     except subprocess.CalledProcessError as error:

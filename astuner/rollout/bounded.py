@@ -20,21 +20,26 @@ def _nothing(_reason: str) -> None:
     pass
 
 
+def _never() -> bool:
+    return False
+
+
 async def bounded(
     work: Coroutine[Any, Any, Any],
     *,
     seconds: float,
     error: EpisodeError,
     on_end: Callable[[str], None] = _nothing,
+    stands_still: Callable[[], bool] = _never,
 ) -> Any:
     """Await `work` for at most `seconds`, then cancel it and raise `error`.
 
     `on_end` is told, with the reason, as soon as nothing is waited for any more; what still runs
-    then has nobody who listens.
+    then has nobody who listens. A slice at whose end the time `stands_still` does not count.
     """
     task = contained(work)
     try:
-        if await _is_done_in_time(task, seconds):
+        if await _is_done_in_time(task, seconds, stands_still):
             return _result(task)
         on_end("its time is over")
         task.cancel()
@@ -45,11 +50,14 @@ async def bounded(
         on_end("finished")
 
 
-async def _is_done_in_time(task: asyncio.Future[Any], seconds: float) -> bool:
+async def _is_done_in_time(
+    task: asyncio.Future[Any], seconds: float, stands_still: Callable[[], bool]
+) -> bool:
     left = seconds
     while not task.done() and left > 0:
         await asyncio.wait({task}, timeout=min(left, _SLICE_SECONDS))
-        left -= _SLICE_SECONDS
+        if not stands_still():
+            left -= _SLICE_SECONDS
     return task.done()
 
 

@@ -16,6 +16,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from astuner.bridge import bridged
 from astuner.errors import Escaped, Quit
 
 
@@ -57,7 +58,7 @@ class _TaskFactory:
     def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **kwargs: Any) -> Any:
         containment = (kwargs.get("context") or copy_context()).get(_containment)
         if containment is not None:
-            work = _ContainedCoroutine(work, containment)
+            work = _ContainedCoroutine(bridged(work), containment)
         return self._make(loop, work, **kwargs)
 
 

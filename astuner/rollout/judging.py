@@ -6,18 +6,21 @@ attempts which were read back from a run directory are judged the same way.
 """
 
 import asyncio
+import math
 import reprlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
-from astuner.calling import called
+from astuner.calling import called, one_call
 from astuner.errors import EpisodeError, JudgeError, WorkflowError, boundary
 from astuner.rollout.bounded import bounded
-from astuner.rollout.verdict import make_verdict
+from astuner.rollout.step_rewards import call_rewards
+from astuner.rollout.verdict import make_verdict, with_call_rewards
 from astuner.trajectory.attempt import Attempt, Failure
 from astuner.trajectory.episode import Episode
-from astuner.types import Verdict, WorkflowOutput, WorkflowTask
+from astuner.types import Judgement, Verdict, WorkflowOutput, WorkflowTask
 
 
 class Judge(Protocol):
@@ -72,6 +75,16 @@ class Judging:
         if prepare is not None:
             await self._ask(prepare)
 
+    async def prepare_alone(self) -> None:
+        """The same where it judges each attempt by itself, else nothing."""
+        if not self.compares:
+            await self.prepare()
+
+    async def prepare_comparing(self) -> None:
+        """The same where it compares, else nothing."""
+        if self.compares:
+            await self.prepare()
+
     async def judge(self, attempts: Sequence[Attempt]) -> list[Episode]:
         """All attempts at one task, as episodes in the same order."""
         found = dict(enumerate(await asyncio.gather(*map(self.judge_alone, attempts))))
@@ -90,11 +103,12 @@ class Judging:
         output = attempt.output
         if output is None:
             return Episode.of(attempt)
-        if output.reward is None and self._comparing is not None:
-            return None
         started = time.monotonic()
         try:
-            verdict = await self._verdict(attempt, output)
+            of_calls = call_rewards(attempt)
+            if output.reward is None and self._comparing is not None:
+                return None
+            verdict = await self._verdict(attempt, output, of_calls)
         except EpisodeError as error:
             return _failed(attempt, error, started)
         return Episode.of(attempt, verdict=verdict, judging_seconds=time.monotonic() - started)
@@ -119,42 +133,49 @@ class Judging:
 
     def _compared(self, attempt: Attempt, result: Any, started: float) -> Episode:
         try:
-            verdict = self._verdict_of(attempt, result)
+            verdict = self._verdict_of(attempt, result, call_rewards(attempt))
         except EpisodeError as error:
             return _failed(attempt, error, started)
         return Episode.of(attempt, verdict=verdict, judging_seconds=time.monotonic() - started)
 
-    async def _verdict(self, attempt: Attempt, output: WorkflowOutput) -> Verdict:
+    async def _verdict(
+        self, attempt: Attempt, output: WorkflowOutput, of_calls: tuple[float, ...]
+    ) -> Verdict:
         if output.reward is not None:
-            with boundary(WorkflowError, "what the workflow returned cannot be read"):
-                return make_verdict(
-                    output.reward,
-                    output.is_success,
-                    attempt,
-                    source="workflow",
-                    refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
-                )
+            outcome = _workflows(output.reward, output, attempt)
+            return with_call_rewards(outcome, of_calls, attempt)
+        if self._alone is None and output.step_rewards is not None:
+            return replace(_workflows(math.fsum(of_calls), output, attempt), call_rewards=of_calls)
         if self._alone is None:
             raise JudgeError(
                 "the workflow returned no reward and no judge is configured: return "
-                "WorkflowOutput(reward=...), or set task_judge.judge_protocol"
+                "WorkflowOutput(reward=...) or step_rewards, or set task_judge.judge_protocol"
             )
         result = await self._ask(self._alone.compute_reward, attempt.workflow_task, output)
-        return self._verdict_of(attempt, result)
+        return self._verdict_of(attempt, result, of_calls)
 
-    def _verdict_of(self, attempt: Attempt, result: Any) -> Verdict:
+    def _verdict_of(self, attempt: Attempt, result: Any, of_calls: tuple[float, ...]) -> Verdict:
         with boundary(JudgeError, f"what {self._name} returned cannot be read"):
-            if not (isinstance(result, (tuple, list)) and len(result) == 2):
-                raise JudgeError(
-                    f"{self._name} returned {reprlib.repr(result)}; expected (reward, is_success)"
-                )
-            return make_verdict(
-                result[0],
-                result[1],
+            judgement = self._judgement(result)
+            outcome = make_verdict(
+                judgement.reward,
+                judgement.is_success,
                 attempt,
                 source="judge",
                 refuse=lambda found: JudgeError(f"{self._name}: the reward {found}"),
+                note=judgement.note,
+                parts=judgement.parts,
             )
+        return with_call_rewards(outcome, of_calls, attempt)
+
+    def _judgement(self, result: Any) -> Judgement:
+        judgement = Judgement.of(result)
+        if judgement is None:
+            raise JudgeError(
+                f"{self._name} returned {reprlib.repr(result)}; expected (reward, is_success) or a "
+                "Judgement"
+            )
+        return judgement
 
     def _listed(self, results: Any, num_attempts: int) -> list[Any]:
         found = type(results).__name__
@@ -170,15 +191,27 @@ class Judging:
         )
 
     async def _ask(self, ask: Callable[..., Any], *about: Any) -> Any:
-        with boundary(JudgeError, f"{self._name} raised"):
+        with boundary(JudgeError, f"{self._name} raised"), one_call() as standstill:
             return await bounded(
                 called(ask, *about),
                 seconds=self._timeout_seconds,
+                stands_still=lambda: standstill.is_on,
                 error=JudgeError(
                     f"{self._name} did not answer in {self._timeout_seconds:g} s "
-                    "(task_judge.judge_timeout_seconds)"
+                    "(task_judge.judge_timeout_seconds); raise it, or let the judge do less"
                 ),
             )
+
+
+def _workflows(reward: Any, output: WorkflowOutput, attempt: Attempt) -> Verdict:
+    with boundary(WorkflowError, "what the workflow returned cannot be read"):
+        return make_verdict(
+            reward,
+            output.is_success,
+            attempt,
+            source="workflow",
+            refuse=lambda found: WorkflowError(f"the workflow's reward {found}"),
+        )
 
 
 def _failed(attempt: Attempt, error: EpisodeError, started: float) -> Episode:

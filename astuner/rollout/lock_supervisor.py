@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FAREWELL = b"!"
-"""The last sign of a process that leaves in order."""
+"""The sign of a process that leaves in order; its thread may beat on behind it."""
 ROUND_SECONDS = 0.5
 _STARVED_WEIGHT = 0.2
 _BUSY_SHARE = 0.1
@@ -73,13 +73,13 @@ def main(plan: Plan) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the parent, whose end is ours
     silent_seconds = 0.0
-    signs = b""
+    has_left = False
     used = _cpu_seconds(plan.parent)
     while os.getppid() == plan.parent:
         if select.select([0], [], [], ROUND_SECONDS)[0]:
-            earlier, signs = signs, os.read(0, 65536)
-            if not signs:
-                return _take_leave(plan, earlier)
+            if not (signs := os.read(0, 65536)):
+                break
+            has_left = has_left or FAREWELL in signs
             silent_seconds = 0.0
             continue
         _send(plan.parent, None, plan.tick_signal)
@@ -91,12 +91,8 @@ def main(plan: Plan) -> int:
             if _end(plan):
                 return 0
             silent_seconds = 0.0
-    return _take_leave(plan, signs)
-
-
-def _take_leave(plan: Plan, last_signs: bytes) -> int:
-    """The parent has gone, or is another program now."""
-    if not last_signs.endswith(FAREWELL):
+    # The parent has gone, or is another program now.
+    if not has_left and FAREWELL not in _unread():
         _tell(
             plan,
             f"process {plan.parent} ended within the run and said nothing: code called os._exit or "
@@ -105,6 +101,14 @@ def _take_leave(plan: Plan, last_signs: bytes) -> int:
             "--resume",
         )
     return 0
+
+
+def _unread() -> bytes:
+    """The signs that came while nobody looked."""
+    parts = []
+    while select.select([0], [], [], 0)[0] and (part := os.read(0, 65536)):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _end(plan: Plan) -> bool:

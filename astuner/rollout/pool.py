@@ -6,19 +6,23 @@ stays full. An attempt is judged beside those that still run.
 """
 
 import asyncio
-from collections import Counter
+import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from astuner.errors import BackboneError
 from astuner.rollout.episode import EpisodeSettings, run_attempt
 from astuner.rollout.judging import Judging
+from astuner.rollout.judging_by_source import JudgingBySource
 from astuner.rollout.watchdog import loop_watchdog
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode, Group
 from astuner.types import Task, WorkflowTask
 
 OnEpisode = Callable[[Episode], None]
+
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ class RolloutPool:
     def __init__(
         self,
         episode: EpisodeSettings,
-        judging: Judging,
+        judging: Judging | JudgingBySource,
         settings: PoolSettings,
         *,
         find_port: Callable[[], int | None] = lambda: None,
@@ -187,9 +191,15 @@ class FailureLimit:
 
 
 def commonest_failure(episodes: Sequence[Episode]) -> str | None:
-    """The most frequent reason among failed episodes; None when none failed."""
-    reasons = Counter(f"{e.failure.kind}: {e.failure.message}" for e in episodes if e.failure)
+    """The most frequent reason among failed episodes; None when none failed.
+
+    Reasons that differ in numbers only, such as the tries that were made, are one.
+    """
+    reasons = [f"{e.failure.kind}: {e.failure.message}" for e in episodes if e.failure]
     if not reasons:
         return None
-    reason, times = reasons.most_common(1)[0]
-    return f"the commonest reason ({times} times): {reason}"
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for reason in reasons:
+        alike[_NUMBER.sub("0", reason)].append(reason)
+    commonest = max(alike.values(), key=len)
+    return f"the commonest reason ({len(commonest)} times): {commonest[0]}"

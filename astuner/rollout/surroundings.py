@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,12 +20,15 @@ from astuner.gateway.door import Door
 from astuner.gateway.gateway import Gateway
 from astuner.inference.request import Chat
 from astuner.rollout.bounded import bounded
-from astuner.types import WorkflowTask
+from astuner.types import WorkflowOutput, WorkflowTask
 
 logger = logging.getLogger(__name__)
 
 _LEAVE_SECONDS = 10.0
 """What one surrounding may take to be left; the episode's own time may be over by then."""
+
+
+OnOutput = Callable[[WorkflowOutput], Coroutine[Any, Any, WorkflowOutput]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,9 @@ class Stage:
     """When that time is over, as time.monotonic() tells it."""
     door: Door | None = None
     """Where clients over HTTP find the model; None where there is no gateway."""
+    on_output: tuple[OnOutput, ...] = ()
+    """Called in turn with what the workflow returned, while all still stands; each gives it with
+    what it adds. What they raise fails the episode."""
 
     @property
     def seconds_left(self) -> float:

@@ -8,6 +8,8 @@ import contextlib
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, SupportsFloat
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +23,8 @@ from astuner.types import Verdict, own_value
 Refuse = Callable[[str], EpisodeError]
 """The error of whoever gave the reward, from what is wrong with it."""
 
-_METRIC_NAMES = ("mean", "success_rate")
+_METRIC_NAMES = ("mean", "success_rate", "steps_mean")
+_METRIC_PREFIX = "part/"
 """Taken under `reward/` in the metrics of a step."""
 _MAX_REWARD = 1e30
 """Far from where float32, which a loss is computed in, has no more numbers."""
@@ -36,6 +39,8 @@ def make_verdict(
     *,
     source: Literal["workflow", "judge"],
     refuse: Refuse,
+    note: Any = "",
+    parts: Mapping[Any, Any] = MappingProxyType({}),
 ) -> Verdict:
     """The verdict from a number for all agents, or a mapping from tags or names to numbers.
 
@@ -56,6 +61,32 @@ def make_verdict(
         is_success=whole > 0 if success is None else success,
         source=source,
         rewards=rewards,
+        note=str(note),
+        parts={str(k): _finite(v, refuse, f"has a part {k!r}, which ") for k, v in parts.items()},
+    )
+
+
+def with_call_rewards(
+    verdict: Verdict, call_rewards: tuple[float, ...], attempt: Attempt
+) -> Verdict:
+    """The verdict on an outcome, with what single calls earned added to its rewards.
+
+    Whether it was a success stays as the outcome has it.
+    """
+    if not call_rewards:
+        return replace(verdict, call_rewards=call_rewards)
+    rewards = dict(verdict.rewards)
+    for call, reward in zip(attempt.calls, call_rewards, strict=True):
+        role = role_of(call.agent, rewards)
+        if role is not None:
+            rewards[role] += reward
+    return replace(
+        verdict,
+        reward=_mean_of_trained(rewards, attempt.agents)
+        if rewards
+        else math.fsum([verdict.reward, *call_rewards]),
+        rewards=rewards,
+        call_rewards=call_rewards,
     )
 
 
@@ -92,7 +123,7 @@ def _check_roles(rewards: Mapping[str, float], attempt: Attempt, refuse: Refuse)
             f"has the keys {sorted(rewards)}, of which {unknown} are no agent's name or target "
             f"tag; the agents of the episode are {_listed(agents)}"
         )
-    taken = [key for key in rewards if key in _METRIC_NAMES]
+    taken = [key for key in rewards if key in _METRIC_NAMES or key.startswith(_METRIC_PREFIX)]
     if taken:
         raise refuse(f"has the key {taken[0]!r}, which metrics use already; rename that agent")
     asked = {call.agent for call in attempt.calls if call.is_trained}

@@ -5,9 +5,12 @@ Owns no judging. The rollout code makes the judge, calls it, and checks the numb
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from astuner.types import WorkflowOutput, WorkflowTask
+from astuner.types import Judgement, WorkflowOutput, WorkflowTask
+
+Judged = tuple[float, bool] | Judgement
+"""What is said of one episode: `(raw_reward, is_success)`, or that with a note and parts."""
 
 
 class BaseJudge(ABC):
@@ -17,6 +20,12 @@ class BaseJudge(ABC):
     state of an episode on `self`. A judge that waits for something (a model, a service) writes
     `async def compute_reward`, so that the other episodes go on meanwhile.
     """
+
+    rubric: str | None = None
+    """By what it judges, where that is words: `astuner judge` tries them as an answer."""
+    compares_answers: ClassVar[bool] = False
+    """Whether its verdict follows from the task's answer and the `final_answer` alone, and asks
+    no model and no environment: then it is asked about answers of generated tasks too."""
 
     def __init__(self, config: Any) -> None:
         """`config` is the whole resolved configuration: `config.astuner.task_judge…`."""
@@ -32,8 +41,8 @@ class BaseJudge(ABC):
     @abstractmethod
     def compute_reward(
         self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput
-    ) -> tuple[float, bool] | Awaitable[tuple[float, bool]]:
-        """Return `(raw_reward, is_success)`, or an awaitable of it.
+    ) -> Judged | Awaitable[Judged]:
+        """Return `(raw_reward, is_success)` or a `Judgement`, or an awaitable of it.
 
         Raises JudgeError when no verdict is possible: the episode then counts as failed, which
         is not the same as a reward of 0.
@@ -47,6 +56,9 @@ class GroupJudge(ABC):
     them, so that there may be fewer than `rollout.num_repeat`, and even one. For tasks of which
     nobody has a reference answer. As with `BaseJudge`, keep no state of a group on `self`.
     """
+
+    rubric: str | None = None
+    """By what it judges, where that is words: `astuner judge` tries them as an answer."""
 
     def __init__(self, config: Any) -> None:
         """`config` is the whole resolved configuration: `config.astuner.task_judge…`."""
@@ -62,8 +74,8 @@ class GroupJudge(ABC):
     @abstractmethod
     def compute_rewards(
         self, workflow_tasks: Sequence[WorkflowTask], workflow_outputs: Sequence[WorkflowOutput]
-    ) -> Sequence[tuple[float, bool]] | Awaitable[Sequence[tuple[float, bool]]]:
-        """Return one `(raw_reward, is_success)` for each output, in order, or an awaitable of them.
+    ) -> Sequence[Judged] | Awaitable[Sequence[Judged]]:
+        """Return what `BaseJudge` returns for each output, in order, or an awaitable of them.
 
         The two arguments belong together item by item. Raises JudgeError when no verdict is
         possible: all of these episodes then count as failed.

@@ -6,12 +6,12 @@ in both, and gives 1.0 if they are equal, else 0.0. `math/equality.py` decides w
 
 from typing import Any
 
-from astuner.errors import JudgeError
 from astuner.task_judge.base_judge import BaseJudge
+from astuner.task_judge.final_text import final_text
 from astuner.task_judge.math.equality import SymbolicComparer, exact_equality, shared_comparer
 from astuner.task_judge.math.final_answer import find_answer, opening_word
 from astuner.task_judge.math.reference import reference_answers
-from astuner.task_judge.math.text import MAX_TAIL_CHARS, answer_text
+from astuner.task_judge.math.text import MAX_TAIL_CHARS
 from astuner.task_judge.math.words import is_verdict
 from astuner.types import WorkflowOutput, WorkflowTask
 
@@ -27,6 +27,8 @@ class MathAnswerAsJudge(BaseJudge):
     An answer that is missing, unreadable or hostile (`9^(9^(9^9))`) is wrong: reward 0.0. Raises
     JudgeError when the workflow or the task lacks the field to judge by.
     """
+
+    compares_answers = True
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class MathAnswerAsJudge(BaseJudge):
         self, workflow_task: WorkflowTask, workflow_output: WorkflowOutput
     ) -> tuple[float, bool]:
         references = reference_answers(workflow_task)
-        text = _final_text(workflow_task, workflow_output)
+        text = final_text(workflow_task, workflow_output)[-MAX_TAIL_CHARS:]
         for reference in references:
             if await self._is_answered(text, reference):
                 return 1.0, True
@@ -78,14 +80,3 @@ class MathAnswerAsJudge(BaseJudge):
     @property
     def _comparing(self) -> SymbolicComparer:
         return self._comparer or shared_comparer()
-
-
-def _final_text(task: WorkflowTask, output: WorkflowOutput) -> str:
-    value = output.metadata.get("final_answer")
-    if value is None:
-        raise JudgeError(
-            f"cannot judge task {task.task_id}: the workflow's WorkflowOutput has no "
-            f"metadata['final_answer']; found {sorted(output.metadata)}; return the model's last "
-            "message there, or a reward"
-        )
-    return answer_text(value)[-MAX_TAIL_CHARS:]

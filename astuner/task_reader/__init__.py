@@ -6,33 +6,46 @@ Reads and checks; does not shuffle (see `order`) and does not limit how many are
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from astuner.errors import ConfigError
+from astuner.task_reader.env_service import EnvServiceReader
+from astuner.task_reader.generated_folder import GeneratedFolderReader
+from astuner.task_reader.harbor import HarborReader
 from astuner.task_reader.huggingface_dat_repo import HuggingfaceDatRepoReader
 from astuner.task_reader.jsonl_dataset_file import JsonlDatasetFileReader
+from astuner.task_reader.mixture import MixtureReader, naming_the_source
+from astuner.task_reader.openenv import OpenEnvReader
+from astuner.task_reader.ors import OrsReader
 from astuner.task_reader.random_dummy import RandomDummyReader
-from astuner.types import Task
-
-
-class TaskReader(Protocol):
-    """Reads when asked. Raises TaskReadError for a source that cannot be read or is empty."""
-
-    def get_training_tasks(self) -> list[Task]: ...
-
-    def get_validation_tasks(self) -> list[Task]:
-        """Empty where no validation source is configured."""
-        ...
-
+from astuner.task_reader.reader import TaskReader
+from astuner.task_reader.reasoning_gym import ReasoningGymReader
 
 MakeReader = Callable[[Mapping[str, Any], Sequence[Path]], TaskReader]
+
+
+def _mixture_of(settings: Mapping[str, Any], search_dirs: Sequence[Path]) -> TaskReader:
+    readers = {}
+    for name, source in settings["sources"].items():
+        with naming_the_source(name):
+            section = source.get(source["type"]) or {}
+            readers[name] = make_task_reader(source["type"], section, search_dirs)
+    return MixtureReader(readers)
+
 
 READERS: Mapping[str, MakeReader] = {
     "jsonl_dataset_file": JsonlDatasetFileReader.from_settings,
     "huggingface_dat_repo": HuggingfaceDatRepoReader.from_settings,
+    "harbor": HarborReader.from_settings,
+    "env_service": EnvServiceReader.from_settings,
     "random_dummy": RandomDummyReader.from_settings,
+    "openenv": OpenEnvReader.from_settings,
+    "ors": OrsReader.from_settings,
+    "reasoning_gym": ReasoningGymReader.from_settings,
+    "data_generation": GeneratedFolderReader.from_settings,
+    "mixture": _mixture_of,
 }
-PLANNED_READERS = ("env_service", "data_generation", "tracing")
+PLANNED_READERS = ("tracing",)
 """Types of the configuration that this version knows but cannot read."""
 
 

@@ -19,6 +19,8 @@ from astuner.task_reader.local_path import find_path, places
 from astuner.types import Task
 
 _SECTION = "task_reader.jsonl_dataset_file"
+_FIELDS = Task.model_fields.keys() - {"source"}
+"""Of a line. `source` is a mixture's own; in a file it is a field like any other."""
 
 
 class JsonlDatasetFileReader:
@@ -110,8 +112,8 @@ def _to_task(line: JsonLine) -> Task:
     task_id = given.setdefault("task_id", line.number)
     if isinstance(task_id, int) and not isinstance(task_id, bool):
         given["task_id"] = str(task_id)
-    others = {name: value for name, value in line.fields.items() if name not in Task.model_fields}
-    fields = {name: value for name, value in given.items() if name in Task.model_fields}
+    others = {name: value for name, value in line.fields.items() if name not in _FIELDS}
+    fields = {name: value for name, value in given.items() if name in _FIELDS}
     if isinstance(fields.setdefault("metadata", {}), dict):
         fields["metadata"] = {**others, **fields["metadata"]}
     try:

@@ -32,7 +32,6 @@ class MiniBatch:
 
     samples: Sequence[TrainSample]
     batches: list[PackedBatch]
-    advantage_S: Tensor
     temperature_S: Tensor
     weights: Sequence[float]
     """Of each trained token of the sample in the loss."""
@@ -59,7 +58,7 @@ class BatchLoss:
         self._settings = settings
         self._record = record
         self._sampled_logprob_N = batch.sampled_logprob_N
-        self._advantage_N = mini_batch.advantage_S[batch.sample_N]
+        self._advantage_N = batch.advantage_N
         self._weight_N = mini_batch.weight_S[batch.sample_N]
         self.temperature_N = mini_batch.temperature_S[batch.sample_N]
         self.reference_logprob_N: Tensor | None = None

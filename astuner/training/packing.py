@@ -35,7 +35,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from astuner.trajectory.samples import TrainSample
+from astuner.trajectory.samples import AdvantageRun, TrainSample
 
 MIN_SAVED_TOKENS = {"cpu": 16, "cuda": 64}
 """A segment is shared where that saves so many tokens; below, its own kernel calls cost more.
@@ -144,6 +144,8 @@ class PackedBatch:
     """float32, as the sampler recorded it."""
     sample_N: Tensor
     """Index of the trained token's sample among those given to `pack`."""
+    advantage_N: Tensor
+    """float32."""
 
     @property
     def num_tokens(self) -> int:
@@ -260,7 +262,13 @@ def _packed_batch(
         target_N=tensor(row.targets),
         sampled_logprob_N=torch.tensor(row.logprobs, dtype=torch.float32, device=device),
         sample_N=tensor(row.sample_indices),
+        advantage_N=_repeated(row.advantage_runs).to(device),
     )
+
+
+def _repeated(runs: Sequence[AdvantageRun]) -> Tensor:
+    lengths, values = zip(*runs, strict=True)
+    return torch.from_numpy(numpy.repeat(numpy.array(values, dtype=numpy.float32), lengths))
 
 
 def _branch_depths(overlaps: Sequence[int], index: int) -> list[int]:
@@ -285,6 +293,7 @@ class _FlatRow:
         self.targets: list[int] = []
         self.logprobs: list[float] = []
         self.sample_indices: list[int] = []
+        self.advantage_runs: list[AdvantageRun] = []
         self._open: list[tuple[int, int, int]] = []
         """Start and end in the row, and depth of the end, of the segments being continued."""
 
@@ -321,6 +330,7 @@ class _FlatRow:
             self.targets.append(sample.ids[position])
             self.logprobs.append(sample.logprobs[position])
             self.sample_indices.append(path.sample)
+        self.advantage_runs += sample.advantage_runs
 
     def _append(self, ids: Sequence[int], end_depth: int) -> None:
         self.positions += range(self._depth, end_depth)

@@ -185,7 +185,6 @@ class PolicyTrainer:
         return MiniBatch(
             samples=samples,
             batches=pack(samples, max_tokens=self.settings.max_token_len_per_gpu, device=device),
-            advantage_S=torch.tensor([s.advantage for s in samples], device=device),
             temperature_S=torch.tensor([s.temperature for s in samples], device=device),
             weights=weights,
             weight_S=torch.tensor(weights, device=device),
@@ -201,7 +200,7 @@ class PolicyTrainer:
                 loss.reference_logprob_N = self._reference_logprobs(batch, loss.temperature_N)
             if self.settings.policy_loss in NEEDS_SEQUENCE_RATIO:
                 current_N = score_batch(self.model, batch, loss.temperature_N).logprob_N
-                loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.advantage_S))
+                loss.set_sequence_ratios(current_N, num_samples=len(mini_batch.samples))
             backward_batch(self.model, batch, loss.temperature_N, loss)
             scores.add(batch.sample_N, loss.logprob_N, loss.reference_logprob_N)
             record.finish(batch)

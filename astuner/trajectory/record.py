@@ -18,14 +18,15 @@ from astuner.trajectory.recorder import Agent, BreakKind, Call
 from astuner.trajectory.refused import RefusedCall
 from astuner.types import Completion, Message, Task, Verdict, WorkflowOutput
 
-RECORD_FORMAT = 2
-"""Stands in each line. 1, which names no format, had neither the output's reward nor the agents."""
+RECORD_FORMAT = 3
+"""Stands in each line. 2 had verdicts without note and parts; 1, which names no format, had neither
+the output's reward nor the agents."""
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
     """Everything about an episode as JSON-able data; what is none in metadata becomes text."""
     return attempt_to_record(episode) | {
-        "verdict": asdict(episode.verdict) if episode.verdict else None,
+        "verdict": _verdict_to_record(episode.verdict),
         "judging_seconds": round(episode.judging_seconds, 4),
     }
 
@@ -62,7 +63,7 @@ def episode_from_record(record: Mapping[str, Any]) -> Episode:
     return Episode(
         **_shared_fields(record),
         failure=Failure(**record["failure"]) if record["failure"] else None,
-        verdict=Verdict(**record["verdict"]) if record["verdict"] else None,
+        verdict=_verdict_from_record(record["verdict"]),
         judging_seconds=record.get("judging_seconds", 0.0),
     )
 
@@ -109,6 +110,22 @@ def _shared_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _verdict_to_record(verdict: Verdict | None) -> dict[str, Any] | None:
+    """Without call rewards where it has none."""
+    if verdict is None:
+        return None
+    record = asdict(verdict)
+    if not record["call_rewards"]:
+        del record["call_rewards"]
+    return record
+
+
+def _verdict_from_record(record: Mapping[str, Any] | None) -> Verdict | None:
+    if not record:
+        return None
+    return Verdict(**{**record, "call_rewards": tuple(record.get("call_rewards", ()))})
+
+
 def _refused_to_record(attempt: Attempt) -> dict[str, Any]:
     """Nothing where none was refused, as in records that know no refused calls."""
     if attempt.num_refused_calls == 0:
@@ -137,7 +154,12 @@ def _output_to_record(output: WorkflowOutput | None) -> dict[str, Any] | None:
     """Without its metadata, which has a place of its own."""
     if output is None:
         return None
-    return {"reward": plain(output.reward), "is_success": plain(output.is_success)}
+    steps = output.step_rewards
+    return {
+        "reward": plain(output.reward),
+        "is_success": plain(output.is_success),
+        **({} if steps is None else {"step_rewards": plain(steps)}),
+    }
 
 
 def _output_from_record(record: Mapping[str, Any]) -> WorkflowOutput | None:
@@ -202,6 +224,8 @@ def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
         "seconds": round(call.seconds, 4),
         **({} if call.is_taken else {"is_taken": False}),
         **({"format_check": call.format_check} if call.format_check else {}),
+        **({} if call.name is None else {"name": call.name}),
+        **({} if call.state is None else {"state": call.state}),
         **_kwargs_to_record(call),
     }
 
@@ -255,6 +279,8 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         num_drifted=entry.get("num_drifted", 0),
         format_check=entry.get("format_check"),
         chat_template_kwargs=entry.get("chat_template_kwargs", {}),
+        name=entry.get("name"),
+        state=entry.get("state"),
     )
 
 

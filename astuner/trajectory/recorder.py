@@ -104,6 +104,10 @@ class Call:
     """Whether the reply has the format that was demanded; None where none was."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """All that the chat template read beside the messages: values of the run and of the call."""
+    name: str | None = None
+    """What the workflow called it; several calls may have one name."""
+    state: str | None = None
+    """What the workflow says it was made in, for calls in an equal state to be compared."""
 
     @property
     def agent(self) -> Agent:
@@ -139,6 +143,8 @@ class Recorder:
     """Of all kinds."""
     num_empty_replies: int = 0
     """Among these, those that were answered without room for a single token."""
+    _names: dict[str | None, tuple[str | None, str | None]] = field(default_factory=dict)
+    """Name and state of calls to come, by the agent's name; None for those of all others."""
     _untaken: dict[int, Call] = field(default_factory=dict)
     """By index, as they will stand when they are taken."""
 
@@ -156,11 +162,21 @@ class Recorder:
         """Refuse further calls; the first reason counts."""
         self.ended = self.ended or reason
 
+    def name_calls(
+        self, name: str | None, *, state: str | None = None, agent_name: str | None = None
+    ) -> None:
+        """Calls added from here on have the name and state: those of one agent, or of all."""
+        if agent_name is None:
+            self._names.clear()
+        self._names[agent_name] = (name, state)
+
     def add(self, call: Call, *, is_taken: bool = True) -> int:
         """Returns the index of the call. One that is not taken is trained after `take` only."""
         self.check_open()
         index = len(self.calls)
         self.agents.setdefault(call.agent, call.is_trained)
+        if naming := self._names.get(call.agent_name, self._names.get(None)):
+            call = replace(call, name=naming[0], state=naming[1])
         if not is_taken:
             self._untaken[index] = call
             call = replace(call, is_trained=False, is_taken=False)

@@ -3,16 +3,32 @@
 Owns which sequences become samples where there are too many. Knows no rewards and no tensors.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import Sequence
 from astuner.trajectory.recorder import Agent
 
-AdvantageOf = Callable[[Sequence], float | None]
+Advantage = float | Mapping[int, float]
+"""Of a whole sequence, or of each of its trained calls by index."""
+AdvantageOf = Callable[[Sequence], Advantage | None]
 """The advantage of a sequence; None where it is not to be trained."""
+AdvantageRun = tuple[int, float]
+"""So many trained tokens in a row, and the advantage of each."""
+
+
+def mean_advantage(runs: Seq[AdvantageRun]) -> float:
+    """Over all tokens of the runs, of which there is at least one."""
+    values = {value for _, value in runs}
+    if len(values) == 1:
+        return values.pop()
+    num_tokens = sum(n for n, _ in runs)
+    # In this order, since a product or sum of what a damaged file holds may be beyond all floats.
+    return math.fsum(value * (n / num_tokens) for n, value in runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +47,7 @@ class TrainSample:
     logprobs: tuple[float, ...]
     """[T] natural log at sampling temperature; 0.0 where the mask is false."""
     advantage: float
+    """Of each trained token; where calls have their own, the mean over the trained tokens."""
     temperature: float
     """At which the trained tokens were sampled; above 0."""
     weight_version: int
@@ -39,6 +56,8 @@ class TrainSample:
     episode_id: str
     sequence: int = 0
     """Index among the sequences of the episode."""
+    call_advantages: tuple[AdvantageRun, ...] = ()
+    """Of its trained tokens, in order, where calls have advantages of their own; else empty."""
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.mask) == len(self.logprobs):
@@ -51,6 +70,13 @@ class TrainSample:
             raise ValueError("the first token has no prediction and cannot be trained")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}")
+        if self.call_advantages and sum(n for n, _ in self.call_advantages) != sum(self.mask):
+            raise ValueError("the advantages of calls are not one for each trained token")
+
+    @property
+    def advantage_runs(self) -> tuple[AdvantageRun, ...]:
+        """The same for samples of either kind: never empty, N tokens in all."""
+        return self.call_advantages or ((sum(self.mask), self.advantage),)
 
 
 def make_samples(
@@ -89,7 +115,7 @@ def _kept(episode: Episode, indices: Iterable[int]) -> list[int]:
     return sorted(ranks, key=lambda index: (ranks[index], index))
 
 
-def _sample(episode: Episode, index: int, advantage: float) -> TrainSample:
+def _sample(episode: Episode, index: int, advantage: Advantage) -> TrainSample:
     sequence = episode.sequences[index]
     calls = [episode.calls[span.call] for span in sequence.spans if span.is_trained]
     temperatures = {call.temperature for call in calls}
@@ -97,14 +123,24 @@ def _sample(episode: Episode, index: int, advantage: float) -> TrainSample:
         raise ValueError(
             f"one sequence was sampled at several temperatures: {sorted(temperatures)}"
         )
+    runs = _runs(sequence, advantage)
+    whole = mean_advantage(runs) if isinstance(advantage, Mapping) else advantage
     return TrainSample(
         ids=sequence.ids,
         mask=sequence.mask,
         logprobs=sequence.logprobs,
-        advantage=advantage,
+        advantage=whole,
         temperature=temperatures.pop(),
         weight_version=min(call.completion.weight_version for call in calls),
         task_id=episode.task.task_id,
         episode_id=episode.episode_id,
         sequence=index,
+        call_advantages=runs,
     )
+
+
+def _runs(sequence: Sequence, advantage: Advantage) -> tuple[AdvantageRun, ...]:
+    if not isinstance(advantage, Mapping):
+        return ()
+    trained = (span for span in sequence.spans if span.is_trained)
+    return tuple((len(span.ids), advantage[span.call]) for span in trained)

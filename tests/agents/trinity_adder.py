@@ -19,7 +19,7 @@ class FlatInOneStepWorkflow(AdderAndCheckerWorkflow):
         assert os.environ.items() >= TOOL_VARIABLES.items()
         output = await super().execute(workflow_task, model_tuner)
         if workflow_task.step == FLAT_STEP and not workflow_task.is_validation:
-            output.reward = {"adder": 1.0, "checker": 1.0}
+            output.reward, output.step_rewards = {"adder": 0.0, "checker": 0.0}, None
         return output
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from astuner.logview.web import addresses
 from tests.browser.written_runs import WrittenRun
+from tests.viewer_sets import DOCUMENT
 
 Place = Callable[[WrittenRun, WrittenRun], str]
 """The address for a run, and another one where two are shown."""
@@ -33,4 +34,8 @@ PLACES: Mapping[str, Place] = {
     "compared_steps": lambda run, other: addresses.compare_at(
         f"{run.name}:0", f"{run.name}:{run.num_steps}"
     ),
+    "set": lambda run, other: addresses.set_at(run.set_name),
+    "set_tasks": lambda run, other: addresses.set_at(run.set_name, "tasks"),
+    "set_task": lambda run, other: addresses.set_at(run.set_name, "tasks", f"{DOCUMENT}/0/0"),
+    "rejected_draft": lambda run, other: addresses.set_at(run.set_name, "rejections", "3"),
 }

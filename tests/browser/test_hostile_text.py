@@ -28,6 +28,7 @@ TEXT = (
 WORDS = Words(
     experiment=NAME,
     start=f"2026 {NAME}",
+    made=NAME,
     task=f"../{TEXT}",
     question=TEXT,
     agent=f"agent {TEXT}",
@@ -39,6 +40,9 @@ WORDS = Words(
     answer=f"{TEXT} one",
     other_answer=f"{TEXT} other",
     error=f"{TEXT} \ud800",
+    note=TEXT,
+    part=TEXT,
+    call=TEXT,
     metric=f"reward/{TEXT}",
     model=TEXT,
 )

@@ -28,6 +28,9 @@ WORDS = Words(
     answer=HEBREW,
     other_answer=ONE_WORD,
     error=ONE_WORD,
+    note=HEBREW,
+    part=ONE_WORD,
+    call=ONE_WORD,
     metric=f"reward/{ONE_WORD}",
     model=f"models/{ONE_WORD}",
 )

@@ -9,7 +9,7 @@ from astuner.logview.web import addresses
 from astuner.trajectory.record import episode_from_record
 from tests.browser.places import PLACES
 from tests.browser.viewer import viewing
-from tests.browser.written_runs import ADVANTAGE, WEIGHT_VERSION, WrittenRun, write_run
+from tests.browser.written_runs import CALL_ADVANTAGES, WEIGHT_VERSION, WrittenRun, write_run
 
 pytestmark = pytest.mark.browser
 
@@ -24,17 +24,18 @@ class KnownToken:
     logprob: float | None = None
     """None for one that was given."""
     recomputed: float | None = None
+    advantage: float | None = None
 
     def said(self) -> list[str]:
         """What a reader is told at least."""
-        if self.logprob is None or self.recomputed is None:
+        if self.logprob is None or self.recomputed is None or self.advantage is None:
             return [f"id {self.id}"]
         return [
             f"id {self.id}",
             f"{signed(self.logprob)} sampled",
             f"{signed(self.recomputed)} trainer",
             f"ratio {math.exp(self.recomputed - self.logprob):.4f}",
-            f"advantage +{ADVANTAGE:.3f}",
+            f"advantage +{self.advantage:.3f}",
             f"weights of update {WEIGHT_VERSION}",
         ]
 
@@ -44,14 +45,15 @@ def signed(value: float) -> str:
 
 
 def known_tokens(run: WrittenRun) -> list[KnownToken]:
-    """Of the first episode, which was solved, so that its advantage is above zero."""
+    """Of the first episode, which was solved, so that its advantages are above zero."""
     episode = episode_from_record(run.record())
     trained = run.trained()
-    assert trained["advantage"] == ADVANTAGE
+    assert tuple(value for _, value in trained["call_advantages"]) == CALL_ADVANTAGES
+    advantages = (value for n, value in trained["call_advantages"] for _ in range(n))
     recomputed = iter(trained["logprobs"])
     (sequence,) = episode.sequences
     return [
-        KnownToken(id=id_, logprob=logprob, recomputed=next(recomputed))
+        KnownToken(id=id_, logprob=logprob, recomputed=next(recomputed), advantage=next(advantages))
         if is_trained
         else KnownToken(id=id_)
         for id_, logprob, is_trained in zip(

@@ -14,13 +14,16 @@ from astuner.trajectory.episode import Episode
 from astuner.trajectory.merge import merge_calls
 from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.recorder import Call
+from astuner.trajectory.samples import mean_advantage
 from astuner.types import Completion, Message, Task, Tool, Verdict, WorkflowOutput
 from tests.fakes import ByteTokenizer
+from tests.viewer_sets import make_varied_set
 
 NUM_ATTEMPTS = 4
 NUM_TASKS = 3
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-ADVANTAGE = 0.75
+CALL_ADVANTAGES = (0.5, 1.0)
+"""Of each of the two calls of an episode that is solved."""
 WEIGHT_VERSION = 3
 TRAINER_SHIFT = -0.125
 """The trainer's log-probability of a token less that of the engine; exact in binary."""
@@ -35,6 +38,8 @@ class Words:
 
     experiment: str = "sums"
     start: str = "2026-01-31_09-30-00"
+    made: str = "docs_qa"
+    """Folder of a generated set."""
     task: str = "sum"
     question: str = "What is 2 plus 3?"
     agent: str = "solver"
@@ -46,6 +51,9 @@ class Words:
     answer: str = "It is 5."
     other_answer: str = "It is 6."
     error: str = "the tool server is down"
+    note: str = "Right or wrong, and not too long."
+    part: str = "brief"
+    call: str = "sum up"
     metric: str = "reward/format"
     model: str = "models/tiny"
 
@@ -61,6 +69,10 @@ class WrittenRun:
     @property
     def name(self) -> str:
         return f"{self.words.experiment}/{self.words.start}"
+
+    @property
+    def set_name(self) -> str:
+        return f"generated/{self.words.made}"
 
     def task_id(self, task: int) -> str:
         return f"{self.words.task}-{task}"
@@ -92,14 +104,17 @@ def _line_of(path: Path, episode_id: str) -> dict:
 def write_run(
     folder: Path, words: Words = Words(), *, num_steps: int = 3, answer_times: int = 1
 ) -> WrittenRun:
-    """A run of `num_steps` steps that is done, below `folder`.
+    """A run of `num_steps` steps that is done, below `folder`, and a generated set that it names.
 
     With each step one more of a task's four attempts solves it; the last of the last task failed.
     Each answer is said `answer_times` times over.
     """
     run = WrittenRun(root=folder / words.experiment / words.start, words=words, num_steps=num_steps)
     run.root.mkdir(parents=True)
-    _write_start(run)
+    made = folder / run.set_name
+    if not made.exists():
+        make_varied_set(made, words.question)
+    _write_start(run, made)
     _write_vocabulary(run.root)
     for step in range(num_steps + 1):
         write_step(run, step, answer_times=answer_times)
@@ -133,12 +148,14 @@ def _append(path: Path, entries: Iterable[Mapping]) -> None:
         append_json_line(path, entry)
 
 
-def _write_start(run: WrittenRun) -> None:
+def _write_start(run: WrittenRun, made: Path) -> None:
     words = run.words
     (run.root / ".lock").touch()
     started = {"number": 1, "started": "2026-01-31T09:30:00+00:00"}
     append_json_line(run.root / "started.json", started)
     config = {"project_name": words.experiment, "model": {"path": words.model}}
+    reader = {"type": "data_generation", "data_generation": {"output_dir": str(made)}}
+    config |= {"task_reader": reader}
     config |= {"backbone": "local", "rollout": {"num_repeat": NUM_ATTEMPTS}}
     text = json.dumps({"astuner": config}, ensure_ascii=False)
     (run.root / "config.yaml").write_text(text, encoding="utf-8")
@@ -226,7 +243,14 @@ def _episode(
         failure=_failure(words) if is_failed else None,
         verdict=None
         if is_failed
-        else Verdict(reward=reward, is_success=is_solved, source="judge", rewards={}),
+        else Verdict(
+            reward=reward,
+            is_success=is_solved,
+            source="judge",
+            note=words.note,
+            parts={words.part: 0.5},
+            call_rewards=(0.25, -0.25),
+        ),
         overflowed=frozenset(),
         madness=None,
         seconds=1.5,
@@ -287,6 +311,7 @@ def _call(
     return Call(
         agent_name=words.agent,
         target_tag=words.tag,
+        name=words.call,
         messages=tuple(messages),
         tools=(tool,),
         prompt_ids=prompt_ids,
@@ -305,7 +330,10 @@ def _call(
 def _samples(episode: Episode) -> Iterable[dict]:
     if episode.verdict is None:
         return
+    sign = 1.0 if episode.verdict.is_success else -1.0
     for index, sequence in enumerate(episode.sequences):
+        lengths = [len(span.ids) for span in sequence.spans if span.is_trained]
+        runs = [(n, sign * value) for n, value in zip(lengths, CALL_ADVANTAGES, strict=True)]
         sampled = [
             value
             for span in sequence.spans
@@ -317,7 +345,8 @@ def _samples(episode: Episode) -> Iterable[dict]:
             "step": episode.step,
             "episode_id": episode.episode_id,
             "sequence": index,
-            "advantage": ADVANTAGE if episode.verdict.is_success else -ADVANTAGE,
+            "advantage": mean_advantage(runs),
+            "call_advantages": runs,
             "weight": 0.5,
             "temperature": 1.0,
             "update": 0,

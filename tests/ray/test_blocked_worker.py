@@ -20,6 +20,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 from astuner.rollout.held_lock import lock_supervised  # noqa: E402
 from astuner.rollout.watchdog import loop_watchdog  # noqa: E402
+from tests.ray.local_cluster import local_cluster  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,12 +57,8 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    ray.init(
-        address="local", num_cpus=1, include_dashboard=False, runtime_env={"env_vars": variables}
-    )
-    yield
-    ray.shutdown()
+    with local_cluster():
+        yield
 
 
 @pytest.fixture

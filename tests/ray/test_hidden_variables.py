@@ -9,6 +9,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.filterwarni
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 from astuner.backbone.cluster.hidden_variables import with_hidden_variables  # noqa: E402
+from tests.ray.local_cluster import local_cluster  # noqa: E402
 
 TOKEN = "not-for-any-log"
 
@@ -26,19 +27,11 @@ class Looking:
 
 def test_a_token_reaches_all_processes_and_lies_in_no_file_of_ray() -> None:
     variables = {"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        runtime_env=with_hidden_variables({"env_vars": variables}),
-    )
-    try:
+    with local_cluster(with_hidden_variables({"env_vars": variables})):
         actor = ray.remote(num_cpus=0)(Looking).remote()
         asked = [actor.seen.remote(), actor.seen_by_own.remote()]
         assert ray.get(asked, timeout=120) == [[TOKEN, "1"], [TOKEN, "1"]]
         session = Path(ray._private.worker._global_node.get_session_dir_path())
-    finally:
-        ray.shutdown()
     logs = [path for path in session.joinpath("logs").rglob("*") if path.is_file()]
     assert any(b"HF_HUB_OFFLINE" in path.read_bytes() for path in logs)
     assert [path.name for path in logs if TOKEN.encode() in path.read_bytes()] == []

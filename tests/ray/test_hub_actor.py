@@ -1,7 +1,6 @@
 """The hub as an actor of Ray: how it starts, and how many may ask it at once."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from astuner.backbone.cluster.worker_run import WorkerRun  # noqa: E402
 from astuner.config.load import load_mapping  # noqa: E402
 from astuner.errors import BackboneError, JudgeError  # noqa: E402
 from astuner.run_dir import RunDir  # noqa: E402
+from tests.ray.local_cluster import local_cluster  # noqa: E402
 from tests.runs import make_run  # noqa: E402
 from tests.test_hub import make_settings, unjudged  # noqa: E402
 
@@ -36,12 +36,8 @@ class Ranking(GroupJudge):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    ray.init(
-        address="local", num_cpus=1, include_dashboard=False, runtime_env={"env_vars": variables}
-    )
-    yield
-    ray.shutdown()
+    with local_cluster():
+        yield
 
 
 def worker_run(folder: Path, **changed: Any) -> WorkerRun:

@@ -12,13 +12,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.filterwarni
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 from astuner.backbone.cluster.silence import find_lost  # noqa: E402
+from tests.ray.local_cluster import local_cluster  # noqa: E402
 
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, include_dashboard=False)
-    yield
-    ray.shutdown()
+    with local_cluster():
+        yield
 
 
 class _Actor:

@@ -32,15 +32,17 @@ from trinity.buffer.storage.sql import SQLExperienceStorage  # noqa: E402
 from trinity.common.config import StorageConfig  # noqa: E402
 from trinity.common.experience import Experience  # noqa: E402
 
-from astuner.algorithm.advantage import ADVANTAGES  # noqa: E402
 from astuner.algorithm.batch import make_batch  # noqa: E402
+from astuner.algorithm.step_advantage import StepAdvantage, return_to_go  # noqa: E402
 from astuner.backbone.trinity.experiences import BATCH_SIZE, STEP  # noqa: E402
 from astuner.run_dir import read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
 from tests.agents.trinity_adder import FLAT_STEP, TOOL_VARIABLES  # noqa: E402
+from tests.ray.dealt import check_curriculum  # noqa: E402
 from tests.ray.demanding import check_demanding, make_demanding  # noqa: E402
+from tests.ray.earning import check_earned, expanded, make_calls_earn  # noqa: E402
 from tests.ray.ends import (  # noqa: E402
     check_end,
     check_rough_episodes,
@@ -48,6 +50,11 @@ from tests.ray.ends import (  # noqa: E402
     fill_disk_at,
     leave_behind,
     rough_settings,
+)
+from tests.ray.mixed import (  # noqa: E402
+    check_mixed,
+    make_mixed,
+    processes_of_environments,
 )
 from tests.ray.viewed import Seen, check_gone, check_pages, check_tokens, look  # noqa: E402
 from tests.test_local_run import taught_model, write_conf  # noqa: E402, F401
@@ -59,6 +66,8 @@ ON_CPU = Path(__file__).parent / "trinity_cpu"
 NUM_REPEAT, BATCH = 4, 2
 EXPECTED = 2
 """Sequences of an episode: one for each agent."""
+GAMMA = 0.5
+"""So that the calls of one sequence have advantages of their own."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -141,7 +150,7 @@ def tune(path: Path, ray_address: str, *arguments: str) -> subprocess.CompletedP
         cwd=path.parent,
         capture_output=True,
         text=True,
-        timeout=380,
+        timeout=900,
         check=False,
     )
 
@@ -206,6 +215,7 @@ def watched(
         max_token_len_per_gpu=16_384,  # one micro batch, whose mean is that of the update
     )
     make_demanding(path)
+    make_calls_earn(path, gamma=GAMMA)
     caches = str(path.parent / "caches")
     with started(path, ray_address, "--with-logview", XDG_CACHE_HOME=caches) as process:
         said = read_until(process, "step 1/3")
@@ -260,7 +270,7 @@ def local_samples(episodes: list[Episode]) -> list[TrainSample]:
         groups.setdefault(episode.task.task_id, []).append(episode)
     batch = make_batch(
         [Group(task=group[0].task, episodes=tuple(group)) for group in groups.values()],
-        advantage=ADVANTAGES["grpo"],
+        advantage=StepAdvantage(function=return_to_go, gamma=GAMMA, weight=1.0),
         max_sequences=30,
     )
     return list(batch.samples)
@@ -284,8 +294,10 @@ def test_trinity_trains_on_what_the_local_backbone_would_token_for_token(finishe
             name = experience.info["episode_id"]
             sample = expected[key_of(name, experience.tokens.tolist(), whole)]
             assert experience.logprobs.tolist() == pytest.approx(sample.logprobs[start:], abs=1e-5)
-            wanted = [sample.advantage if is_trained else 0.0 for is_trained in mask.tolist()]
-            assert experience.advantages.tolist() == pytest.approx(wanted, abs=1e-5)
+            wanted = expanded(sample.advantage_runs)
+            assert experience.advantages[mask].tolist() == pytest.approx(wanted, abs=1e-5)
+            assert not experience.advantages[~mask].any()
+        assert any(len(set(expanded(s.advantage_runs))) > 1 for s in samples)
 
 
 def test_what_trinity_trained_is_recorded_beside_the_episodes(finished: Path) -> None:
@@ -298,6 +310,8 @@ def test_what_trinity_trained_is_recorded_beside_the_episodes(finished: Path) ->
         assert lines.keys() == samples.keys() and lines
         for key, line in lines.items():
             assert line["advantage"] == pytest.approx(samples[key].advantage, abs=1e-5)
+            wanted = expanded(samples[key].advantage_runs)
+            assert expanded(line["call_advantages"]) == pytest.approx(wanted, abs=1e-5)
             assert line["logprobs"] is None and line["weight_version"] == step - 1
     assert not (run_folder(finished) / "training" / f"step_{FLAT_STEP:06d}.jsonl").exists()
 
@@ -393,6 +407,8 @@ def test_the_metrics_have_the_names_of_the_local_backbone_and_trinity_s_beside(
         assert lines[step]["rollout/episodes"] == NUM_REPEAT * BATCH
         assert "reward/adder" in lines[step]
         assert "trinity/actor/pg_loss" in lines[step]
+    for step in (1, 2):
+        check_earned(episodes_of(finished, step), lines[step])
     assert lines[1]["train/tokens"] == sum(s.num_trained for s in trained_sequences(finished, 1))
 
 
@@ -426,16 +442,23 @@ def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(
     assert 1e-5 < largest < 0.01
 
 
-def test_a_run_goes_on_from_trinity_s_latest_state(finished: Path, ray_address: str) -> None:
-    steps = "astuner.trainer_common.total_training_steps=4"
+def test_a_run_goes_on_from_trinity_s_latest_state_and_sigterm_saves_after_the_step(
+    finished: Path, ray_address: str
+) -> None:
+    longer = {"total_training_steps": 50, "total_epochs": 50, "grace_seconds": 240}
+    settings = [f"astuner.trainer_common.{key}={value}" for key, value in longer.items()]
     leave_behind(run_folder(finished), step=4)
-    done = tune(finished, ray_address, "--resume", steps)
-    assert done.returncode == 0, done.stderr[-6000:]
+    with started(finished, ray_address, "--resume", *settings) as process:
+        said = read_until(process, "step 4: rollout")
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=900)
+    assert process.returncode == 143, (said + rest)[-6000:]
     check_set_aside(run_folder(finished), step=4)
-    assert "resuming from step 3" in done.stderr
-    assert sorted(metrics_of(finished)) == [0, 1, 2, 3, 4]
-    assert (run_folder(finished) / "checkpoints" / "step_4").is_dir()
-    check_end(run_folder(finished), 0)
+    assert "resuming from step 3" in said and "SIGTERM: stopping" in rest
+    last = max(metrics_of(finished))
+    assert sorted(metrics_of(finished)) == list(range(last + 1)) and 4 <= last < 50
+    assert (run_folder(finished) / "checkpoints" / f"step_{last}").is_dir()
+    check_end(run_folder(finished), 143)
     versions = {c.completion.weight_version for e in episodes_of(finished, 4) for c in e.calls}
     assert versions == {3}
     first, again = ({e.task.task_id for e in episodes_of(finished, step)} for step in (3, 4))
@@ -456,27 +479,28 @@ def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
     check_end(run_folder(path), 1, error="the tool server is down")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_after_the_step_and_has_its_own_code(
+def test_ctrl_c_saves_after_the_step_and_ends_the_environments_of_a_mixture_too(
     taught_model: Path,  # noqa: F811
     ray_address: str,
     tmp_path: Path,
-    sent: signal.Signals,
-    code: int,
 ) -> None:
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     steps = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50}
     path = prepare(tmp_path, taught_model, workflow=workflow, grace_seconds=240, **steps)
+    make_mixed(path)
     with started(path, ray_address) as process:
         said = read_until(process, "step 1: rollout")
-        process.send_signal(sent)
-        _, rest = process.communicate(timeout=240)
-    assert process.returncode == code, (said + rest)[-6000:]
-    assert f"{sent.name}: stopping" in rest
+        environments = processes_of_environments(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=900)
+    assert process.returncode == 130, (said + rest)[-6000:]
+    assert "SIGINT: stopping" in rest
     last = max(metrics_of(path))
     assert 0 < last < 50
     assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
-    check_end(run_folder(path), code)
+    check_end(run_folder(path), 130)
+    check_mixed(run_folder(path), 1, environments)
+    check_curriculum(run_folder(path), 1)
 
 
 @pytest.fixture(scope="module")
@@ -507,7 +531,7 @@ def rough(
         process.stderr.close()
         wait_for_step(2, path, process)
         process.send_signal(signal.SIGHUP)
-        return path, process.wait(timeout=240)
+        return path, process.wait(timeout=900)
 
 
 def wait_for_step(step: int, path: Path, process: subprocess.Popen[str]) -> None:
@@ -536,24 +560,22 @@ def test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order(
     assert "SIGHUP: stopping" in (run_folder(path) / "run.log").read_text()
 
 
-@pytest.mark.parametrize("worker", ["WorkerDict", "vLLMRolloutModel"])
-def test_a_worker_that_is_killed_ends_the_run_with_its_name(
+def test_an_engine_that_is_killed_ends_the_run_with_its_name(
     taught_model: Path,  # noqa: F811
     ray_address: str,
     tmp_path: Path,
-    worker: str,
 ) -> None:
     steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
     workflow = "trinity_adder.py->FlatInOneStepWorkflow"
     path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
     with started(path, ray_address) as process:
         read_until(process, "step 1: update")
-        (log, *_) = (run_folder(path) / "logs").glob(f"*_{worker}_*.log")
+        (log, *_) = (run_folder(path) / "logs").glob("*_vLLMRolloutModel_*.log")
         os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
-        _, rest = process.communicate(timeout=240)
+        _, rest = process.communicate(timeout=900)
     assert process.returncode == 1, rest[-6000:]
-    assert worker in rest and "--resume" in rest
-    check_end(run_folder(path), 1, error=worker)
+    assert "vLLMRolloutModel" in rest and "--resume" in rest
+    check_end(run_folder(path), 1, error="vLLMRolloutModel")
 
 
 def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
@@ -583,7 +605,7 @@ def test_a_full_disk_ends_the_run_with_its_name(
     with started(path, ray_address) as process:
         read_until(process, "step 1: rollout")
         fill_disk_at(run_folder(path), step=4)
-        _, rest = process.communicate(timeout=240)
+        _, rest = process.communicate(timeout=900)
     assert process.returncode == 1, rest[-6000:]
     assert "step_000004.jsonl: No space left on device" in rest
     assert (run_folder(path) / "checkpoints" / "step_2").is_dir()

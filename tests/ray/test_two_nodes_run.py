@@ -1,4 +1,5 @@
-"""The real verl on two Ray nodes: it trains on both, and goes on after the loss of one."""
+"""The real verl on two Ray nodes, with an environment on one: it trains on both, and goes on after
+the loss of one."""
 
 import os
 import sys
@@ -8,8 +9,10 @@ from subprocess import Popen
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from astuner.run_dir import read_json_lines
+from tests.ray.mixed import WORLD
 from tests.ray.names import FILE_VARIABLE
 from tests.ray.test_verl import environment, latest, prepare, read_until
 from tests.ray.two_nodes import (
@@ -36,6 +39,7 @@ from tests.agents.adder_and_checker import AdderAndCheckerWorkflow
 class Flow(AdderAndCheckerWorkflow):
     async def execute(self, workflow_task, model_tuner):
         output = await super().execute(workflow_task, model_tuner)
+        workflow_task.gym_env.step("5")
         output.metadata["node"] = ray.util.get_node_ip_address()
         return output
 """
@@ -91,6 +95,9 @@ def done(taught_model, tmp_path_factory):  # noqa: F811
     code = folder / "code"
     code.mkdir()
     path = prepare(code, taught_model, total_training_steps=50, test_freq=50)
+    content = yaml.safe_load(path.read_text())
+    content["astuner"]["task_reader"] = WORLD
+    path.write_text(yaml.safe_dump(content))
     (code / "flow.py").write_text(FLOW)
     shared = f"astuner.trainer_common.checkpoint_base_dir={folder / 'shared'}"
     flow = "astuner.rollout.agentscope_workflow='flow.py->Flow'"
@@ -102,12 +109,12 @@ def done(taught_model, tmp_path_factory):  # noqa: F811
         run = nodes.tune(path, shared, flow)
         read_until(run, "step 1/50")
         nodes.lose_worker()
-        _, said = run.communicate(timeout=300)
+        _, said = run.communicate(timeout=900)
         nodes.add_worker()
         start_worker(nodes.worker, **VARIABLES)
         steps = "astuner.trainer_common.total_training_steps=3"
         resumed = nodes.tune(path, shared, flow, "--resume", steps)
-        _, said_by_resumed = resumed.communicate(timeout=400)
+        _, said_by_resumed = resumed.communicate(timeout=900)
         yield Done(
             run_dir=latest(path),
             code_after_loss=run.returncode,
@@ -119,10 +126,12 @@ def done(taught_model, tmp_path_factory):  # noqa: F811
         nodes.end()
 
 
-def test_episodes_and_training_run_on_both_machines(done):
+def test_episodes_and_training_run_on_both_machines_with_the_environment_of_one(done):
     records = list(read_json_lines(done.run_dir / "episodes" / "step_000001.jsonl"))
     nodes = {record["metadata"]["node"] for record in records if not record["failure"]}
     assert nodes == {HEAD, WORKER}
+    noted = [record["metadata"]["environment"] for record in records if not record["failure"]]
+    assert [facts["reward_sum"] for facts in noted] == [1.0] * len(noted)
     trainers = {path.name.partition("_")[0] for path in done.run_dir.glob("logs/*WorkerDict*.log")}
     assert trainers == {HEAD, WORKER}
 

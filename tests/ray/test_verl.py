@@ -12,13 +12,21 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from astuner.algorithm.advantage import ADVANTAGES
 from astuner.algorithm.batch import make_batch
+from astuner.algorithm.step_advantage import StepAdvantage, return_to_go
 from astuner.config.source import flatten
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Group
 from astuner.trajectory.record import episode_from_record
+from tests.ray.dealt import check_curriculum
 from tests.ray.demanding import check_demanding, make_demanding
+from tests.ray.earning import (
+    check_earned,
+    check_judged,
+    expanded,
+    make_calls_earn,
+    make_judged,
+)
 from tests.ray.ends import (
     check_end,
     check_rough_episodes,
@@ -27,6 +35,7 @@ from tests.ray.ends import (
     leave_behind,
     rough_settings,
 )
+from tests.ray.mixed import check_mixed, make_mixed, processes_of_environments
 from tests.ray.names import FILE_VARIABLE, SERVER, TRAINER
 from tests.ray.viewed import Seen, check_gone, check_pages, check_tokens, look
 from tests.signals import signals_of_a_terminal
@@ -47,6 +56,8 @@ OWN = {
     "ray_kwargs": {"ray_init": {"num_cpus": 16, "num_gpus": 1}},
 }
 """The section `verl:` that a machine without GPU needs."""
+GAMMA = 0.5
+"""So that the calls of one sequence have advantages of their own."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -87,7 +98,7 @@ def tune(path: Path, *arguments: str, **more: str) -> subprocess.CompletedProces
         env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
 
 
@@ -108,8 +119,11 @@ class Trained(NamedTuple):
 def trained(taught_model, tmp_path_factory):  # noqa: F811
     """Two steps of the real thing, with episodes in two processes, and with the viewer."""
     folder = tmp_path_factory.mktemp("verl")
-    path, record = prepare(folder, taught_model), folder / "rows.jsonl"
+    path = prepare(folder, taught_model)
+    record = folder / "rows.jsonl"
     make_demanding(path)
+    make_calls_earn(path, gamma=GAMMA)
+    make_judged(path)
     two, caches = "astuner.rollout.max_env_worker=64", str(folder / "caches")
     variables = {FILE_VARIABLE: str(record), "XDG_CACHE_HOME": caches}
     with start(path, "--with-ray", "--with-logview", two, **variables) as process:
@@ -126,7 +140,12 @@ class Sample(NamedTuple):
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: list[float]
-    advantage: float
+    advantages: list[float]
+    """One for each trained token."""
+
+    @property
+    def advantage(self) -> float:
+        return sum(self.advantages) / len(self.advantages)
 
 
 def local_samples(run_dir: Path, step: int) -> dict[str, Sample]:
@@ -137,11 +156,13 @@ def local_samples(run_dir: Path, step: int) -> dict[str, Sample]:
         groups.setdefault(episode.episode_id.rpartition("-")[0], []).append(episode)
     batch = make_batch(
         [Group(task=es[0].task, episodes=tuple(es)) for es in groups.values()],
-        advantage=ADVANTAGES["grpo"],
+        advantage=StepAdvantage(function=return_to_go, gamma=GAMMA, weight=1.0),
         max_sequences=30,
     )
     return {
-        f"{s.episode_id}-{s.sequence}": Sample(s.ids, s.mask, list(s.logprobs), s.advantage)
+        f"{s.episode_id}-{s.sequence}": Sample(
+            s.ids, s.mask, list(s.logprobs), expanded(s.advantage_runs)
+        )
         for s in batch.samples
     }
 
@@ -152,12 +173,12 @@ def verl_samples(rows: list[dict[str, Any]], step: int) -> dict[str, Sample]:
         uid, attempt, sequence = row["key"].split("_")
         start = len(row["prompts"])
         pairs = zip(row["advantages"], row["response_mask"], strict=True)
-        (advantage,) = {advantage for advantage, is_trained in pairs if is_trained}
+        advantages = [advantage for advantage, is_trained in pairs if is_trained]
         found[f"step{step}-{uid}-{attempt}-{sequence}"] = Sample(
             ids=(*row["prompts"], *row["responses"]),
             mask=(*[False] * start, *map(bool, row["response_mask"])),
             logprobs=[0.0] * start + row["rollout_log_probs"],
-            advantage=advantage,
+            advantages=advantages,
         )
     return found
 
@@ -169,7 +190,8 @@ def test_verl_trains_on_the_tokens_that_the_local_backbone_would_train_on(traine
     for name, ours in local.items():
         assert (verl[name].ids, verl[name].mask) == (ours.ids, ours.mask)
         assert verl[name].logprobs == pytest.approx(ours.logprobs, abs=1e-5)
-        assert verl[name].advantage == pytest.approx(ours.advantage, abs=1e-5)
+        assert verl[name].advantages == pytest.approx(ours.advantages, abs=1e-5)
+    assert any(len(set(ours.advantages)) > 1 for ours in local.values())
 
 
 def test_samples_at_the_mean_of_their_group_are_trained_beside_the_others(trained):
@@ -229,6 +251,8 @@ def test_what_verl_trained_is_recorded_beside_the_episodes(trained, step):
     rows = {row["key"].replace("_", "-"): row for row in trained.rows if row["step"] == step}
     for key, line in found.items():
         assert line["advantage"] == pytest.approx(verl[key].advantage, abs=1e-5)
+        of_calls = expanded(line["call_advantages"])
+        assert of_calls == pytest.approx(verl[key].advantages, abs=1e-5)
         row = rows[key.removeprefix(f"step{step}-")]
         pairs = zip(row["old_log_probs"], row["response_mask"], strict=True)
         scored = [logprob for logprob, is_trained in pairs if is_trained]
@@ -273,6 +297,15 @@ def test_metrics_have_our_names_and_verls_beside(trained):
     assert last["train/logprob_gap_mean"] < 1e-4
     assert last["rollout/weight_version_lag"] == 0
     assert "validation/success_rate" in last
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_what_calls_earned_and_the_judge_said_is_recorded_and_measured(trained, step):
+    records = read_json_lines(trained.run_dir / "episodes" / f"step_{step:06d}.jsonl")
+    lines = {line["step"]: line for line in read_json_lines(trained.run_dir / "metrics.jsonl")}
+    episodes = list(map(episode_from_record, records))
+    check_earned(episodes, lines[step])
+    check_judged(episodes, lines[step])
 
 
 def test_a_checkpoint_is_the_policy_and_transformers_loads_it(trained):
@@ -342,7 +375,7 @@ def resumed(trained):
     process = start(path, "--with-ray", "--resume", patient, *more, **{FILE_VARIABLE: str(record)})
     said = read_until(process, "step 3: rollout")
     process.send_signal(signal.SIGHUP)
-    _, rest = process.communicate(timeout=300)
+    _, rest = process.communicate(timeout=900)
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     return Resumed(run_dir=trained.run_dir, rows=rows, code=process.returncode, said=said + rest)
 
@@ -363,18 +396,44 @@ def test_a_hangup_saves_after_the_step(resumed):
     check_end(resumed.run_dir, 129)
 
 
-def test_ctrl_c_saves_after_the_step_and_has_its_own_code(taught_model, tmp_path):  # noqa: F811
+class Interrupted(NamedTuple):
+    run_dir: Path
+    environments: set[int]
+    """The processes that they were in."""
+    code: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def interrupted(taught_model, tmp_path_factory):  # noqa: F811
+    """A run over a mixture, half of it of an environment, that got Ctrl-C in its first step."""
+    folder = tmp_path_factory.mktemp("interrupted")
     common = {"total_training_steps": 50, "save_freq": 50, "grace_seconds": 240}
-    path = prepare(tmp_path, taught_model, **common)
-    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
+    path = prepare(folder, taught_model, **common)
+    make_mixed(path)
+    process = start(path, "--with-ray", **{FILE_VARIABLE: str(folder / "rows.jsonl")})
     read_until(process, "step 1: rollout")
+    environments = processes_of_environments(process.pid)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=240)
-    assert process.returncode == 130, rest[-5000:]
-    steps = [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")]
+    _, rest = process.communicate(timeout=900)
+    return Interrupted(latest(path), environments, process.returncode, rest)
+
+
+def test_ctrl_c_saves_after_the_step_and_has_its_own_code(interrupted):
+    run_dir = interrupted.run_dir
+    assert interrupted.code == 130, interrupted.said[-5000:]
+    steps = [line["step"] for line in read_json_lines(run_dir / "metrics.jsonl")]
     assert steps and steps[-1] < 50
-    assert (latest(path) / "checkpoints" / f"step_{steps[-1]}").is_dir()
-    check_end(latest(path), 130)
+    assert (run_dir / "checkpoints" / f"step_{steps[-1]}").is_dir()
+    check_end(run_dir, 130)
+
+
+def test_workers_act_in_the_environments_of_a_mixture_which_end_with_the_run(interrupted):
+    check_mixed(interrupted.run_dir, 1, interrupted.environments)
+
+
+def test_a_curriculum_deals_the_tasks_of_verl_and_learns_of_them(interrupted):
+    check_curriculum(interrupted.run_dir, 1)
 
 
 def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path):  # noqa: F811
@@ -383,7 +442,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     read_until(process, "step 1: update")
     (log,) = (latest(path) / "logs").glob("*WorkerDict*.log")
     os.kill(int(log.stem.rpartition("_")[2]), signal.SIGKILL)
-    _, rest = process.communicate(timeout=240)
+    _, rest = process.communicate(timeout=900)
     assert process.returncode == 1
     assert "verl ended: WorkerDict on" in rest and "--resume" in rest
     check_end(latest(path), 1, error="verl ended: WorkerDict on")
@@ -405,7 +464,7 @@ def rough(taught_model, tmp_path_factory):  # noqa: F811
     process.stderr.close()
     wait_until_logged("step 2: rollout", path, process)
     process.send_signal(signal.SIGTERM)
-    return path, process.wait(timeout=300)
+    return path, process.wait(timeout=900)
 
 
 def wait_until_logged(words: str, path: Path, process: subprocess.Popen[str]) -> None:
@@ -437,7 +496,7 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
     read_until(process, "step 1: rollout")
     fill_disk_at(latest(path), step=2)
-    _, rest = process.communicate(timeout=240)
+    _, rest = process.communicate(timeout=900)
     assert process.returncode == 1
     assert "step_000002.jsonl: No space left on device" in rest
     assert (latest(path) / "checkpoints" / "step_1").is_dir()
@@ -450,7 +509,7 @@ def test_a_run_directory_that_is_gone_ends_the_run(taught_model, tmp_path):  # n
     read_until(process, "step 1: rollout")
     run_dir = latest(path)
     run_dir.rename(tmp_path / "moved")
-    _, rest = process.communicate(timeout=240)
+    _, rest = process.communicate(timeout=900)
     assert process.returncode == 1
     assert f"the run directory {run_dir} is gone" in last_message(rest)
     assert not run_dir.exists()
@@ -540,26 +599,14 @@ def test_settings_that_contradict_each_other_end_the_run_before_ray_starts(
     assert "Ray:" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("val_before_train", "said"),
-    [
-        (False, "more than rollout.max_failed_fraction allows"),
-        (True, "validation after step 0: all 2 episodes failed"),
-    ],
-)
-def test_too_many_failed_episodes_end_the_run_with_the_reason(
-    taught_model,  # noqa: F811
-    tmp_path,
-    val_before_train,
-    said,
-):
-    path = prepare(tmp_path, taught_model, val_before_train=val_before_train)
+def test_too_many_failed_episodes_end_the_run_with_the_reason(taught_model, tmp_path):  # noqa: F811
+    path = prepare(tmp_path, taught_model, val_before_train=False)
     broken = f"astuner.rollout.agentscope_workflow='{AGENTS}/adder.py->BrokenWorkflow'"
     done = tune(path, "--with-ray", broken)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert "more than rollout.max_failed_fraction allows" in done.stderr
     assert "the tool server is down" in done.stderr
-    check_end(latest(path), 1, error=said)
+    check_end(latest(path), 1, error="more than rollout.max_failed_fraction allows")
 
 
 def test_a_judge_that_always_says_the_same_ends_the_run(taught_model, tmp_path):  # noqa: F811

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import episode_from_record
+from tests.ray.earning import expanded
 
 _VIEWER = b"astuner.logview.beside_child"
 _LINK = re.compile(r"^viewer  (\S+)$", re.MULTILINE)
@@ -88,7 +89,7 @@ def check_tokens(seen: Seen, run_dir: Path) -> None:
         sampled = zip(sequence.logprobs, sequence.mask, strict=True)
         assert [t["logprob"] for t in trained] == [value for value, is_own in sampled if is_own]
         assert [t["recomputed"] for t in trained] == (line["logprobs"] or [None] * len(trained))
-        assert {t["advantage"] for t in trained} == {line["advantage"]}
+        assert [t["advantage"] for t in trained] == expanded(line["call_advantages"])
         assert {t["weight_version"] for t in trained} == {line["weight_version"]}
 
 

@@ -3,6 +3,7 @@
 from agentscope.message import Msg
 
 from astuner import ModelTuner, Workflow, WorkflowOutput, WorkflowTask
+from astuner.sandbox import python_tool
 
 SYSTEM_PROMPT = """
 You are an agent specialized in solving math problems with tools.
@@ -23,7 +24,11 @@ class MathAgentWorkflow(Workflow):
 
         query = workflow_task.task.main_query
         self.toolkit = Toolkit()
-        self.toolkit.register_tool_function(execute_python_code)
+        # Code of the model runs in a sandbox; where this system permits none, it runs in a plain
+        # process, which the log says once.
+        self.toolkit.register_tool_function(
+            python_tool(model_tuner.config, otherwise=execute_python_code)
+        )
         self.agent = ReActAgent(
             name="math_react_agent",
             sys_prompt=SYSTEM_PROMPT,

@@ -19,6 +19,7 @@ from astuner.backbone.assemble import (
 from astuner.backbone.chats import make_token_chat
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.messages import TargetNote
+from astuner.backbone.environments import make_environments
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Engine
 from astuner.errors import AstunerError, ConfigError
@@ -62,6 +63,7 @@ class EpisodeRunner:
             run,
             make_token_chat(run, engine, template),
             self._gateway,
+            make_environments(run),
             timeout_seconds=rollout.episode_timeout_seconds,
             make_reference_chat=_no_reference,
         )
@@ -85,8 +87,7 @@ class EpisodeRunner:
                 on_stuck=self._hub.fail.remote,
             )
         )
-        if not self._judging.compares:  # the hub asks one that does
-            await self._judging.prepare()
+        await self._judging.prepare_alone()  # the hub asks those that compare
 
     async def run(
         self, task: Task, *, group: str, step: int, attempt: int, is_validation: bool

@@ -31,6 +31,7 @@ from astuner.backbone.cluster.messages import (
     TargetNote,
 )
 from astuner.backbone.cluster.rows import RowKey
+from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.trained_steps import TrainedSteps
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
@@ -57,10 +58,16 @@ class Hub:
     """The state of one clustered run. One thread runs its methods, which give way to each other
     only where they await what is compared."""
 
-    def __init__(self, worker_run: WorkerRun, tasks: Mapping[str, Sequence[Task]]) -> None:
-        """`tasks` are those of "train" and "validation"."""
+    def __init__(
+        self,
+        worker_run: WorkerRun,
+        tasks: Mapping[str, Sequence[Task]],
+        curriculum: StoredCurriculum | None = None,
+    ) -> None:
+        """`tasks` are those of "train" and "validation"; without a `curriculum` the engine deals
+        them by itself."""
         self._worker_run = worker_run
-        self._tasks = tasks
+        self._tasks, self._curriculum = tasks, curriculum
         settings = worker_run.settings
         self._size = settings.data.train_batch_size
         self._num_repeat = settings.rollout.num_repeat
@@ -84,8 +91,7 @@ class Hub:
 
     async def prepare(self) -> None:
         """Be ready for what is brought. Raises JudgeError where the judge cannot be."""
-        if self._judging.compares:
-            await self._judging.prepare()
+        await self._judging.prepare_comparing()
 
     # What workers bring.
 
@@ -182,16 +188,21 @@ class Hub:
         self._news.phase = Phase(name=name, step=step, silent_seconds=0.0, total=total)
         self._news.begun.append((name, step))
 
+    def deal(self, step: int, num_tasks: int) -> Sequence[int]:
+        """Indices of further training tasks for a step; only where there is a curriculum."""
+        assert self._curriculum is not None
+        return self._curriculum.deal(step, num_tasks)
+
     def plan(self, step: int) -> StepPlan:
         """What the step trains on, from the episodes that it has by now."""
         groups = self._finished_groups(step)
         self._finish_first_batch()
         self._check_answered(step, groups)
         algorithm = self._worker_run.settings.trainer_common.algorithm
-        missing = count_missing(groups, size=self._size)
+        missing = count_missing(groups, size=self._size, advantage=self._advantage)
         if missing and self._refills[step] < algorithm.dynamic_sampling_max_batches:
             return self._refill(step, missing)
-        batch = self._batch_of(choose_groups(groups, size=self._size))
+        batch = self._batch_of(choose_groups(groups, size=self._size, advantage=self._advantage))
         if not batch.samples:
             return self._nothing_to_train(step)
         return self._settle(step, groups, batch)
@@ -231,6 +242,8 @@ class Hub:
             self.fail(error)
 
     def saved(self, state: SavedState) -> None:
+        if self._curriculum is not None:
+            self._curriculum.forget_before(state.step)
         self._news.saved.append(state)
 
     def is_stop_requested(self) -> bool:
@@ -296,8 +309,10 @@ class Hub:
         )
 
     def _settle(self, step: int, groups: Sequence[Group], batch: Batch) -> StepPlan:
+        learned = self._curriculum.finish(step, groups) if self._curriculum else {}
         self._batches.setdefault(step, {}).update(
             {
+                **learned,
                 **rollout_metrics(groups, seconds=time.monotonic() - self._began),
                 **batch_metrics(batch, num_refills=self._refills[step], weight_version=step - 1),
             }
@@ -339,7 +354,7 @@ class Hub:
             trained = [i for i, s in enumerate(episode.sequences) if s.num_trained]
             yield PlannedSample(
                 key=RowKey(group, episode.attempt, trained.index(sample.sequence)),
-                advantage=sample.advantage,
+                advantages=sample.advantage_runs,
                 weight=1.0 / sizes[sample.episode_id] if is_shared else 1.0,
             )
 

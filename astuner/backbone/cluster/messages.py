@@ -7,6 +7,7 @@ from astuner.backbone.cluster.rows import RowKey
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError
 from astuner.trajectory.recorder import Agent
+from astuner.trajectory.samples import AdvantageRun, mean_advantage
 
 Metrics = Mapping[str, float | None]
 TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
@@ -20,9 +21,15 @@ class PlannedSample:
     """A sample to train on."""
 
     key: RowKey
-    advantage: float
+    advantages: tuple[AdvantageRun, ...]
+    """Of the row's trained tokens, in order."""
     weight: float
     """Share of the sample in its unit: 1, or one part of its episode's sequences."""
+
+    @property
+    def advantage(self) -> float:
+        """The mean over its trained tokens."""
+        return mean_advantage(self.advantages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

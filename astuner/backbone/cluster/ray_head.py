@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-_MARK = "ASTUNER_RAY_HEAD"
+MARK = "ASTUNER_RAY_HEAD"
 _GRACE_SECONDS = 8.0
 """Ray itself takes about two seconds to end a head whose workers are idle."""
 _KILL_SECONDS = 8.0
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     mark = uuid.uuid4().hex
     head = subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments],
-        env={**os.environ, _MARK: mark},
+        env={**os.environ, MARK: mark},
         stdin=subprocess.DEVNULL,
     )
     signal.signal(signal.SIGTERM, lambda *_: head.terminate())
@@ -58,7 +58,7 @@ def heads_of_runs() -> set[str]:
     return {
         argument.removeprefix(flag).decode()
         for folder in Path("/proc").iterdir()
-        if any(entry.startswith(f"{_MARK}=".encode()) for entry in _entries(folder / "environ"))
+        if any(entry.startswith(f"{MARK}=".encode()) for entry in _entries(folder / "environ"))
         for argument in _entries(folder / "cmdline")
         if argument.startswith(flag)
     }
@@ -78,7 +78,7 @@ def _kill_marked(mark: str) -> set[int]:
 
 
 def _marked(mark: str) -> set[int]:
-    wanted = f"{_MARK}={mark}".encode()
+    wanted = f"{MARK}={mark}".encode()
     return {
         int(folder.name)
         for folder in Path("/proc").iterdir()

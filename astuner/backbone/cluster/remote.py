@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.hub_handle import HubHandle
+from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.errors import AstunerError, BackboneError
 from astuner.types import Task
@@ -32,6 +33,7 @@ def start_hub(
     tasks: Mapping[str, Sequence[Task]],
     *,
     namespace: str | None,
+    curriculum: StoredCurriculum | None = None,
 ) -> HubHandle:
     """The actor, ready, on the machine of the command, so that the loss of another one leaves
     somebody to name it. It ends with the command, or when its handle is killed.
@@ -46,7 +48,7 @@ def start_hub(
     seconds = worker_run.settings.trainer_common.phase_timeout_seconds
     actor = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_MAX_CALLS)(Hub)
     placed = actor.options(name=name, namespace=namespace, scheduling_strategy=here)
-    hub = placed.remote(worker_run, tasks)
+    hub = placed.remote(worker_run, tasks, curriculum)
     try:
         ray.get(hub.prepare.remote(), timeout=seconds)
     except ray.exceptions.RayTaskError as error:

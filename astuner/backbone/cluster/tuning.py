@@ -19,6 +19,7 @@ from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.ray_cluster import RayCluster
 from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, lost_errors, start_hub
 from astuner.backbone.cluster.silence import describe_silence, find_lost
+from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.episode_writer import EpisodeWriter
@@ -100,7 +101,13 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         engine_run.check_cluster(worker_run)
         if (tokenizer := load_tokenizer(run)) is not None:
             write_vocabulary(run.run_dir, tokenizer)
-        hub = start_hub(name, worker_run, engine_run.tasks, namespace=engine_run.namespace)
+        hub = start_hub(
+            name,
+            worker_run,
+            engine_run.tasks,
+            namespace=engine_run.namespace,
+            curriculum=StoredCurriculum.open(run, training, first_step=engine_run.first_step),
+        )
         reporter = Reporter(run, log, num_steps=engine_run.num_steps)
         reporter.plan(num_tasks=len(training), num_validation_tasks=len(validation[:most]))
         watch = Watch(

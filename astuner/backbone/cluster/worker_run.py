@@ -4,22 +4,24 @@ Workflow and judge do not travel: each process imports them from the path in the
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from astuner.backbone.judge_process import judge_of
+from astuner.backbone.judge_process import judge_of, own_judges_of
 from astuner.backbone.run import Run
-from astuner.backbone.user_code import load_workflow
+from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.resolved import resolved_config
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
 from astuner.imports import fix_sys_path
 from astuner.machine.bytecode import leave_no_bytecode
 from astuner.run_dir import RunDir
+from astuner.task_reader.sources import task_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,9 @@ class WorkerRun:
     search_dirs: tuple[Path, ...]
     home: Path
     """The current directory of the command, which Ray hands to each worker as its own."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of the command's environment that settings name for their keys and tokens: those of
+    a cluster that was there before are others. Here they appear in no log."""
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -46,6 +51,7 @@ class WorkerRun:
             run_dir=run.run_dir.root,
             search_dirs=run.search_dirs,
             home=run.home,
+            keys={name: os.environ[name] for name in _key_names(run) if name in os.environ},
         )
 
     def open(self) -> Run:
@@ -54,6 +60,8 @@ class WorkerRun:
         Raises ConfigError for a workflow or judge that cannot be imported here.
         """
         fix_sys_path()
+        for name, key in self.keys.items():
+            os.environ.setdefault(name, key)
         config = resolved_config(self.config)
         search_dirs = self._local_dirs()
         leave_no_bytecode(search_dirs)
@@ -67,6 +75,8 @@ class WorkerRun:
             search_dirs=search_dirs,
             workflow_class=load_workflow(self.settings, search_dirs, where=where),
             judge=judge_of(self.settings, config, search_dirs),
+            own_workflows=load_own_workflows(self.settings, search_dirs),
+            own_judges=own_judges_of(self.settings, config, search_dirs),
             console=RunConsole(Console(stderr=True, highlight=False), is_live=False),
         )
 
@@ -78,3 +88,13 @@ class WorkerRun:
 
     def _has(self, path: Path) -> bool:
         return path.is_relative_to(self.home)
+
+
+def _key_names(run: Run) -> set[str]:
+    settings = run.settings
+    sources = task_sources(settings.task_reader).values()
+    return {
+        settings.llm.api_key_env,
+        settings.rollout.untrained_model.api_key_env,
+        *(source.settings["token_env"] for source in sources if source.settings.get("token_env")),
+    }

@@ -6,32 +6,21 @@ behind debug.openai_base_url answers and no weights are needed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import NamedTuple
 
-from astuner.backbone.assemble import (
-    find_model,
-    lock_supervised_for,
-    make_gateway,
-    make_pool,
-    read_tasks,
-)
-from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
+from astuner.backbone.asked_model import AskedModel, load_asked_model, model_behind
+from astuner.backbone.assemble import lock_supervised_for, make_gateway, make_pool, read_tasks
+from astuner.backbone.environments import open_environments
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.run_events import RunEvents
 from astuner.console import RunConsole
 from astuner.errors import ConfigError
-from astuner.inference.shapes.remote import RemoteChat
 from astuner.llm.server import LlmServer
 from astuner.logview.terminal.episode import episode_sheet
 from astuner.rollout.refused import check_answered
+from astuner.task_reader.mixture import in_turns
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.recorder import Recorder
-from astuner.types import WorkflowTask
 
 _TIMEOUT_SECONDS = 24 * 3600.0
 """In place of rollout.episode_timeout_seconds: a person may stand at a breakpoint for long."""
@@ -43,7 +32,7 @@ class DebugBackbone:
     async def run(self, run: Run) -> RunResult:
         debug, num_repeat = run.settings.debug, run.settings.rollout.num_repeat
         training, _ = read_tasks(run)
-        tasks = training[: debug.debug_first_n_tasks]
+        tasks = in_turns(training)[: debug.debug_first_n_tasks]
         events = RunEvents(run.run_dir)
         events.planned(num_steps=None, num_tasks=len(tasks), num_validation_tasks=0)
         episodes: list[Episode] = []
@@ -61,12 +50,18 @@ class DebugBackbone:
             ) as interrupt,
         ):
             try:
-                async with make_gateway(run) as gateway, _chats(run) as chats:
+                model = _asked_model(run)
+                async with (
+                    make_gateway(run) as gateway,
+                    open_environments(run) as environments,
+                    model.serving(),
+                ):
                     pool = make_pool(
                         run,
-                        chats.make_chat,
+                        model.make_chat,
                         gateway,
-                        make_reference_chat=chats.make_reference_chat,
+                        environments,
+                        make_reference_chat=model.make_reference_chat,
                         max_parallel=debug.debug_max_parallel,
                         timeout_seconds=_TIMEOUT_SECONDS,
                     )
@@ -107,51 +102,15 @@ def _metrics(run: Run, episodes: list[Episode]) -> dict[str, float | None]:
     }
 
 
-class _Chats(NamedTuple):
-    make_chat: MakeChat
-    make_reference_chat: MakeChat
-    """The same model, since nothing is trained here."""
-
-
-@asynccontextmanager
-async def _chats(run: Run) -> AsyncIterator[_Chats]:
-    if run.settings.debug.openai_base_url is not None:
-        yield _remote_chats(run)
-        return
-    from astuner.backbone.local.serve import load_engine
-    from astuner.models.supported import check_supported
-
-    source = find_model(run)
-    if run.settings.rollout.name != "vllm":  # which has an attention of its own
-        check_supported(source)
-    run.console.say(f"loading {run.settings.model.path}")
-    loaded = load_engine(run, source)
-    async with loaded.engine.serving():
-        yield _Chats(
-            make_token_chat(run, loaded.engine, loaded.template),
-            make_token_chat(run, loaded.engine, loaded.template, is_trained=False),
-        )
-
-
-def _remote_chats(run: Run) -> _Chats:
+def _asked_model(run: Run) -> AskedModel:
     debug = run.settings.debug
+    if debug.openai_base_url is None:
+        return load_asked_model(run)
     model_name = debug.openai_model or run.settings.model.path
     if model_name is None:
         raise ConfigError("debug.openai_model: no model is named; set it, or model.path")
-    assert debug.openai_base_url is not None
     client = LlmServer.read(debug.openai_base_url, debug.openai_api_key_env).open_client()
-
-    def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
-        return make_remote_chat(
-            run,
-            client,
-            recorder,
-            model_name=model_name,
-            setting="debug.openai_base_url",
-            is_trained=is_trained,
-        )
-
-    return _Chats(partial(make, is_trained=True), partial(make, is_trained=False))
+    return model_behind(run, client, model_name=model_name, setting="debug.openai_base_url")
 
 
 class _Showing:

@@ -7,7 +7,7 @@ the engine samples, the trainer updates, and neither knows of the other.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,8 +20,11 @@ from astuner.algorithm.batch import (
 )
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, lock_supervised_for, make_gateway, read_tasks
+from astuner.backbone.curriculum_steps import CurriculumSteps
+from astuner.backbone.environments import open_environments
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
+from astuner.backbone.llm_metrics import LlmMetrics
 from astuner.backbone.local.disk import check_disk
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.rollouts import RolledOut, Rollouts
@@ -32,9 +35,11 @@ from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.trained_record import trained_line
 from astuner.config.schema import Settings
+from astuner.env_service.instance import Environments
 from astuner.errors import AstunerError, BackboneError
 from astuner.gateway.gateway import Gateway
 from astuner.rollout.pool import commonest_failure
+from astuner.task_reader.curriculum import CurriculumOrder, make_order
 from astuner.task_reader.order import TaskOrder
 from astuner.training.scored import ScoredSample
 from astuner.training.trainer import PolicyTrainer
@@ -52,15 +57,21 @@ class LocalBackbone:
             metrics_log(run) as log,
             EpisodeWriter(run.run_dir, max_records_mb=max_records_mb) as writer,
         ):
-            async with make_gateway(run) as gateway:
-                return await self._run(run, log, writer, gateway)
+            async with make_gateway(run) as gateway, open_environments(run) as environments:
+                return await self._run(run, log, writer, gateway, environments)
 
     async def _run(
-        self, run: Run, log: LogMetrics, writer: EpisodeWriter, gateway: Gateway
+        self,
+        run: Run,
+        log: LogMetrics,
+        writer: EpisodeWriter,
+        gateway: Gateway,
+        environments: Mapping[str, Environments],
     ) -> RunResult:
         training, validation = read_tasks(run)
         saved = find_saved(run, training) if run.is_resumed else None
-        tuning = _Tuning(run, training, validation, saved, log, writer, gateway)
+        rollouts = partial(Rollouts, run, gateway=gateway, environments=environments, writer=writer)
+        tuning = _Tuning(run, training, validation, saved, log, writer, rollouts)
         notice = "the weights are saved first"
         with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:
             try:
@@ -92,13 +103,14 @@ class _Tuning:
         saved: Saved | None,
         log: LogMetrics,
         writer: EpisodeWriter,
-        gateway: Gateway,
+        make_rollouts: Callable[..., Rollouts],
     ) -> None:
         settings = run.settings
         self._run, self._settings, self._console = run, settings, run.console
         self._training = training
         self._validation = validation[: settings.data.max_validation_tasks]
-        self._order = _make_order(settings, len(training), saved)
+        self._order = _make_order(settings, training, saved)
+        self._curriculum = _curriculum(self._order, training)
         self._num_steps = _count_steps(settings, self._order)
         self._advantage = load_advantage(run)
         self._console.say(
@@ -106,6 +118,8 @@ class _Tuning:
             f"{self._num_steps} steps of {settings.data.train_batch_size} tasks x "
             f"{settings.rollout.num_repeat} episodes"
         )
+        if self._curriculum is not None:
+            self._console.say(self._curriculum.describe())
         tuned = load_tuned_model(run, saved)
         self._engine, self._trainer = tuned.engine, tuned.trainer
         check_disk(
@@ -115,8 +129,9 @@ class _Tuning:
             num_steps=self._num_steps,
             has_best=bool(self._validation),
         )
-        self._rollouts, self._writer = Rollouts(run, tuned, gateway, writer), writer
+        self._rollouts, self._writer = make_rollouts(tuned, advantage=self._advantage), writer
         self._keeper = CheckpointKeeper(run, tuned.policy, tuned.trainer, training)
+        self._llm_metrics = LlmMetrics()
         self._reporter = Reporter(run, log, num_steps=self._num_steps)
         self._reporter.plan(num_tasks=len(training), num_validation_tasks=len(self._validation))
         self._interrupt = Interrupt()
@@ -151,15 +166,20 @@ class _Tuning:
         name = f"step {step}/{self._num_steps}"
         rolled_out = await self._rollouts.roll_out(step, self._deal, phase=f"{name}: rollout")
         size = self._settings.data.train_batch_size
-        groups = choose_groups(rolled_out.groups, size=size)
+        groups = choose_groups(rolled_out.groups, size=size, advantage=self._advantage)
+        learned = self._curriculum.finish(step, rolled_out.groups) if self._curriculum else {}
         metrics = self._train(step, name, rolled_out, groups)
-        metrics = {"step": step, **metrics, "step/seconds": time.monotonic() - started}
+        metrics = {"step": step, **metrics, **learned, "step/seconds": time.monotonic() - started}
         self._state = self._state_after(step, metrics, best=self._state.best, is_logged=False)
         episodes = [episode for group in groups for episode in group.episodes]
         self._reporter.show_step(metrics, commonest_failure=commonest_failure(episodes))
 
     def _deal(self, num_tasks: int) -> list[Task]:
-        return [self._training[index] for index in self._order.next_batch(num_tasks)]
+        if self._curriculum is None:
+            indices = self._order.next_batch(num_tasks)
+        else:
+            indices = self._curriculum.deal(self._state.step + 1, num_tasks)
+        return [self._training[index] for index in indices]
 
     def _train(
         self, step: int, name: str, rolled_out: RolledOut, groups: Sequence[Group]
@@ -188,6 +208,7 @@ class _Tuning:
             self._engine.weights_updated()
         return {
             **rollout_metrics(rolled_out.groups, seconds=rolled_out.seconds),
+            **self._llm_metrics.take(),
             **of_batch,
             "rollout/unsettled_passes": rolled_out.num_unsettled_passes,
             "rollout/weight_version": self._engine.weight_version,
@@ -295,14 +316,22 @@ class _Tuning:
         )
 
 
-def _make_order(settings: Settings, num_tasks: int, saved: Saved | None) -> TaskOrder:
-    batch_size = settings.data.train_batch_size
+def _make_order(
+    settings: Settings, tasks: Sequence[Task], saved: Saved | None
+) -> TaskOrder | CurriculumOrder:
+    order = make_order(settings, tasks)
     if saved is not None:
-        return TaskOrder.from_state(saved.state.task_order, num_tasks, batch_size=batch_size)
-    return TaskOrder(num_tasks, batch_size=batch_size, seed=settings.trainer_common.seed)
+        order.go_on(saved.state.task_order)
+    return order
 
 
-def _count_steps(settings: Settings, order: TaskOrder) -> int:
+def _curriculum(
+    order: TaskOrder | CurriculumOrder, tasks: Sequence[Task]
+) -> CurriculumSteps | None:
+    return CurriculumSteps(order, tasks) if isinstance(order, CurriculumOrder) else None
+
+
+def _count_steps(settings: Settings, order: TaskOrder | CurriculumOrder) -> int:
     common = settings.trainer_common
     steps = common.total_epochs * order.batches_per_epoch
     limit = common.total_training_steps

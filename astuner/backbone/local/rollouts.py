@@ -5,17 +5,18 @@ here.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from astuner.algorithm.batch import count_missing
+from astuner.algorithm.batch import Estimator, count_missing
 from astuner.backbone.assemble import make_pool
 from astuner.backbone.chats import make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.local.tuned_model import TunedModel
 from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation, validate
+from astuner.env_service.instance import Environments
 from astuner.gateway.gateway import Gateway
 from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode, Group
@@ -39,16 +40,26 @@ class Rollouts:
     """The rollouts of one run."""
 
     def __init__(
-        self, run: Run, tuned: TunedModel, gateway: Gateway, writer: EpisodeWriter
+        self,
+        run: Run,
+        tuned: TunedModel,
+        *,
+        gateway: Gateway,
+        environments: Mapping[str, Environments],
+        writer: EpisodeWriter,
+        advantage: Estimator,
     ) -> None:
+        """`advantage` is what groups have to teach something to."""
         self._settings, self._console = run.settings, run.console
         self._engine, self._reference = tuned.engine, tuned.reference
         self._attendance = tuned.attendance
         self._writer = writer
+        self._advantage = advantage
         self._pool = make_pool(
             run,
             make_token_chat(run, tuned.engine, tuned.template),
             gateway,
+            environments,
             make_reference_chat=make_token_chat(
                 run, tuned.reference, tuned.template, is_trained=False
             ),
@@ -72,7 +83,10 @@ class Rollouts:
         async with self._serving():
             groups += await self._roll_out(step, deal(size), phase, first_index=0)
             check_answered([e for g in groups for e in g.episodes], where=f"step {step}")
-            while num_refills < max_refills and (missing := count_missing(groups, size=size)):
+            while num_refills < max_refills:
+                missing = count_missing(groups, size=size, advantage=self._advantage)
+                if not missing:
+                    break
                 tasks = deal(missing)
                 groups += await self._roll_out(step, tasks, phase, first_index=len(groups))
                 num_refills += 1

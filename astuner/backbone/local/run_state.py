@@ -3,9 +3,7 @@
 Owns no tensors and no files: the tensors lie beside it in the checkpoint.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from astuner.config.same_run import compare_settings, hidden_digests
 from astuner.config.schema import Settings
 from astuner.config.secret import SHOWN_AS_IS, shown_settings
 from astuner.errors import BackboneError, ConfigError
+from astuner.task_reader.same_tasks import fingerprint
 from astuner.types import Task
 
 _FORMAT = 1
@@ -25,8 +24,8 @@ class RunState:
     step: int
     num_updates: int
     weight_version: int
-    task_order: dict[str, int]
-    """State of the TaskOrder."""
+    task_order: dict[str, Any]
+    """State of the order of the tasks."""
     metrics: dict[str, float | None]
     """Of that step, as in metrics.jsonl."""
     is_logged: bool
@@ -99,11 +98,3 @@ def check_can_go_on(
             "same data, or start a new run without --resume"
         )
     return list(changes.told)
-
-
-def fingerprint(tasks: Iterable[Task]) -> str:
-    """Differs where any task does, or their order."""
-    digest = hashlib.sha256()
-    for task in tasks:
-        digest.update(json.dumps(task.model_dump(mode="json"), sort_keys=True).encode())
-    return digest.hexdigest()

@@ -40,6 +40,7 @@ from astuner.backbone.trinity.monitor import weights_folder
 from astuner.errors import BackboneError, ConfigError
 from astuner.pins.install import has_flash_attention
 from astuner.task_reader.order import TaskOrder
+from astuner.task_reader.sources import shares_of
 from astuner.types import Task
 
 _NUM_LOG_LINES = 20
@@ -167,8 +168,9 @@ def _lead_log_into_ours() -> None:
 def find_facts(run: Run, tasks: Mapping[str, Sequence[Task]]) -> TrinityFacts:
     """Raises ConfigError where the model is not named, or a batch is larger than the tasks."""
     settings = run.settings
-    order = TaskOrder(
-        len(tasks["train"]),
+    order = TaskOrder.of_tasks(
+        tasks["train"],
+        shares_of(settings.task_reader),
         batch_size=settings.data.train_batch_size,
         seed=settings.trainer_common.seed,
     )

@@ -9,6 +9,7 @@ episode carry no advantage yet; where they stand in their step is in `info`.
 
 from collections.abc import Sequence
 
+import torch
 from trinity.common.experience import EID, Experience
 
 from astuner.backbone.cluster.messages import StepPlan
@@ -94,7 +95,11 @@ def planned_batch(
                 f"{sample.key.attempt} at task {sample.key.group}; see the explorer's log"
             )
         assert experience.action_mask is not None
-        experience.advantages = experience.action_mask * (sample.advantage * sample.weight)
+        experience.advantages = experience.action_mask * 0.0
+        num_tokens, values = zip(*sample.advantages, strict=True)
+        experience.advantages[experience.action_mask.bool()] = sample.weight * torch.tensor(
+            values
+        ).repeat_interleave(torch.tensor(num_tokens))
         experience.returns = experience.advantages.clone()
         batch.append(experience)
     batch += _fillers(len(batch), step=step, multiple_of=multiple_of)

@@ -12,7 +12,9 @@ from trinity.common.config import StorageConfig
 from trinity.common.workflows.workflow import Task as TrinityTask
 
 from astuner.backbone.cluster.remote import find_hub
+from astuner.config.schema import Settings
 from astuner.task_reader.order import TaskOrder
+from astuner.task_reader.sources import shares_of
 from astuner.types import Task
 
 TRAINING, VALIDATION = "train", "validation"
@@ -22,7 +24,8 @@ TRAINING, VALIDATION = "train", "validation"
 class TaskSet(BufferReader):
     """The tasks of one split: those of training in the same order as on `local`.
 
-    With each batch begins the phase in which it is rolled out.
+    With a curriculum the hub deals them. With each batch begins the phase in which it is rolled
+    out.
     """
 
     def __init__(self, config: StorageConfig) -> None:
@@ -50,21 +53,26 @@ class TaskSet(BufferReader):
     async def _next_batch(self, tasks: Sequence[Task]) -> Sequence[Task]:
         if self._num_batches == self._config.total_steps:
             raise StopAsyncIteration
-        if self._order is None:
-            self._order = await self._find_place(len(tasks))
+        settings = (await self._hub.worker_run.remote()).settings
+        if settings.trainer_common.curriculum.enabled:
+            step, size = self._num_batches + 1, self._config.batch_size
+            indices = await self._hub.deal.remote(step, size)
+        else:
+            self._order = self._order or self._find_place(settings, tasks)
+            indices = self._order.next_batch()
         self._num_batches += 1
-        chosen = [tasks[index] for index in self._order.next_batch()]
+        chosen = [tasks[index] for index in indices]
         total = len(chosen) * (self._config.repeat_times or 1)
         await self._hub.enter.remote("rollout", step=self._num_batches, total=total)
         return chosen
 
-    async def _find_place(self, num_tasks: int) -> TaskOrder:
+    def _find_place(self, settings: Settings, tasks: Sequence[Task]) -> TaskOrder:
         """The order of the run, behind the batches that were read before it was resumed."""
-        worker_run = await self._hub.worker_run.remote()
-        order = TaskOrder(
-            num_tasks,
+        order = TaskOrder.of_tasks(
+            tasks,
+            shares_of(settings.task_reader),
             batch_size=self._config.batch_size,
-            seed=worker_run.settings.trainer_common.seed,
+            seed=settings.trainer_common.seed,
         )
         for _ in range(self._num_batches):
             order.next_batch()

@@ -4,7 +4,7 @@
 # pyright: reportMissingImports=false
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -34,10 +34,14 @@ from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
-from astuner.backbone.verl.config import verl_settings
+from astuner.backbone.verl.config import NUM_BATCHES, verl_settings
+from astuner.config.schema import Settings
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError
 from astuner.pins.install import has_flash_attention
+from astuner.task_reader.order import TaskOrder
+from astuner.task_reader.sources import shares_of
+from astuner.types import Task
 
 LOOP_FILE = Path(__file__).with_name("agent_loop.yaml")
 
@@ -72,6 +76,11 @@ class VerlRun:
         training, validation = tasks["train"], tasks["validation"]
         self._config = make_config(run, has_validation=bool(validation))
         self.num_steps = _num_steps(self._config, len(training))
+        has_curriculum = run.settings.trainer_common.curriculum.enabled
+        if has_curriculum:
+            _check_loader(self._config)
+        if has_curriculum or run.settings.task_reader.type == "mixture":
+            _lay_out(self._config, run.settings, training, num_steps=self.num_steps)
         # verl makes the validation's loader also where nothing is validated.
         self.tasks: Tasks = {"train": training, "validation": validation or training[:1]}
 
@@ -196,6 +205,35 @@ def _failed(error: RayError, logs: Path) -> str:
         f"verl ended: {f'{lost} ({found})' if lost else found}. What its processes printed is in "
         f"{logs}. Mend the cause, then go on with --resume{last_words}"
     )
+
+
+def _check_loader(config: DictConfig) -> None:
+    """Raises ConfigError for what keeps verl's loader from asking for tasks step by step."""
+    wanted = {"dataloader_num_workers": 0, "train_max_samples": -1}
+    found = {key: config.data.get(key, value) for key, value in wanted.items()}
+    if problems := [key for key, value in wanted.items() if found[key] != value]:
+        raise ConfigError(
+            "trainer_common.curriculum: the tasks of a step are chosen among all when it begins, "
+            + " and ".join(f"but verl.data.{key} is {found[key]!r}" for key in problems)
+            + "; leave it out"
+        )
+
+
+def _lay_out(
+    config: DictConfig, settings: Settings, tasks: Sequence[Task], *, num_steps: int
+) -> None:
+    """Have verl read as many batches as the steps may need, in our order; see `dataset.py`. Raises
+    ConfigError where they cannot be made."""
+    size, seed = config.data.train_batch_size, config.data.seed
+    TaskOrder.of_tasks(tasks, shares_of(settings.task_reader), batch_size=size, seed=seed)
+    refills = settings.trainer_common.algorithm.dynamic_sampling_max_batches
+    lines = {
+        "data.shuffle": False,
+        f"data.{NUM_BATCHES}": num_steps * (1 + refills),
+        "trainer.total_training_steps": num_steps,
+    }
+    for key, value in lines.items():
+        OmegaConf.update(config, key, value, force_add=True)
 
 
 def _num_steps(config: DictConfig, num_tasks: int) -> int:

@@ -14,7 +14,7 @@ from astuner.backbone.cluster.messages import StepPlan
 from astuner.backbone.cluster.remote import find_hub
 from astuner.errors import BackboneError
 
-ADVANTAGE, WEIGHT = "astuner_advantage", "astuner_weight"
+ADVANTAGES, WEIGHT = "astuner_advantages", "astuner_weight"
 """Tags of a row."""
 
 _POLL_SECONDS = 0.1
@@ -75,7 +75,7 @@ def _planned(batch: KVBatchMeta, plan: StepPlan) -> KVBatchMeta:
     if dropped:
         tq.kv_clear(keys=dropped, partition_id=batch.partition_id)
     tags = [
-        {**found[key], ADVANTAGE: sample.advantage, WEIGHT: sample.weight}
+        {**found[key], ADVANTAGES: sample.advantages, WEIGHT: sample.weight}
         for key, sample in chosen.items()
     ]
     # verl reads the tags of a batch again after it wrote to it.

@@ -21,6 +21,9 @@ from astuner.config.schema import Settings
 from astuner.config.sections.trainer_common import START
 from astuner.errors import ConfigError
 
+NUM_BATCHES = "astuner_num_batches"
+"""Key of `data` where tasks are mixed or a curriculum deals them: how many batches there are for
+verl, which knows neither and reads them one after the other."""
 TRAINER_NAME = "astuner"
 _LOSSES = {"ppo_clip": "vanilla", "gspo": "gspo", "cispo": "cispo"}
 _EPISODES_OF_A_WORKER = 32

@@ -21,7 +21,7 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from astuner.backbone.cluster.messages import SAVING, Probe, SavedState
 from astuner.backbone.cluster.remote import find_hub
-from astuner.backbone.verl.buffer import ADVANTAGE, WEIGHT
+from astuner.backbone.verl.buffer import ADVANTAGES, WEIGHT
 from astuner.backbone.verl.config import TRAINER_NAME
 from astuner.backbone.verl.metrics import our_metrics
 
@@ -52,6 +52,13 @@ class EpisodeTrainer(PPOTrainerSync):
         super().on_init_end()
         self._enter("starting the episodes' workers", at_step=False)
 
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.train_dataset.is_dealt:
+            # The hub knows where it stood, and the place in a loader that dealt by itself, before a
+            # curriculum was turned on, is none of this one, which torchdata asserts.
+            self.train_dataloader.next_iter_state = None
+
     def on_validate_begin(self) -> None:
         rollout = self.config.actor_rollout_ref.rollout
         self._enter("validation", total=len(self.val_dataset) * rollout.val_kwargs.n)
@@ -64,6 +71,7 @@ class EpisodeTrainer(PPOTrainerSync):
         self._enter("closing the step")
 
     def on_step_begin(self) -> None:
+        self.train_dataset.step = self.global_steps
         rollout = self.config.actor_rollout_ref.rollout
         self._enter("rollout", total=self.config.data.train_batch_size * rollout.n)
         super().on_step_begin()
@@ -107,8 +115,7 @@ class EpisodeTrainer(PPOTrainerSync):
         if self._records_training:
             logprobs = _trained_logprobs(batch, rows)
             ray.get(self._hub.add_logprobs.remote(self.global_steps, logprobs))
-        advantage_B = torch.tensor([tag[ADVANTAGE] * tag[WEIGHT] for tag in batch.tags])
-        advantage_BT = response_to_nested(advantage_B[:, None] * mask.to_padded_tensor(0), mask)
+        advantage_BT = response_to_nested(_advantages(batch, mask.to_padded_tensor(0)), mask)
         fields = {"advantages": advantage_BT, "returns": advantage_BT.clone()}
         return tq.kv_batch_put(
             keys=batch.keys,
@@ -183,6 +190,22 @@ class EpisodeTrainer(PPOTrainerSync):
     def _enter(self, phase: str, *, total: int | None = None, at_step: bool = True) -> None:
         step = self.global_steps if at_step else None
         ray.get(self._hub.enter.remote(phase, step=step, total=total))
+
+
+def _advantages(batch: KVBatchMeta, mask_BT: torch.Tensor) -> torch.Tensor:
+    """[B, T] of each trained token, in the loss's weight of its row; 0.0 elsewhere."""
+    is_trained_BT = mask_BT.bool()
+    # A row that verl fills a batch up with trains nothing, and has the tags of another.
+    runs = [
+        (num_tokens, advantage * tag[WEIGHT])
+        for tag, is_real in zip(batch.tags, is_trained_BT.any(dim=1).tolist(), strict=True)
+        if is_real
+        for num_tokens, advantage in tag[ADVANTAGES]
+    ]
+    num_tokens, values = zip(*runs, strict=True)
+    advantage_BT = torch.zeros(mask_BT.shape)
+    advantage_BT[is_trained_BT] = torch.tensor(values).repeat_interleave(torch.tensor(num_tokens))
+    return advantage_BT
 
 
 def _trained_logprobs(batch: KVBatchMeta, rows: TensorDict) -> dict[str, list[float]]:

@@ -13,6 +13,8 @@ ADVANTAGE_NAMES = (
     "reinforce_plus_plus",
     "reinforce_plus_plus_baseline",
 )
+STEP_ADVANTAGE_NAMES = ("return_to_go", "gigpo")
+"""Those that give each call an advantage of its own."""
 POLICY_LOSS_NAMES = ("ppo_clip", "gspo", "cispo", "reinforce")
 
 
@@ -30,8 +32,11 @@ def _named_or_path(names: tuple[str, ...]) -> AfterValidator:
 
 
 class AlgorithmSettings(Section):
-    adv_estimator: Annotated[str, _named_or_path(ADVANTAGE_NAMES)] = setting(
+    adv_estimator: Annotated[str, _named_or_path(ADVANTAGE_NAMES + STEP_ADVANTAGE_NAMES)] = setting(
         UsedBy.TRAINING, "How rewards become advantages: a name, or your own module->function."
+    )
+    step_advantage_weight: NonNegativeFloat = setting(
+        UsedBy.TRAINING, "With gigpo: of what calls in an equal state are worth to each other."
     )
     policy_loss: Annotated[str, _named_or_path(POLICY_LOSS_NAMES)] = setting(
         UsedBy.TRAINING, "The loss of a token: a name, or your own module->function."

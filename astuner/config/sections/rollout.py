@@ -13,7 +13,7 @@ class MultiTurnSettings(Section):
         "Most samples kept of one episode: of each agent by turns, its longest first.",
     )
     max_steps: PositiveInt = setting(
-        UsedBy.ALL, "Most environment steps of one episode; read by workflows."
+        UsedBy.ALL, "Most environment steps of one episode, which is over after them."
     )
     expected_steps: PositiveInt = setting(
         UsedBy.TRINITY, "Samples that one episode is expected to give; sizes Trinity's batch."
@@ -74,7 +74,12 @@ class RolloutSettings(Section):
     seed: NonNegativeInt = setting(UsedBy.ENGINE, "Seed of the sampling.")
     temperature: NonNegativeFloat = setting(UsedBy.ALL, "Of training episodes; 0 is greedy.")
     top_p: float = setting(UsedBy.ENGINE, "Probability mass to sample from; 1: all.", gt=0, le=1)
-    gamma: float = setting(UsedBy.ALL, "Discount over the calls of an episode; only 1.", ge=0, le=1)
+    gamma: float = setting(
+        UsedBy.ALL,
+        "Discount over the calls of an episode; below 1 with return_to_go and gigpo.",
+        ge=0,
+        le=1,
+    )
     max_model_len: PositiveInt = setting(UsedBy.ENGINE, "Most tokens in the model's context.")
     max_response_length_in_one_turn: PositiveInt = setting(
         UsedBy.ALL, "Most new tokens of one model call."

@@ -1,102 +1,22 @@
 """`astuner.task_reader`: where tasks come from, a subsection for each type."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from astuner.config.section import Section, UsedBy, setting
-
-ReaderType = Literal[
-    "jsonl_dataset_file",
-    "huggingface_dat_repo",
-    "env_service",
-    "data_generation",
-    "tracing",
-    "random_dummy",
-]
-
-
-class FileSettings(Section):
-    file_path: str | None = setting(UsedBy.ALL, "A jsonl file, one task a line.")
-
-
-class TrainingFileSettings(Section):
-    training: FileSettings
-
-
-class SplitFileSettings(Section):
-    training: FileSettings
-    validation: FileSettings
-
-
-class HuggingfaceReaderSettings(Section):
-    dataset_path: str = setting(UsedBy.ALL, "Folder or hub name, with the subset behind a slash.")
-    revision: str | None = setting(
-        UsedBy.ALL,
-        "Commit, tag or branch of a data set of the hub; null: what the hub gives today.",
-        min_length=1,
-    )
-    training_split: str = setting(UsedBy.ALL)
-    validation_split: str | None = setting(UsedBy.ALL, "null: no validation.")
-    query_column: str = setting(UsedBy.ALL, "Column of the question.")
-    answer_column: str | None = setting(UsedBy.ALL, "Column of the reference answer.")
-    id_column: str | None = setting(UsedBy.ALL, "Column of the task id; null: the row's number.")
-
-
-class EnvServiceReaderSettings(Section):
-    env_type: str = setting(UsedBy.ALL, "Name of the environment.")
-    env_url: str = setting(UsedBy.ALL, "Where the environment service listens.")
-    env_action_preference: Literal["code", "text", "box"] = setting(
-        UsedBy.ALL, "Form of an action."
-    )
-    training_split: str = setting(UsedBy.ALL)
-    validation_split: str | None = setting(UsedBy.ALL, "null: no validation.")
-
-
-class RandomDummyReaderSettings(Section):
-    num_tasks: PositiveInt = setting(UsedBy.ALL, "Tasks to make up.")
-
-
-class DocumentReaderSettings(Section):
-    document_path: list[str] = setting(UsedBy.ALL, "Source documents.")
-    languages: list[str] = setting(UsedBy.ALL, "Languages of scanned text, three letters each.")
-    chunk_size: PositiveInt = setting(UsedBy.ALL, "Characters of one piece of a document.")
-    split_by: str = setting(UsedBy.ALL, "Unit that pieces end at.")
-    cache_enabled: bool = setting(UsedBy.ALL, "Keep parsed documents on disk.")
-
-
-class QueryReaderSettings(Section):
-    type: ReaderType = setting(UsedBy.ALL, "Where the seed questions come from.")
-    jsonl_dataset_file: TrainingFileSettings
-
-
-class SamplingParamsSettings(Section):
-    temperature: NonNegativeFloat = setting(UsedBy.ALL)
-
-
-class DeduplicationParamsSettings(Section):
-    similarity_threshold: float = setting(UsedBy.ALL, "Closer pairs are duplicates.", ge=0, le=1)
-    db_path: str = setting(UsedBy.ALL, "Folder of the store of embeddings.")
-    model: str = setting(UsedBy.ALL, "Embedding model.")
-    api_key: str | None = setting(UsedBy.ALL, "null: from the environment.")
-    base_url: str = setting(UsedBy.ALL, "OpenAI-compatible embedding service.")
-
-
-class DeduplicationSettings(Section):
-    type: Literal["deduplication"] = setting(UsedBy.ALL)
-    enabled: bool = setting(UsedBy.ALL)
-    params: DeduplicationParamsSettings
-
-
-class DataGenerationSettings(Section):
-    document_reader: DocumentReaderSettings
-    query_reader: QueryReaderSettings
-    task_num: PositiveInt = setting(UsedBy.ALL, "Tasks to make.")
-    llm_model: str = setting(UsedBy.ALL, "Model that writes the tasks.")
-    llm_response_length: PositiveInt = setting(UsedBy.ALL, "Most new tokens of one answer of it.")
-    num_workers: PositiveInt = setting(UsedBy.ALL, "Requests at the same time.")
-    sampling_params: SamplingParamsSettings
-    filter: DeduplicationSettings
+from astuner.config.sections.data_generation import DataGenerationSettings
+from astuner.config.sections.plain_readers import (
+    EnvServiceReaderSettings,
+    HarborReaderSettings,
+    HuggingfaceReaderSettings,
+    OpenEnvReaderSettings,
+    OrsReaderSettings,
+    RandomDummyReaderSettings,
+    ReasoningGymReaderSettings,
+    SplitFileSettings,
+)
+from astuner.config.sections.reader_type import ReaderType
 
 
 class FeedbackTracingSettings(Section):
@@ -109,11 +29,39 @@ class FeedbackTracingSettings(Section):
     )
 
 
-class TaskReaderSettings(Section):
+class OneReaderSettings(Section):
     type: ReaderType = setting(UsedBy.ALL, "The section below that is read.")
     jsonl_dataset_file: SplitFileSettings
     huggingface_dat_repo: HuggingfaceReaderSettings
     env_service: EnvServiceReaderSettings
     random_dummy: RandomDummyReaderSettings
+    reasoning_gym: ReasoningGymReaderSettings
+    openenv: OpenEnvReaderSettings
+    ors: OrsReaderSettings
+    harbor: HarborReaderSettings
     data_generation: DataGenerationSettings
     feedback_tracing: FeedbackTracingSettings
+
+
+class MixedSourceSettings(OneReaderSettings):
+    """One source of a mixture: what it does not say of its section is as in the defaults."""
+
+    share: PositiveFloat = setting(UsedBy.ALL, "Of each batch, in relation to the others' shares.")
+    workflow: str | None = setting(
+        UsedBy.ALL, "Of its tasks; null: that of rollout.agentscope_workflow.", min_length=1
+    )
+    judge: str | None = setting(
+        UsedBy.ALL, "Of its tasks; null: that of task_judge.judge_protocol.", min_length=1
+    )
+
+
+class MixtureReaderSettings(Section):
+    sources: dict[str, MixedSourceSettings] = setting(
+        UsedBy.ALL,
+        "By name: {share: 2, type: jsonl_dataset_file, jsonl_dataset_file: {...}}, with workflow "
+        "and judge where they are its own.",
+    )
+
+
+class TaskReaderSettings(OneReaderSettings):
+    mixture: MixtureReaderSettings

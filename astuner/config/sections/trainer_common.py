@@ -76,6 +76,32 @@ class FsdpSettings(Section):
     )
 
 
+class CurriculumWeights(Section):
+    unknown: NonNegativeFloat = setting(UsedBy.TRAINING, "Tasks of which nothing is known yet.")
+    easy: NonNegativeFloat = setting(UsedBy.TRAINING)
+    medium: NonNegativeFloat = setting(UsedBy.TRAINING)
+    hard: NonNegativeFloat = setting(UsedBy.TRAINING)
+
+
+class CurriculumSettings(Section):
+    enabled: bool = setting(
+        UsedBy.TRAINING, "Deal tasks by how often they were solved, in place of passes."
+    )
+    easy_above: float = setting(
+        UsedBy.TRAINING, "Pass rate above which a task is in the pool easy.", ge=0, le=1
+    )
+    hard_below: float = setting(
+        UsedBy.TRAINING, "Pass rate below which a task is in the pool hard.", ge=0, le=1
+    )
+    weights: CurriculumWeights
+    memory: float = setting(
+        UsedBy.TRAINING,
+        "Share of what was known of a task that stays at each new measurement.",
+        ge=0,
+        lt=1,
+    )
+
+
 class TrainerSettings(Section):
     total_epochs: PositiveInt = setting(UsedBy.TRAINING, "Passes over the training tasks.")
     total_training_steps: PositiveInt | None = setting(
@@ -114,6 +140,7 @@ class TrainerSettings(Section):
         UsedBy.TRAINING, "Seed of the order of tasks and of new weights."
     )
     mini_batch_num: PositiveInt = setting(UsedBy.TRAINING, "Updates of one step.")
+    curriculum: CurriculumSettings
     max_token_len_per_gpu: PositiveInt | None = setting(
         UsedBy.TRAINING, "Most tokens of one training pass; null: rollout.max_model_len."
     )

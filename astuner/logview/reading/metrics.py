@@ -1,12 +1,12 @@
 """The metrics of a run, whatever their names and values are."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from astuner.logview.reading.growing import Content, GrowingLines
+from astuner.types import finite_number
 
 LARGEST_COUNT = 2**53
 """Browsers count whole numbers up to here."""
@@ -44,7 +44,7 @@ class Metrics:
         """Each step that tells of it, with its value; None for what is no finite number."""
         if name not in self._series:
             self._series[name] = [
-                (row["step"], number_in(row[name])) for row in self.rows if name in row
+                (row["step"], finite_number(row[name])) for row in self.rows if name in row
             ]
         return self._series[name]
 
@@ -75,17 +75,6 @@ def _metrics_of(content: Content) -> Metrics:
         rows=[rows[step] for step in sorted(rows)],
         problems=[*content.problems, *(stray if num_stray else [])],
     )
-
-
-def number_in(value: Any) -> float | None:
-    """The value as a point of a curve: truth values are 0 and 1; None for all that is none."""
-    if not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def count_in(value: Any) -> int | None:

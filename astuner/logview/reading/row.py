@@ -7,8 +7,8 @@ from typing import Any
 
 from astuner.logview.reading.cache import LARGEST_INTEGER
 from astuner.logview.reading.lines import shown
-from astuner.logview.reading.metrics import number_in
 from astuner.trajectory.record import RECORD_FORMAT
+from astuner.types import finite_number
 
 _TITLE_SIGNS = 200
 
@@ -140,7 +140,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         task_id=shown(task["task_id"]),
         attempt=_count(record["attempt"]),
         title=title_of(task["main_query"]),
-        reward=number_in(verdict.get("reward")),
+        reward=finite_number(verdict.get("reward")),
         is_success=_truth(verdict.get("is_success")),
         failure=_failure(record["failure"]),
         agents=_agents(record, calls),
@@ -150,7 +150,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         num_breaks=sum(call["break_reason"] is not None for call in trained),
         num_sampled_tokens=sum(_num_ids(call["completion_ids"]) for call in trained),
         num_trained_tokens=_count(_num_trained(sequences)),
-        seconds=number_in(record["seconds"]),
+        seconds=finite_number(record["seconds"]),
         madness=None if record["madness"] is None else title_of(str(record["madness"])),
         file=place.file,
         offset=place.offset,

@@ -91,6 +91,16 @@ class RunReader:
         """The same by dotted keys, such as `astuner.model.path`. Raises as `config_text` does."""
         return flat_config(config_file(self.root, number))
 
+    @cached_property
+    def estimator(self) -> str | None:
+        """How its rewards become advantages, by the name of the setting; None where that is not
+        known."""
+        try:
+            found = self.config().get("astuner.trainer_common.algorithm.adv_estimator")
+        except (NotFoundError, UnreadableError):
+            return None
+        return found if isinstance(found, str) else None
+
     def vocabulary(self) -> Vocabulary | None:
         """What its token ids stand for; None where the run did not write it."""
         return self._vocabulary.read()

@@ -16,9 +16,10 @@ from typing import Any, Literal
 from astuner.logview.reading.events import newest, seconds_of
 from astuner.logview.reading.lines import json_object, own_file
 from astuner.logview.reading.log_tail import end_in_log, last_said, planned_in_log
-from astuner.logview.reading.metrics import Metrics, count_in, number_in
+from astuner.logview.reading.metrics import Metrics, count_in
 from astuner.machine.regular_file import open_regular
 from astuner.run_dir import RunDir
+from astuner.types import finite_number
 
 Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown", "gone"]
 
@@ -133,12 +134,12 @@ def validations_of(metrics: Metrics) -> list[ValidationPoint]:
         ValidationPoint(
             step=row["step"],
             rate=rate,
-            low=number_in(row.get("validation/success_rate_low")),
-            high=number_in(row.get("validation/success_rate_high")),
+            low=finite_number(row.get("validation/success_rate_low")),
+            high=finite_number(row.get("validation/success_rate_high")),
             num_episodes=_count(row.get("validation/episodes")),
         )
         for row in metrics.rows
-        if (rate := number_in(row.get("validation/success_rate"))) is not None
+        if (rate := finite_number(row.get("validation/success_rate"))) is not None
     ]
 
 
@@ -228,7 +229,7 @@ def _seconds_left(metrics: Metrics, steps: Sequence[int], num_steps: int | None)
 
 
 def _count(value: object) -> int | None:
-    number = number_in(value)
+    number = finite_number(value)
     return None if number is None else count_in(int(number))
 
 

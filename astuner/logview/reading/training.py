@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astuner.logview.reading.cache import LARGEST_INTEGER
 from astuner.logview.reading.lines import json_object, own_file, shown, whole_lines
 from astuner.machine.regular_file import open_regular
 
@@ -34,6 +35,15 @@ class TrainedSample:
     finite number."""
     reference_logprobs: tuple[float | None, ...] | None
     """Likewise by the reference model."""
+    call_advantages: tuple[tuple[int, float | None], ...] = ()
+    """So many trained tokens in a row and their advantage, where calls have their own."""
+
+    @property
+    def runs(self) -> tuple[tuple[int, float], ...]:
+        """So many trained tokens in a row and their advantage, those that are known; one token
+        stands for all where calls have none of their own."""
+        runs = self.call_advantages or ((1, self.advantage),)
+        return tuple((num_tokens, value) for num_tokens, value in runs if value is not None)
 
 
 def trained_samples(
@@ -81,9 +91,18 @@ def _sample_in(data: bytes) -> TrainedSample | None:
             weight_version=_whole(record, "weight_version"),
             logprobs=_numbers(record, "logprobs"),
             reference_logprobs=_numbers(record, "reference_logprobs"),
+            call_advantages=_runs(record.get("call_advantages") or ()),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def _runs(found: Iterable[Any]) -> tuple[tuple[int, float | None], ...]:
+    """Raises ValueError for a number of tokens that is none."""
+    runs = tuple((int(num_tokens), _finite(value)) for num_tokens, value in found)
+    if not all(0 < num_tokens <= LARGEST_INTEGER for num_tokens, _ in runs):
+        raise ValueError(f"{runs!r} are no tokens in a row")
+    return runs
 
 
 def _whole(record: Mapping[str, Any], key: str) -> int | None:

@@ -24,6 +24,8 @@ _VERDICT: _Forms = {
     "is_success": (bool, NoneType),
     "source": (str,),
     "rewards": (dict,),
+    "note": (str,),
+    "parts": (dict,),
 }
 _FAILURE: _Forms = {"kind": (str,), "message": (str,), "traceback": (str,)}
 _CALL: _Forms = {

@@ -41,7 +41,7 @@ def choose_runs(asked: str | None, folder: Path) -> list[RunReader]:
     if begun:
         return begun
     raise NotFoundError(
-        f"show: there is no run {asked!r} in {folder}; {_nearest(asked, _names(runs))}; "
+        f"there is no run {asked!r} in {folder}; {_nearest(asked, _names(runs))}; "
         "`astuner show` lists them, and --exp-dir names another folder"
     )
 
@@ -66,12 +66,12 @@ def choose_episode(run: RunReader, asked: str) -> EpisodeRow:
         return found[-1]
     if found:
         raise NotFoundError(
-            f"show: {len(found)} episodes of {run.name} begin with {asked!r}: "
+            f"{len(found)} episodes of {run.name} begin with {asked!r}: "
             f"{_listed([row.episode_id for row in found])}; write more of the id"
         )
     names = [row.episode_id for row in ids[:_NUM_COMPARED]]
     raise NotFoundError(
-        f"show: there is no episode {asked!r} in {run.name}, which has {len(ids)}; "
+        f"there is no episode {asked!r} in {run.name}, which has {len(ids)}; "
         f"{_nearest(asked, names)}; --step lists those of a step"
     )
 
@@ -92,7 +92,7 @@ def episodes_of(run: RunReader, query: EpisodeQuery) -> list[EpisodeRow]:
     kinds = {True: "validations", False: "training", None: "training and validations"}
     kind = kinds[query.is_validation]
     raise NotFoundError(
-        f"show: no episode of {run.name} is like that; recorded of {kind}: {known}. Ask for "
+        f"no episode of {run.name} is like that; recorded of {kind}: {known}. Ask for "
         "another step, or less of it"
     )
 
@@ -112,7 +112,7 @@ def read_index(index: EpisodeIndex, *, step: int | None, is_validation: bool | N
 def _some(runs: list[RunReader], folder: Path) -> list[RunReader]:
     if not runs:
         raise NotFoundError(
-            f"show: {folder} holds no runs yet; `astuner --conf FILE` begins one, and --exp-dir "
+            f"{folder} holds no runs yet; `astuner --conf FILE` begins one, and --exp-dir "
             "names another folder"
         )
     return runs

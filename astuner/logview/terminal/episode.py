@@ -7,7 +7,7 @@ from astuner.logview.view.conversation import Conversation, SaidCall, read_conve
 from astuner.logview.view.said import SaidMessage, SaidToolCall
 from astuner.logview.view.timeline import Timeline, read_timeline
 from astuner.logview.view.verdict import ShownFact, ShownVerdict, read_verdict
-from astuner.logview.view.words import duration
+from astuner.logview.view.words import duration, number
 from astuner.trajectory.episode import Episode
 
 
@@ -91,7 +91,7 @@ def _add_calls(sheet: Sheet, conversation: Conversation) -> None:
 
 def _add_call(sheet: Sheet, call: SaidCall, *, sampling: str) -> None:
     sheet.add(
-        (f"call {call.index} of {call.agent_name}", STRONG),
+        (f"call {call.index + 1} of {call.agent_name}", STRONG),
         (f" ({_tokens(call)}, ", DIM),
         (call.finish_reason, BAD if call.is_cut else DIM),
         (f") from {duration(call.started_seconds)} for {duration(call.seconds)}", DIM),
@@ -100,9 +100,9 @@ def _add_call(sheet: Sheet, call: SaidCall, *, sampling: str) -> None:
         sheet.add((f"sampled {sampling}", DIM), indent=2)
     if call.break_reason:
         sheet.add((f"a new sequence starts here: {call.break_reason}", BAD), indent=2)
-    if call.break_reason and call.num_repeated:
+    if call.break_reason and call.num_repeated and call.repeats is not None:
         what = "message" if call.num_repeated == 1 else f"{call.num_repeated} messages"
-        sheet.add((f"its first {what} as in call {call.repeats}", DIM), indent=2)
+        sheet.add((f"its first {what} as in call {call.repeats + 1}", DIM), indent=2)
     for message in (*call.added, call.reply):
         _add_message(sheet, message)
     for note in _notes(call):
@@ -123,6 +123,10 @@ def _sampling(call: SaidCall) -> str:
 
 def _notes(call: SaidCall) -> list[str]:
     notes = []
+    if call.name is not None:
+        notes.append(f"named {call.name}")
+    if call.earned:
+        notes.append(f"earned {number(call.earned)}")
     if call.is_cut:
         notes.append(call.finished)
     if call.is_joined_by_text:
@@ -191,6 +195,10 @@ def _add_verdict(sheet: Sheet, verdict: ShownVerdict, *, traceback_in: str | Non
             sheet.add(failure.traceback)
     for role, reward in verdict.rewards:
         sheet.add((f"reward of {role}: ", DIM), f"{reward:g}", indent=2)
+    for name, value in verdict.parts:
+        sheet.add((f"part {name}: ", DIM), f"{value:g}", indent=2)
+    if verdict.note is not None and verdict.note not in verdict.metadata:
+        _add_named(sheet, "note", verdict.note.text, indent=2)
     for name in verdict.overflowed:
         sheet.add(f"{name} ran out of room", indent=2)
     _add_facts(sheet, verdict.task_metadata, title="task")

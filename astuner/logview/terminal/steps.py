@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from astuner.logview.reading.events import FoundThing
-from astuner.logview.reading.metrics import number_in
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.run_status import RunStatus, ValidationPoint, validations_of
 from astuner.logview.terminal.choose import read_index
@@ -13,6 +12,7 @@ from astuner.logview.terminal.runs import change, status_part, steps_done
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
 from astuner.logview.view.learning import answer_untrained
 from astuner.logview.view.words import clock, duration, share
+from astuner.types import finite_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ def _add_steps(
     findings: Sequence[FoundThing],
 ) -> None:
     """Findings stand below their step, and those without one, or of one that is not there, last."""
-    shown = [c for c in _COLUMNS if any(number_in(row.get(c.metric)) is not None for row in rows)]
+    shown = [
+        c for c in _COLUMNS if any(finite_number(row.get(c.metric)) is not None for row in rows)
+    ]
     head = tuple((title, DIM) for title in ("step", *(column.title for column in shown)))
     table = columns([head, *(_row(row, shown) for row in rows)], left=0)
     if not rows:
@@ -86,7 +88,7 @@ def _add_steps(
     elif shown:
         sheet.add(*table[0])
     for row, cells in zip(rows, table[1:], strict=True):
-        if any(number_in(row.get(column.metric)) is not None for column in shown):
+        if any(finite_number(row.get(column.metric)) is not None for column in shown):
             sheet.add(*cells)
         if (point := validations.get(row["step"])) is not None:
             sheet.add((validation_line(point), GOOD), indent=2)
@@ -122,7 +124,7 @@ def _row(row: Mapping[str, Any], shown: Sequence[_StepColumn]) -> tuple[Part, ..
 
 
 def _cell(value: Any, digits: int) -> str:
-    number = number_in(value)
+    number = finite_number(value)
     return "-" if number is None else f"{number:.{digits}f}"
 
 

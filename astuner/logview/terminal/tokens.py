@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from astuner.logview.reading.vocabulary import Vocabulary
 from astuner.logview.terminal.sheet import BAD, DIM, STRONG, Part, Sheet
+from astuner.logview.view.credit import credit_of
 from astuner.logview.view.said import as_json
 from astuner.logview.view.tokens import (
     Fate,
@@ -18,7 +19,7 @@ from astuner.logview.view.tokens import (
     ShownToken,
     tokens_of,
 )
-from astuner.logview.view.words import count, signed
+from astuner.logview.view.words import count
 
 _SHADES = (
     (0.2, ""),
@@ -56,7 +57,8 @@ def _add_legend(sheet: Sheet, vocabulary: Vocabulary | None) -> None:
 def _add_sequence(
     sheet: Sheet, sequence: ShownSequence, vocabulary: Vocabulary | None, *, num_sequences: int
 ) -> None:
-    worth = "" if sequence.advantage is None else f", advantage {signed(sequence.advantage)}"
+    credit = credit_of(sequence.sample)
+    worth = f", advantage {credit.says}" if credit else ""
     num_tokens = sequence.end - sequence.start
     sheet.add(
         (f"sequence {sequence.index + 1} of {num_sequences}", STRONG),
@@ -66,7 +68,9 @@ def _add_sequence(
         ),
     )
     if sequence.opening.reason is not None:
-        sheet.add((f"begins anew at call {sequence.opening.call}: ", BAD), sequence.opening.reason)
+        sheet.add(
+            (f"begins anew at call {sequence.opening.call + 1}: ", BAD), sequence.opening.reason
+        )
     if sequence.problem is not None:
         sheet.add((sequence.problem, BAD))
     for span in sequence.spans:
@@ -76,7 +80,7 @@ def _add_sequence(
 
 def _add_span(sheet: Sheet, span: ShownSpan, tokens: Sequence[ShownToken]) -> None:
     weights = "" if span.weight_version is None else f", by weights {span.weight_version}"
-    title = f"call {span.span.call}, {count(len(tokens), 'token')}, {span.why}{weights}:"
+    title = f"call {span.span.call + 1}, {count(len(tokens), 'token')}, {span.why}{weights}:"
     sheet.add((title, DIM), indent=2)
     line: list[tuple[str, str]] = []
     for token in tokens:

@@ -36,6 +36,10 @@ class SaidCall:
     """Among the calls of the episode."""
     agent_name: str
     target_tag: str
+    name: str | None
+    """By which the workflow spoke of it; None where it has none."""
+    earned: float | None
+    """By a step reward; None where the workflow told of none."""
     num_repeated: int
     """Messages at its begin that are not shown again."""
     repeats: int | None
@@ -175,10 +179,13 @@ def _read_call(
     said = _read_messages(call, known.length, earlier)
     memory.add(call, index, known)
     is_known = bool(call.prompt_ids)
+    of_calls = episode.verdict.call_rewards if episode.verdict else ()
     return SaidCall(
         index=index,
         agent_name=call.agent_name,
         target_tag=call.target_tag,
+        name=call.name,
+        earned=of_calls[index] if index < len(of_calls) else None,
         num_repeated=known.length,
         repeats=known.call,
         added=tuple(said[:-1]),

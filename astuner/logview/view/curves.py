@@ -119,13 +119,14 @@ def validation(runs: Sequence[RunCurves]) -> Curve:
     """The share that is solved in validation; findings that no panel shows stand on it."""
     shown = {detector for panel in PANELS for detector in panel.detectors}
     others = {found.detector for run in runs for found in run.findings} - shown
+    sources = _source_names(runs[0].metrics, VALIDATION) if len(runs) == 1 else ()
     return Curve(
         key="validation",
         title="solved in validation",
         name=VALIDATION,
         unit="share",
         shape="rate",
-        lines=_lines((VALIDATION,), runs),
+        lines=_lines((VALIDATION, *sources), runs),
         marks=_marks(runs, tuple(others)),
     )
 
@@ -170,6 +171,8 @@ def _clock(start: str) -> str:
 
 def _panel_curve(panel: Panel, runs: Sequence[RunCurves]) -> Curve:
     names = panel.names
+    if len(runs) == 1:
+        names += _source_names(runs[0].metrics, names[0])
     if panel.key == "reward" and len(runs) == 1:
         names += _role_names(runs[0].metrics)
     lines = _lines(names if len(runs) == 1 else panel.names[:1], runs)
@@ -207,7 +210,21 @@ def _by_cause(
 
 def _role_names(metrics: Metrics) -> tuple[str, ...]:
     roles = [name for name in metrics.names if name.startswith("reward/")]
+    roles = [name for name in roles if "/source/" not in name and "/part/" not in name]
     return tuple(sorted(set(roles) - {"reward/mean", "reward/success_rate"}))
+
+
+def _source_names(metrics: Metrics, name: str) -> tuple[str, ...]:
+    """The same metric of each source of a mixture."""
+    return tuple(sorted(other for other in metrics.names if other.startswith(f"{name}/source/")))
+
+
+def _label(name: str, drawn: Sequence[str]) -> str:
+    """Of one of the metrics that are drawn together."""
+    has_sources = any(other.startswith(f"{name}/source/") for other in drawn)
+    if has_sources and name.endswith("/success_rate"):
+        return "all"
+    return PARTS.get(name, name.rpartition("/")[2])
 
 
 def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[CurveLine, ...]:
@@ -215,7 +232,7 @@ def _lines(names: Sequence[str], runs: Sequence[RunCurves]) -> tuple[CurveLine, 
     for number, run in enumerate(runs):
         drawn = [n for i, n in enumerate(names) if i == 0 or _is_ever_above_zero(run.metrics, n)]
         for part, name in enumerate(drawn):
-            label = PARTS.get(name, name.rpartition("/")[2]) if len(drawn) > 1 else ""
+            label = _label(name, drawn) if len(drawn) > 1 else ""
             points = points_of(run.metrics, name)
             lines.append(
                 CurveLine(

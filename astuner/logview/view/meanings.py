@@ -1,7 +1,7 @@
 """What each metric is called, in which unit it is, and how its axis is to be drawn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 _BREAKS = "trajectory/breaks_"
@@ -42,6 +42,11 @@ MEANINGS: Mapping[str, Meaning] = {
     "rollout/unsettled_passes": Meaning("passes begun too early", "passes", "amount"),
     "rollout/flat_groups": Meaning("groups with equal rewards", "groups", "amount"),
     "rollout/small_groups": Meaning("groups with too few rewards", "groups", "amount"),
+    "llm/calls": Meaning("requests to models that are not tuned", "calls", "amount"),
+    "llm/input_tokens": Meaning("tokens sent to them", "tokens", "amount"),
+    "llm/output_tokens": Meaning("tokens of their answers", "tokens", "amount"),
+    "llm/cache_hits": Meaning("questions to them found in the cache", "questions", "amount"),
+    "llm/errors": Meaning("questions to them without an answer", "questions", "amount"),
     "trajectory/sequences_per_episode": Meaning("sequences of an episode", "sequences", "amount"),
     "trajectory/breaks": Meaning("calls that start a new sequence", "calls", "amount"),
     "trajectory/drifted_calls": Meaning("calls joined by text", "calls", "amount"),
@@ -77,13 +82,23 @@ MEANINGS: Mapping[str, Meaning] = {
 """By the name in metrics.jsonl."""
 
 
+_PARTS = {"reward/part/": "", "validation/part/": " in validation"}
+
+
 def meaning_of(name: str) -> Meaning:
     """A name that is not known stands for itself."""
     if name in MEANINGS:
         return MEANINGS[name]
+    metric, of, source = name.partition("/source/")
+    if of:
+        meaning = meaning_of(metric)
+        return replace(meaning, words=f"{meaning.words}, {source}")
     if name.startswith(_BREAKS):
         kind = name.removeprefix(_BREAKS).replace("_", " ")
         return Meaning(f"new sequences, {kind}", "calls", "amount")
+    for prefix, where in _PARTS.items():
+        if name.startswith(prefix):
+            return Meaning(f"{name.removeprefix(prefix)}, part of the reward{where}", "", "free")
     if name.startswith("reward/"):
         return Meaning(f"reward of {name.removeprefix('reward/')}", "", "free")
     return Meaning(name, "", "free")

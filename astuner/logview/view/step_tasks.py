@@ -1,7 +1,7 @@
 """The tasks of one step by what their attempts earned, and the step in one sentence."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -97,15 +97,22 @@ def share_solved(group: "GroupRow") -> float | None:
     return sum(judged) / len(judged) if judged else None
 
 
-def step_sentence(groups: Sequence["GroupRow"], *, seconds: float | None = None) -> str:
-    """Tasks, attempts, reward, spread, failures and time, as the top of a page says them."""
+def step_sentence(
+    groups: Sequence["GroupRow"], *, untaught: Collection[str], seconds: float | None = None
+) -> str:
+    """Tasks, attempts, reward, spread, failures and time, as the top of a page says them.
+
+    Nothing was learned from the groups of the tasks `untaught`.
+    """
     rewards = [reward for group in groups for reward in group.rewards if reward is not None]
     num_failed = sum(group.num_failed for group in groups)
     said = [_num_tasks(groups)]
     if rewards:
         said.append(f"reward {words.share(math.fsum(rewards) / len(rewards))}")
     if any(group.num_episodes > 1 for group in groups):
-        said.append(_num_certain(groups) if groups[0].is_validation else _num_flat(groups))
+        said.append(
+            _num_certain(groups) if groups[0].is_validation else _num_flat(groups, len(untaught))
+        )
     if num_failed:
         said.append(f"{words.count(num_failed, 'attempt')} failed")
     if seconds is not None:
@@ -129,8 +136,7 @@ def _num_certain(groups: Sequence["GroupRow"]) -> str:
     return f"{words.number(always)} solved in every attempt, {words.number(never)} in none"
 
 
-def _num_flat(groups: Sequence["GroupRow"]) -> str:
-    num_flat = sum(map(is_flat, groups))
+def _num_flat(groups: Sequence["GroupRow"], num_flat: int) -> str:
     if not num_flat:
         return "no group without spread"
     return f"{words.number(num_flat)} of {words.count(len(groups), 'group')} without spread"

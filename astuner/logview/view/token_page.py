@@ -158,6 +158,8 @@ def _columns(sequence: ShownSequence, tokens: Iterable[ShownToken]) -> dict[str,
             span["logprobs"] = [_short(token.logprob) for token in held]
         if any(token.recomputed is not None for token in held):
             span["recomputed"] = [_short(token.recomputed) for token in held]
+        if held[0].advantage is not None and held[0].advantage != sequence.advantage:
+            span["advantage"] = held[0].advantage
         spans.append(span)
     return {"index": sequence.index, "advantage": sequence.advantage, "spans": spans}
 

@@ -64,6 +64,8 @@ class ShownSpan:
     """Which weights sampled it; None for given tokens."""
     recomputed: tuple[float | None, ...] | None
     """The trainer's log-probabilities before the update, one per id; None where not known."""
+    advantage: float | None = None
+    """Of each token; None where it is not trained, or that is not known."""
 
     @property
     def end(self) -> int:
@@ -94,6 +96,7 @@ class ShownSequence:
 
     @property
     def advantage(self) -> float | None:
+        """Of its trained tokens; the mean where calls have their own."""
         return self.sample.advantage if self.sample else None
 
     @property
@@ -150,6 +153,7 @@ def show_sequences(
         sample = (samples or {}).get(index)
         left_out = _why_left_out(episode, samples, index, is_flat=is_flat)
         recomputed, problem = _recomputed(sequence, sample)
+        advantages = _advantages(sequence, sample)
         spans = []
         for span in sequence.spans:
             fate, why = _fate(episode, span, met=met, left_out=left_out)
@@ -162,6 +166,7 @@ def show_sequences(
                     why=why,
                     weight_version=_version(episode, span),
                     recomputed=None if own is None else tuple(own),
+                    advantage=next(advantages) if span.is_trained else None,
                 )
             )
             start += len(span.ids)
@@ -207,9 +212,19 @@ def tokens_of(
                 why=shown.why,
                 logprob=shown.span.logprobs[place] if shown.span.logprobs is not None else None,
                 recomputed=shown.recomputed[place] if shown.recomputed is not None else None,
-                advantage=sequence.advantage if shown.fate is Fate.TRAINED else None,
+                advantage=shown.advantage if shown.fate is Fate.TRAINED else None,
                 weight_version=shown.weight_version,
             )
+
+
+def _advantages(sequence: Sequence, sample: "TrainedSample | None") -> Iterator[float | None]:
+    """Of each trained span, in order."""
+    lengths = [len(span.ids) for span in sequence.spans if span.is_trained]
+    if sample is None or not sample.call_advantages:
+        return iter([sample.advantage if sample else None] * len(lengths))
+    if [num_tokens for num_tokens, _ in sample.call_advantages] != lengths:
+        return iter([None] * len(lengths))
+    return iter([value for _, value in sample.call_advantages])
 
 
 def _recomputed(
@@ -254,7 +269,7 @@ def _why_left_out(
         return None
     if episode.verdict is None:
         return "not trained: the episode failed, so it has no reward"
-    if is_flat:
+    if is_flat and not episode.verdict.call_rewards:
         return "not trained: all episodes of the group got the same reward"
     if samples is None:
         return None

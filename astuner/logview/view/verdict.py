@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from astuner.logview.view.said import readable
+from astuner.logview.view.words import count, number
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.plain import plain
 
@@ -51,6 +52,8 @@ class ShownVerdict:
     """Who gave the reward, as recorded: workflow, judge or madness."""
     rewards: tuple[tuple[str, float], ...]
     """Of each role, where agents have rewards of their own."""
+    parts: tuple[tuple[str, float], ...]
+    """What the judge made the reward of, by name."""
     madness: str | None
     failure: ShownFailure | None
     overflowed: tuple[str, ...]
@@ -60,7 +63,9 @@ class ShownVerdict:
     reference: ShownFact | None
     """What the task has to hold it against."""
     note: ShownFact | None
-    """What the judge or the workflow said about it."""
+    """What the judge said about it; where it said nothing, what the workflow did."""
+    environment: str | None
+    """What the environment found, and how the acting in it ended, in words; None without one."""
     metadata: tuple[ShownFact, ...]
     """All that the workflow left, these too."""
     task_metadata: tuple[ShownFact, ...]
@@ -87,6 +92,7 @@ def read_verdict(episode: Episode) -> ShownVerdict:
         is_success=verdict.is_success if verdict else None,
         source=verdict.source if verdict else None,
         rewards=tuple(verdict.rewards.items()) if verdict else (),
+        parts=tuple(verdict.parts.items()) if verdict else (),
         madness=episode.madness,
         failure=failure
         and ShownFailure(
@@ -95,7 +101,10 @@ def read_verdict(episode: Episode) -> ShownVerdict:
         overflowed=tuple(sorted(name for name, _ in episode.overflowed)),
         answer=_named(metadata, _ANSWERS),
         reference=_named(task, _REFERENCES),
-        note=_named(metadata, _NOTES),
+        note=ShownFact(name="note", text=verdict.note)
+        if verdict and verdict.note
+        else _named(metadata, _NOTES),
+        environment=_environment(episode.metadata.get("environment")),
         metadata=metadata,
         task_metadata=task,
     )
@@ -104,6 +113,22 @@ def read_verdict(episode: Episode) -> ShownVerdict:
 def _facts(values: Mapping[str, object]) -> tuple[ShownFact, ...]:
     shown = plain(values)
     return tuple(ShownFact(name=name, text=readable(value)) for name, value in shown.items())
+
+
+def _environment(left: object) -> str | None:
+    """As in "1 after 7 steps, ended by itself". A workflow may use the name for anything."""
+    if not isinstance(left, Mapping) or not isinstance(steps := left.get("num_steps"), int):
+        return None
+    worth = left.get("evaluation")
+    found = f"{number(worth)} after " if isinstance(worth, int | float) else ""
+    end = (
+        "ended by itself"
+        if left.get("terminated")
+        else "ended by a limit"
+        if left.get("truncated")
+        else "not ended"
+    )
+    return f"{found}{count(steps, 'step')}, {end}"
 
 
 def _named(facts: tuple[ShownFact, ...], names: tuple[str, ...]) -> ShownFact | None:

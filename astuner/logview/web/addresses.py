@@ -46,6 +46,12 @@ def compare_at(a: str, b: str, **query: Any) -> str:
     return _address("compare", query={"a": a, "b": b, **query})
 
 
+def set_at(generated: str, *parts: Any, **query: Any) -> str:
+    """A generated set by SetReader.name, or what stands below it: set_at(name, "tasks", "t-3")."""
+    place, _, folder = generated.rpartition("/")
+    return _address("sets", place, folder, *parts, query=query)
+
+
 def _kind(is_validation: bool) -> Mapping[str, str]:
     return {"kind": "validation"} if is_validation else {}
 

@@ -10,11 +10,17 @@ from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
+    from astuner.logview.reading.set_reader import SetReader
 
 
 def asked_run(site: Site, request: Request) -> "RunReader":
     """The run that the path names. Raises NotFoundError."""
     return site.shelf.run(f"{path_name(request, 'experiment')}/{path_name(request, 'start')}")
+
+
+def asked_set(site: Site, request: Request) -> "SetReader":
+    """The generated set that the path names. Raises NotFoundError."""
+    return site.shelf.set_named(f"{path_name(request, 'place')}/{path_name(request, 'folder')}")
 
 
 def asks_validation(request: Request) -> bool:

@@ -18,7 +18,10 @@ from astuner.logview.web import addresses
 if TYPE_CHECKING:
     from astuner.logview.reading.shelf import Shelf
 
-_ADDRESSES = ("run_at", "part_of", "step_at", "group_at", "task_at", "episode_at", "compare_at")
+_ADDRESSES = (
+    *("run_at", "part_of", "step_at", "group_at", "task_at", "episode_at", "compare_at"),
+    "set_at",
+)
 
 
 class PageResponse(HTMLResponse):

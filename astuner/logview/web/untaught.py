@@ -9,18 +9,26 @@ if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
     from astuner.logview.reading.run_reader import RunReader
 
+_BY_TOTALS = (None, "grpo", "dr_grpo", "rloo", "reinforce_plus_plus_baseline")
+"""Estimators that learn nothing of a role from a group in which it always earned the same; None
+where the estimator is not known."""
+
 
 def untaught(run: "RunReader", groups: "Sequence[GroupRow]") -> frozenset[str]:
     """The tasks of these groups, all of one step of training; none of a validation.
 
     Agents with rewards of their own may be told apart where the means of their episodes are equal,
-    as in a game that one wins and the other loses. Of several agents what was trained decides.
+    as in a game that one wins and the other loses, and so may calls, and groups by each other. What
+    was trained decides there.
     """
     flat = [group for group in groups if is_flat(group) and not group.is_validation]
-    shared = [group for group in flat if _has_several_agents(run, group)]
-    ids = [episode_id for group in shared for episode_id in group.episode_ids]
-    trained = run.trainings(shared[0].step, ids) if shared else {}
-    taught = {group.task_id for group in shared if any(trained[name] for name in group.episode_ids)}
+    if not flat:
+        return frozenset()
+    is_by_totals = run.estimator in _BY_TOTALS
+    open_ = [group for group in flat if not is_by_totals or _has_several_agents(run, group)]
+    ids = [episode_id for group in open_ for episode_id in group.episode_ids]
+    trained = run.trainings(open_[0].step, ids) if open_ else {}
+    taught = {group.task_id for group in open_ if any(trained[name] for name in group.episode_ids)}
     return frozenset(group.task_id for group in flat) - taught
 
 

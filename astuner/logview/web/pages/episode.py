@@ -13,18 +13,19 @@ from starlette.routing import BaseRoute, Route
 from astuner.errors import NotFoundError, UnreadableError
 from astuner.logview.episode_parts import Attempts, attempts_with, read_sequences
 from astuner.logview.view.conversation import Conversation, SaidCall, read_conversation
-from astuner.logview.view.credit import credits_of
+from astuner.logview.view.credit import credit_of, credits_of
 from astuner.logview.view.folding import OPEN_CHARACTERS, SHOWN_CHARACTERS, on_one_line, shown_text
 from astuner.logview.view.time_drawing import WIDTH, drawn_lanes, time_sentence
 from astuner.logview.view.timeline import read_timeline
 from astuner.logview.view.token_page import WINDOW, TokenWindow, token_window
 from astuner.logview.view.tokens import Fate, ShownSequence
 from astuner.logview.view.verdict import read_verdict
-from astuner.logview.web.addresses import part_of, path_name
+from astuner.logview.web.addresses import part_of, path_name, set_at
 from astuner.logview.web.asked import asked_number, asked_run
 from astuner.logview.web.episode_ways import ways_from
 from astuner.logview.web.keep import as_kept_file
 from astuner.logview.web.site import Site, as_data
+from astuner.types import Task
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _NUM_CALLS = 50
 """On a page."""
+_OF_GENERATED_TASKS = frozenset(("document", "chunk", "turn"))
+"""What the metadata of a task of a generated set has at least one of."""
 _COLOURS = ("sampled", "gap", "ratio", "advantage")
 
 
@@ -92,7 +95,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             stored = run.index.read(row)
         except UnreadableError as error:
             return _unreadable(site, request, str(error), **shared)
-        return _episode(site, request, stored, attempts, **shared)
+        made_at = _made_at(site, run, stored.episode.task)
+        return _episode(site, request, stored, attempts, made_at=made_at, **shared)
 
     yield Route("/runs/{experiment}/{start}/episodes/{episode_id}", page)
 
@@ -120,6 +124,7 @@ def _episode(
         episode=episode,
         sequences=sequences,
         credits=credits_of([one.sample for one in sequences if one.sample], episode),
+        credit_of=credit_of,
         window=window,
         token_data=as_data(window.data),
         first_tokens=_first_tokens(sequences),
@@ -138,6 +143,16 @@ def _episode(
         on_one_line=on_one_line,
     )
     return as_kept_file(bytes(answer.body).decode(), row.episode_id) if is_kept else answer
+
+
+def _made_at(site: Site, run: "RunReader", task: Task) -> str | None:
+    """The task in the generated set that it is from; None where it is of none that is found."""
+    if not task.metadata.keys() & _OF_GENERATED_TASKS:
+        return None
+    for found in site.shelf.sets_of(run):
+        if task.id_in_source in found.content().tasks_by_key:
+            return set_at(found.name, "tasks", task.id_in_source)
+    return None
 
 
 def _unreadable(site: Site, request: Request, problem: str, **shared: Any) -> Response:

@@ -1,4 +1,4 @@
-"""What pages ask every two seconds: how far the files of runs have grown. Looks at sizes only."""
+"""What pages ask every two seconds: how far files have grown. Looks at sizes only."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.logview.web.addresses import path_name
+from astuner.logview.web.asked import asked_set
 from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _FOLDERS = ("episodes", "training")
 
 
 def routes(site: Site) -> Iterator[BaseRoute]:
-    """Of one run, with those laid over it, and of all runs."""
+    """Of one run, with those laid over it, of one set, and of all runs and sets."""
 
     def of_run(request: Request) -> Response:
         name = f"{path_name(request, 'experiment')}/{path_name(request, 'start')}"
@@ -29,9 +30,14 @@ def routes(site: Site) -> Iterator[BaseRoute]:
         return JSONResponse([_grown(site.shelf.run(name), only) for name in names])
 
     def of_all(request: Request) -> Response:
-        return JSONResponse([[run.name, *_files(run.root)] for run in site.shelf.runs()])
+        found = [*site.shelf.runs(), *site.shelf.sets()]
+        return JSONResponse([[one.name, *_files(one.root)] for one in found])
+
+    def of_set(request: Request) -> Response:
+        return JSONResponse(_files(asked_set(site, request).root))
 
     yield Route("/runs/{experiment}/{start}/live", of_run)
+    yield Route("/sets/{place}/{folder}/live", of_set)
     yield Route("/live", of_all)
 
 

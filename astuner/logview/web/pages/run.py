@@ -106,6 +106,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             is_over=states[0].status in _OVER,
             answers=_answers(shown, states),
             states=states,
+            sets=site.shelf.sets_of(run),
             findings=run.findings(),
             remarks=learning.worth_a_look(metrics, num_groups=_num_groups(run)),
             validation=validation,

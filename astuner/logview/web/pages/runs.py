@@ -1,8 +1,8 @@
-"""All runs: what became of each, and which to lay over each other."""
+"""All runs: what became of each, and which to lay over each other; and the generated sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -16,6 +16,7 @@ from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
     from astuner.logview.reading.run_reader import RunReader
+    from astuner.logview.reading.set_reader import SetReader
 
 _MOST = 100
 """On a page: each is found anew, by its files."""
@@ -40,6 +41,26 @@ class ListedRun:
     """Of the reward."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedSet:
+    """A line of the list of generated sets."""
+
+    name: str
+    title: str
+    folder: str
+    glance: Any
+    """SetGlance."""
+
+    @classmethod
+    def of(cls, found: "SetReader") -> Self:
+        return cls(
+            name=found.name,
+            title=found.title,
+            folder=str(found.root.parent),
+            glance=found.glance(),
+        )
+
+
 def routes(site: Site) -> Iterator[BaseRoute]:
     """The list, and the way from several runs that were chosen in it to what shows them."""
 
@@ -54,6 +75,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             request,
             "runs.html",
             runs=[_line_of(run) for run in part.items],
+            sets=[ListedSet.of(found) for found in site.shelf.sets()],
             part=part,
             num_runs=num_runs,
             asked=asked,

@@ -65,6 +65,7 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
     query = request.query_params.get("q", "")
     kind = "validation" if is_validation else None
     has_groups = any(group.num_episodes > 1 for group in groups)
+    taught_nothing = untaught(run, groups) if has_groups else frozenset()
     has_failed = any(group.num_failed for group in groups)
     unreadable = EpisodeQuery(step=step, is_validation=is_validation, problem=True)
     return {
@@ -74,7 +75,11 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "indexed": indexed,
         "has_other_kind": step in _steps(run, is_validation=not is_validation),
         "beside": siblings(steps, step),
-        "sentence": step_sentence(groups, seconds=_seconds(run, step, is_validation=is_validation)),
+        "sentence": step_sentence(
+            groups,
+            untaught=taught_nothing,
+            seconds=_seconds(run, step, is_validation=is_validation),
+        ),
         "success": _success(run, step) if is_validation else None,
         "tasks": listed(request, with_text(sorted_tasks(groups, order), query), most=NUM_SHOWN),
         "num_tasks": len(groups),
@@ -92,7 +97,7 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
         "num_unreadable": run.index.count(unreadable),
         "findings": [found for found in run.findings() if found.step == step],
         "squares": squares,
-        "untaught": untaught(run, groups) if has_groups else frozenset(),
+        "untaught": taught_nothing,
         "preview": None if is_validation else _preview(run, groups),
         "excerpt": partial(excerpt, most=PREVIEW_SIGNS),
         "is_whole": False,

@@ -18,9 +18,9 @@ class Tokens {
     this.special = new Set(data.special);
     this.partial = new Set(data.partial);
     this.spans = data.sequences.flatMap((sequence) =>
-      sequence.spans.map((span) => ({ ...span, sequence: sequence.index, advantage: sequence.advantage })),
+      sequence.spans.map((span) => ({ advantage: sequence.advantage, ...span, sequence: sequence.index })),
     );
-    this.greatest = Math.max(1e-9, ...data.sequences.map((one) => Math.abs(one.advantage ?? 0)));
+    this.greatest = Math.max(1e-9, ...this.spans.map((one) => Math.abs(one.advantage ?? 0)));
   }
 
   at(number) {

@@ -1,0 +1,71 @@
+"""A model that is asked and not trained: loaded in this process, or behind a server."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from astuner.backbone.assemble import find_model
+from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
+from astuner.backbone.run import Run
+from astuner.inference.shapes.remote import RemoteChat
+from astuner.trajectory.recorder import Recorder
+from astuner.types import WorkflowTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedModel:
+    """What makes the chats of a pool."""
+
+    make_chat: MakeChat
+    make_reference_chat: MakeChat
+    """The same model, since nothing is trained here."""
+    serving: Callable[[], AbstractAsyncContextManager[None]]
+    """Around all calls."""
+    expect_callers: Callable[[int], None] | None
+    """Told how many episodes are in flight, it answers the same whatever the timing; None: it is
+    not ours to tell."""
+
+
+def load_asked_model(run: Run) -> AskedModel:
+    """The one of model.path. Its memory is free again once nothing refers to it.
+
+    Raises ConfigError or BackboneError where that is not a usable chat model.
+    """
+    from astuner.backbone.local.serve import load_engine
+    from astuner.models.supported import check_supported
+
+    source = find_model(run)
+    if run.settings.rollout.name != "vllm":  # which has an attention of its own
+        check_supported(source)
+    run.console.say(f"loading {run.settings.model.path}")
+    loaded = load_engine(run, source)
+    return AskedModel(
+        make_chat=make_token_chat(run, loaded.engine, loaded.template),
+        make_reference_chat=make_token_chat(run, loaded.engine, loaded.template, is_trained=False),
+        serving=loaded.engine.serving,
+        expect_callers=loaded.attendance.expect,
+    )
+
+
+def model_behind(run: Run, client: Any, *, model_name: str, setting: str) -> AskedModel:
+    """The one of that name behind `client`, an `openai.AsyncOpenAI`; `setting` names the server."""
+
+    def make(recorder: Recorder, _task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
+        return make_remote_chat(
+            run,
+            client,
+            recorder,
+            model_name=model_name,
+            setting=setting,
+            is_trained=is_trained,
+        )
+
+    return AskedModel(
+        make_chat=partial(make, is_trained=True),
+        make_reference_chat=partial(make, is_trained=False),
+        serving=contextlib.nullcontext,
+        expect_callers=None,
+    )

@@ -1,0 +1,35 @@
+"""Work of a command that is no run, until it is done or something ends it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from astuner.backbone.interrupt import interrupted_by_signals
+from astuner.console import RunConsole
+from astuner.errors import AstunerError, Quit
+from astuner.llm import close_models
+from astuner.rollout.threads import DaemonThreads
+
+_BY_SIGNAL = 128
+"""Exit codes above it are those of a signal."""
+
+
+async def until_ended(
+    work: Callable[[], Awaitable[None]], console: RunConsole, *, notice: str
+) -> AstunerError | Quit | None:
+    """What ended it early; None where nothing did. `notice` says at a signal what is kept.
+
+    All models that it asked are closed.
+    """
+    # Code of users that never returns must not keep the command from ending.
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
+    with interrupted_by_signals(console, notice=notice) as interrupt:
+        try:
+            await work()
+        except AstunerError as error:
+            return error
+        except asyncio.CancelledError:
+            if not interrupt.is_requested:
+                raise
+        finally:
+            await close_models()
+    return Quit(interrupt.exit_code - _BY_SIGNAL) if interrupt.is_signalled else None

@@ -1,0 +1,1 @@
+"""From paths to the chunks of documents that a model is shown."""

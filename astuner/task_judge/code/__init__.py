@@ -1,0 +1,1 @@
+"""What `CodeJudge` needs: the tests of a task, and the two processes that run one of them."""

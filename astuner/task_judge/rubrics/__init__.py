@@ -1,0 +1,1 @@
+"""Rubrics: what an answer is graded by, their files, and how models draft and apply them."""

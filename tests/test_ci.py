@@ -1,0 +1,88 @@
+"""What CI runs: `.ci/run` with a stand-in for make, in a scratch folder."""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.signals import signals_of_a_terminal
+
+SCRIPT = Path(__file__).parent.parent / ".ci" / "run"
+MAKE = """#!/bin/bash
+for target in "$@"; do
+    echo "begin $target $$" >>targets
+    case "$target" in */*|environments) sleep 0.1 ;; "$HANGS") sleep 60 ;; esac
+    if [ "$target" = "$FAILS" ]; then echo "1 failed in 0.01s"; exit 2; fi
+    echo "end $target $$" >>targets
+    echo "1 passed in 0.01s"
+done
+"""
+
+
+def run(
+    folder: Path, *, fails: str = "", hangs: str = ""
+) -> tuple[int, list[str], list[list[str]]]:
+    """Exit code, what it printed, and what make began and ended, in order."""
+    (folder / ".ci").mkdir()
+    shutil.copy(SCRIPT, folder / ".ci" / "run")
+    programs = {"make": MAKE, "bwrap": "#!/bin/sh\n", "chromium": "#!/bin/sh\n"}
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CHROMIUM": str(folder / "chromium"),
+        "FAILS": fails,
+        "HANGS": hangs,
+    }
+    with signals_of_a_terminal():
+        done = subprocess.run(
+            ["bash", str(folder / ".ci" / "run")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    lines = (folder / "targets").read_text().splitlines()
+    return done.returncode, done.stdout.splitlines(), [line.split() for line in lines]
+
+
+def test_every_kind_of_test_is_run_and_pytest_says_the_last_word(tmp_path: Path) -> None:
+    code, printed, targets = run(tmp_path)
+    assert code == 0
+    assert printed[-1] == "1 passed in 0.01s"
+    marks = pytest_marks() - {"gpu", "network"}
+    ended = {name for what, name, _ in targets if what == "end"}
+    assert {"lint", "types", "test", *(f"test-{mark}" for mark in marks)} <= ended
+
+
+def test_no_two_lanes_make_an_environment_at_once(tmp_path: Path) -> None:
+    _, _, targets = run(tmp_path)
+    making = [line for line in targets if line[1] in {"lint", "environments"} or "/" in line[1]]
+    assert [line[0] for line in making] == ["begin", "end"] * (len(making) // 2)
+    names = [line[1] for line in targets]
+    for backbone, test in (("verl", "test-ray"), ("trinity", "test-trinity")):
+        assert names.index(f".venv-{backbone}-cpu/made.stamp") < names.index(test)
+    assert max(i for i, name in enumerate(names) if name == "environments") < names.index(
+        "test-vllm"
+    )
+
+
+@pytest.mark.parametrize("fails", ["lint", "test", "test-trinity", "environments", "test-slow"])
+def test_a_lane_that_fails_ends_the_run_and_what_still_runs(tmp_path: Path, fails: str) -> None:
+    code, printed, targets = run(tmp_path, fails=fails, hangs="test-ray")
+    assert code == 2
+    assert printed[-1] == "1 failed in 0.01s"
+    begun = {int(pid) for what, name, pid in targets if (what, name) == ("begin", "test-ray")}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in begun)
+
+
+def pytest_marks() -> set[str]:
+    """Those of `pyproject.toml`."""
+
+    project = tomllib.loads((SCRIPT.parent.parent / "pyproject.toml").read_text())
+    return {line.partition(":")[0] for line in project["tool"]["pytest"]["ini_options"]["markers"]}
