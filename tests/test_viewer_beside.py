@@ -118,7 +118,24 @@ def fill(pipe: Path) -> None:
 def viewers_of(process_id: int) -> list[int]:
     """The processes of viewers that another process has started."""
     children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
-    return [int(c) for c in children if b"beside_child" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return [int(child) for child in children if b"beside_child" in command_of(child)]
+
+
+def command_of(process_id: str) -> bytes:
+    """Nothing where it ends meanwhile."""
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def open_files(process_id: int) -> list[str]:
+    """Those that are not closed while this looks: the viewer opens and closes files at any time."""
+    files = []
+    for file in Path(f"/proc/{process_id}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.readlink(file))
+    return files
 
 
 def viewer_of(process_id: int) -> int:
