@@ -14,6 +14,7 @@ from astuner.config.section import Section, UsedBy, read_used_by, setting
 from astuner.config.sections.context_tracker import ContextTrackerSettings
 from astuner.config.sections.data import DataSettings
 from astuner.config.sections.debug import DebugSettings
+from astuner.config.sections.evaluation import EvaluationSettings
 from astuner.config.sections.gateway import GatewaySettings
 from astuner.config.sections.llm import LlmSettings
 from astuner.config.sections.log import LogSettings
@@ -53,6 +54,7 @@ class Settings(Section):
     debug: DebugSettings
     trainer_common: TrainerSettings
     context_tracker: ContextTrackerSettings
+    evaluation: EvaluationSettings
 
 
 def setting_keys() -> tuple[str, ...]:

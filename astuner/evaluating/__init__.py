@@ -1,0 +1,1 @@
+"""Evaluations carried out: models, tasks and run directories; the statistics are `evaluation/`."""

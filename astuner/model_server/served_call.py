@@ -1,0 +1,46 @@
+"""What is known of a call that the server answered, for metrics and traces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from astuner.types import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCall:
+    """One request, answered or refused."""
+
+    call_id: str
+    """In the answer, and what feedback names."""
+    started: float
+    """Seconds since the epoch."""
+    path: str
+    """Of the wire format, as /v1/chat/completions."""
+    model: str
+    """As the client named it."""
+    user: str | None
+    """Whom the client named, or the number of its key."""
+    session: str | None
+    """Conversation that the client named; None: it named none."""
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]]
+    reply: Message | None
+    """None: it was refused, failed, or the client went before its end."""
+    finish_reason: str | None
+    prompt_ids: Sequence[int]
+    reply_ids: Sequence[int]
+    logprobs: Sequence[float]
+    temperature: float
+    seconds: float
+    seconds_to_first_token: float | None
+    """None where nobody could see it."""
+    status: int
+    """Of HTTP; 499: the client went."""
+    error: str | None
+
+
+class CallObserver(Protocol):
+    """Told of every call once it has ended; must neither wait nor raise."""
+
+    def served(self, call: ServedCall) -> None: ...
