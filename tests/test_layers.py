@@ -106,7 +106,7 @@ INSIDE = {
         ),
         ("generation_parts",),
         ("assemble", "reporter"),
-        ("run_end",),
+        ("run_end", "contaminated"),
         ("local",),
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates"),
