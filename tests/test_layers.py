@@ -43,7 +43,7 @@ LAYERS = (
     ("logview",),
     ("backbone",),
     ("exporting", "model_server", "examining"),
-    ("launch", "generating", "evaluating", "job", "cleaning", "rejudging"),
+    ("launch", "generating", "evaluating", "job", "cleaning", "rejudging", "new_project"),
     ("astuner",),
     ("cli",),
     ("__main__",),
