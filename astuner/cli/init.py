@@ -35,9 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "name", metavar="NAME", type=Path, help="the folder to make"
-    )
+    parser.add_argument("name", metavar="NAME", type=Path, help="the folder to make")
     parser.add_argument(
         "--from",
         dest="kind",
