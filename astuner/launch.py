@@ -155,6 +155,8 @@ def _launch(
             config=loaded.config,
             run_dir=run_dir,
             home=loaded.home,
+            conf_file=loaded.conf_file if loaded.conf_file.is_file() else config_file,
+            overrides=loaded.overrides,
             explicit_keys=loaded.explicit_keys,
             shown_as=loaded.shown_as,
             search_dirs=search_dirs,
@@ -260,7 +262,14 @@ def _open_run_dir(loaded: LoadedConfig, *, resume: bool | str) -> tuple[RunDir, 
     earlier = find_newest(loaded) if resume else None
     if earlier is not None:
         return earlier, True
-    return RunDir.create(loaded.experiment_dir, loaded.experiment_name), False
+    is_debug = loaded.settings.backbone == "debug"
+    run_dir = RunDir.create(
+        loaded.experiment_dir,
+        loaded.experiment_name,
+        is_latest=not is_debug,
+        kind="debug" if is_debug else "training",
+    )
+    return run_dir, False
 
 
 def run_to_end(backbone: Backbone, run: Run, *, leave_seconds: float = LEAVE_SECONDS) -> RunResult:

@@ -2,9 +2,10 @@
 
     launcher_record/
       {name of the YAML}/
-        latest                       -> the newest of the folders beside it
+        latest                       -> the newest run that trains; until there is one, the newest
         2025-12-01_09-30-00/
-          started.json               number of the run among those beside it, and when it began
+          started.json               number of the run among those beside it, its kind, and when it
+                                     began
           config.yaml                the resolved configuration; config_2.yaml when resumed
           auto_grader.json           the rubrics that were drafted; auto_grader_2.json anew
           run.log                    everything that was logged
@@ -62,6 +63,7 @@ _LOOKER_SECONDS = (0.01, 0.05, 0.1)
 LATEST = "latest"
 BEST = "best"
 EpisodeKind = Literal["train", "validation"]
+RunKind = Literal["training", "debug", "evaluation", "measurement"]
 _FILE_PREFIX: Mapping[EpisodeKind, str] = {"train": "step", "validation": "validation"}
 
 
@@ -72,8 +74,18 @@ class RunDir:
     root: Path
 
     @classmethod
-    def create(cls, base: Path, conf_stem: str) -> "RunDir":
+    def create(
+        cls,
+        base: Path,
+        conf_stem: str,
+        *,
+        is_latest: bool = True,
+        kind: RunKind | None = None,
+    ) -> "RunDir":
         """Make the folder `base/conf_stem/{start time}` and point `latest` beside it there.
+
+        Where it is not to be the latest, `latest` stays, unless no run that trains is there yet.
+        `kind` None is "training", and "evaluation" where it is not to be the latest.
 
         An existing folder is never used again: a second run of the same second gets a suffix.
         Raises ConfigError when the folder cannot be made.
@@ -85,9 +97,15 @@ class RunDir:
                 number = 1 + max((run.number for run in cls.all(base, conf_stem)), default=0)
                 root = _new_folder(parent, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
                 run = cls(root=root)
-                started = {"number": number, "started": datetime.now(UTC).isoformat()}
+                started = {
+                    "number": number,
+                    "started": datetime.now(UTC).isoformat(),
+                    "kind": kind or ("training" if is_latest else "evaluation"),
+                }
                 append_json_line(run._started_file, started)
-                _point(parent / LATEST, to=root)
+                latest = cls.latest(base, conf_stem)
+                if is_latest or latest is None or latest.is_no_training:
+                    _point(parent / LATEST, to=root)
         except AstunerError as error:
             raise ConfigError(str(error)) from error
         except OSError as error:
@@ -99,7 +117,8 @@ class RunDir:
 
     @classmethod
     def latest(cls, base: Path, conf_stem: str) -> "RunDir | None":
-        """The newest run of this name; None when there is none."""
+        """The newest run of this name that trains, and until there is one, the newest of any kind;
+        None when there is none."""
         root = _pointed_to(base / conf_stem / LATEST)
         return cls(root=root) if root is not None else None
 
@@ -121,11 +140,26 @@ class RunDir:
     @property
     def number(self) -> int:
         """Counts the runs of one name from 1; 0 where it is not known."""
-        try:
-            number = next(read_json_lines(self._started_file))["number"]
-        except (OSError, AstunerError, StopIteration, KeyError):
-            return 0
+        number = self._started("number")
         return number if isinstance(number, int) else 0
+
+    @property
+    def kind(self) -> str | None:
+        """What it does, a `RunKind`; None where it is not known, as of earlier releases."""
+        kind = self._started("kind")
+        return kind if isinstance(kind, str) else None
+
+    @property
+    def is_no_training(self) -> bool:
+        """Whether it is known that it trains nothing."""
+        return self.kind not in (None, "training")
+
+    def _started(self, key: str) -> Any:
+        """None where it is not known."""
+        try:
+            return next(read_json_lines(self._started_file)).get(key)
+        except (OSError, AstunerError, StopIteration):
+            return None
 
     @property
     def run_name(self) -> str:

@@ -30,10 +30,10 @@ def load(*overrides: str) -> LoadedConfig:
     return load_config(Path("adder.yaml"), [f"astuner.{override}" for override in overrides])
 
 
-def start(*overrides: str, step: int | None = 3) -> RunDir:
+def start(*overrides: str, step: int | None = 3, trains: bool = True) -> RunDir:
     """What a run leaves, with a checkpoint of that step."""
     loaded = load(*overrides)
-    run = RunDir.create(loaded.experiment_dir, loaded.experiment_name)
+    run = RunDir.create(loaded.experiment_dir, loaded.experiment_name, is_latest=trains)
     save_resolved(loaded.config, run.new_config_file())
     if step is not None:
         run.checkpoint_dir(step).mkdir(parents=True)
@@ -67,6 +67,21 @@ def test_where_no_settings_agree_the_runs_are_named_with_what_differs() -> None:
     said = str(caught.value)
     assert f"{runs[5].root.name}: rollout.seed: 5 → 9; trainer_common.optim.lr: 0.5 → 1e-06" in said
     assert runs[1].root.name in said and "rollout.seed: 0 →" not in said and "1 older" in said
+
+
+def test_an_evaluation_is_never_gone_on_in_and_hides_no_run_that_trains() -> None:
+    trained = start("rollout.seed=1")
+    evaluated = start("rollout.seed=2", step=None, trains=False)
+    assert (
+        find_newest(load("rollout.seed=1"))
+        == trained
+        == find_named(load("rollout.seed=1"), "latest")
+    )
+    with pytest.raises(ConfigError, match="no run of adder has a checkpoint and these settings"):
+        find_newest(load("rollout.seed=2"))
+    evaluated.checkpoint_dir(3).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="is of kind evaluation, which trains nothing"):
+        find_named(load("rollout.seed=2"), evaluated.root.name)
 
 
 def test_a_run_that_had_not_come_to_a_checkpoint_begins_anew() -> None:

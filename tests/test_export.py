@@ -108,8 +108,11 @@ def test_a_folder_that_is_not_there_names_what_must_be_shared(tmp_path):
         )
 
 
-def test_only_the_newest_stay(weights, probe, tmp_path):
+def test_only_the_newest_and_the_best_stay(weights, probe, tmp_path):
     run_dir = RunDir(root=tmp_path)
     for step in (1, 2, 3):
         export_checkpoint(saved(weights, probe, step=step), run_dir, dtype="float32", keep=2)
-    assert list(run_dir.checkpoints()) == [3, 2]
+        run_dir.point_best_to(run_dir.checkpoint_dir(1))
+    assert list(run_dir.checkpoints()) == [3, 2, 1]  # the best stays too
+    export_checkpoint(saved(weights, probe, step=4), run_dir, dtype="float32", keep=1)
+    assert list(run_dir.checkpoints()) == [4, 1]

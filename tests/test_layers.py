@@ -106,6 +106,7 @@ INSIDE = {
         ),
         ("generation_parts",),
         ("assemble", "reporter"),
+        ("run_end",),
         ("local",),
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates"),

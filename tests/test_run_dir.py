@@ -37,6 +37,26 @@ def test_latest_is_read_from_a_text_file_where_links_are_not_possible(tmp_path: 
     assert RunDir.latest(tmp_path, "math") == run
 
 
+def test_latest_stays_at_the_run_that_trains(tmp_path: Path) -> None:
+    """Until there is one, it leads to whatever is newest, as a first debug run."""
+    RunDir.create(tmp_path, "math", is_latest=False, kind="debug")
+    evaluated = RunDir.create(tmp_path, "math", is_latest=False)
+    assert RunDir.latest(tmp_path, "math") == evaluated
+    trained = RunDir.create(tmp_path, "math")
+    RunDir.create(tmp_path, "math", is_latest=False, kind="debug")
+    assert RunDir.latest(tmp_path, "math") == trained
+    runs = RunDir.all(tmp_path, "math")
+    assert [run.number for run in runs] == [1, 2, 3, 4]
+    assert [run.kind for run in runs] == ["debug", "evaluation", "training", "debug"]
+
+
+def test_latest_stays_at_a_run_of_a_release_that_told_no_kinds(tmp_path: Path) -> None:
+    old = RunDir.create(tmp_path, "math")
+    (old.root / "started.json").write_text('{"number": 1}\n')
+    RunDir.create(tmp_path, "math", is_latest=False)
+    assert RunDir.latest(tmp_path, "math") == old and old.kind is None
+
+
 def test_there_is_no_latest_run_before_the_first(tmp_path: Path) -> None:
     assert RunDir.latest(tmp_path, "math") is None
 

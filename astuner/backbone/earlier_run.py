@@ -19,7 +19,7 @@ def find_newest(loaded: LoadedConfig) -> RunDir | None:
     None where this is to be the first checkpoint of such a run. Raises ConfigError when only runs
     with other settings are there; it says which.
     """
-    runs = RunDir.all(loaded.experiment_dir, loaded.experiment_name)[::-1]
+    runs = _trainings(loaded)
     agreeing = [run for run in runs if _refused(run, loaded) == ()]
     if found := next((run for run in agreeing if run.checkpoints()), None):
         return found
@@ -39,6 +39,11 @@ def find_named(loaded: LoadedConfig, name: str) -> RunDir:
     Raises ConfigError when there is none, it has no checkpoint, or it has other settings.
     """
     run = _named(loaded, name)
+    if run.is_no_training:
+        raise ConfigError(
+            f"--resume {name}: {run.root} is of kind {run.kind}, which trains nothing; name a run "
+            "that trains, or --resume alone for the newest with these settings"
+        )
     if not run.checkpoints():
         raise ConfigError(
             f"--resume {name}: {run.root} has no checkpoint to go on from; name another run, or "
@@ -52,6 +57,12 @@ def find_named(loaded: LoadedConfig, name: str) -> RunDir:
     return run
 
 
+def _trainings(loaded: LoadedConfig) -> list[RunDir]:
+    """Runs of this name that may be gone on in, the newest first."""
+    runs = RunDir.all(loaded.experiment_dir, loaded.experiment_name)[::-1]
+    return [run for run in runs if not run.is_no_training]
+
+
 def _named(loaded: LoadedConfig, name: str) -> RunDir:
     folder = loaded.experiment_dir / loaded.experiment_name
     if name == LATEST and (latest := RunDir.latest(loaded.experiment_dir, loaded.experiment_name)):
@@ -61,8 +72,7 @@ def _named(loaded: LoadedConfig, name: str) -> RunDir:
         if path.is_dir():
             # A link such as launcher_record/x/latest leads elsewhere once the next run begins.
             return RunDir(root=path.resolve())
-    runs = RunDir.all(loaded.experiment_dir, loaded.experiment_name)[::-1]
-    names = [run.root.name for run in runs if run.checkpoints()]
+    names = [run.root.name for run in _trainings(loaded) if run.checkpoints()]
     near = difflib.get_close_matches(name, names, n=_NUM_SHOWN, cutoff=0.8) or names[:_NUM_SHOWN]
     there = f"with a checkpoint there are {', '.join(near)}" if near else "no run has a checkpoint"
     raise ConfigError(

@@ -91,7 +91,7 @@ class _RolloutMeter:
             return []
         async with self._alone:
             if self._model is None:
-                run_dir = RunDir.create(self._folder, MEASURING)
+                run_dir = RunDir.create(self._folder, MEASURING, kind="measurement")
                 self._run = replace(self._run, run_dir=run_dir)
                 self._model = await self._load(self._run)
             groups = await self._roll_out(self._model, tasks)

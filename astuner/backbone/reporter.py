@@ -6,7 +6,7 @@ is validated, is the business of who runs the steps.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from astuner.backbone.validation import Validation
 from astuner.clock import iso_utc
 from astuner.console import duration, number, step_line
 from astuner.errors import BackboneError
-from astuner.run_dir import append_json_line
+from astuner.run_dir import append_json_line, read_json_lines
 
 _NUM_RECENT = 5
 """Steps whose mean time tells how long the others will take."""
@@ -43,11 +43,14 @@ class Reporter:
         self._unwritten: dict[int, Validation] = {}
         """By the step whose line they are to join."""
         self._step_seconds: list[float] = []
+        self.has_validation = False
+        """Whether there are tasks for it."""
         self.metrics: dict[str, float | None] = {}
         """Those of the line that was written last."""
 
     def plan(self, *, num_tasks: int, num_validation_tasks: int) -> None:
         """Write down what the run is about to do."""
+        self.has_validation = num_validation_tasks > 0
         self._events.planned(
             num_steps=self._num_steps,
             num_tasks=num_tasks,
@@ -131,20 +134,78 @@ class Reporter:
         append_json_line(self._run_dir.metrics_file, line)
         self._log(self.metrics)
 
-    def show_gain(self) -> None:
-        """Show the first validation and the last one side by side."""
-        shown = (self._validations[:1] + self._validations[-1:])[: len(self._validations)]
-        if not shown:
-            return
+    def recall_validations(self) -> None:
+        """Those of earlier starts that metrics.jsonl has, where nobody else kept them."""
+        path = self._run_dir.metrics_file
+        lines = read_json_lines(path) if path.exists() else ()
+        found = (Validation.from_metrics(line) for line in lines)
+        self._validations = [validation for validation in found if validation is not None]
+
+    def best_of(self, steps: Collection[int]) -> Validation | None:
+        """Of these steps, the one that did best in validation, the earliest of equals; None where
+        none was validated."""
+        among = [one for one in self._validations if one.step in steps]
+        return max(among, key=lambda one: (one.success.rate, -one.step), default=None)
+
+    def mark_best(self) -> None:
+        """Make the link `best` lead to the checkpoint that did best so far."""
+        checkpoints = self._run_dir.checkpoints()
+        if (best := self.best_of(checkpoints)) is not None:
+            self._run_dir.point_best_to(checkpoints[best.step])
+
+    def validation_of(self, step: int) -> Validation | None:
+        """None where the step was not validated."""
+        found = (one for one in self._validations if one.step == step)
+        return next(found, None)
+
+    @property
+    def num_trained_validations(self) -> int:
+        """Those after some training."""
+        return sum(validation.step > 0 for validation in self._validations)
+
+    @property
+    def num_steps(self) -> int | None:
+        """Of the whole run; None where nobody knows the end."""
+        return self._num_steps
+
+    def show_gain(self, best_step: int | None) -> None:
+        """Show the first validation, that of the best checkpoint and the last one side by side."""
         rows = [
             (
-                f"step {validation.step}",
+                label,
                 f"{validation.success.rate:.3f}",
                 f"[{validation.success.low:.3f}, {validation.success.high:.3f}]",
                 f"{validation.reward_mean:.3f}",
                 f"{validation.tokens_mean:.0f}",
             )
-            for validation in shown
+            for label, validation in _labelled(self._validations, best_step)
         ]
+        if not rows:
+            return
         columns = ("validation", "success", "95% interval", "reward", "tokens")
         self._console.table("before and after", columns, rows)
+
+
+def _labelled(
+    validations: Sequence[Validation], best_step: int | None
+) -> list[tuple[str, Validation]]:
+    """The first, the best and the last, each once, with what it is."""
+    if not validations:
+        return []
+    first, last = validations[0], validations[-1]
+    roles: dict[int, list[str]] = {}
+    for role, step in (
+        ("before" if first.step == 0 else "first", first.step),
+        ("best", best_step),
+        ("last", last.step),
+    ):
+        if step is not None:
+            roles.setdefault(step, []).append(role)
+    if len(roles) == 1:
+        return [(f"step {first.step}", first)]
+    by_step = {validation.step: validation for validation in validations}
+    return [
+        (f"{' and '.join(names)}, step {step}", by_step[step])
+        for step, names in sorted(roles.items())
+        if step in by_step
+    ]

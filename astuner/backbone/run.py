@@ -34,6 +34,10 @@ class Run:
     own_judges: Mapping[str, AnyJudge] = field(default_factory=dict)
     """By `Task.source`, in place of `judge`."""
     console: RunConsole
+    conf_file: Path | None = None
+    """What another command may be given for the same settings; None: what the run wrote of them."""
+    overrides: tuple[str, ...] = ()
+    """What the command line changed of it, without what is secret."""
     explicit_keys: frozenset[str] = frozenset()
     """Dotted keys, with their section, that the user set."""
     shown_as: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +59,8 @@ class RunResult:
     run_dir: Path
     checkpoint: Path | None = None
     """The last checkpoint that was saved."""
+    best_checkpoint: Path | None = None
+    """The one that did best in validation; None where none was validated."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     """Of the last step and its validation, as in metrics.jsonl; None is not known."""
     exit_code: int = 0

@@ -66,6 +66,27 @@ class Validation:
         """From what `dataclasses.asdict` made of one."""
         return cls(**{**record, "success": SuccessRate(**record["success"])})
 
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self | None:
+        """From a line of metrics.jsonl, as far as tables need it; None where it has none."""
+        rate, episodes = metrics.get(_SUCCESS_RATE), metrics.get("validation/episodes")
+        if rate is None or episodes is None:
+            return None
+        num_failed = int(metrics.get("validation/failed_episodes") or 0)
+        return cls(
+            step=int(metrics["step"]),
+            num_failed=num_failed,
+            success=SuccessRate(
+                rate=rate,
+                low=metrics["validation/success_rate_low"],
+                high=metrics["validation/success_rate_high"],
+                num_episodes=int(episodes) - num_failed,
+            ),
+            reward_mean=metrics["validation/reward_mean"],
+            tokens_mean=metrics["validation/tokens_mean"],
+            seconds=metrics["validation/seconds"],
+        )
+
     def line(self) -> str:
         """For a person."""
         return (

@@ -28,7 +28,7 @@ from astuner.config.reader_choice import implied_reader
 from astuner.config.resolved import literal, resolved_config
 from astuner.config.saved import laid_over, what_was_set
 from astuner.config.schema import Settings, section_keys, setting_keys
-from astuner.config.secret import SHOWN_AS_IS, is_secret, mask_text, without_secrets
+from astuner.config.secret import MASK, SHOWN_AS_IS, is_secret, mask_text, without_secrets
 from astuner.config.sections.data_generation import DataGenerationSettings, QueryReaderSettings
 from astuner.config.seed_readers import complete_seed_readers
 from astuner.config.shown import resolve_shown
@@ -81,6 +81,8 @@ class LoadedConfig:
     """Absolute path of the user's YAML."""
     shown_as: Mapping[str, Any]
     """What to show for the dotted keys whose values may not be shown."""
+    overrides: tuple[str, ...] = field(compare=False)
+    """Of the command line as they were written, without those that hold secrets."""
     home: Path = field(compare=False)
     """The current directory of the start; relative folders of the settings count from it."""
 
@@ -167,6 +169,7 @@ def _load(user: UserInput, find: FindProblems = find_problems) -> LoadedConfig:
         explicit_keys=explicit_keys,
         conf_file=Path(os.path.abspath(user.file.path)),
         shown_as=shown_as,
+        overrides=tuple(one.shown for one in user.overrides if MASK not in one.shown),
         home=Path.cwd(),
     )
 

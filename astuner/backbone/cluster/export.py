@@ -39,7 +39,8 @@ def export_checkpoint(
     """Copy the weights to checkpoints/step_N, once they are seen to be the policy's.
 
     `dtype` is the policy's, such as "bfloat16", and `probed_as` that of the weights which the
-    probes are of, where it is another. Keeps the `keep` newest. Returns a line for the screen;
+    probes are of, where it is another. Keeps the `keep` newest, and the one that the link `best`
+    leads to. Returns a line for the screen;
     raises BackboneError where the weights are not there, or are not those that the policy had.
     """
     run_dir.check_is_there()
@@ -64,8 +65,10 @@ def export_checkpoint(
                 "not kept as a checkpoint; the engine's own state lies beside it"
             )
     RunEvents(run_dir).saved(saved.step, target)
-    for step in list(run_dir.checkpoints())[keep or None :] if keep else ():
-        shutil.rmtree(run_dir.checkpoint_dir(step))
+    best = run_dir.best_checkpoint()
+    for folder in list(run_dir.checkpoints().values())[keep:] if keep else ():
+        if best is None or folder.name != best.name:
+            shutil.rmtree(folder)
     return f"checkpoint     {target} (loaded again; {gap:.4f} nats a token from the policy)"
 
 

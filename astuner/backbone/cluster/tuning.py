@@ -27,6 +27,7 @@ from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.run_end import end_run
 from astuner.backbone.vocabulary_file import write_vocabulary
 from astuner.config.secret import mask_values
 from astuner.errors import ConfigError
@@ -110,6 +111,8 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
         )
         reporter = Reporter(run, log, num_steps=engine_run.num_steps)
         reporter.plan(num_tasks=len(training), num_validation_tasks=len(validation[:most]))
+        if run.is_resumed:
+            reporter.recall_validations()
         watch = Watch(
             run,
             hub,
@@ -132,15 +135,11 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     try:
         with run.grace.saving() if run.grace else nullcontext():
             engine_run.finish(watch.last_step, is_interrupted=interrupt.is_signalled)
-        reporter.show_gain()
-    finally:
+    except BaseException:
         run.console.say(f"run directory  {run.run_dir.root}")
-    return RunResult(
-        run_dir=run.run_dir.root,
-        checkpoint=run.run_dir.latest_checkpoint(),
-        metrics=reporter.metrics,
-        exit_code=interrupt.exit_code,
-    )
+        raise
+    reporter.mark_best()
+    return end_run(run, reporter, exit_code=interrupt.exit_code)
 
 
 def _prepared(run: Run, prepare: Callable[[Run, Tasks], EngineRun], tasks: Tasks) -> EngineRun:

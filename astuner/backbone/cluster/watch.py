@@ -138,6 +138,7 @@ class Watch:
         await self._writer.flush()
         for validation in news.validations:
             self._take_validation(validation)
+            self._reporter.mark_best()  # which the next export spares
         self._failures |= news.failures
         for metrics in news.steps:
             self._take_step(metrics)
@@ -145,6 +146,7 @@ class Watch:
         self._keep_from_being_cut(is_saving or bool(news.saved))
         for saved in news.saved:
             self._run.console.say(await asyncio.to_thread(self._export, saved))
+            self._reporter.mark_best()
         self._keep_from_being_cut(is_saving)
         if news.failure is not None:
             lost = self._find_lost()

@@ -33,6 +33,7 @@ from astuner.backbone.local.tuned_model import load_tuned_model
 from astuner.backbone.loggers import LogMetrics, metrics_log
 from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.run_end import end_run
 from astuner.backbone.trained_record import trained_line
 from astuner.config.schema import Settings
 from astuner.env_service.instance import Environments
@@ -303,17 +304,7 @@ class _Tuning:
 
     def finish(self, *, exit_code: int) -> RunResult:
         """Say what came of it, and where everything lies."""
-        checkpoint, folder = self._keeper.latest, self._run.run_dir.root
-        self._reporter.show_gain()
-        self._console.say(f"run directory  {folder}")
-        if checkpoint is not None:
-            self._console.say(f"checkpoint     {checkpoint}")
-        return RunResult(
-            run_dir=folder,
-            checkpoint=checkpoint,
-            metrics=self._reporter.metrics,
-            exit_code=exit_code,
-        )
+        return end_run(self._run, self._reporter, exit_code=exit_code)
 
 
 def _make_order(
