@@ -81,7 +81,7 @@ def read_again(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter))
-    model = model.eval()
+    model = model.to(source.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(adapter or folder)
     readings = [read_probe(model, tokenizer, probe) for probe in source.probes]
     del model
