@@ -384,7 +384,7 @@ def test_a_rank_is_served_by_the_next_that_vllm_has(rank: int, largest: int | No
         ({}, "lm_head", "no adapters of lm_head"),
         ({"lora_alpha": 0}, "q_proj", "its lora_alpha is 0"),
         ({"modules_to_save": ["lm_head"]}, "q_proj", "modules_to_save"),
-        ({"alpha_pattern": {"q_proj": 4}}, "q_proj", "does not read its alpha_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "q_proj", "reads its alpha_pattern"),
         ({"bias": "all"}, "q_proj", "a bias"),
         ({"use_dora": True}, "q_proj", "use_dora"),
     ],
