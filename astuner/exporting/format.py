@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from astuner.errors import AstunerError
-from astuner.types import Message
+from astuner.types import Message, Tool
 
 
 class ExportRefused(AstunerError):
@@ -14,10 +14,23 @@ class ExportRefused(AstunerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerUp:
+    """The second most likely token in the place of a greedy one."""
+
+    id: int
+    margin: float
+    """Nats by which the greedy token is more likely; near 0, rounding decides between the two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportProbe:
     """A conversation, and what the tuned model makes of it: what an export must make of it too."""
 
+    name: str
+    """What it tries, as in "two turns"."""
     messages: Sequence[Message]
+    tools: Sequence[Tool]
+    """Offered to the model; empty for most."""
     prompt_text: str
     """By the chat template, with the opening of the reply."""
     prompt_ids: Sequence[int]
@@ -25,6 +38,24 @@ class ExportProbe:
     """The reply without its end, each the most likely token."""
     logprobs: Sequence[float]
     """Natural log, of each of the greedy ids, at temperature 1."""
+    runners_up: Sequence[RunnerUp]
+    """In the place of each of the greedy ids, and of the end behind them where it is known."""
+    end_id: int | None
+    """The end token that is the most likely behind them; None where the reply was cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReading:
+    """What another model, or another runtime, makes of the conversation of a probe."""
+
+    prompt_ids: Sequence[int]
+    """That it makes of the messages by its own template and tokenizer."""
+    greedy_ids: Sequence[int]
+    """The most likely tokens, without the end. Where the runtime is given the probe's own ids, the
+    most likely in each of their places; only those up to the first other one are compared."""
+    logprobs: Sequence[float]
+    """Of the probe's greedy ids, natural log; up to the first other one where a runtime tells of no
+    more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +64,18 @@ class ExportSource:
 
     folder: Path
     model: Any
-    """The tuned model as it is trained: a transformers model, with its adapter where it has one."""
+    """The tuned model as it is trained: a transformers model, with its adapter where it has one.
+    None as soon as an export is written, so that its memory is free where that is loaded."""
     tokenizer: Any
+    """Its chat template gives by itself the prompts that the run made with
+    rollout.chat_template_kwargs."""
+    dtype: str
+    """The model computes in it, such as "bfloat16"."""
+    stop_ids: Sequence[int]
+    """All tokens that end a reply, in order."""
     base: str | None
     """Folder or hub name of the model that was tuned; None where nothing tells."""
     probes: Sequence[ExportProbe]
-    base_probes: Sequence[ExportProbe] | None
-    """The same conversations, by the base; None where it is not at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +88,13 @@ class ExportAgreement:
     num_tokens: int
     num_equal_tokens: int
     """Of the greedy ids, up to the first that differs in each probe."""
+    num_ties: int
+    """Probes whose first difference is between two tokens that rounding cannot tell apart."""
     mean_gap: float
     """Nats a token, absolute, between log-probabilities of the trained greedy ids."""
     max_gap: float
     first_difference: str | None
-    """Where and how the first probe parts; None where all are equal."""
+    """Where and how the first probe parts that is no tie; None where all are equal."""
 
 
 class ExportFormat(Protocol):
@@ -65,11 +103,20 @@ class ExportFormat(Protocol):
     name: str
     """As `--to` names it."""
 
+    def num_bytes(self, source: ExportSource) -> int:
+        """About what `write` writes."""
+        ...
+
     def write(self, source: ExportSource, folder: Path) -> None:
-        """Fill the empty `folder`. Raises ExportRefused or ConfigError for what it cannot hold."""
+        """Fill the empty `folder`; may change the weights of `source.model`, which nobody needs
+        behind it. Raises ExportRefused or ConfigError for what it cannot hold."""
         ...
 
     def check(self, source: ExportSource, folder: Path) -> ExportAgreement:
         """Load it in its own runtime and compare. Raises ExportRefused where they part by more
         than rounding, ConfigError where the runtime is not installed."""
+        ...
+
+    def usage(self, source: ExportSource, folder: Path) -> str:
+        """How to use it, as Markdown for the model card; `folder` is where it will lie."""
         ...
