@@ -68,9 +68,13 @@ class LlamaCpp:
         return self._ask("/apply-template", asked)["prompt"]
 
     def encode(self, text: str) -> list[int]:
-        """As llama.cpp encodes a prompt of a chat."""
+        """As llama.cpp encodes the prompt of a chat."""
         asked = {"content": text, "add_special": True, "parse_special": True}
         return self._ask("/tokenize", asked)["tokens"]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Without anything in front of it or behind it."""
+        return self._ask("/tokenize", {"content": text, "parse_special": True})["tokens"]
 
     def chat_length(self, messages: Sequence[Message], tools: Sequence[Tool]) -> int:
         """Tokens of the prompt when the messages come as an OpenAI chat request."""
