@@ -213,7 +213,7 @@ def _shown(tokenizer: Any, ids: Sequence[int], place: int) -> str:
 def _check_ends(runtime: LlamaCpp, source: ExportSource) -> None:
     """Raise ExportRefused for a token that ended replies in training and ends none there."""
     prompt = source.probes[0].prompt_ids
-    deaf = [token for token in source.stop_ids if not runtime.force(prompt, token).is_end]
+    deaf = [token for token in source.stop_ids if not runtime.ends_at(prompt, token)]
     if deaf:
         names = ", ".join(repr(source.tokenizer.decode([token])) for token in deaf)
         raise ExportRefused(

@@ -1,8 +1,9 @@
 """llama.cpp, running one file in a process of its own, and what it makes of a probe.
 
 Its own template engine and tokenizer read the messages, as they do for whoever asks it later. The
-reply is read along the probe's own tokens: each is forced by a bias, which llama.cpp applies behind
-the probabilities that it reports, so that one call tells the token's own and the likeliest one.
+reply is read along the probe's own tokens, by one call for each place. What llama.cpp then says is
+forced by a bias, which it applies behind the probabilities that it reports: of a token that is a part
+of a character, it would report none.
 """
 
 import json
@@ -34,19 +35,19 @@ _SLOWEST_DISK = 20e6
 _CALL_SECONDS = 600.0
 """A long prompt through a large model on few cores takes minutes."""
 _END_SECONDS = 10.0
+_NUM_LIKELIEST = 20
+_ALL = 2**31 - 1
 _FORCED = 1e9
 """Added to the logit of the token that is to come; no logit comes near."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForcedToken:
+class SaidToken:
     """What llama.cpp says in one place of a reply."""
 
     logprob: float
-    """Of the token that was forced, natural log."""
+    """Of the token that was asked for, natural log."""
     likeliest_id: int
-    is_end: bool
-    """Whether the forced token ends a reply there."""
 
 
 class LlamaCpp:
@@ -58,6 +59,7 @@ class LlamaCpp:
         self._client = client
         self._process = process
         self._log = log
+        self._harmless_id = self.encode_plain("a")[0]
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         """By the chat template in the file, with the opening of the reply. Where the tokenizer
@@ -83,30 +85,37 @@ class LlamaCpp:
             asked["tools"] = list(tools)
         return self._ask("/v1/chat/completions", asked)["usage"]["prompt_tokens"]
 
-    def force(self, ids: Sequence[int], token: int) -> ForcedToken:
+    def say(self, ids: Sequence[int], token: int) -> SaidToken:
         """What the model says behind `ids`, and of `token` in that place."""
-        told = self._ask(
+        told = self._place(ids, num_likeliest=_NUM_LIKELIEST)
+        if token not in (one["id"] for one in told):
+            told = self._place(ids, num_likeliest=_ALL)
+        return SaidToken(
+            logprob=next(one["logprob"] for one in told if one["id"] == token),
+            likeliest_id=told[0]["id"],
+        )
+
+    def ends_at(self, ids: Sequence[int], token: int) -> bool:
+        """Whether a reply ends where `token` comes behind `ids`."""
+        return self._forced(ids, token, num_likeliest=0)["stop_type"] == "eos"
+
+    def _place(self, ids: Sequence[int], *, num_likeliest: int) -> list[dict[str, Any]]:
+        """The likeliest tokens behind `ids`, in order."""
+        told = self._forced(ids, self._harmless_id, num_likeliest=num_likeliest)
+        return told["completion_probabilities"][0]["top_logprobs"]
+
+    def _forced(self, ids: Sequence[int], token: int, *, num_likeliest: int) -> dict[str, Any]:
+        return self._ask(
             "/completion",
             {
                 "prompt": list(ids),
                 "n_predict": 1,
-                "n_probs": 1,
+                "n_probs": num_likeliest,
                 "samplers": ["temperature"],
                 "temperature": 0,
                 "logit_bias": [[token, _FORCED]],
                 "cache_prompt": True,
             },
-        )
-        place = told["completion_probabilities"][0]
-        if place["id"] != token:
-            raise ExportRefused(
-                f"verifying the export failed: {self.name} was to say token {token} and said "
-                f"{place['id']}; another version of {_PACKAGE} may do (pip install '{_PACKAGE}')"
-            )
-        return ForcedToken(
-            logprob=place["logprob"],
-            likeliest_id=place["top_logprobs"][0]["id"],
-            is_end=told["stop_type"] == "eos",
         )
 
     def read(self, probe: ExportProbe, *, text: str | None = None) -> ProbeReading:
@@ -119,7 +128,7 @@ class LlamaCpp:
         end = [] if probe.end_id is None else [probe.end_id]
         reply = [*probe.greedy_ids, *end]
         told = [
-            self.force([*probe.prompt_ids, *reply[:place]], token)
+            self.say([*probe.prompt_ids, *reply[:place]], token)
             for place, token in enumerate(reply)
         ]
         likeliest = [one.likeliest_id for one in told]
