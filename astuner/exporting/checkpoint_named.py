@@ -36,7 +36,9 @@ class NamedCheckpoint:
     def title(self) -> str:
         """For folders and cards, as in math_agent-step_20."""
         place = self.folder.parent if self.folder.name == _MERGED else self.folder
-        return place.name if self.run_dir is None else f"{self.run_dir.root.parent.name}-{place.name}"
+        return (
+            place.name if self.run_dir is None else f"{self.run_dir.root.parent.name}-{place.name}"
+        )
 
     def setting(self, key: str) -> Any:
         """Of the run, by its dotted key without `astuner`; None where it is not known."""

@@ -2,8 +2,8 @@
 
 A difference between two tokens that the tuned model finds about equally likely is a tie: which of
 them is the greedy one is decided by rounding, also between two passes of the tuned model itself. It
-is counted, and is no difference. Greedy tokens behind the first other one of a probe are not compared,
-since the texts are others there. Arithmetic only.
+is counted, and is no difference. Greedy tokens behind the first other one of a probe are not
+compared, since the texts are others there. Arithmetic only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,10 +53,11 @@ def agreement_of(
     runtime: str,
     rounding: TypeRounding,
     decode: Decode,
+    other: str = "the export",
 ) -> ExportAgreement:
     """Compare what a runtime made of each probe with what the tuned model did.
 
-    Raises ExportRefused where the prompts differ, since all else is of another text then.
+    `other` is what messages call its side. Raises ExportRefused where the prompts differ, since all else is of another text then.
     """
     pairs = list(zip(probes, readings, strict=True))
     for probe, reading in pairs:
@@ -72,7 +73,7 @@ def agreement_of(
         num_ties=len(parting) - len(real),
         mean_gap=sum(gaps) / max(1, len(gaps)),
         max_gap=max(gaps, default=0.0),
-        first_difference=_told(*real[0], decode) if real else None,
+        first_difference=_told(*real[0], decode, other) if real else None,
     )
 
 
@@ -101,9 +102,7 @@ def check_agreement(agreement: ExportAgreement, rounding: TypeRounding, *, what:
         )
 
 
-def _check_prompt(
-    probe: ExportProbe, reading: ProbeReading, runtime: str, decode: Decode
-) -> None:
+def _check_prompt(probe: ExportProbe, reading: ProbeReading, runtime: str, decode: Decode) -> None:
     place = _place_of_difference(probe.prompt_ids, reading.prompt_ids)
     if place is not None:
         near = slice(max(0, place - 3), place + 3)
@@ -144,9 +143,7 @@ def _place_of_difference(one: Sequence[int], other: Sequence[int]) -> int | None
     return None if len(one) == len(other) else shorter
 
 
-def _is_tie(
-    probe: ExportProbe, reading: ProbeReading, place: int, rounding: TypeRounding
-) -> bool:
+def _is_tie(probe: ExportProbe, reading: ProbeReading, place: int, rounding: TypeRounding) -> bool:
     """Whether the tuned model has the two tokens next to each other, and close.
 
     Where one of the two replies ends, the other token is not among those that are known by their
@@ -163,7 +160,7 @@ def _runner_up(probe: ExportProbe, place: int) -> RunnerUp | None:
     return probe.runners_up[place] if place < len(probe.runners_up) else None
 
 
-def _told(probe: ExportProbe, reading: ProbeReading, place: int, decode: Decode) -> str:
+def _told(probe: ExportProbe, reading: ProbeReading, place: int, decode: Decode, other: str) -> str:
     def shown(ids: Sequence[int]) -> str:
         return repr(decode([ids[place]])) if place < len(ids) else "the end of the reply"
 
@@ -171,5 +168,5 @@ def _told(probe: ExportProbe, reading: ProbeReading, place: int, decode: Decode)
     margin = "" if second is None else f" ({second.margin:.3g} nats before the second)"
     return (
         f"probe {probe.name!r}, token {place + 1} of the reply: the tuned model says "
-        f"{shown(probe.greedy_ids)}{margin}, the export {shown(reading.greedy_ids)}"
+        f"{shown(probe.greedy_ids)}{margin}, {other} {shown(reading.greedy_ids)}"
     )

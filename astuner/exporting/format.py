@@ -75,7 +75,11 @@ class ExportSource:
     """All tokens that end a reply, in order."""
     base: str | None
     """Folder or hub name of the model that was tuned; None where nothing tells."""
+    base_at_hand: str | None
+    """Where it can be loaded from; None where it is gone."""
     probes: Sequence[ExportProbe]
+    base_readings: Sequence[ProbeReading] | None
+    """What the base makes of them, of an adapter's; None of a whole model's, which is read later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,8 @@ class ExportFormat(Protocol):
 
     name: str
     """As `--to` names it."""
+    is_quantized: bool
+    """Whether it is further from what was trained than rounding by design, and says how far."""
 
     def num_bytes(self, source: ExportSource) -> int:
         """About what `write` writes."""

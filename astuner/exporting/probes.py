@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.errors import ConfigError, RequestError
+from astuner.errors import ConfigError
 from astuner.exporting.format import ExportProbe, ProbeReading, RunnerUp
 from astuner.inference.frozen_clock import reads_clock
 from astuner.inference.template import ChatTemplate

@@ -1,15 +1,14 @@
 """Loads what is to be exported: the model as it was trained, with what it makes of the probes."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from astuner.errors import BackboneError, ConfigError, RequestError
 from astuner.exporting.checkpoint_named import NamedCheckpoint
-from astuner.exporting.format import ExportProbe, ExportSource
-from astuner.exporting.probes import make_probes
+from astuner.exporting.format import ExportProbe, ExportSource, ProbeReading
+from astuner.exporting.probes import make_probes, read_probe
 from astuner.exporting.template_defaults import with_defaults
 from astuner.inference.template import ChatTemplate
 from astuner.models.manifest import read_object
@@ -50,6 +49,7 @@ def load_source(order: LoadingOrder) -> ExportSource:
     template = _template(checkpoint, tokenizer, end_ids(model.generation_config), kwargs)
     written = AutoTokenizer.from_pretrained(checkpoint.folder)
     written.chat_template = with_defaults(written.chat_template, kwargs)
+    probes = make_probes(model, written, template)
     return ExportSource(
         folder=checkpoint.folder,
         model=model,
@@ -57,8 +57,21 @@ def load_source(order: LoadingOrder) -> ExportSource:
         dtype=dtype,
         stop_ids=sorted(template.stop_ids),
         base=base,
-        probes=make_probes(model, written, template),
+        base_at_hand=find_base(order),
+        probes=probes,
+        base_readings=_without_adapter(model, written, probes),
     )
+
+
+def _without_adapter(
+    model: Any, tokenizer: Any, probes: Sequence[ExportProbe]
+) -> list[ProbeReading] | None:
+    from astuner.models.adapter import adapter_off, has_adapter
+
+    if not has_adapter(model):
+        return None
+    with adapter_off(model):
+        return [read_probe(model, tokenizer, probe) for probe in probes]
 
 
 def base_of(order: LoadingOrder) -> str | None:
@@ -126,9 +139,7 @@ def _load_model(order: LoadingOrder, base: str | None, dtype: str) -> Any:
     path = str(checkpoint.folder)
     if checkpoint.is_adapter:
         path = _base_at_hand(order, base)
-    loaded = load_policy(
-        path, dtype=cast("DtypeName", dtype), device=order.device, use_liger=False
-    )
+    loaded = load_policy(path, dtype=cast("DtypeName", dtype), device=order.device, use_liger=False)
     if checkpoint.is_adapter:
         put_adapter(loaded.model, checkpoint.folder)
     loaded.model.requires_grad_(False)
@@ -147,7 +158,10 @@ def _base_at_hand(order: LoadingOrder, base: str | None) -> str:
 
 
 def _template(
-    checkpoint: NamedCheckpoint, tokenizer: Any, stop_ids: tuple[int, ...], kwargs: Mapping[str, Any]
+    checkpoint: NamedCheckpoint,
+    tokenizer: Any,
+    stop_ids: tuple[int, ...],
+    kwargs: Mapping[str, Any],
 ) -> ChatTemplate:
     try:
         return ChatTemplate(tokenizer, extra_stop_ids=stop_ids, kwargs=kwargs)
