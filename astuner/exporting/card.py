@@ -76,8 +76,8 @@ def _origin(facts: CardFacts) -> str:
     )
     if facts.base is not None and Path(facts.base).is_absolute():
         text += (
-            "\nThe base is named by its folder on the machine that trained. To publish, export with "
-            "`--base OWNER/NAME`, the name under which others find the same weights.\n"
+            "\nThe base is named by its folder on the machine that trained. To publish, export "
+            "with `--base OWNER/NAME`, the name under which others find the same weights.\n"
         )
     return text
 
@@ -99,34 +99,25 @@ def _training(checkpoint: NamedCheckpoint) -> Iterator[tuple[str, str]]:
     yield "data", _code(_data_name(setting(f"task_reader.{reader}")) or "not known")
     yield "read by", _code(reader)
     if planned:
-        yield (
-            "tasks",
-            f"{planned.get('num_tasks')} to train, {planned.get('num_validation_tasks')} to validate",
-        )
+        num_validation = planned.get("num_validation_tasks")
+        yield "tasks", f"{planned.get('num_tasks')} to train, {num_validation} to validate"
     yield "workflow", _code(setting("rollout.agentscope_workflow"))
     yield "judge", _code(setting("task_judge.judge_protocol") or "the workflow gives the reward")
     yield "backbone", _code(setting("backbone"))
     if planned:
         yield "steps", f"{checkpoint.step} of {planned.get('num_steps')}"
-    yield (
-        "batch",
-        (
-            f"{setting('data.train_batch_size')} tasks, {setting('rollout.num_repeat')} episodes each"
-        ),
-    )
+    num_tasks, num_repeat = setting("data.train_batch_size"), setting("rollout.num_repeat")
+    yield "batch", f"{num_tasks} tasks, {num_repeat} episodes each"
     yield "learning rate", str(setting("trainer_common.optim.lr"))
     yield "advantages", _code(setting("trainer_common.algorithm.adv_estimator"))
     rank = setting("model.lora.rank")
     yield "trained", "all weights" if rank is None else f"an adapter of rank {rank} (LoRA)"
     if kwargs := setting("rollout.chat_template_kwargs"):
-        yield (
-            "chat template",
-            f"asked with {_code(kwargs)}, which the exported template does by itself",
-        )
+        yield "chat template", f"given {_code(kwargs)}, which the exported one has by itself"
 
 
 def _data_name(section: Any) -> str | None:
-    """The files or data sets that a reader's section names; their names, no paths of the machine."""
+    """The files or data sets that a reader's section names, without the machine's folders."""
     if not isinstance(section, Mapping):
         return None
     names = []
@@ -212,13 +203,13 @@ def _verification(facts: CardFacts) -> str:
     )
     if found.num_ties:
         text += (
-            f"\n{found.num_ties} of the conversations part at two tokens that the trained model finds "
-            "about equally likely, which rounding decides.\n"
+            f"\n{found.num_ties} of the conversations part at two tokens that the trained model "
+            "finds about equally likely, which rounding decides.\n"
         )
     if facts.change is not None:
         text += (
-            f"\nTraining had moved the log-probabilities by {facts.change.mean_gap:.2g} nats a token "
-            f"from the base, which says {facts.change.num_equal_tokens} of the same tokens.\n"
+            f"\nTraining had moved the log-probabilities by {facts.change.mean_gap:.2g} nats a "
+            f"token from the base, which says {facts.change.num_equal_tokens} of the same tokens.\n"
         )
     for warning in facts.warnings:
         text += f"\nWarning: {warning}.\n"

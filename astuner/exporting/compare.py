@@ -57,7 +57,8 @@ def agreement_of(
 ) -> ExportAgreement:
     """Compare what a runtime made of each probe with what the tuned model did.
 
-    `other` is what messages call its side. Raises ExportRefused where the prompts differ, since all else is of another text then.
+    `other` is what messages call its side. Raises ExportRefused where the prompts differ, since all
+    else is of another text then.
     """
     pairs = list(zip(probes, readings, strict=True))
     for probe, reading in pairs:

@@ -122,7 +122,8 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     if checkpoint.choice is not None:
         console.say(f"exporting {checkpoint.choice}: {checkpoint.folder}")
     form = _format_of(order)(order, checkpoint)
-    folder = (order.out or Path(f"{checkpoint.title}-{order.to}")).expanduser().absolute()
+    named = (order.out or Path(f"{checkpoint.title}-{order.to}")).expanduser()
+    folder = named.absolute()
     _check_is_free(folder)
     console.phase(f"loading {checkpoint.folder}")
     source = load_source(LoadingOrder(checkpoint=checkpoint, base=order.base, device=order.device))
@@ -156,7 +157,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
             base=source.base,
             agreement=agreement,
             change=change,
-            usage=form.usage(source, folder),
+            usage=form.usage(source, named),
             warnings=exported.warnings,
         )
         write_card(partial, facts)
@@ -180,8 +181,8 @@ def _check_dtype(order: ExportOrder) -> None:
     if order.dtype is not None and order.dtype not in DTYPES:
         raise ConfigError(
             f"export --dtype {order.dtype}: --to {order.to} writes {', '.join(DTYPES)}; vLLM "
-            "quantizes a model as it loads it (vllm serve FOLDER --quantization fp8), and --to gguf "
-            "has quantized types of its own (--quantize)"
+            "quantizes a model as it loads it (vllm serve FOLDER --quantization fp8), and --to "
+            "gguf has quantized types of its own (--quantize)"
         )
 
 
@@ -241,6 +242,7 @@ def _change(source: ExportSource) -> ExportAgreement | None:
         runtime="the base",
         rounding=coarser(source.dtype, source.dtype),
         decode=source.tokenizer.decode,
+        other="the base",
     )
 
 

@@ -79,7 +79,7 @@ class ExportSource:
     """Where it can be loaded from; None where it is gone."""
     probes: Sequence[ExportProbe]
     base_readings: Sequence[ProbeReading] | None
-    """What the base makes of them, of an adapter's; None of a whole model's, which is read later."""
+    """What an adapter's base makes of them; None of a whole model's, which is read later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +104,15 @@ class ExportAgreement:
 class ExportFormat(Protocol):
     """Writes one kind of export into a new folder, and loads it again."""
 
-    name: str
-    """As `--to` names it."""
-    is_quantized: bool
-    """Whether it is further from what was trained than rounding by design, and says how far."""
+    @property
+    def name(self) -> str:
+        """As `--to` names it."""
+        ...
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is further from what was trained than rounding, and says how far."""
+        ...
 
     def num_bytes(self, source: ExportSource) -> int:
         """About what `write` writes."""
@@ -124,5 +129,6 @@ class ExportFormat(Protocol):
         ...
 
     def usage(self, source: ExportSource, folder: Path) -> str:
-        """How to use it, as Markdown for the model card; `folder` is where it will lie."""
+        """How to use it, as Markdown for the model card; `folder` is where it will lie, as the
+        user named it."""
         ...
