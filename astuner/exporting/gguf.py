@@ -24,6 +24,8 @@ from astuner.exporting.model_folder import ModelFolder
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.inference.frozen_clock import reads_clock
 
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+
 _WHOLE: Mapping[str, str] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 """The types that a GGUF file holds without rounding to blocks, by transformers' names."""
 _CONVERTED: Mapping[str, str] = {
@@ -134,10 +136,9 @@ class GgufFile:
 
 def gguf_file(quantize: str | None, replies: ReplySettings | None) -> GgufFile:
     """Raises ConfigError for a type that is not known, and for lack of what writes or verifies."""
-    if quantize is not None and quantize.lower() not in get_args(Quantization):
+    if quantize is not None and quantize.lower() not in QUANTIZATIONS:
         raise ConfigError(
-            f"export --quantize {quantize}: not known; use one of "
-            f"{', '.join(get_args(Quantization))}"
+            f"export --quantize {quantize}: not known; use one of {', '.join(QUANTIZATIONS)}"
         )
     check_converter()
     llama_cpp.check_installed()

@@ -12,8 +12,8 @@ from dataclasses import replace
 from astuner.exporting.format import ExportAgreement, ExportProbe, ExportRefused, ProbeReading
 
 BOUNDS: Mapping[str, float] = {"q8_0": 0.15, "q6_k": 0.3, "q5_k_m": 0.4, "q4_k_m": 0.7}
-"""Nats a token, in the mean: what is further away is broken, and not rounded. A model of 135 million
-weights, which suffers more than larger ones do, is a third of it away or less."""
+"""Nats a token, in the mean: what is further away is broken, and not rounded. A model of 135
+million weights suffers more than larger ones do."""
 
 
 def along_the_reply(
@@ -43,10 +43,10 @@ def check_distance(agreement: ExportAgreement, quantization: str) -> None:
     if agreement.mean_gap <= bound:  # not a number is above it, too
         return
     raise ExportRefused(
-        f"the gguf export is refused: as {quantization} it is {agreement.mean_gap:.3g} nats a token "
-        f"from what was trained, and {bound:g} is as much as this type takes from a model that "
-        f"survives it; {agreement.num_equal_tokens} of {agreement.num_tokens} greedy tokens are "
-        f"equal. {agreement.first_difference or ''}. Nothing of it is kept. Export with "
+        f"the gguf export is refused: as {quantization} it is {agreement.mean_gap:.3g} nats a "
+        f"token from what was trained, and {bound:g} is as much as this type takes from a model "
+        f"that survives it; {agreement.num_equal_tokens} of {agreement.num_tokens} greedy tokens "
+        f"are equal. {agreement.first_difference or ''}. Nothing of it is kept. Export with "
         "--quantize q8_0, or f16"
     )
 

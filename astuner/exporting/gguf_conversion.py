@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -63,7 +63,7 @@ def check_converter() -> None:
 
 def check_architecture(architectures: Sequence[str] | None) -> None:
     """Raise ConfigError for a model that the converter does not know."""
-    from conversion import TEXT_MODEL_MAP  # pyright: ignore[reportMissingImports]
+    from conversion import TEXT_MODEL_MAP
 
     named = next(iter(architectures or ()), None)
     if named in TEXT_MODEL_MAP:
@@ -96,7 +96,7 @@ def convert(order: Conversion) -> None:
 
 def _convert(order: Conversion) -> None:
     import gguf
-    from conversion import (  # pyright: ignore[reportMissingImports]
+    from conversion import (
         ModelBase,
         ModelType,
         get_model_architecture,
@@ -106,7 +106,7 @@ def _convert(order: Conversion) -> None:
     settings = ModelBase.load_hparams(order.folder, False)
     model_class = get_model_class(get_model_architecture(settings, ModelType.TEXT))
     file_type = gguf.LlamaFileType[order.file_type]
-    model = model_class(order.folder, file_type, order.file, model_name=order.name)
+    model: Any = model_class(order.folder, file_type, order.file, model_name=order.name)
     model.get_vocab_base_pre = _PreTokenizer(model.get_vocab_base_pre)
     model.prepare_tensors()
     model.prepare_metadata(vocab_only=False)
@@ -122,7 +122,7 @@ class _PreTokenizer:
     """Names how text is cut before it is merged: as the converter does, or by the rule itself.
 
     The converter knows tokenizers by a hash of their tokens, and so none that was trained anew,
-    though nearly all of them cut as one of a few do. What is named wrongly is found out later, where
+    though nearly all of them cut as one of a few do. What is named wrongly is found out where
     llama.cpp's tokens are compared.
     """
 
@@ -148,6 +148,9 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_BY_PATTERN: Mapping[tuple[str, ...], str] = {(_QWEN2,): "qwen2", (_LLAMA3,): "llama-bpe"}
+_BY_STEPS: Mapping[tuple[str, ...], str] = {(): "gpt-2", ("single digits",): "smollm"}
+"""By what comes before bytes are cut as GPT-2 cuts them."""
 
 
 def named_cut(settings: dict[str, Any]) -> str | None:
@@ -163,8 +166,8 @@ def named_cut(settings: dict[str, Any]) -> str | None:
         return None
     before = [_cut(step) for step in steps[:-1]]
     if steps[-1].get("use_regex", True):
-        return {(): "gpt-2", ("single digits",): "smollm"}.get(tuple(before))
-    return {(_QWEN2,): "qwen2", (_LLAMA3,): "llama-bpe"}.get(tuple(before))
+        return _BY_STEPS.get(tuple(before))
+    return _BY_PATTERN.get(tuple(before))
 
 
 def _cut(step: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ The arithmetic is ggml_quantize_chunk of the library that llama.cpp runs in; the
 """
 
 import ctypes
-import sys
+import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -153,10 +153,7 @@ def _floats(data: Any, kind: Any) -> Any:
 
 def _library() -> ctypes.CDLL:
     """ggml, in the extension module of xllamacpp."""
-    import xllamacpp
-
-    del xllamacpp  # what is asked for is its file
-    library = ctypes.CDLL(sys.modules["xllamacpp.xllamacpp"].__file__ or "")
+    library = ctypes.CDLL(importlib.import_module("xllamacpp.xllamacpp").__file__ or "")
     if not hasattr(library, "ggml_quantize_chunk"):
         raise ConfigError(
             "export: this build of xllamacpp does not give away ggml_quantize_chunk, which rounds "

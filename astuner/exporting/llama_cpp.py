@@ -2,8 +2,8 @@
 
 Its own template engine and tokenizer read the messages, as they do for whoever asks it later. The
 reply is read along the probe's own tokens, by one call for each place. What llama.cpp then says is
-forced by a bias, which it applies behind the probabilities that it reports: of a token that is a part
-of a character, it would report none.
+forced by a bias, which it applies behind the probabilities that it reports: where it says a part of
+a character, it reports none.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -231,20 +231,18 @@ def _process(said: IO[bytes]) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
         process.wait()
         process.stdout.close()
-        with _unbroken():
+        with suppress(BrokenPipeError):  # its exit code tells better
             process.stdin.close()
 
 
-def _address(
-    process: "subprocess.Popen[str]", order: dict[str, Any], file: Path, log: Path
-) -> str:
+def _address(process: "subprocess.Popen[str]", order: dict[str, Any], file: Path, log: Path) -> str:
     """Where it serves, as soon as the file is loaded."""
     assert process.stdin is not None and process.stdout is not None
     seconds = _START_SECONDS + file.stat().st_size / _SLOWEST_DISK
     late = threading.Timer(seconds, process.kill)
     late.start()
     try:
-        with _unbroken():
+        with suppress(BrokenPipeError):  # its exit code tells better
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
         address = process.stdout.readline().strip()
@@ -257,15 +255,6 @@ def _address(
         f"({_ending(process.wait())}): {_last_words(log)}. Nobody could run this file; export with "
         "--to merged"
     )
-
-
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """Where the other end of a pipe may be gone, which its exit code tells better."""
-    try:
-        yield
-    except BrokenPipeError:
-        pass
 
 
 def _ending(code: int | None) -> str:

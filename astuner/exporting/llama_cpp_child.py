@@ -4,6 +4,7 @@ Its order is one line of JSON on standard input, its answer the server's address
 It ends as soon as standard input does, so that it goes with whoever started it.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -18,8 +19,8 @@ def main() -> None:
 
 
 def _serve(order: dict[str, Any]) -> Any:
-    import xllamacpp
-
+    # Its names come out of a compiled module, whose types nobody tells.
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = order["file"]
     params.n_ctx = order["num_context"]
