@@ -15,10 +15,12 @@ from astuner.config.secret import without_secrets
 from astuner.config.source import flatten, read_conf_file
 from astuner.console import RunConsole, open_screen
 from astuner.errors import ConfigError
+from astuner.exporting.export import Exported, ExportOrder, export
 from astuner.function_workflow import judge_class_of, workflow_class_of
 from astuner.generating.make import GeneratedTasks, UserClasses, made_tasks, make_sets
 from astuner.imports import module_folders
 from astuner.launch import launch
+from astuner.run_dir import RunDir
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
 
@@ -218,6 +220,45 @@ class AstunerJob:
             with_logview=with_logview,
         )
 
+    def export(
+        self,
+        of: RunResult | str | os.PathLike[str] | None = None,
+        *,
+        to: str = "hf",
+        out: str | os.PathLike[str] | None = None,
+        dtype: str | None = None,
+        quantize: str | None = None,
+        base: str | None = None,
+    ) -> Exported:
+        """Write a checkpoint as what other programs load, as the command `astuner export` does.
+
+        `of` is what `tune()` gave, a checkpoint's folder or a run directory; None is the newest run
+        of this job. Of a run it is the best checkpoint, else the last. Raises ExportRefused where
+        what was written does not compute what was trained.
+        """
+        order = ExportOrder(
+            checkpoint=str(self._newest_run() if of is None else _folder_of(of)),
+            to=to,
+            out=None if out is None else Path(out),
+            dtype=dtype,
+            quantize=quantize,
+            base=base,
+        )
+        with RunConsole(open_screen(), is_live=True) as console:
+            return export(order, console)
+
+    def _newest_run(self) -> Path:
+        named = self._named()["astuner"]
+        folder = named.get("experiment_dir") or "auto"
+        parent = Path("launcher_record" if folder == "auto" else folder)
+        run = RunDir.latest(parent, str(named["experiment_name"]))
+        if run is None:
+            raise ConfigError(
+                f"{_NAME}: export: {parent / str(named['experiment_name'])} has no run yet; tune "
+                "first, or name a checkpoint"
+            )
+        return run.root
+
     def _named(self) -> dict[str, Any]:
         """The settings, with the name of the folders of its runs and tasks."""
         name = str(self._content["astuner"].get("project_name", "astuner_job"))
@@ -230,6 +271,10 @@ class AstunerJob:
             workflow=self._workflow_class,
             judge=self._judge_class,
         )
+
+
+def _folder_of(named: RunResult | str | os.PathLike[str]) -> str:
+    return os.fspath(named.run_dir if isinstance(named, RunResult) else named)
 
 
 def _module_path(workflow: type[Workflow] | Callable[..., Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError
-from astuner.exporting.compare import check_agreement, coarser
+from astuner.exporting.compare import SAME_COMPUTATION, check_agreement, coarser
 from astuner.exporting.format import ExportAgreement, ExportRefused, ExportSource
 from astuner.exporting.model_folder import read_again, transformers_name
 from astuner.exporting.reply_settings import ReplySettings, write_reply_settings
@@ -45,14 +45,16 @@ class AdapterFolder:
 
     def check(self, source: ExportSource, folder: Path) -> ExportAgreement:
         assert source.base_at_hand is not None, "an adapter was loaded on its base"
+        is_same = self.dtype in (None, source.dtype)
+        rounding = SAME_COMPUTATION if is_same else coarser(source.dtype, str(self.dtype))
         agreement = read_again(
             source,
             source.base_at_hand,
             dtype=source.dtype,
             runtime=f"peft {version('peft')} on {transformers_name()}",
+            rounding=rounding,
             adapter=folder,
         )
-        rounding = coarser(source.dtype, self.dtype or source.dtype)
         check_agreement(agreement, rounding, what="the adapter export")
         return agreement
 

@@ -254,7 +254,10 @@ def _change(source: ExportSource) -> ExportAgreement | None:
 
         try:
             base = load_policy(
-                source.base_at_hand, dtype=cast(Any, source.dtype), use_liger=False
+                source.base_at_hand,
+                dtype=cast(Any, source.dtype),
+                device=source.device,
+                use_liger=False,
             ).model
         except (BackboneError, ConfigError):  # it may be gone from the hub, or out of reach
             return None

@@ -71,6 +71,8 @@ class ExportSource:
     rollout.chat_template_kwargs."""
     dtype: str
     """The model computes in it, such as "bfloat16"."""
+    device: str
+    """Where it computes, and what is written is computed too."""
     stop_ids: Sequence[int]
     """All tokens that end a reply, in order."""
     base: str | None

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError
-from astuner.exporting.compare import agreement_of, check_agreement, coarser
+from astuner.exporting.compare import (
+    SAME_COMPUTATION,
+    TypeRounding,
+    agreement_of,
+    check_agreement,
+    coarser,
+)
 from astuner.exporting.format import ExportAgreement, ExportRefused, ExportSource
 from astuner.exporting.probes import read_probe
 from astuner.exporting.reply_settings import ReplySettings, write_reply_settings
@@ -49,10 +55,12 @@ class ModelFolder:
         write_reply_settings(folder, source, self.replies)
 
     def check(self, source: ExportSource, folder: Path) -> ExportAgreement:
+        dtype = self._dtype(source)
+        is_same = dtype == source.dtype and source.base_readings is None
+        rounding = SAME_COMPUTATION if is_same else coarser(source.dtype, dtype)
         agreement = read_again(
-            source, folder, dtype=self._dtype(source), runtime=transformers_name()
+            source, folder, dtype=dtype, runtime=transformers_name(), rounding=rounding
         )
-        rounding = coarser(source.dtype, self._dtype(source))
         check_agreement(agreement, rounding, what=f"the {self.name} export")
         return agreement
 
@@ -69,6 +77,7 @@ def read_again(
     *,
     dtype: str,
     runtime: str,
+    rounding: TypeRounding,
     adapter: Path | None = None,
 ) -> ExportAgreement:
     """What a fresh model of transformers from the folder makes of the probes, by the tokenizer
@@ -81,7 +90,7 @@ def read_again(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter))
-    model = model.eval()
+    model = model.to(source.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(adapter or folder)
     readings = [read_probe(model, tokenizer, probe) for probe in source.probes]
     del model
@@ -90,7 +99,7 @@ def read_again(
         source.probes,
         readings,
         runtime=runtime,
-        rounding=coarser(source.dtype, dtype),
+        rounding=rounding,
         decode=tokenizer.decode,
     )
 

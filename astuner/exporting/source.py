@@ -55,6 +55,7 @@ def load_source(order: LoadingOrder) -> ExportSource:
         model=model,
         tokenizer=written,
         dtype=dtype,
+        device=str(model.device),
         stop_ids=sorted(template.stop_ids),
         base=base,
         base_at_hand=find_base(order),
