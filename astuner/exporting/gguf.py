@@ -1,5 +1,6 @@
 """`--to gguf`: one file for llama.cpp and all that is built on it, verified by llama.cpp itself."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,12 @@ from typing import Any, cast, get_args
 from astuner.errors import ConfigError
 from astuner.exporting import llama_cpp
 from astuner.exporting.compare import TypeRounding, agreement_of, check_agreement, coarser
-from astuner.exporting.format import ExportAgreement, ExportRefused, ExportSource
+from astuner.exporting.format import (
+    ExportAgreement,
+    ExportRefused,
+    ExportSource,
+    ProbeReading,
+)
 from astuner.exporting.gguf_agreement import along_the_reply, check_distance
 from astuner.exporting.gguf_conversion import (
     Conversion,
@@ -18,11 +24,13 @@ from astuner.exporting.gguf_conversion import (
     check_converter,
     convert,
 )
-from astuner.exporting.gguf_types import Quantization
+from astuner.exporting.gguf_types import BLOCK, STAND_INS, Quantization
 from astuner.exporting.llama_cpp import LlamaCpp
 from astuner.exporting.model_folder import ModelFolder
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.inference.frozen_clock import reads_clock
+
+logger = logging.getLogger(__name__)
 
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 
@@ -99,15 +107,31 @@ class GgufFile:
         with llama_cpp.running(
             file, num_context=_num_context(source), num_threads=_num_threads()
         ) as runtime:
-            _check_tokens(runtime, source)
-            _check_ends(runtime, source)
-            reads_time = reads_clock(str(source.tokenizer.chat_template))
-            readings = [
-                runtime.read(probe, text=probe.prompt_text if reads_time else None)
-                for probe in source.probes
-            ]
-            lengths = [runtime.chat_length(one.messages, one.tools) for one in source.probes]
+            return self.compare(source, runtime)
+
+    def compare(self, source: ExportSource, runtime: LlamaCpp) -> ExportAgreement:
+        """`check`, by a file that is loaded."""
+        _check_tokens(runtime, source)
+        _check_ends(runtime, source)
+        agreement, readings = self._read(source, runtime)
+        _check_chats(runtime, source)
         type_ = self._type(source)
+        if type_ in _WHOLE:
+            rounding = self._rounding(source)
+            check_agreement(agreement, rounding, what="the gguf export", finer="--quantize f32")
+            return agreement
+        told = along_the_reply(agreement, source.probes, readings)
+        check_distance(told, type_)
+        return told
+
+    def _read(
+        self, source: ExportSource, runtime: LlamaCpp
+    ) -> tuple[ExportAgreement, Sequence[ProbeReading]]:
+        reads_time = reads_clock(str(source.tokenizer.chat_template))
+        readings = [
+            runtime.read(probe, text=probe.prompt_text if reads_time else None)
+            for probe in source.probes
+        ]
         agreement = agreement_of(
             source.probes,
             readings,
@@ -115,13 +139,7 @@ class GgufFile:
             rounding=self._rounding(source),
             decode=source.tokenizer.decode,
         )
-        _check_lengths(source, lengths)
-        if type_ in _WHOLE:
-            check_agreement(agreement, self._rounding(source), what="the gguf export")
-            return agreement
-        told = along_the_reply(agreement, source.probes, readings)
-        check_distance(told, type_)
-        return told
+        return agreement, readings
 
     def usage(self, source: ExportSource, folder: Path) -> str:
         file = folder / file_name(source, self._type(source))
@@ -162,7 +180,14 @@ def _convert_and_quantize(order: Conversion, file: Path, type_: Quantization) ->
     from astuner.exporting.gguf_quantizing import quantize_file
 
     convert(order)
-    quantize_file(order.file, file, type_, num_threads=_num_threads())
+    counts = quantize_file(order.file, file, type_, num_threads=_num_threads())
+    stood_in = {name: counts[name] for name in STAND_INS if name in counts}
+    if stood_in:
+        logger.warning(
+            "export --quantize %s: rows that are no multiple of %d weights cannot be K types, and "
+            "take more bits as others: tensors=%s",
+            *(type_, BLOCK, ", ".join(f"{name}:{count}" for name, count in stood_in.items())),
+        )
 
 
 def _halved(source: ExportSource) -> str:
@@ -225,15 +250,16 @@ def _check_ends(runtime: LlamaCpp, source: ExportSource) -> None:
         )
 
 
-def _check_lengths(source: ExportSource, lengths: Sequence[int]) -> None:
+def _check_chats(runtime: LlamaCpp, source: ExportSource) -> None:
     """Raise ExportRefused where a chat request gets another prompt than the template alone makes,
     such as a second token that begins the text."""
-    for probe, length in zip(source.probes, lengths, strict=True):
+    for probe in source.probes:
+        length = runtime.chat_length(probe.messages, probe.tools)
         if length != len(probe.prompt_ids):
             raise ExportRefused(
-                f"the gguf export is refused: asked as a chat, {llama_cpp.LlamaCpp.name} makes "
-                f"{length} tokens of the probe {probe.name!r}, and training {len(probe.prompt_ids)}"
-                ". Nothing of it is kept; export with --to merged"
+                f"the gguf export is refused: asked as a chat, {runtime.name} makes {length} "
+                f"tokens of the probe {probe.name!r}, and training {len(probe.prompt_ids)}. "
+                "Nothing of it is kept; export with --to merged"
             )
 
 

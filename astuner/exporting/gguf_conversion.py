@@ -107,7 +107,7 @@ def _convert(order: Conversion) -> None:
     model_class = get_model_class(get_model_architecture(settings, ModelType.TEXT))
     file_type = gguf.LlamaFileType[order.file_type]
     model: Any = model_class(order.folder, file_type, order.file, model_name=order.name)
-    model.get_vocab_base_pre = _PreTokenizer(model.get_vocab_base_pre)
+    model.get_vocab_base_pre = PreTokenizer(model.get_vocab_base_pre)
     model.prepare_tensors()
     model.prepare_metadata(vocab_only=False)
     _say_how_prompts_are_made(model.gguf_writer, order.tokenizer)
@@ -118,7 +118,7 @@ def _convert(order: Conversion) -> None:
     model.gguf_writer.close()
 
 
-class _PreTokenizer:
+class PreTokenizer:
     """Names how text is cut before it is merged: as the converter does, or by the rule itself.
 
     The converter knows tokenizers by a hash of their tokens, and so none that was trained anew,

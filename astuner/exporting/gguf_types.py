@@ -19,6 +19,8 @@ BLOCK = 256
 SMALL_BLOCK = 32
 """The same of the types that stand in for them."""
 _STAND_IN: Mapping[str, str] = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+STAND_INS = ("Q5_0", "Q5_1", "Q8_0", "F16")
+"""All types that a row gets which is no multiple of BLOCK."""
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _FULL: Mapping[str, str] = {"q4_k_m": "Q4_K", "q5_k_m": "Q5_K", "q6_k": "Q6_K"}
 

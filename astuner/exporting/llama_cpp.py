@@ -61,6 +61,11 @@ class LlamaCpp:
         self._log = log
         self._harmless_id = self.encode_plain("a")[0]
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         """By the chat template in the file, with the opening of the reply. Where the tokenizer
         puts a token in front by itself, llama.cpp leaves it out here."""
