@@ -166,6 +166,8 @@ def _told(exported: "Exported") -> str:
         + (f"; {found.num_ties} part at a tie" if found.num_ties else ""),
         f"log-probs      {found.mean_gap:.2g} nats a token apart, {found.max_gap:.2g} at most",
     ]
+    if found.perplexity_ratio is not None:
+        lines.append(f"perplexity     {found.perplexity_ratio:.3f} times that of what was trained")
     if change is not None:
         lines.append(
             f"from the base  {change.mean_gap:.2g} nats a token, "

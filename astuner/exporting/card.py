@@ -209,6 +209,12 @@ def _verification(facts: CardFacts) -> str:
         f"likely, {found.num_equal_tokens} were said; the log-probabilities were "
         f"{found.mean_gap:.2g} nats a token apart in the mean, {found.max_gap:.2g} at most.\n"
     )
+    if found.perplexity_ratio is not None:
+        text += (
+            "\nQuantized, it says something else now and then, by design: the figures are of the "
+            "trained replies, whose perplexity in it is "
+            f"{found.perplexity_ratio:.3f} times that in the trained model.\n"
+        )
     if found.num_ties:
         text += (
             f"\n{found.num_ties} of the conversations part at two tokens that the trained model "

@@ -82,8 +82,17 @@ def agreement_of(
     )
 
 
-def check_agreement(agreement: ExportAgreement, rounding: TypeRounding, *, what: str) -> None:
-    """Raise ExportRefused for more than rounding, with where the two part."""
+def check_agreement(
+    agreement: ExportAgreement,
+    rounding: TypeRounding,
+    *,
+    what: str,
+    finer: str = "--dtype float32",
+) -> None:
+    """Raise ExportRefused for more than rounding, with where the two part.
+
+    `finer` is what has this format written without rounding.
+    """
     found = agreement.first_difference
     # Not a number is no agreement either.
     if not agreement.mean_gap <= rounding.mean:
@@ -101,7 +110,7 @@ def check_agreement(agreement: ExportAgreement, rounding: TypeRounding, *, what:
     if found is not None:
         raise ExportRefused(
             f"{what} is refused: loaded in {agreement.runtime} it does not compute what was "
-            f"trained: {found}. Nothing of it is kept. Export with --dtype float32, which rounds "
+            f"trained: {found}. Nothing of it is kept. Export with {finer}, which rounds "
             "nothing, or in another format; where that is refused as well, the packages of this "
             "environment compute this model differently: install those of constraints.txt"
         )

@@ -20,7 +20,9 @@ from astuner.exporting.card import CardFacts, astuner_version, write_card
 from astuner.exporting.checkpoint_named import NamedCheckpoint, find_checkpoint
 from astuner.exporting.compare import agreement_of, coarser
 from astuner.exporting.format import ExportAgreement, ExportFormat, ExportRefused, ExportSource
+from astuner.exporting.gguf import QUANTIZATIONS, gguf_file
 from astuner.exporting.model_folder import DTYPES, ModelFolder
+from astuner.exporting.ollama import OllamaFolder
 from astuner.exporting.probes import read_probe
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.exporting.source import LoadingOrder, load_source
@@ -102,10 +104,25 @@ def _adapter_folder(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFo
     return AdapterFolder(dtype=order.dtype, replies=_replies(checkpoint))
 
 
+def _gguf_file(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFormat:
+    _check_no_dtype(order)
+    return gguf_file(order.quantize, _replies(checkpoint))
+
+
+def _ollama_folder(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFormat:
+    _check_no_dtype(order)
+    return OllamaFolder(
+        file=gguf_file(order.quantize, _replies(checkpoint)),
+        num_context=checkpoint.setting("rollout.max_model_len"),
+    )
+
+
 FORMATS: Mapping[str, MakeFormat] = {
     "hf": _model_folder,
     "merged": _model_folder,
     "adapter": _adapter_folder,
+    "gguf": _gguf_file,
+    "ollama": _ollama_folder,
 }
 """By the name that `--to` gives."""
 
@@ -182,6 +199,14 @@ def _check_dtype(order: ExportOrder) -> None:
             f"export --dtype {order.dtype}: --to {order.to} writes {', '.join(DTYPES)}; vLLM "
             "quantizes a model as it loads it (vllm serve FOLDER --quantization fp8), and --to "
             "gguf has quantized types of its own (--quantize)"
+        )
+
+
+def _check_no_dtype(order: ExportOrder) -> None:
+    if order.dtype is not None:
+        raise ConfigError(
+            f"export --dtype {order.dtype}: the types of --to {order.to} are named by --quantize: "
+            f"{', '.join(QUANTIZATIONS)}"
         )
 
 

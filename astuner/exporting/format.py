@@ -93,7 +93,8 @@ class ExportAgreement:
     num_probes: int
     num_tokens: int
     num_equal_tokens: int
-    """Of the greedy ids, up to the first that differs in each probe."""
+    """Of the greedy ids, up to the first that differs in each probe; of a quantized export, in all
+    places of the trained replies."""
     num_ties: int
     """Probes whose first difference is between two tokens that rounding cannot tell apart."""
     mean_gap: float
@@ -101,6 +102,9 @@ class ExportAgreement:
     max_gap: float
     first_difference: str | None
     """Where and how the first probe parts that is no tie; None where all are equal."""
+    perplexity_ratio: float | None = None
+    """Of the trained replies, by the export over by the trained model; 1 is equal. None where only
+    rounding parts the two."""
 
 
 class ExportFormat(Protocol):
