@@ -72,8 +72,9 @@ class RunDir:
     root: Path
 
     @classmethod
-    def create(cls, base: Path, conf_stem: str) -> "RunDir":
-        """Make the folder `base/conf_stem/{start time}` and point `latest` beside it there.
+    def create(cls, base: Path, conf_stem: str, *, is_latest: bool = True) -> "RunDir":
+        """Make the folder `base/conf_stem/{start time}` and, where it `is_latest`, point `latest`
+        beside it there.
 
         An existing folder is never used again: a second run of the same second gets a suffix.
         Raises ConfigError when the folder cannot be made.
@@ -87,7 +88,8 @@ class RunDir:
                 run = cls(root=root)
                 started = {"number": number, "started": datetime.now(UTC).isoformat()}
                 append_json_line(run._started_file, started)
-                _point(parent / LATEST, to=root)
+                if is_latest:
+                    _point(parent / LATEST, to=root)
         except AstunerError as error:
             raise ConfigError(str(error)) from error
         except OSError as error:
