@@ -108,7 +108,7 @@ INSIDE = {
         ("assemble", "reporter"),
         ("local",),
         ("asked_model",),
-        ("debug", "cluster", "measured_pass_rates"),
+        ("debug", "cluster", "measured_pass_rates", "evaluation_run"),
         ("generated_tasks",),
         ("verl", "trinity"),
     ),

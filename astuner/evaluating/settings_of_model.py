@@ -1,0 +1,32 @@
+"""The configuration as it is while one model is evaluated: on the local engine, without training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from astuner.config.load import LoadedConfig
+from astuner.evaluating.named_model import NamedModel
+from astuner.pins.install import PINS
+
+LOCAL = "local"
+
+
+def engine_settings(loaded: LoadedConfig) -> dict[str, Any]:
+    """What makes the settings of a run ones of this machine's engine.
+
+    A backbone's own choice of an engine is left out with it, unless the evaluation named it.
+    """
+    changed: dict[str, Any] = {"backbone": LOCAL}
+    if loaded.settings.backbone in PINS and loaded.settings.rollout.name == "sglang":
+        changed["rollout.name"] = "auto"
+    return changed
+
+
+def model_settings(model: NamedModel, *, is_own: bool) -> Mapping[str, Any]:
+    """What makes it the model that is loaded; `is_own` is the one that the configuration names.
+
+    No adapter is put on it, since that of a checkpoint is merged when it is loaded.
+    """
+    changed: dict[str, Any] = {"model.path": model.path, "model.lora.rank": None}
+    if not is_own:
+        changed["model.revision"] = None
+    return changed
