@@ -139,20 +139,24 @@ class AstunerJob:
         dataset_path: str,
         training_split: str = "train",
         validation_split: str | None = "test",
+        test_split: str | None = None,
     ) -> Self:
         """Choose the task reader and its source.
 
-        For jsonl_dataset_file, `dataset_path` is the training file and `validation_split` the path
-        of the validation file, or None.
+        For jsonl_dataset_file, `dataset_path` is the training file, and `validation_split` and
+        `test_split` are the paths of the other files, or None. No run trains on the test split, or
+        chooses by it.
         """
         self.set("task_reader.type", type)
         if type == "jsonl_dataset_file":
             validation = None if validation_split == "test" else validation_split
             self.set(f"task_reader.{type}.training.file_path", dataset_path)
-            return self.set(f"task_reader.{type}.validation.file_path", validation)
+            self.set(f"task_reader.{type}.validation.file_path", validation)
+            return self.set(f"task_reader.{type}.test.file_path", test_split)
         self.set(f"task_reader.{type}.dataset_path", dataset_path)
         self.set(f"task_reader.{type}.training_split", training_split)
-        return self.set(f"task_reader.{type}.validation_split", validation_split)
+        self.set(f"task_reader.{type}.validation_split", validation_split)
+        return self.set(f"task_reader.{type}.test_split", test_split)
 
     def generate(
         self,

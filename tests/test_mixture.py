@@ -63,8 +63,10 @@ def read(sources):
 def test_a_source_is_completed_from_the_defaults():
     reader = load({"a": {"type": "random_dummy"}, "b": dummy(3, share=2, judge="j->J")})
     first, second = task_sources(reader.settings.task_reader).values()
-    assert (first.settings, first.share, first.workflow) == ({"num_tasks": 1000}, 1.0, None)
-    assert (second.settings, second.share, second.judge) == ({"num_tasks": 3}, 2.0, "j->J")
+    assert first.settings == {"num_tasks": 1000, "num_test_tasks": 0}
+    assert (first.share, first.workflow) == (1.0, None)
+    assert second.settings["num_tasks"] == 3
+    assert (second.share, second.judge) == (2.0, "j->J")
     assert shares_of(reader.settings.task_reader) == {"a": 1.0, "b": 2.0}
 
 
@@ -76,7 +78,7 @@ def test_tasks_that_are_not_mixed_have_one_source_without_a_name():
 
 def test_a_section_whose_keys_are_all_commented_out_means_the_defaults():
     reader = load({"a": {"type": "random_dummy", "random_dummy": None}}).settings.task_reader
-    assert task_sources(reader)["a"].settings == {"num_tasks": 1000}
+    assert task_sources(reader)["a"].settings["num_tasks"] == 1000
 
 
 @pytest.mark.parametrize(

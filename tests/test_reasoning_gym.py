@@ -68,12 +68,15 @@ def test_an_item_that_cannot_be_made_is_said_with_the_reason():
         reader("spell_backward", options=never).get_training_tasks()
 
 
-def test_no_question_stands_twice_or_in_both_splits(caplog):
+def test_no_question_stands_twice_or_in_two_splits(caplog):
+    sizes = {"num_tasks": 400, "num_validation_tasks": 60, "num_test_tasks": 30}
     with caplog.at_level("INFO"):
-        made = reader("chain_sum", options=SMALL, num_tasks=400, num_validation_tasks=60)
+        made = reader("chain_sum", options=SMALL, **sizes)
         training, validation = made.get_training_tasks(), made.get_validation_tasks()
-    questions = [task.main_query for task in (*training, *validation)]
-    assert len(set(questions)) == len(questions) < 460
+        test = reader("chain_sum", options=SMALL, **{**sizes, "num_tasks": 4}).get_test_tasks()
+    questions = [task.main_query for task in (*training, *validation, *test)]
+    assert len(set(questions)) == len(questions) < 490 and len(test) > 10
+    assert test == made.get_test_tasks()  # whatever else is asked for
     dropped = 400 - len(training)
     assert f"split=training tasks={len(training)} dropped_duplicates={dropped}" in caplog.text
 

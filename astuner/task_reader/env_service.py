@@ -17,10 +17,17 @@ class EnvServiceReader:
     """Reads `task_reader.type: env_service`. What a task asks, the instance of an episode says."""
 
     def __init__(
-        self, address: EnvServiceAddress, *, training_split: str, validation_split: str | None
+        self,
+        address: EnvServiceAddress,
+        *,
+        training_split: str,
+        validation_split: str | None,
+        test_split: str | None = None,
     ) -> None:
         self._address = address
-        self._training_split, self._validation_split = training_split, validation_split
+        self._training_split = training_split
+        self._validation_split = validation_split
+        self._test_split = test_split
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], search_dirs: Sequence[Path] = ()) -> Self:
@@ -29,17 +36,21 @@ class EnvServiceReader:
             EnvServiceAddress.from_settings(settings),
             training_split=settings["training_split"],
             validation_split=settings["validation_split"],
+            test_split=settings.get("test_split"),
         )
 
     def get_training_tasks(self) -> list[Task]:
         return self._read(self._training_split, "training_split")
 
     def get_validation_tasks(self) -> list[Task]:
-        if self._validation_split is None:
-            return []
         return self._read(self._validation_split, "validation_split")
 
-    def _read(self, split: str, key: str) -> list[Task]:
+    def get_test_tasks(self) -> list[Task]:
+        return self._read(self._test_split, "test_split")
+
+    def _read(self, split: str | None, key: str) -> list[Task]:
+        if split is None:
+            return []
         where = f"{_SECTION}.{key} {split!r} of {self._address.name}"
         try:
             ids = list_task_ids(self._address, split)

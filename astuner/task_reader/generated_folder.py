@@ -9,7 +9,7 @@ from astuner.task_reader.jsonl_dataset_file import read_task_file
 from astuner.types import Task
 
 _KEY = "task_reader.data_generation.output_dir"
-_TRAIN_FILE, _VALIDATION_FILE = "train.jsonl", "validation.jsonl"
+_TRAIN_FILE, _VALIDATION_FILE, _TEST_FILE = "train.jsonl", "validation.jsonl", "test.jsonl"
 _COMMAND = "make it by `astuner generate --conf FILE`, or start the run by `astuner --conf FILE`"
 
 
@@ -36,9 +36,16 @@ class GeneratedFolderReader:
 
     def get_validation_tasks(self) -> list[Task]:
         """Empty where the set was made without any."""
-        path = self._folder / _VALIDATION_FILE
-        is_empty = path.is_file() and path.stat().st_size == 0
-        return [] if is_empty else self._read(_VALIDATION_FILE)
+        return [] if self._is_empty(_VALIDATION_FILE) else self._read(_VALIDATION_FILE)
+
+    def get_test_tasks(self) -> list[Task]:
+        """Empty where the set was made without any, as by earlier releases."""
+        has_none = self._folder.is_dir() and not (self._folder / _TEST_FILE).exists()
+        return [] if has_none or self._is_empty(_TEST_FILE) else self._read(_TEST_FILE)
+
+    def _is_empty(self, name: str) -> bool:
+        path = self._folder / name
+        return path.is_file() and path.stat().st_size == 0
 
     def _read(self, name: str) -> list[Task]:
         path = self._folder / name

@@ -24,9 +24,14 @@ class HarborReader:
     """Reads `task_reader.type: harbor`."""
 
     def __init__(
-        self, *, path: str, validation_path: str | None = None, search_dirs: Sequence[Path] = ()
+        self,
+        *,
+        path: str,
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        search_dirs: Sequence[Path] = (),
     ) -> None:
-        self._path, self._validation_path = path, validation_path
+        self._path, self._validation_path, self._test_path = path, validation_path, test_path
         self._search_dirs = search_dirs
 
     @classmethod
@@ -39,6 +44,7 @@ class HarborReader:
         return cls(
             path=settings["path"],
             validation_path=settings["validation_path"],
+            test_path=settings.get("test_path"),
             search_dirs=search_dirs,
         )
 
@@ -46,11 +52,14 @@ class HarborReader:
         return self._read("path", self._path)
 
     def get_validation_tasks(self) -> list[Task]:
-        if not self._validation_path:
-            return []
         return self._read("validation_path", self._validation_path)
 
-    def _read(self, key: str, path: str) -> list[Task]:
+    def get_test_tasks(self) -> list[Task]:
+        return self._read("test_path", self._test_path)
+
+    def _read(self, key: str, path: str | None) -> list[Task]:
+        if not path:
+            return []
         folder = find_path(path, self._search_dirs)
         if folder is None or not folder.is_dir():
             tried = ", ".join(str(place) for place in places(path, self._search_dirs))

@@ -49,6 +49,7 @@ class HuggingfaceDatRepoReader:
         dataset_path: str,
         training_split: str,
         validation_split: str | None = None,
+        test_split: str | None = None,
         revision: str | None = None,
         columns: Columns | None = None,
         search_dirs: Sequence[Path] = (),
@@ -58,6 +59,7 @@ class HuggingfaceDatRepoReader:
         self._dataset_path = dataset_path
         self._training_split = training_split
         self._validation_split = validation_split
+        self._test_split = test_split
         self._revision = revision
         self._columns = columns or Columns()
         self._search_dirs = search_dirs
@@ -75,6 +77,7 @@ class HuggingfaceDatRepoReader:
             dataset_path=settings["dataset_path"],
             training_split=settings["training_split"],
             validation_split=settings.get("validation_split"),
+            test_split=settings.get("test_split"),
             revision=settings.get("revision"),
             columns=Columns(
                 query=settings.get("query_column", "question"),
@@ -89,6 +92,9 @@ class HuggingfaceDatRepoReader:
 
     def get_validation_tasks(self) -> list[Task]:
         return self._read(self._validation_split) if self._validation_split else []
+
+    def get_test_tasks(self) -> list[Task]:
+        return self._read(self._test_split) if self._test_split else []
 
     def _read(self, split: str) -> list[Task]:
         folder = self._find_folder()

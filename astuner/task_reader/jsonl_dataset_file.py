@@ -31,10 +31,12 @@ class JsonlDatasetFileReader:
         *,
         training_file: str,
         validation_file: str | None = None,
+        test_file: str | None = None,
         search_dirs: Sequence[Path] = (),
     ) -> None:
         self._training_file = training_file
         self._validation_file = validation_file
+        self._test_file = test_file
         self._search_dirs = search_dirs
 
     @classmethod
@@ -48,6 +50,7 @@ class JsonlDatasetFileReader:
         return cls(
             training_file=training_file,
             validation_file=_file_path(settings, "validation"),
+            test_file=_file_path(settings, "test"),
             search_dirs=search_dirs,
         )
 
@@ -55,11 +58,14 @@ class JsonlDatasetFileReader:
         return self._read("training", self._training_file)
 
     def get_validation_tasks(self) -> list[Task]:
-        if not self._validation_file:
-            return []
         return self._read("validation", self._validation_file)
 
-    def _read(self, split: str, file_path: str) -> list[Task]:
+    def get_test_tasks(self) -> list[Task]:
+        return self._read("test", self._test_file)
+
+    def _read(self, split: str, file_path: str | None) -> list[Task]:
+        if not file_path:
+            return []
         path = find_path(file_path, self._search_dirs)
         if path is not None and path.is_dir():
             raise ConfigError(

@@ -6,10 +6,11 @@ Which of them make a batch, and how often each is used, is the business of `orde
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, zip_longest
 
 from astuner.errors import ConfigError, TaskReadError
-from astuner.task_reader.reader import TaskReader
+from astuner.task_reader.reader import TaskReader, tasks_of_test
 from astuner.types import Task
 
 
@@ -38,6 +39,14 @@ class MixtureReader:
             task
             for name, reader in self._readers.items()
             for task in _read(name, reader.get_validation_tasks)
+        )
+
+    def get_test_tasks(self) -> list[Task]:
+        """In turns, as those of the validation; of the sources that have any."""
+        return in_turns(
+            task
+            for name, reader in self._readers.items()
+            for task in _read(name, partial(tasks_of_test, reader))
         )
 
 

@@ -11,6 +11,8 @@ from astuner.task_reader.task_api import TaskApi
 from astuner.types import Task
 
 _UNNAMED = "openenv"
+_FIRST_TEST_SEED = 1_000_000
+"""So far away that more tasks for training or validation leave the test as it is."""
 
 
 class OpenEnvReader:
@@ -25,6 +27,8 @@ class OpenEnvReader:
         validation_split: str | None,
         num_tasks: int,
         num_validation_tasks: int,
+        test_split: str | None = None,
+        num_test_tasks: int = 0,
     ) -> None:
         """The numbers are those of a server without a list of tasks."""
         self._server = server
@@ -33,6 +37,8 @@ class OpenEnvReader:
         self._validation_split = validation_split
         self._num_tasks = num_tasks
         self._num_validation_tasks = num_validation_tasks
+        self._test_split = test_split
+        self._num_test_tasks = num_test_tasks
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], search_dirs: Sequence[Path]) -> Self:
@@ -44,6 +50,8 @@ class OpenEnvReader:
             validation_split=settings.get("validation_split"),
             num_tasks=settings["num_tasks"],
             num_validation_tasks=settings["num_validation_tasks"],
+            test_split=settings.get("test_split"),
+            num_test_tasks=settings.get("num_test_tasks", 0),
         )
 
     def get_training_tasks(self) -> list[Task]:
@@ -55,12 +63,22 @@ class OpenEnvReader:
         if self._validation_split is None:
             last = self._num_tasks + self._num_validation_tasks
             return self._seeds(range(self._num_tasks, last))
-        listed = self._listed(self._validation_split)
+        return self._of_split(self._validation_split, "validation")
+
+    def get_test_tasks(self) -> list[Task]:
+        """Of a server without a list, other seeds than those of training and validation."""
+        if self._test_split is None:
+            first = max(_FIRST_TEST_SEED, self._num_tasks + self._num_validation_tasks)
+            return self._seeds(range(first, first + self._num_test_tasks))
+        return self._of_split(self._test_split, "test")
+
+    def _of_split(self, split: str, kind: str) -> list[Task]:
+        listed = self._listed(split)
         if listed is None:
             raise TaskReadError(
-                f"{SECTION}.validation_split is {self._validation_split!r}, and the server at "
-                f"{self._server.url} has no list of tasks; set it to null, and "
-                "num_validation_tasks to how many seeds to validate on"
+                f"{SECTION}.{kind}_split is {split!r}, and the server at {self._server.url} has no "
+                f"list of tasks; set it to null, and num_{kind}_tasks to how many seeds it is to "
+                "have"
             )
         return listed
 

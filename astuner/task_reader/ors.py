@@ -21,11 +21,13 @@ class OrsReader:
         env: str | None,
         training_split: str,
         validation_split: str | None,
+        test_split: str | None = None,
     ) -> None:
         self._server = server
         self._env = env
         self._training_split = training_split
         self._validation_split = validation_split
+        self._test_split = test_split
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], search_dirs: Sequence[Path]) -> Self:
@@ -35,6 +37,7 @@ class OrsReader:
             env=settings.get("env"),
             training_split=settings["training_split"],
             validation_split=settings.get("validation_split"),
+            test_split=settings.get("test_split"),
         )
 
     def get_training_tasks(self) -> list[Task]:
@@ -42,6 +45,9 @@ class OrsReader:
 
     def get_validation_tasks(self) -> list[Task]:
         return [] if self._validation_split is None else self._read(self._validation_split)
+
+    def get_test_tasks(self) -> list[Task]:
+        return [] if self._test_split is None else self._read(self._test_split)
 
     def _read(self, split: str) -> list[Task]:
         with TaskApi(self._server, **key_header(self._server)) as api:

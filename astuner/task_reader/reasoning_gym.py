@@ -20,16 +20,19 @@ from astuner.types import Task
 
 logger = logging.getLogger(__name__)
 
-_VALIDATION_SEED_OFFSET = 1_000_003
-"""Item `i` of seed `s` is often item `0` of seed `s + i`, so the two seeds are far apart."""
+_SEED_OFFSETS = {"training": 0, "validation": 1_000_003, "test": 2_000_003}
+"""Item `i` of seed `s` is often item `0` of seed `s + i`, so the seeds are far apart."""
+_MAKING_ORDER = ("test", "validation", "training")
+"""Each leaves out what stands in those before it, so that a test stays as it is whatever else is
+asked for."""
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 class ReasoningGymReader:
     """Reads `task_reader.type: reasoning_gym`.
 
-    A question stands in one split only, and once: those of the validation are left out of the
-    training, and so is what is made a second time.
+    A question stands in one split only, and once: those of the test are left out of the
+    validation, those of both out of the training, and so is what is made a second time.
     """
 
     def __init__(
@@ -38,13 +41,17 @@ class ReasoningGymReader:
         datasets: Sequence[str],
         num_tasks: int,
         num_validation_tasks: int = 0,
+        num_test_tasks: int = 0,
         seed: int = 42,
         options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """`num_tasks` are made of each data set; `options` are those of a data set, by its name."""
         self._datasets = datasets
-        self._num_tasks = num_tasks
-        self._num_validation_tasks = num_validation_tasks
+        self._sizes = {
+            "training": num_tasks,
+            "validation": num_validation_tasks,
+            "test": num_test_tasks,
+        }
         self._seed = seed
         self._options = options or {}
 
@@ -76,11 +83,18 @@ class ReasoningGymReader:
     def get_validation_tasks(self) -> list[Task]:
         return list(self._splits["validation"])
 
+    def get_test_tasks(self) -> list[Task]:
+        return list(self._made(("test",))["test"])
+
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Task]]:
-        """Both, for the training leaves out what stands in the validation."""
-        parts = [*self._parts("validation"), *self._parts("training")]
-        splits: dict[str, list[Task]] = {"validation": [], "training": []}
+        """All, for each leaves out what stands in those before it."""
+        return self._made(_MAKING_ORDER)
+
+    def _made(self, names: Sequence[str]) -> Mapping[str, Sequence[Task]]:
+        """Those splits, which come first in the order of making."""
+        parts = [part for name in names for part in self._parts(name)]
+        splits: dict[str, list[Task]] = {name: [] for name in names}
         seen: set[str] = set()
         with closing(make_entries([part.recipe for part in parts])) as entries:
             for part in parts:
@@ -88,9 +102,7 @@ class ReasoningGymReader:
         return splits
 
     def _parts(self, split: str) -> list["_SplitPart"]:
-        is_training = split == "training"
-        size = self._num_tasks if is_training else self._num_validation_tasks
-        seed = self._seed if is_training else self._seed + _VALIDATION_SEED_OFFSET
+        size, seed = self._sizes[split], self._seed + _SEED_OFFSETS[split]
         return [
             _SplitPart(
                 split=split,
@@ -144,8 +156,8 @@ def _tasks(part: _SplitPart, entries: Iterable[Mapping[str, Any]], seen: set[str
     if not tasks:
         raise TaskReadError(
             f"{SECTION}: each of the {recipe.size} {part.split} questions of {recipe.name} stands "
-            f"in the validation, or in another data set; its options leave too few: "
-            f"{recipe.options!r:.200}; widen them, or lower num_validation_tasks"
+            f"in another split, or in another data set; its options leave too few: "
+            f"{recipe.options!r:.200}; widen them, or lower num_validation_tasks and num_test_tasks"
         )
     return tasks
 

@@ -64,8 +64,8 @@ class TaskApi:
         if split not in names:
             raise TaskReadError(
                 f"{self._server.section}: {environment} at {self._server.url} has no split "
-                f"{split!r}; there are {', '.join(names) or 'none'}: correct training_split or "
-                "validation_split"
+                f"{split!r}; there are {', '.join(names) or 'none'}: correct training_split, "
+                "validation_split or test_split"
             )
         number = self._number_of_tasks(environment, split)
         if number is None:
