@@ -21,7 +21,8 @@ _EPILOG = """\
 which model:
   (nothing)                        model.path of the YAML
   best, last                       of the newest run of this YAML that has checkpoints
-  2026-01-31_09-30-00              a run: its best checkpoint, else its last; so RUN/last, RUN/step_20
+  2026-01-31_09-30-00              a run: its best checkpoint, else its last
+  RUN/last, RUN/step_20            one of its checkpoints
   FOLDER                           a model, a checkpoint (an adapter too), or a run directory
   Qwen/Qwen2.5-0.5B-Instruct       a name on the hub
   http://127.0.0.1:8000/v1#NAME    a model behind an OpenAI-compatible address; its key stands in
@@ -34,8 +35,9 @@ examples:
                                    before and after, in one table; the first is the baseline
   astuner evaluate --conf math_agent.yaml --model best --split held_out.jsonl --max-tasks 200
                                    on the first 200 tasks of a file
-  astuner evaluate --conf math_agent.yaml --model best --repeat 8 astuner.rollout.val_kwargs.do_sample=true astuner.rollout.val_kwargs.temperature=0.7
-                                   8 attempts at each task: pass@k and pass^k
+  astuner evaluate --conf math_agent.yaml --model best --repeat 8 \\
+      astuner.rollout.val_kwargs.do_sample=true astuner.rollout.val_kwargs.temperature=0.7
+                                   8 attempts at each task, by chance: pass@k and pass^k
   astuner evaluate --conf math_agent.yaml --model best --model https://api.openai.com/v1#gpt-5-mini
                                    against a closed model
   astuner evaluate --conf math_agent.yaml --model best --by source

@@ -1,4 +1,4 @@
-"""Which tasks a model is evaluated on: those of a split of the configuration's reader, or of a file.
+"""Which tasks a model is evaluated on: those of a split of the configuration, or of a file.
 
 None is left out for its length, since what fits hangs on the model's tokens, and every model is to
 have the same tasks.
@@ -20,7 +20,7 @@ from astuner.run_dir import RunDir
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.jsonl_dataset_file import read_task_file
 from astuner.task_reader.local_path import find_path, places
-from astuner.task_reader.reader import TaskReader
+from astuner.task_reader.reader import TaskReader, test_tasks_of
 from astuner.types import Task
 
 TEST, VALIDATION = "test", "validation"
@@ -78,7 +78,7 @@ class _Reading:
 
 def _of_reader(reader: TaskReader, split: str | None, *, reader_type: str) -> EvaluatedTasks:
     for name in _SPLITS if split is None else (split,):
-        tasks = _test_tasks(reader) if name == TEST else reader.get_validation_tasks()
+        tasks = test_tasks_of(reader) if name == TEST else reader.get_validation_tasks()
         if tasks:
             return EvaluatedTasks(split=name, tasks=tasks)
     asked = "neither test nor validation tasks" if split is None else f"no {split} tasks"
@@ -86,11 +86,6 @@ def _of_reader(reader: TaskReader, split: str | None, *, reader_type: str) -> Ev
         f"task_reader.type {reader_type} has {asked}; name the {split or TEST} split in its "
         "section, or give a jsonl file of tasks by --split FILE"
     )
-
-
-def _test_tasks(reader: TaskReader) -> Sequence[Task]:
-    read = getattr(reader, "get_test_tasks", None)
-    return read() if read else ()
 
 
 def _of_file(name: str, search_dirs: Sequence[Path]) -> EvaluatedTasks:

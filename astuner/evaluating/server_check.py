@@ -1,4 +1,4 @@
-"""Whether a server answers for a model, seen before the first episode: one question of one token."""
+"""Whether a server answers for a model, seen by a question of one token before it is evaluated."""
 
 import difflib
 from collections.abc import Sequence

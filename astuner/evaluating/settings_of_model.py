@@ -1,4 +1,4 @@
-"""The configuration as it is while one model is evaluated: on the local engine, without training."""
+"""The configuration while one model is evaluated: on the local engine, without training."""
 
 from collections.abc import Mapping
 from typing import Any
