@@ -19,10 +19,13 @@ class AttemptOutcome:
     failure: str | None
     """Kind of the failure; None: it was judged."""
     num_sampled_tokens: int
+    """By the model that is evaluated; so the other counts."""
     num_prompt_tokens: int
-    """Of all its calls."""
+    """Of all its calls, each with the whole conversation before it."""
     num_calls: int
     seconds: float
+    format_errors: Sequence[str] = ()
+    """What was wrong with the form of its replies, such as "cut off"; empty where nothing was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,15 @@ class TaskOutcomes:
     tags: Mapping[str, str]
     """Its source, and every field of its metadata whose value is short and plain, as text."""
     attempts: Sequence[AttemptOutcome]
+
+    @property
+    def judged(self) -> tuple[AttemptOutcome, ...]:
+        """Attempts that did not fail."""
+        return tuple(attempt for attempt in self.attempts if attempt.reward is not None)
+
+    @property
+    def num_successes(self) -> int:
+        return sum(attempt.is_success is True for attempt in self.attempts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
