@@ -110,9 +110,9 @@ def test_a_validation_of_a_training_run_is_an_evaluation_too(tmp_path: Path) -> 
     assert last.facts.decides == {"rollout.max_model_len": 9}
     assert last.facts.model == "m after step 20" and last.name.endswith("@step_20")
     assert read_evaluated(root, "step_20") == last
-    with pytest.raises(NotFoundError, match="@step_7; write @first.*@step_0, @step_20"):
+    with pytest.raises(NotFoundError, match=r"@step_7; write @first.*@step_0, @step_20"):
         read_evaluated(root, "step_7")
-    with pytest.raises(NotFoundError, match="is no evaluation.*@last"):
+    with pytest.raises(NotFoundError, match=r"is no evaluation.*@last"):
         read_evaluated(root)
 
 

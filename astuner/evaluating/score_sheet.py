@@ -1,8 +1,8 @@
-"""ModelScores of evaluations as text for a terminal: one table for several models."""
+"""Scores of evaluations as text for a terminal: one table for several models."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from astuner.evaluation.scores import Estimate, Score, ModelScores
+from astuner.evaluation.scores import Estimate, ModelScores, Score
 from astuner.logview.terminal.sheet import BAD, DIM, STRONG, Part, Sheet, columns
 from astuner.logview.view.words import count, duration, number, share
 

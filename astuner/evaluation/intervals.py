@@ -61,6 +61,8 @@ def mean_interval(
     low, high = bounds
     if len(values) < _MIN_TASKS or high <= low:
         return None
+    if num_attempts is None and len(set(values)) == 1:
+        return None
     shares = [min(1.0, max(0.0, (value - low) / (high - low))) for value in values]
     found = _score_interval(shares, num_attempts=num_attempts)
     width = high - low
