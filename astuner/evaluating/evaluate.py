@@ -37,6 +37,7 @@ from astuner.evaluation.deciding import deciding_settings
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.imports import fix_sys_path, module_folders
 from astuner.launch import OtherWork, launch
+from astuner.logview.view.words import count
 from astuner.rollout.threads import DaemonThreads
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_reader.same_tasks import fingerprint
@@ -107,7 +108,7 @@ class EvaluationStart:
         first = order.load(self._stand_in)
         self._tell_backbone(first)
         self._engine = {**self._stand_in, **engine_settings(first)}
-        self._loaded = order.load(self._engine)
+        self._loaded = first if self._engine == self._stand_in else order.load(self._engine)
         self._search_dirs = order.search_dirs or module_folders(self._loaded.conf_file)
         fix_sys_path()
         self._run = self._make_run(self._loaded)
@@ -116,6 +117,7 @@ class EvaluationStart:
         self.models = self._find_models()
         tasks = read_evaluated_tasks(self._run, self._loaded, order.split or evaluation.split)
         self.tasks = tasks.without_rest(order.max_tasks or evaluation.max_tasks)
+        self.tasks.check_has(order.by)
         self._say_what()
 
     def _tell_backbone(self, loaded: LoadedConfig) -> None:
@@ -171,9 +173,8 @@ class EvaluationStart:
         tasks, say = self.tasks, self._console.say
         num_tasks, num_repeat = len(tasks.tasks), self.num_repeat
         say(
-            f"evaluating {len(self.models)} model{'s' if len(self.models) > 1 else ''} on "
-            f"{num_tasks} tasks of {tasks.split}, {num_repeat} attempt"
-            f"{'s' if num_repeat > 1 else ''} each"
+            f"evaluating {count(len(self.models), 'model')} on {count(num_tasks, 'task')} of "
+            f"{tasks.split}, {count(num_repeat, 'attempt')} each"
         )
         if num_repeat > 1 and not self._loaded.settings.rollout.val_kwargs.do_sample:
             self._console.warn(
