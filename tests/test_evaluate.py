@@ -105,9 +105,10 @@ def said_in(run):
     }
 
 
-def test_an_evaluation_is_a_run_directory_that_does_not_move_latest(conf, capsys):
+def test_an_evaluation_has_a_run_directory_beside_the_latest_and_goes_on_when_cut(conf, capsys):
     training = RunDir.create(Path("launcher_record"), "asking")
-    assert main(["evaluate", "--conf", conf, "--repeat", "2"]) == 0
+    arguments = ["evaluate", "--conf", conf, "--repeat", "2"]
+    assert main(arguments) == 0
     (run,) = evaluations()
     latest = RunDir.latest(Path("launcher_record"), "asking")
     assert latest is not None and latest.root == training.root.resolve()
@@ -120,24 +121,18 @@ def test_an_evaluation_is_a_run_directory_that_does_not_move_latest(conf, capsys
     assert main(["show", str(run.root), "--step", "0", "--validation"]) == 0
     assert "sum-3" in capsys.readouterr().out
 
-
-def test_an_evaluation_that_was_cut_gives_what_a_whole_one_gives(conf, capsys):
-    assert main(["evaluate", "--conf", conf, "--repeat", "2"]) == 0
-    (whole,) = evaluations()
-    said = said_in(whole)
-    path = whole.episodes_file(0, "validation")
+    said = said_in(run)
+    path = run.episodes_file(0, "validation")
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:40])  # as a kill leaves it
-    capsys.readouterr()
-    assert main(["evaluate", "--conf", conf, "--repeat", "2"]) == 0
+    with run.in_use():
+        assert main(arguments) == 2
+    assert "under way" in capsys.readouterr().err
+    assert main(arguments) == 0
     assert "3 of 8 episodes are there already" in capsys.readouterr().err
-    assert evaluations() == [whole] and said_in(whole) == said
-    assert len(recorded(whole)) == 8
-    assert main(["evaluate", "--conf", conf, "--repeat", "2"]) == 0
+    assert evaluations() == [run] and said_in(run) == said and len(recorded(run)) == 8
+    assert main(arguments) == 0
     assert "nothing is done again" in capsys.readouterr().err
-    assert main(["evaluate", "--conf", conf, "--repeat", "2", "--again"]) == 0
-    _, again = evaluations()
-    assert said_in(again) == said
 
 
 def test_other_tasks_settings_or_code_are_another_evaluation(conf):
@@ -145,11 +140,13 @@ def test_other_tasks_settings_or_code_are_another_evaluation(conf):
         assert main(["evaluate", "--conf", conf, *arguments]) == 0
         return len(evaluations())
 
-    assert num_after() == 1 and num_after("--max-tasks", "2") == 2
-    assert num_after("--max-tasks", "2", "astuner.rollout.val_kwargs.temperature=0.5") == 3
+    assert num_after("--max-tasks", "2") == 1
+    assert num_after("--max-tasks", "2", "astuner.rollout.val_kwargs.temperature=0.5") == 2
     Path("asking_agent.py").write_text(AGENT.replace('"5" in text', '"7" in text'))
     os.utime("asking_agent.py", (1, 1))
-    assert num_after("--max-tasks", "2", "astuner.rollout.max_env_worker=3") == 4
+    assert num_after("--max-tasks", "2", "astuner.rollout.max_env_worker=3") == 3
+    assert num_after("--max-tasks", "2") == 3
+    assert num_after("--max-tasks", "2", "--again") == 4
 
 
 def test_failed_episodes_are_counted_apart_and_done_again_only_when_asked(conf, capsys):
@@ -198,11 +195,10 @@ def test_a_server_is_evaluated_with_its_own_count_of_tokens(conf, capsys, monkey
         (["--model", "http://127.0.0.1:9/v1#m"], "nobody answers there"),
         (["--model", "http://me:pw@127.0.0.1:9/v1#m"], "user name or password"),
         (["--model", "./nowhere"], "no such folder"),
-        (["--model", "best"], "has a checkpoint"),
+        (["--by", "colour"], "there are breaks, kind"),
         (["--split", "tests"], "neither test nor validation"),
         (["--split", "test"], "no test tasks"),
         (["--split", "empty.jsonl"], "holds no task"),
-        (["--again", "--retry-failed"], "leave out one"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_a_run_directory_is_made(
@@ -262,7 +258,8 @@ def test_a_yaml_of_a_cluster_is_evaluated_here_and_says_so(tmp_path, tiny, monke
     assert "the YAML's backbone is verl" in said and "on 1 task of" in said
 
 
-def test_a_killed_evaluation_keeps_its_episodes_and_a_second_one_at_once_is_refused(conf, tmp_path):
+@pytest.mark.slow
+def test_a_killed_evaluation_keeps_its_episodes(conf, tmp_path):
     write_tasks(Path("tasks.jsonl"), num_tasks=12)
     arguments = ["evaluate", "--conf", conf, "astuner.rollout.max_env_worker=1"]
     with (tmp_path / "screen").open("wb") as screen:
@@ -270,7 +267,6 @@ def test_a_killed_evaluation_keeps_its_episodes_and_a_second_one_at_once_is_refu
             arguments, folder=tmp_path, stdout=screen.fileno(), stderr=screen.fileno()
         )
         wait_for_episode(child)
-        assert main(arguments) == 2
         child.kill()
         child.wait()
     (run,) = evaluations()

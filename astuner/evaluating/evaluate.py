@@ -2,8 +2,9 @@
 run. Goes on with what an earlier start left, and shows again what is whole."""
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.load import LoadedConfig
 from astuner.config.secret import shown_settings
 from astuner.config.sections.trainer_common import START
+from astuner.config.source import flatten
 from astuner.console import RunConsole
-from astuner.errors import AstunerError, BackboneError, Quit
+from astuner.errors import AstunerError, BackboneError, ConfigError, Quit
 from astuner.evaluating.deciding_code import code_digests
 from astuner.evaluating.earlier_evaluation import find_earlier, is_whole
 from astuner.evaluating.evaluated_tasks import (
@@ -44,12 +46,7 @@ from astuner.task_reader.same_tasks import fingerprint
 
 _BY_SIGNAL = 128
 """Exit codes above it are those of a signal."""
-_ASKS_A_SERVER: Mapping[str, Any] = {
-    "backbone": "debug",
-    "debug.openai_base_url": "http://127.0.0.1/v1",
-    "debug.openai_model": "evaluated",
-}
-"""By which a configuration may lack a model."""
+_STAND_IN: dict[str, Any] = {"model.path": "evaluated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +101,7 @@ class EvaluationStart:
     def __init__(self, order: EvaluationOrder, console: RunConsole) -> None:
         """Raises ConfigError and TaskReadError for what cannot be meant or read."""
         self._order, self._console = order, console
-        self._stand_in = _stand_in(order)
-        first = order.load(self._stand_in)
+        first, self._stand_in = _load_first(order)
         self._tell_backbone(first)
         self._engine = {**self._stand_in, **engine_settings(first)}
         self._loaded = first if self._engine == self._stand_in else order.load(self._engine)
@@ -242,6 +238,9 @@ class EvaluationStart:
 
     def _settings_for(self, model: NamedModel) -> LoadedConfig:
         of_model = model_settings(model, is_own=not self._order.models)
+        known = flatten(self._loaded.settings.model_dump(include={"model"}))
+        if all(known[key] == value for key, value in of_model.items()):
+            return self._loaded
         return self._order.load({**self._engine, **of_model})
 
     def _new_run_dir(
@@ -300,12 +299,17 @@ class EvaluationStart:
         return None if reference in (None, model.path) else reference
 
 
-def _stand_in(order: EvaluationOrder) -> dict[str, Any]:
-    """For a configuration that names no model, since the order does."""
-    if not order.models:
-        return {}
-    without_model = order.load(_ASKS_A_SERVER)
-    return {} if without_model.settings.model.path else {"model.path": "evaluated"}
+def _load_first(order: EvaluationOrder) -> tuple[LoadedConfig, dict[str, Any]]:
+    """The configuration, with what stands in for the model that it may lack where the order names
+    one."""
+    try:
+        return order.load({}), {}
+    except ConfigError as error:
+        if not order.models:
+            raise
+        with contextlib.suppress(ConfigError):
+            return order.load(_STAND_IN), _STAND_IN
+        raise error
 
 
 def _waited_for(work: Coroutine[Any, Any, Any]) -> Any:
