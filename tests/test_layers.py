@@ -88,6 +88,7 @@ INSIDE = {
             "trained_record",
             "vocabulary_file",
             "curriculum_steps",
+            "result_page",
         ),
         ("run", "judge_child", "judge_of_answers"),
         (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from astuner.evaluation.facts import EvaluationFacts
 
@@ -47,6 +48,16 @@ class TaskOutcomes:
     @property
     def num_successes(self) -> int:
         return sum(attempt.is_success is True for attempt in self.attempts)
+
+    @property
+    def success_share(self) -> float:
+        """Of the judged attempts, of which there must be one."""
+        return self.num_successes / len(self.judged)
+
+    @property
+    def mean_reward(self) -> float:
+        """Over the judged attempts, of which there must be one."""
+        return fmean(attempt.reward for attempt in self.attempts if attempt.reward is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ def _read_validation(run: RunDir, at: str) -> EvaluatedModel:
         num_repeat=max((len(task.attempts) for task in tasks), default=0),
         tasks_digest=_digest(sorted(task.digest for task in tasks)),
         decides=deciding_settings(settings),
+        best_of=str(run.root) if at == BEST else None,
     )
     name = f"{run.root.parent.name}/{run.root.name}@step_{step}"
     return EvaluatedModel(name=name, run_dir=str(run.root), facts=facts, tasks=tasks)

@@ -91,6 +91,11 @@ class ModelScores:
         facts = self.model.facts
         return max(0, facts.num_tasks * facts.num_repeat - self.total.num_episodes)
 
+    def _repr_html_(self) -> str:
+        from astuner.evaluation.notebook import scores_as_html
+
+        return scores_as_html(self)
+
 
 def score(model: EvaluatedModel, by: str | None = None) -> ModelScores:
     """All figures of an evaluation; `by` is `source` or a field of the tasks' metadata.
