@@ -165,7 +165,9 @@ def test_failed_episodes_are_counted_apart_and_done_again_only_when_asked(conf, 
     assert [record["task"]["task_id"] for record in read_json_lines(aside)] == ["sum-1"]
 
 
-def test_a_server_is_evaluated_with_its_own_count_of_tokens(conf, capsys, monkeypatch):
+def test_a_server_is_evaluated_with_its_own_count_of_tokens_and_compared(
+    conf, tiny, capsys, monkeypatch
+):
     monkeypatch.setenv("SOME_KEY", KEY)
 
     def answer(body):
@@ -186,7 +188,15 @@ def test_a_server_is_evaluated_with_its_own_count_of_tokens(conf, capsys, monkey
         files = [path.read_text() for path in run.root.rglob("*") if path.is_file()]
         assert not any(KEY in text for text in files)
         assert main(["evaluate", "--conf", conf, "--model", f"{server.base_url}#bad"]) == 2
-    assert "404" in capsys.readouterr().err
+        assert "404" in capsys.readouterr().err
+        gated = [*arguments[:-2], "--model", str(tiny), *arguments[-2:], "--json"]
+        gated += ["astuner.evaluation.gate.min_gain=0.9", "astuner.evaluation.gate.max_failed=0"]
+        assert main(gated) == 3  # the interval of four tasks reaches far below
+        found = json.loads(capsys.readouterr().out)
+        (compared,) = found["comparisons"]
+        rules = compared["gate"]["rules"]
+        assert [rule["outcome"] for rule in rules] == ["undecided", "passed"]
+        assert [model["is_whole"] for model in found["models"]] == [True, True]
 
 
 @pytest.mark.parametrize(

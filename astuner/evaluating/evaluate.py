@@ -104,14 +104,14 @@ class EvaluationStart:
         first, self._stand_in = _load_first(order)
         self._tell_backbone(first)
         self._engine = {**self._stand_in, **engine_settings(first)}
-        self._loaded = first if self._engine == self._stand_in else order.load(self._engine)
-        self._search_dirs = order.search_dirs or module_folders(self._loaded.conf_file)
+        self.loaded = first if self._engine == self._stand_in else order.load(self._engine)
+        self._search_dirs = order.search_dirs or module_folders(self.loaded.conf_file)
         fix_sys_path()
-        self._run = self._make_run(self._loaded)
-        evaluation = self._loaded.settings.evaluation
+        self._run = self._make_run(self.loaded)
+        evaluation = self.loaded.settings.evaluation
         self.num_repeat = order.num_repeat or evaluation.num_repeat
         self.models = self._find_models()
-        tasks = read_evaluated_tasks(self._run, self._loaded, order.split or evaluation.split)
+        tasks = read_evaluated_tasks(self._run, self.loaded, order.split or evaluation.split)
         self.tasks = tasks.without_rest(order.max_tasks or evaluation.max_tasks)
         self.tasks.check_has(order.by)
         self._say_what()
@@ -144,7 +144,7 @@ class EvaluationStart:
         )
 
     def _find_models(self) -> list[NamedModel]:
-        loaded = self._loaded
+        loaded = self.loaded
         places = ModelPlaces(
             experiment_dir=loaded.experiment_dir,
             experiment_name=loaded.experiment_name,
@@ -161,7 +161,7 @@ class EvaluationStart:
     def _checked(self, model: NamedModel) -> NamedModel:
         if model.server is None:
             return model
-        kwargs = self._loaded.settings.rollout.val_kwargs
+        kwargs = self.loaded.settings.rollout.val_kwargs
         temperature = kwargs.temperature if kwargs.do_sample else 0.0
         return _waited_for(checked_server(model, temperature=temperature))
 
@@ -172,14 +172,14 @@ class EvaluationStart:
             f"evaluating {count(len(self.models), 'model')} on {count(num_tasks, 'task')} of "
             f"{tasks.split}, {count(num_repeat, 'attempt')} each"
         )
-        if num_repeat > 1 and not self._loaded.settings.rollout.val_kwargs.do_sample:
+        if num_repeat > 1 and not self.loaded.settings.rollout.val_kwargs.do_sample:
             self._console.warn(
                 "rollout.val_kwargs.do_sample is false, so every attempt at a task says the same; "
                 "set it to true, with a temperature, to see how much chance there is"
             )
 
     def facts_of(self, model: NamedModel) -> EvaluationFacts:
-        loaded = self._loaded
+        loaded = self.loaded
         shown = shown_settings(loaded.settings, loaded.shown_as)
         is_chosen = model.chosen_by is not None and self.tasks.split == VALIDATION
         return EvaluationFacts(
@@ -238,9 +238,9 @@ class EvaluationStart:
 
     def _settings_for(self, model: NamedModel) -> LoadedConfig:
         of_model = model_settings(model, is_own=not self._order.models)
-        known = flatten(self._loaded.settings.model_dump(include={"model"}))
+        known = flatten(self.loaded.settings.model_dump(include={"model"}))
         if all(known[key] == value for key, value in of_model.items()):
-            return self._loaded
+            return self.loaded
         return self._order.load({**self._engine, **of_model})
 
     def _new_run_dir(
@@ -293,7 +293,7 @@ class EvaluationStart:
         itself, or nobody named it."""
         if "model.path" in self._stand_in:
             return None
-        settings = self._loaded.settings
+        settings = self.loaded.settings
         named = settings.trainer_common.reference
         reference = settings.model.path if named == START else named
         return None if reference in (None, model.path) else reference

@@ -8,15 +8,24 @@ from typing import Any
 
 from astuner.console import RunConsole, open_screen
 from astuner.errors import AstunerError, BackboneError, Quit, exit_code_of
+from astuner.evaluating.compared import gate_rules, held_against
+from astuner.evaluating.comparison_sheet import comparison_sheet, gate_sheet
 from astuner.evaluating.evaluate import EvaluationStart, ModelEvaluation, evaluate_models
 from astuner.evaluating.order import EvaluationOrder
 from astuner.evaluating.score_sheet import score_sheet
+from astuner.evaluation.comparison import Comparison, compare, comparison_record
+from astuner.evaluation.gate import GateResult, GateRules
+from astuner.evaluation.gate_files import gate_record
 from astuner.evaluation.read import read_evaluated
 from astuner.evaluation.scores import ModelScores, Score, score
 from astuner.logview.terminal.sheet import Sheet
 from astuner.run_dir import RunDir, append_json_line, naming_the_file
 
 SCORES_FILE = "scores.json"
+NOT_PASSED = 3
+"""The exit code where a gate was not passed."""
+_NUM_SHOWN = 5
+"""Tasks that were won, and lost, in each comparison."""
 _STEP_NAME = "step_"
 
 
@@ -35,23 +44,50 @@ class ScoredEvaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldComparison:
+    """A model compared with the first, and held against evaluation.gate."""
+
+    comparison: Comparison
+    gate: GateResult | None
+    """None: the gate asks for nothing."""
+
+    def as_json(self) -> dict[str, Any]:
+        gate = None if self.gate is None else gate_record(self.comparison, self.gate)
+        return {**comparison_record(self.comparison), "gate": gate}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluations:
     """What came of one call, of each model as far as it went; printing it shows the table."""
 
     models: Sequence[ScoredEvaluation]
+    comparisons: Sequence[HeldComparison]
+    """Of each further model with the first, as far as both are whole."""
+    folder: Path
+    """Of the runs, for links."""
     ended_by: AstunerError | Quit | None
     """What ended it, or the first failure of a model; None where all were evaluated."""
 
     @property
     def exit_code(self) -> int:
-        """Of the command."""
-        return 0 if self.ended_by is None else exit_code_of(self.ended_by)
+        """Of the command: 3 where the gate was not passed."""
+        if self.ended_by is not None:
+            return exit_code_of(self.ended_by)
+        gates = [held.gate for held in self.comparisons if held.gate is not None]
+        return 0 if all(gate.is_passed for gate in gates) else NOT_PASSED
 
     @property
     def sheet(self) -> Sheet:
-        """The table of all models, for a terminal."""
+        """The table of all models, and what differs between them, for a terminal."""
         known = [model.scores for model in self.models if model.scores is not None]
-        return score_sheet(known) if known else Sheet()
+        sheet = score_sheet(known) if known else Sheet()
+        for held in self.comparisons:
+            sheet.space()
+            sheet.put(comparison_sheet(held.comparison, num_shown=_NUM_SHOWN, folder=self.folder))
+            if held.gate is not None:
+                sheet.space()
+                sheet.put(gate_sheet(held.gate))
+        return sheet
 
     @property
     def text(self) -> str:
@@ -61,20 +97,61 @@ class Evaluations:
         return self.text
 
     def as_json(self) -> dict[str, Any]:
-        return {"models": [_model_as_json(model) for model in self.models]}
+        return {
+            "models": [_model_as_json(model) for model in self.models],
+            "comparisons": [held.as_json() for held in self.comparisons],
+        }
 
 
 def evaluate(order: EvaluationOrder) -> Evaluations:
     """Evaluate what is asked for, or go on with it. Raises ConfigError and TaskReadError for what
     cannot be meant or read, before anything is rolled out."""
     console = RunConsole(open_screen(), is_live=False)
-    found = evaluate_models(EvaluationStart(order, console))
+    start = EvaluationStart(order, console)
+    rules = gate_rules(start.loaded.settings.evaluation.gate)
+    found = evaluate_models(start)
     names = _short_names([model.name for model in found.models])
     models = [
         _scored(model, name, order.by) for model, name in zip(found.models, names, strict=True)
     ]
-    silent = (model.error for model in models if model.error is not None)
-    return Evaluations(models=models, ended_by=found.ended_by or next(silent, None))
+    errors = [error for error in (found.ended_by, *(m.error for m in models)) if error is not None]
+    comparisons: list[HeldComparison] = []
+    if not errors:
+        try:
+            _evaluate_guard(order, rules, console)
+            comparisons = _compared(models, order.by, rules)
+        except AstunerError as error:  # the table is shown all the same
+            errors = [error]
+    return Evaluations(
+        models=models,
+        comparisons=comparisons,
+        folder=start.loaded.experiment_dir,
+        ended_by=next(iter(errors), None),
+    )
+
+
+def _evaluate_guard(order: EvaluationOrder, rules: GateRules, console: RunConsole) -> None:
+    """On the guard tasks too, where models are compared and the gate names such tasks."""
+    if rules.guard is None or len(order.models) < 2:
+        return
+    console.say(f"evaluation.gate.guard: all models on {rules.guard} too")
+    found = evaluate_models(EvaluationStart(replace(order, split=rules.guard, by=None), console))
+    if found.ended_by is not None:
+        raise found.ended_by
+
+
+def _compared(
+    models: Sequence["ScoredEvaluation"], by: str | None, rules: GateRules
+) -> list[HeldComparison]:
+    evaluated = [model.scores.model for model in models if model.scores is not None]
+    comparisons = [compare(evaluated[0], other, by=by) for other in evaluated[1:]]
+    return [
+        HeldComparison(
+            comparison=found,
+            gate=None if rules.asks_for_nothing else held_against(found, rules),
+        )
+        for found in comparisons
+    ]
 
 
 def _scored(model: ModelEvaluation, name: str, by: str | None) -> ScoredEvaluation:
