@@ -34,6 +34,21 @@ class Asking(Workflow):
         text = reply.choices[0].message.content
         return WorkflowOutput(reward=float(len(text)), is_success="5" in text)
 """
+COMPARING = """
+from astuner import WorkflowOutput
+from astuner.task_judge.base_judge import GroupJudge
+from asking_agent import Asking
+
+class Unjudged(Asking):
+    async def execute(self, workflow_task, model_tuner):
+        output = await super().execute(workflow_task, model_tuner)
+        return WorkflowOutput(metadata={"length": output.reward})
+
+class Longest(GroupJudge):
+    def compute_rewards(self, workflow_tasks, workflow_outputs):
+        lengths = [output.metadata["length"] for output in workflow_outputs]
+        return [(length, length == max(lengths)) for length in lengths]
+"""
 NUM_TASKS = 4
 
 
@@ -298,3 +313,20 @@ def test_a_job_evaluates_from_python(conf, tiny):
     (model,) = found.models
     assert model.is_whole and model.scores.total.num_episodes == 2 * NUM_TASKS
     assert "success" in found.text
+
+
+@pytest.mark.slow
+def test_a_compared_group_that_was_cut_is_done_again_whole(conf):
+    Path("comparing.py").write_text(COMPARING)
+    arguments = ["evaluate", "--conf", conf, "--repeat", "2", "--max-tasks", "2"]
+    arguments += ["astuner.task_judge.judge_protocol=comparing.py->Longest"]
+    arguments += ["astuner.rollout.agentscope_workflow=comparing.py->Unjudged"]
+    assert main(arguments) == 0
+    (run,) = evaluations()
+    said, path = said_in(run), run.episodes_file(0, "validation")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0])
+    assert main(arguments) == 0
+    assert said_in(run) == said and len(recorded(run)) == 4
+    (aside,) = run.set_aside_dir.glob("*/episodes/*.jsonl")
+    assert aside.read_bytes() == lines[0]
