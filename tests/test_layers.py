@@ -88,6 +88,7 @@ INSIDE = {
             "trained_record",
             "vocabulary_file",
             "curriculum_steps",
+            "result_page",
         ),
         ("run", "judge_child", "judge_of_answers"),
         (
@@ -109,7 +110,7 @@ INSIDE = {
         ("run_end",),
         ("local",),
         ("asked_model",),
-        ("debug", "cluster", "measured_pass_rates"),
+        ("debug", "cluster", "measured_pass_rates", "evaluation_run"),
         ("generated_tasks",),
         ("verl", "trinity"),
     ),

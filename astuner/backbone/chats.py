@@ -153,14 +153,19 @@ def make_remote_chat(
     model_name: str,
     setting: str,
     is_trained: bool,
+    is_validation: bool = False,
 ) -> RemoteChat:
-    """A chat over a server, with the sampling of training episodes."""
+    """A chat over a server, with the sampling of training episodes or of val_kwargs."""
     rollout = run.settings.rollout
+    training, validation = distributions(rollout)
+    sampling = validation if is_validation else training
     return RemoteChat(
         client,
         recorder,
         model_name=model_name,
-        temperature=rollout.temperature,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
         max_new_tokens=rollout.max_response_length_in_one_turn,
         offers_tools=not rollout.agentscope_disable_toolcalls,
         setting=setting,

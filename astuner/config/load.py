@@ -49,6 +49,7 @@ from astuner.imports import module_folders
 _RESERVED_ROOT_KEYS = ("rollout", "task_reader", "task_judge", "trainer_common", "context_tracker")
 _FREE_FORM = frozenset(
     {
+        "astuner.evaluation.gate.not_worse_on",
         "astuner.rollout.chat_template_kwargs",
         "astuner.rollout.val_kwargs.chat_template_kwargs",
         "astuner.task_reader.env_service.options",
