@@ -38,6 +38,15 @@ class ServedCall:
     status: int
     """Of HTTP; 499: the client went."""
     error: str | None
+    answered_by: str | None = None
+    """What the server calls the model that was meant; None: it serves none of that name."""
+    weights: str | None = None
+    """Tells the weights that sampled from all others, such as a checkpoint and its digest."""
+    is_stream: bool = False
+    key: str = ""
+    """Tells callers' keys apart, and is none itself; empty where no key is asked for."""
+    is_recordable: bool = True
+    """False: the client asked that nothing of it be kept."""
 
 
 class CallObserver(Protocol):
