@@ -3,7 +3,7 @@
 A call is answered in `endpoint.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -30,7 +30,7 @@ WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, 
 def make_app(
     find: FindAsker,
     *,
-    model_names: Sequence[str],
+    list_models: Callable[[], Sequence[str]],
     max_body_bytes: int,
     waiting: WaitingRoom,
     further: Sequence[Route] = (),
@@ -49,13 +49,13 @@ def make_app(
             asker_of(request.scope, find)
         except Refusal as refusal:
             return refused(refusal, openai_error)
-        return json_answer({"object": "list", "data": [_model(name) for name in model_names]})
+        return json_answer({"object": "list", "data": [_model(name) for name in list_models()]})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         try:
             asker_of(request.scope, find)
-            check_served(name, model_names)
+            check_served(name, list_models())
         except Refusal as refusal:
             return refused(refusal, openai_error)
         return json_answer(_model(name))

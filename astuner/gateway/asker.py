@@ -21,6 +21,8 @@ class Boarded:
     """A call that is under way."""
 
     flight: Flight
+    ask: Ask
+    """As it is answered; the model has the name that it is known by."""
     headers: dict[str, str]
     """Of its answer, beside those of the wire format."""
 

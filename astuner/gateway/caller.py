@@ -49,7 +49,7 @@ class Caller:
         replaced = self._rule.replaced(ask)
         choices = [self._fly(one, is_stream=ask.is_stream, path=path) for one in ask.requests]
         told = {"x-astuner-sampling": f"replaced {', '.join(replaced)}"} if replaced else {}
-        return Boarded(flight=self._flights.board(ticket, choices), headers=told)
+        return Boarded(flight=self._flights.board(ticket, choices), ask=ask, headers=told)
 
     def _fly(self, request: ChatRequest, *, is_stream: bool, path: str) -> Fly:
         """An empty reply is noted, whoever reads it."""

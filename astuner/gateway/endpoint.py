@@ -97,9 +97,9 @@ class Endpoint:
         reader = Reader(connection_of(scope), send, boarded.flight)
         try:
             if ask.is_stream:
-                await self._stream(asker, reader, ask, boarded.headers)
+                await self._stream(asker, reader, boarded.ask, boarded.headers)
             else:
-                await self._answer(reader, ask, boarded.headers)
+                await self._answer(reader, boarded.ask, boarded.headers)
         finally:
             asker.leave(boarded.flight, has_read=reader.has_read)
             reader.close()

@@ -116,7 +116,7 @@ class Gateway:
             names.add(options.advertised_host)
         app = make_app(
             partial(caller_of, self._keys),
-            model_names=(options.model_name,),
+            list_models=lambda: (options.model_name,),
             max_body_bytes=options.max_body_bytes,
             waiting=WaitingRoom(options.max_waiting_calls, setting="gateway.max_waiting_calls"),
         )
