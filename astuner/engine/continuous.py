@@ -50,7 +50,8 @@ class ContinuousBatchingEngine:
         self._limits = limits
         self._seed = seed
         self._weight_version = weight_version
-        self._attendance = attendance or Attendance(wait_seconds=0)
+        self.attendance = attendance or Attendance(wait_seconds=0)
+        """Whose turn it is to make a pass."""
         self._writer = DraftWriter(model, limits, before_pass=before_pass)
         self._session: Session[Draft] | None = None
 
@@ -76,7 +77,7 @@ class ContinuousBatchingEngine:
         if self._session is None or not self._session.has_ended:
             return False
         self._writer.reset()
-        self._session = Session(self._writer, self._attendance, name="astuner-engine")
+        self._session = Session(self._writer, self.attendance, name="astuner-engine")
         return True
 
     def weights_updated(self) -> None:
@@ -99,7 +100,7 @@ class ContinuousBatchingEngine:
         if self._session is not None:
             raise BackboneError("the engine serves already")
         with _lend(self._model):
-            self._session = Session(self._writer, self._attendance, name="astuner-engine")
+            self._session = Session(self._writer, self.attendance, name="astuner-engine")
             try:
                 yield
             finally:
