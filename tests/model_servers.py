@@ -11,8 +11,8 @@ import httpx
 from astuner.model_server.entrance import listen_for_clients
 from astuner.model_server.load import LoadedModels
 from astuner.model_server.served_call import ServedCall
-from astuner.model_server.serving import serve_models
 from astuner.model_server.server import MakeRoutes, ModelServer, ServerOptions
+from astuner.model_server.serving import serve_models
 
 QUESTION = [{"role": "user", "content": "What is 2 plus 3?"}]
 

@@ -113,7 +113,9 @@ def test_equal_calls_of_programs_that_share_a_key_are_calls_of_their_own(loaded)
         assert len({answer.json()["id"] for answer in answers}) == 6
         assert len({call.call_id for call in it.seen.calls}) == 6
         again = [
-            await it.post("chat/completions", {"messages": QUESTION}, idempotency_key="k")
+            await it.post(
+                "chat/completions", {"messages": QUESTION, "max_tokens": 2}, idempotency_key="k"
+            )
             for _ in range(2)
         ]
         assert again[0].json() == again[1].json()
@@ -172,7 +174,7 @@ def test_observers_are_told_what_was_asked_and_sampled(loaded):
         assert len(first.prompt_ids) == answer.json()["usage"]["prompt_tokens"]
         assert len(first.reply_ids) == len(first.logprobs) > 0
         assert first.answered_by == "tiny" and first.weights.startswith("tiny@")
-        await it.post("chat/completions", {"messages": QUESTION}, x_astuner_record="no",
+        await it.post("chat/completions", {"messages": QUESTION, "max_tokens": 2}, x_astuner_record="no",
                       x_session_id="s2")  # fmt: skip
         assert (it.seen.calls[2].is_recordable, it.seen.calls[2].session) == (False, "s2")
 
