@@ -44,11 +44,12 @@ class Talk:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.http.post(f"{self.address}/v1/{path}", json=body, headers=named)
 
-    async def ask(self, **fields: Any) -> httpx.Response:
+    async def ask(
+        self, *, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
         """A chat completion of one question."""
-        return await self.post(
-            "chat/completions", {"messages": QUESTION, "max_tokens": 6, **fields}
-        )
+        asked = {"messages": QUESTION, "max_tokens": 6, **fields}
+        return await self.post("chat/completions", asked, **(headers or {}))
 
 
 @contextlib.asynccontextmanager

@@ -174,8 +174,7 @@ def test_observers_are_told_what_was_asked_and_sampled(loaded):
         assert len(first.prompt_ids) == answer.json()["usage"]["prompt_tokens"]
         assert len(first.reply_ids) == len(first.logprobs) > 0
         assert first.answered_by == "tiny" and first.weights.startswith("tiny@")
-        await it.post("chat/completions", {"messages": QUESTION, "max_tokens": 2}, x_astuner_record="no",
-                      x_session_id="s2")  # fmt: skip
+        await it.ask(headers={"x-astuner-record": "no", "x-session-id": "s2"})
         assert (it.seen.calls[2].is_recordable, it.seen.calls[2].session) == (False, "s2")
 
     served(body, loaded)
