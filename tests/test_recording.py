@@ -107,7 +107,7 @@ def test_a_call_becomes_a_span_with_the_names_of_the_conventions() -> None:
     expected = {
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "tiny",
-        "gen_ai.response.id": call.call_id,
+        "gen_ai.response.id": "chatcmpl-0123456789abcdef01234567",
         "gen_ai.response.finish_reasons": ["length"],
         "gen_ai.conversation.id": "conversation-1",
         "gen_ai.usage.input_tokens": 3,
@@ -146,6 +146,25 @@ def test_a_call_without_an_answer_is_an_error_of_its_span() -> None:
     assert span["status"] == {"code": 2, "message": "the client went"}
     assert told["error.type"] == "499" and told["http.response.status_code"] == 499
     assert "gen_ai.output.messages" not in told and "gen_ai.response.finish_reasons" not in told
+
+
+def test_choices_of_an_answer_are_spans_of_one_trace() -> None:
+    first, second = (call_span(served_call(call_id=one), None) for one in ("ab12", "ab12-1"))
+    assert first["traceId"] == second["traceId"] and first["spanId"] != second["spanId"]
+    for span in (first, second):
+        assert plain_attributes(span["attributes"])["gen_ai.response.id"] == "chatcmpl-ab12"
+    assert attributes_of(call_id="ab12", path="/v1/messages")["gen_ai.response.id"] == "msg_ab12"
+
+
+def test_a_refused_call_shows_its_messages_as_they_were_sent() -> None:
+    sent: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]},
+    ]
+    told = attributes_of(messages=sent, reply=None, status=400, error="no images")
+    user, assistant = told["gen_ai.input.messages"]
+    assert user["parts"] == [{"type": "text", "content": "a"}, {"type": "image_url"}]
+    assert [part["name"] for part in assistant["parts"]] == ["f"]
 
 
 def test_what_is_private_is_masked_wherever_it_stands_and_token_ids_would_tell_it(
@@ -249,17 +268,18 @@ def test_a_day_and_a_size_begin_a_file_and_the_oldest_go(tmp_path: Path) -> None
     feedback = TraceFiles(tmp_path, "feedback", max_bytes=800, today=lambda: days[-1])
     feedback.append([b"y\n"])  # stays open, however old
     os.utime(tmp_path / "feedback_2026-01-31_0001.jsonl", (1, 1))
-    for number in range(12):
+    for _ in range(12):
         files.append(lines)
         for index, path in enumerate(sorted(tmp_path.glob("traces_*"))):
             os.utime(path, (100 + index, 100 + index))
     days.append("2026-02-01")
     files.append(lines)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert "traces_2026-02-01_0001.jsonl" in names and "feedback_2026-01-31_0001.jsonl" in names
-    assert "traces_2026-01-31_0001.jsonl" not in names
-    assert "traces_2026-01-31_0012.jsonl" in names or "traces_2026-01-31_0006.jsonl" in names
-    assert 500 <= sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000
+    assert names == [
+        "feedback_2026-01-31_0001.jsonl",
+        *(f"traces_2026-01-31_{number:04d}.jsonl" for number in range(6, 13)),
+        "traces_2026-02-01_0001.jsonl",
+    ]
     files.close()
     feedback.close()
     other = TraceFiles(tmp_path, "traces", max_bytes=None, today=lambda: "2026-02-01")
@@ -298,7 +318,7 @@ def test_a_full_disk_costs_records_and_tears_none(
 def test_what_cannot_be_made_costs_itself_only(tmp_path: Path) -> None:
     recorder = CallRecorder(options(tmp_path))
     recorder.served(served_call(messages=[said("user", "x")], tools=[{"function": object()}]))
-    recorder.served(served_call(call_id="chatcmpl-good"))
+    recorder.served(served_call(call_id="good"))
     recorder.close(seconds=20)
     assert [span["attributes"]["gen_ai.response.id"] for span in recorded(tmp_path, "traces")] == [
         "chatcmpl-good"

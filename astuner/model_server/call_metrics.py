@@ -85,7 +85,7 @@ class CallMetrics:
         self._requests[(model, path, ("status", str(call.status)))] += 1
         self._prompt_tokens[(model,)] += len(call.prompt_ids)
         self._sampled_tokens[(model,)] += len(call.reply_ids)
-        if call.error is not None:
+        if not call.is_answered:
             return
         self._whole[(model,)].note(call.seconds)
         if call.seconds_to_first_token is not None:

@@ -16,11 +16,18 @@ from typing import Any
 from astuner.model_server.otlp_json import JSON, attributes, nanoseconds
 from astuner.model_server.private_text import PrivateMask
 from astuner.model_server.served_call import ServedCall
-from astuner.types import Message, MessageToolCall
+from astuner.types import Message
 
 CALL_ID = "gen_ai.response.id"
 KEY = "astuner.key"
-_PREFIX = re.compile(r"chatcmpl-|cmpl-|resp_|msg_")
+_PREFIXES = {
+    "/v1/chat/completions": "chatcmpl-",
+    "/v1/completions": "cmpl-",
+    "/v1/responses": "resp_",
+    "/v1/messages": "msg_",
+}
+"""What wire formats begin the id of an answer with."""
+_PREFIX = re.compile("|".join(_PREFIXES.values()))
 _CLIENT = 3
 """SPAN_KIND_CLIENT, which the conventions want for calls over HTTP, whoever records them."""
 _ERROR = 2
@@ -32,19 +39,29 @@ _PROMPT_KINDS = ("input", "tools", "output")
 """Parts of a call that its token ids would reveal."""
 
 
-def bare_id(call_id: str) -> str:
-    """Without what a wire format begins it with: the same call has one id in all of them."""
-    return _PREFIX.sub("", call_id, count=1)
+def answer_of(call_id: str) -> str:
+    """The answer that a call or a choice of it belongs to, whatever its wire format begins the id
+    with: letters and digits."""
+    return _bare(call_id).partition("-")[0]
 
 
 def trace_id(call_id: str) -> str:
     """32 hexadecimal digits, by which feedback finds the span however late it comes."""
-    return hashlib.blake2b(bare_id(call_id).encode(), digest_size=16, person=b"trace").hexdigest()
+    return hashlib.blake2b(answer_of(call_id).encode(), digest_size=16, person=b"trace").hexdigest()
 
 
 def span_id(call_id: str) -> str:
-    """16 hexadecimal digits."""
-    return hashlib.blake2b(bare_id(call_id).encode(), digest_size=8, person=b"span").hexdigest()
+    """16 hexadecimal digits; each choice of an answer has its own."""
+    return hashlib.blake2b(_bare(call_id).encode(), digest_size=8, person=b"span").hexdigest()
+
+
+def _bare(call_id: str) -> str:
+    return _PREFIX.sub("", call_id, count=1)
+
+
+def response_id(call: ServedCall) -> str:
+    """As it stands in the answer."""
+    return f"{_PREFIXES.get(call.path, '')}{answer_of(call.call_id)}"
 
 
 def call_span(call: ServedCall, mask: PrivateMask | None) -> JSON:
@@ -98,7 +115,7 @@ def _numbers(call: ServedCall) -> dict[str, Any]:
     """What holds nothing that anybody wrote. The id and the key come first, where they are looked
     for in files of gigabytes."""
     known = {
-        CALL_ID: call.call_id,
+        CALL_ID: response_id(call),
         KEY: call.key,
         "gen_ai.operation.name": _operation(call),
         "gen_ai.provider.name": "astuner",
@@ -111,7 +128,7 @@ def _numbers(call: ServedCall) -> dict[str, Any]:
         "gen_ai.usage.output_tokens": len(call.reply_ids) if call.prompt_ids else None,
         "url.path": call.path,
         "http.response.status_code": call.status,
-        "error.type": str(call.status) if call.error is not None else None,
+        "error.type": None if call.is_answered else str(call.status),
         "astuner.weights": call.weights,
     }
     return {key: value for key, value in known.items() if value is not None}
@@ -154,7 +171,9 @@ def _short(logprob: float) -> float | None:
 
 
 def _status(call: ServedCall, error: str | None) -> JSON:
-    return {} if call.error is None else {"code": _ERROR, "message": error or ""}
+    if call.is_answered:
+        return {}
+    return {"code": _ERROR, "message": error or "the client went before the end of its answer"}
 
 
 def _finish_reasons(call: ServedCall) -> list[str] | None:
@@ -172,31 +191,41 @@ def _output(call: ServedCall, reply: Message) -> JSON:
     return {**_message(reply), "finish_reason": reasons[0]}
 
 
-def _message(message: Message) -> JSON:
+def _message(message: Mapping[str, Any]) -> JSON:
     role = "user" if message["role"] == "prompt" else message["role"]
     name = message.get("name")
     return {"role": role, "parts": _parts(message), **({"name": name} if name else {})}
 
 
-def _parts(message: Message) -> list[JSON]:
+def _parts(message: Mapping[str, Any]) -> list[JSON]:
+    """Of a refused call, messages are as the client sent them."""
+    content = message.get("content") or ""
     if message["role"] == "tool":
         call_id = message.get("tool_call_id")
-        return [{"type": "tool_call_response", "id": call_id, "response": message["content"]}]
+        return [{"type": "tool_call_response", "id": call_id, "response": content}]
+    calls = message.get("tool_calls") or ()
     parts = []
     if reasoning := message.get("reasoning_content"):
         parts.append({"type": "reasoning", "content": reasoning})
-    if message["content"] or not message.get("tool_calls"):
-        parts.append({"type": "text", "content": message["content"]})
-    return [*parts, *map(_tool_call, message.get("tool_calls", ()))]
+    if not isinstance(content, str):
+        parts += [_sent_part(part) for part in content]
+    elif content or not calls:
+        parts.append({"type": "text", "content": content})
+    return [*parts, *map(_tool_call, calls)]
 
 
-def _tool_call(call: MessageToolCall) -> JSON:
+def _sent_part(part: Mapping[str, Any]) -> JSON:
+    text = part.get("text")
+    return {"type": "text", "content": text} if isinstance(text, str) else dict(part)
+
+
+def _tool_call(call: Mapping[str, Any]) -> JSON:
     function = call["function"]
     return {
         "type": "tool_call",
-        "id": call["id"],
+        "id": call.get("id"),
         "name": function["name"],
-        "arguments": function["arguments"],
+        "arguments": function.get("arguments"),
     }
 
 

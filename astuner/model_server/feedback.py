@@ -22,7 +22,7 @@ from astuner.gateway.refusals import bad_request
 from astuner.gateway.wires.body import Fields, fields_of, parse_body
 from astuner.gateway.wires.shared import openai_error
 from astuner.model_server.call_metrics import MeterReading
-from astuner.model_server.call_span import CALL_ID, KEY, bare_id, span_id, trace_id
+from astuner.model_server.call_span import CALL_ID, KEY, answer_of, span_id, trace_id
 from astuner.model_server.otlp_json import attributes, nanoseconds
 from astuner.model_server.recording import CallRecorder
 from astuner.model_server.served_call import ServedCall
@@ -61,11 +61,11 @@ class AnsweredCalls:
         self._keys: dict[bytes, str] = {}
 
     def served(self, call: ServedCall) -> None:
-        if call.is_recordable and call.messages and call.error is None:
+        if call.is_recordable and call.messages and call.is_answered:
             self.note(call.call_id, call.key)
 
     def note(self, call_id: str, key: str) -> None:
-        self._keys[_digest(bare_id(call_id))] = key
+        self._keys[_digest(answer_of(call_id))] = key
         if len(self._keys) > self._max_calls:
             del self._keys[next(iter(self._keys))]
 
@@ -85,7 +85,7 @@ class AnsweredCalls:
 
     def has(self, call_id: str, key: str) -> bool:
         """Whether it was answered to this key, that it is known of."""
-        return self._keys.get(_digest(bare_id(call_id))) == key
+        return self._keys.get(_digest(answer_of(call_id))) == key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _MAX_WAITING_BYTES = 64_000_000
 _BATCH = 64
 """Records that are synced at once: a kill loses no more of those that the thread has taken up."""
 _BYTES_OF_A_NUMBER = 32
+_BYTES_OF_OTHER = 1_000
 DROP_REASONS = ("too_many_waiting", "not_written", "not_readable")
 """Of records that were left out."""
 
@@ -231,6 +232,8 @@ def _with(event: Mapping[str, Any], shown: Mapping[str, Any]) -> JSON:
 
 
 def _size_of(call: ServedCall) -> int:
-    texts = sum(len(message["content"]) for message in call.messages)
+    """About; of messages that were refused, whatever the client sent may stand there."""
+    contents = [message.get("content") for message in call.messages]
+    texts = sum(len(one) if isinstance(one, str) else _BYTES_OF_OTHER for one in contents)
     numbers = len(call.prompt_ids) + len(call.reply_ids) + len(call.logprobs)
     return texts + numbers * _BYTES_OF_A_NUMBER + 1_000

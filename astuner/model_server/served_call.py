@@ -48,6 +48,11 @@ class ServedCall:
     is_recordable: bool = True
     """False: the client asked that nothing of it be kept."""
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the client got what it asked for, to the end."""
+        return self.status < 400
+
 
 class CallObserver(Protocol):
     """Told of every call once it has ended; must neither wait nor raise."""
