@@ -6,12 +6,11 @@ from astuner.model_server.call_metrics import CallMetrics, MeterReading
 from tests.test_prometheus import SAMPLE
 from tests.traces import served_call
 
-MODELS = ("tiny", "tiny:math")
 PATHS = ("/v1/chat/completions",)
 
 
 def test_calls_are_counted_by_model_path_and_status() -> None:
-    metrics = CallMetrics(models=MODELS, paths=PATHS)
+    metrics = CallMetrics(paths=PATHS)
     for status, error in ((200, None), (200, None), (400, "no"), (499, "went")):
         metrics.served(served_call(status=status, error=error))
     metrics.served(served_call(answered_by="tiny:math", prompt_ids=[1] * 10))
@@ -25,8 +24,18 @@ def test_calls_are_counted_by_model_path_and_status() -> None:
     assert 'astuner_serve_request_seconds_count{model="tiny"} 2.0' in lines
 
 
+def test_further_choices_of_a_request_count_by_their_tokens_only() -> None:
+    metrics = CallMetrics(paths=PATHS)
+    for call_id in ("ab12", "ab12-1", "ab12-2"):
+        metrics.served(served_call(call_id=call_id))
+    lines = metrics.text().splitlines()
+    assert 'astuner_serve_prompt_tokens_total{model="tiny"} 3.0' in lines
+    assert 'astuner_serve_sampled_tokens_total{model="tiny"} 6.0' in lines
+    assert 'astuner_serve_request_seconds_count{model="tiny"} 1.0' in lines
+
+
 def test_durations_fall_into_buckets_that_add_up() -> None:
-    metrics = CallMetrics(models=MODELS, paths=PATHS)
+    metrics = CallMetrics(paths=PATHS)
     metrics.served(served_call(seconds=0.75, seconds_to_first_token=0.25, reply_ids=[1, 2, 3]))
     metrics.served(served_call(seconds=9000.0, seconds_to_first_token=None))
     text = metrics.text()
@@ -46,7 +55,7 @@ def test_durations_fall_into_buckets_that_add_up() -> None:
 
 
 def test_what_clients_send_makes_no_series() -> None:
-    metrics = CallMetrics(models=MODELS, paths=PATHS)
+    metrics = CallMetrics(paths=PATHS)
     for number in range(100):
         metrics.served(
             served_call(
@@ -62,7 +71,6 @@ def test_what_clients_send_makes_no_series() -> None:
 def test_a_scrape_reads_what_holds_now_in_the_text_format() -> None:
     numbers = [3.0, 4.0]
     metrics = CallMetrics(
-        models=MODELS,
         paths=PATHS,
         meters=[
             lambda: [

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.types import Scope
 
 from astuner.model_server.feedback import AnsweredCalls, FeedbackDesk
 from astuner.model_server.recording import CallRecorder, RecordingOptions
@@ -19,8 +18,8 @@ from tests.traces import recorded, served_call
 MAIL = "erika.muster@firma-nord.de"
 
 
-def key_of(scope: Scope) -> str:
-    key = presented_key(dict(scope["headers"]))
+def key_of(headers: dict[bytes, bytes]) -> str:
+    key = presented_key(headers)
     if not key.startswith("key-"):
         raise Refusal(401, "no such key", code="invalid_api_key")
     return key

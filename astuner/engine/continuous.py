@@ -17,7 +17,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import to_completion
-from astuner.engine.scheduler import Draft
+from astuner.engine.scheduler import Draft, EngineLoad
 from astuner.engine.session import Session
 from astuner.engine.writer import DraftRequest, DraftWriter
 from astuner.errors import BackboneError, EngineError
@@ -60,6 +60,11 @@ class ContinuousBatchingEngine:
     def tokens_sampled(self) -> int:
         """Since the engine was made, those of cancelled requests included."""
         return self._writer.num_sampled
+
+    @property
+    def load(self) -> EngineLoad:
+        """At this moment; may be read from any thread."""
+        return self._writer.load
 
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.

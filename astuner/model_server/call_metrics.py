@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from astuner.backbone.prometheus import CONTENT_TYPE, PATH, escaped, quoted, shown_number
+from astuner.model_server.answer_ids import bare_id
 from astuner.model_server.served_call import ServedCall
 
 OTHER = "other"
@@ -65,11 +66,9 @@ class _Histogram:
 class CallMetrics:
     """Of one server. An observer of calls; see `CallObserver`. Used by one thread."""
 
-    def __init__(
-        self, *, models: Collection[str], paths: Collection[str], meters: Iterable[ReadMeters] = ()
-    ) -> None:
-        """`models` and `paths` are those that are served; `meters` are read at each scrape."""
-        self._models, self._paths = frozenset(models), frozenset(paths)
+    def __init__(self, *, paths: Collection[str], meters: Iterable[ReadMeters] = ()) -> None:
+        """`paths` are those that models are asked at; `meters` are read at each scrape."""
+        self._paths = frozenset(paths)
         self._meters = tuple(meters)
         self._requests: dict[Labels, int] = defaultdict(int)
         self._prompt_tokens: dict[Labels, int] = defaultdict(int)
@@ -79,20 +78,24 @@ class CallMetrics:
         self._between = _histograms(_TOKEN_SECONDS)
 
     def served(self, call: ServedCall) -> None:
-        name = call.answered_by if call.answered_by is not None else call.model
-        model = ("model", name if name in self._models else OTHER)
+        model = ("model", OTHER if call.answered_by is None else call.answered_by)
+        self._sampled_tokens[(model,)] += len(call.reply_ids)
+        if _is_further_choice(call):
+            return
         path = ("path", call.path if call.path in self._paths else OTHER)
         self._requests[(model, path, ("status", str(call.status)))] += 1
         self._prompt_tokens[(model,)] += len(call.prompt_ids)
-        self._sampled_tokens[(model,)] += len(call.reply_ids)
-        if not call.is_answered:
+        if call.is_answered:
+            self._time((model,), call)
+
+    def _time(self, labels: Labels, call: ServedCall) -> None:
+        self._whole[labels].note(call.seconds)
+        if call.seconds_to_first_token is None:
             return
-        self._whole[(model,)].note(call.seconds)
-        if call.seconds_to_first_token is not None:
-            self._first[(model,)].note(call.seconds_to_first_token)
-            if (num_more := len(call.reply_ids) - 1) > 0:
-                seconds = max(0.0, call.seconds - call.seconds_to_first_token)
-                self._between[(model,)].note(seconds / num_more)
+        self._first[labels].note(call.seconds_to_first_token)
+        if (num_more := len(call.reply_ids) - 1) > 0:
+            seconds = max(0.0, call.seconds - call.seconds_to_first_token)
+            self._between[labels].note(seconds / num_more)
 
     def text(self) -> str:
         """In the text format, version 0.0.4."""
@@ -137,6 +140,11 @@ class CallMetrics:
                 yield from _heading(reading.name, reading.told, reading.kind)
             labels = tuple((reading.labels or {}).items())
             yield _sample(_PREFIX + reading.name, labels, reading.value)
+
+
+def _is_further_choice(call: ServedCall) -> bool:
+    """Of a request with several, which is one request with one prompt."""
+    return "-" in bare_id(call.call_id)
 
 
 def _histograms(bounds: tuple[float, ...]) -> dict[Labels, _Histogram]:

@@ -6,13 +6,12 @@ for stands under `astuner.`: the ids of the tokens, the log-probabilities of the
 which weights sampled them, so that training can use them again.
 """
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from astuner.model_server.answer_ids import response_id, span_id, trace_id
 from astuner.model_server.otlp_json import JSON, attributes, nanoseconds
 from astuner.model_server.private_text import PrivateMask
 from astuner.model_server.served_call import ServedCall
@@ -20,14 +19,6 @@ from astuner.types import Message
 
 CALL_ID = "gen_ai.response.id"
 KEY = "astuner.key"
-_PREFIXES = {
-    "/v1/chat/completions": "chatcmpl-",
-    "/v1/completions": "cmpl-",
-    "/v1/responses": "resp_",
-    "/v1/messages": "msg_",
-}
-"""What wire formats begin the id of an answer with."""
-_PREFIX = re.compile("|".join(_PREFIXES.values()))
 _CLIENT = 3
 """SPAN_KIND_CLIENT, which the conventions want for calls over HTTP, whoever records them."""
 _ERROR = 2
@@ -37,31 +28,6 @@ _COMPLETIONS = "/v1/completions"
 _FINISH_REASONS = {"stop": "stop", "cut": "stop", "length": "length", "context_overflow": "length"}
 _PROMPT_KINDS = ("input", "tools", "output")
 """Parts of a call that its token ids would reveal."""
-
-
-def answer_of(call_id: str) -> str:
-    """The answer that a call or a choice of it belongs to, whatever its wire format begins the id
-    with: letters and digits."""
-    return _bare(call_id).partition("-")[0]
-
-
-def trace_id(call_id: str) -> str:
-    """32 hexadecimal digits, by which feedback finds the span however late it comes."""
-    return hashlib.blake2b(answer_of(call_id).encode(), digest_size=16, person=b"trace").hexdigest()
-
-
-def span_id(call_id: str) -> str:
-    """16 hexadecimal digits; each choice of an answer has its own."""
-    return hashlib.blake2b(_bare(call_id).encode(), digest_size=8, person=b"span").hexdigest()
-
-
-def _bare(call_id: str) -> str:
-    return _PREFIX.sub("", call_id, count=1)
-
-
-def response_id(call: ServedCall) -> str:
-    """As it stands in the answer."""
-    return f"{_PREFIXES.get(call.path, '')}{answer_of(call.call_id)}"
 
 
 def call_span(call: ServedCall, mask: PrivateMask | None) -> JSON:
@@ -115,7 +81,7 @@ def _numbers(call: ServedCall) -> dict[str, Any]:
     """What holds nothing that anybody wrote. The id and the key come first, where they are looked
     for in files of gigabytes."""
     known = {
-        CALL_ID: response_id(call),
+        CALL_ID: response_id(call.path, call.call_id),
         KEY: call.key,
         "gen_ai.operation.name": _operation(call),
         "gen_ai.provider.name": "astuner",

@@ -16,13 +16,13 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Scope
 
 from astuner.gateway.refusals import bad_request
 from astuner.gateway.wires.body import Fields, fields_of, parse_body
 from astuner.gateway.wires.shared import openai_error
+from astuner.model_server.answer_ids import answer_of, span_id, trace_id
 from astuner.model_server.call_metrics import MeterReading
-from astuner.model_server.call_span import CALL_ID, KEY, answer_of, span_id, trace_id
+from astuner.model_server.call_span import CALL_ID, KEY
 from astuner.model_server.otlp_json import attributes, nanoseconds
 from astuner.model_server.recording import CallRecorder
 from astuner.model_server.served_call import ServedCall
@@ -50,6 +50,8 @@ _ID_AND_KEY = re.compile(
     % (re.escape(CALL_ID).encode(), re.escape(KEY).encode())
 )
 _WRITE_SECONDS = 10.0
+KeyOf = Callable[[dict[bytes, bytes]], str]
+"""What `ServedCall.key` holds for calls with these headers. Raises Refusal."""
 _TELL = "tell what you think by score, label or comment"
 
 
@@ -130,9 +132,11 @@ class FeedbackDesk:
     """Takes feedback on answered calls and has it written."""
 
     def __init__(
-        self, recorder: CallRecorder, answered: AnsweredCalls, key_of: Callable[[Scope], str]
+        self,
+        recorder: CallRecorder,
+        answered: AnsweredCalls,
+        key_of: Callable[[dict[bytes, bytes]], str],
     ) -> None:
-        """`key_of` gives what `ServedCall.key` holds for calls of this key; raises Refusal."""
         self._recorder = recorder
         self._answered = answered
         self._key_of = key_of
@@ -150,8 +154,8 @@ class FeedbackDesk:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            key = self._key_of(request.scope)
             headers = dict(request.scope["headers"])
+            key = self._key_of(headers)
             body = await read_body(
                 headers, request.receive, max_bytes=_MAX_BODY_BYTES, setting="of feedback"
             )
