@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import httpx
 
 from astuner.model_server.entrance import listen_for_clients
 from astuner.model_server.load import LoadedModels
+from astuner.model_server.recording import RecordingOptions
 from astuner.model_server.served_call import ServedCall
-from astuner.model_server.server import MakeRoutes, ModelServer, ServerOptions
+from astuner.model_server.server import ModelServer, ServerOptions
 from astuner.model_server.serving import serve_models
 
 QUESTION = [{"role": "user", "content": "What is 2 plus 3?"}]
@@ -56,7 +57,7 @@ class Talk:
 async def talking(
     loaded: LoadedModels,
     *,
-    make_routes: Sequence[MakeRoutes] = (),
+    recording: RecordingOptions | None = None,
     drain_seconds: float = 20,
     **changes: Any,
 ) -> AsyncIterator[Talk]:
@@ -67,7 +68,7 @@ async def talking(
         ServerOptions(**{**options, **changes}),
         listening,
         observers=[seen],
-        make_routes=make_routes,
+        recording=recording,
     )
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

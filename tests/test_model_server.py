@@ -286,7 +286,7 @@ def test_calls_that_do_not_end_are_cut_off_with_a_reason(loaded, ends_by):
 async def begun(it: Talk) -> "asyncio.Task[httpx.Response]":
     """A call that the engine has, and does not answer while it is held."""
     asking = asyncio.create_task(it.ask(temperature=0))
-    while it.server.num_under_way == 0:
+    while it.server.num_under_way() == 0:
         await asyncio.sleep(0)
     return asking
 

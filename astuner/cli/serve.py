@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from astuner.config.load import LoadedConfig
     from astuner.model_server.load import LoadedModels
     from astuner.model_server.order import BaseOrder
+    from astuner.model_server.recording import RecordingOptions
     from astuner.model_server.served_model import ServedModels
     from astuner.model_server.server import ModelServer
 
@@ -95,6 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_network(parser)
     _add_engine(parser)
+    _add_recording(parser)
     return parser
 
 
@@ -167,6 +169,26 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    recording = parser.add_argument_group("what is kept of calls: nothing, unless you say so")
+    recording.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="write prompts and replies there, as task_reader.type: tracing reads them, and take "
+        "opinions of them at /v1/feedback; personal data and secrets are masked",
+    )
+    recording.add_argument(
+        "--record-max-mb",
+        type=_count,
+        metavar="N",
+        help="of the whole folder; the oldest files go (default: all is kept)",
+    )
+    recording.add_argument(
+        "--record-unmasked", action="store_true", help="mask nothing of what is written"
+    )
+
+
 def run(parsed: argparse.Namespace) -> int:
     from astuner import log
     from astuner.config.load import load_for_serving
@@ -221,7 +243,25 @@ def _open(parsed: argparse.Namespace, loaded: "LoadedConfig", keys: Sequence[str
         allowed_hosts=[*gateway.allowed_hosts, *parsed.allowed_host],
         allowed_origins=parsed.allowed_origin,
     )
-    return ModelServer(options, listening)
+    return ModelServer(options, listening, recording=_recording(parsed))
+
+
+def _recording(parsed: argparse.Namespace) -> "RecordingOptions | None":
+    from astuner import __version__
+    from astuner.model_server.recording import RecordingOptions
+
+    if parsed.record is None:
+        if parsed.record_unmasked or parsed.record_max_mb:
+            raise ConfigError("serve: what is recorded, and where? Name a folder by --record")
+        return None
+    options = RecordingOptions(
+        folder=parsed.record,
+        is_masked=not parsed.record_unmasked,
+        max_mb=parsed.record_max_mb,
+        version=__version__,
+    )
+    _say(options.notice())
+    return options
 
 
 def _load(

@@ -17,7 +17,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import to_completion
-from astuner.engine.scheduler import Draft
+from astuner.engine.scheduler import Draft, EngineLoad
 from astuner.engine.session import Session
 from astuner.engine.writer import DraftRequest, DraftWriter
 from astuner.errors import BackboneError, EngineError
@@ -79,6 +79,11 @@ class ContinuousBatchingEngine:
         self._writer.reset()
         self._session = Session(self._writer, self.attendance, name="astuner-engine")
         return True
+
+    @property
+    def load(self) -> EngineLoad:
+        """At this moment; may be read from any thread."""
+        return self._writer.load
 
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.

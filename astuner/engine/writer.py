@@ -19,7 +19,7 @@ from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
-from astuner.engine.scheduler import Chunk, Draft, Scheduler
+from astuner.engine.scheduler import Chunk, Draft, EngineLoad, Scheduler
 from astuner.engine.token_chooser import TokenChooser
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -116,6 +116,10 @@ class DraftWriter:
     @property
     def has_work(self) -> bool:
         return self._scheduler.has_work
+
+    @property
+    def load(self) -> EngineLoad:
+        return self._scheduler.load
 
     def add(self, requests: Sequence[Draft]) -> None:
         # By name: the order of arrival depends on timing.

@@ -76,6 +76,11 @@ class ServedCall:
             error=refusal.message,
         )
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the client got what it asked for, to the end."""
+        return self.status < 400
+
 
 class CallObserver(Protocol):
     """Told of every call once it has ended; must neither wait nor raise."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from astuner.engine.protocol import Engine, Sampling
+from astuner.engine.scheduler import EngineLoad
 from astuner.gateway.refusals import check_served
 from astuner.gateway.sampling import Distribution
 from astuner.gateway.wires.wire_format import ANY_MODEL
@@ -23,7 +24,10 @@ _SEEDED = "seeded"
 
 
 class LastingEngine(Engine, Protocol):
-    """An engine that goes on after an error."""
+    """An engine that goes on after an error, and tells how busy it is."""
+
+    @property
+    def load(self) -> EngineLoad: ...
 
     def revive(self) -> bool:
         """Serve on where an error ended it; whether that was so."""

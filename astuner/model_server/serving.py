@@ -48,9 +48,9 @@ async def _drain(
     say: Callable[[str], None],
 ) -> None:
     server.refuse_further()
-    if not server.num_under_way:
+    if not server.num_under_way():
         return
-    say(f"ending: {server.num_under_way} calls may take {seconds:g} s more; again ends them")
+    say(f"ending: {server.num_under_way()} calls may take {seconds:g} s more; again ends them")
     answered = asyncio.ensure_future(server.all_answered())
     await asyncio.wait({answered, again}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     answered.cancel()
