@@ -61,6 +61,8 @@ def test_a_call_becomes_a_span_with_the_names_of_the_conventions() -> None:
         reply=said("assistant", "Rain.", reasoning_content="It says rainy."),
         finish_reason="context_overflow",
         is_stream=True,
+        top_p=0.5,
+        top_k=8,
     )
     span = call_span(call, None)
     told = plain_attributes(span["attributes"])
@@ -113,6 +115,9 @@ def test_a_call_becomes_a_span_with_the_names_of_the_conventions() -> None:
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 2,
         "gen_ai.request.stream": True,
+        "gen_ai.request.temperature": 1.0,
+        "gen_ai.request.top_p": 0.5,
+        "gen_ai.request.top_k": 8,
         "user.id": "somebody",
         "astuner.weights": "step_3 sha256:12",
         "astuner.prompt_ids": "[5,6,7]",

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astuner import __version__
 from astuner.cli.until_signal import awaited_signal
 from astuner.errors import ConfigError, Quit
 
 if TYPE_CHECKING:
     from astuner.config.load import LoadedConfig
-    from astuner.model_server.books import CallBooks
     from astuner.model_server.load import LoadedModels
     from astuner.model_server.order import BaseOrder
     from astuner.model_server.recording import RecordingOptions
@@ -172,25 +170,23 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recording(parser: argparse.ArgumentParser) -> None:
-    kept = parser.add_argument_group("what is kept of calls (nothing, unless --record is given)")
-    kept.add_argument(
+    recording = parser.add_argument_group("what is kept of calls: nothing, unless you say so")
+    recording.add_argument(
         "--record",
         type=Path,
         metavar="FOLDER",
-        help="write prompts and replies there as OpenTelemetry traces and take feedback on replies "
-        "at /v1/feedback; personal data and secrets are masked, and a call with the header "
-        "x-astuner-record: no is left out",
+        help="write prompts and replies there, as task_reader.type: tracing reads them, and take "
+        "opinions of them at /v1/feedback; personal data and secrets are masked, and a call with "
+        "the header x-astuner-record: no is left out",
     )
-    kept.add_argument(
+    recording.add_argument(
         "--record-max-mb",
         type=_count,
         metavar="N",
-        help="keep about the newest N MB of it (default: all)",
+        help="of the whole folder; the oldest files go (default: all is kept)",
     )
-    kept.add_argument(
-        "--record-unmasked",
-        action="store_true",
-        help="write what is said as it is, personal data and secrets included",
+    recording.add_argument(
+        "--record-unmasked", action="store_true", help="mask nothing of what is written"
     )
 
 
@@ -219,46 +215,20 @@ async def _serve(
     orders: "list[BaseOrder]",
     keys: Sequence[str],
 ) -> int:
-    from astuner.model_server.books import CallBooks
     from astuner.model_server.serving import serve_models
 
-    recording = _recording(parsed)
-    with CallBooks(recording) as books:
-        server = _open(parsed, loaded, keys, books)
-        books.watch(server)
-        if recording is not None:
-            _say(recording.notice())
-        return await serve_models(
-            server,
-            lambda: _load(parsed, loaded, orders),
-            next_signal=awaited_signal,
-            drain_seconds=parsed.drain_seconds,
-            on_ready=lambda address, models: _tell(address, models, keys),
-            say=_say,
-        )
-
-
-def _recording(parsed: argparse.Namespace) -> "RecordingOptions | None":
-    from astuner.model_server.recording import RecordingOptions
-
-    if parsed.record is None:
-        if parsed.record_max_mb is not None or parsed.record_unmasked:
-            raise ConfigError(
-                "serve: --record-max-mb and --record-unmasked say how calls are recorded, but "
-                "nothing is; add --record FOLDER, or leave them out"
-            )
-        return None
-    return RecordingOptions(
-        folder=parsed.record.expanduser().absolute(),
-        is_masked=not parsed.record_unmasked,
-        max_mb=parsed.record_max_mb,
-        version=__version__,
+    server = _open(parsed, loaded, keys)
+    return await serve_models(
+        server,
+        lambda: _load(parsed, loaded, orders),
+        next_signal=awaited_signal,
+        drain_seconds=parsed.drain_seconds,
+        on_ready=lambda address, models: _tell(address, models, keys),
+        say=_say,
     )
 
 
-def _open(
-    parsed: argparse.Namespace, loaded: "LoadedConfig", keys: Sequence[str], books: "CallBooks"
-) -> "ModelServer":
+def _open(parsed: argparse.Namespace, loaded: "LoadedConfig", keys: Sequence[str]) -> "ModelServer":
     from astuner.model_server.entrance import listen_for_clients
     from astuner.model_server.server import ModelServer, ServerOptions
 
@@ -274,12 +244,25 @@ def _open(
         allowed_hosts=[*gateway.allowed_hosts, *parsed.allowed_host],
         allowed_origins=parsed.allowed_origin,
     )
-    return ModelServer(
-        options,
-        listening,
-        observers=[books],
-        make_routes=[lambda find: books.routes(lambda headers: find(headers).label)],
+    return ModelServer(options, listening, recording=_recording(parsed))
+
+
+def _recording(parsed: argparse.Namespace) -> "RecordingOptions | None":
+    from astuner import __version__
+    from astuner.model_server.recording import RecordingOptions
+
+    if parsed.record is None:
+        if parsed.record_unmasked or parsed.record_max_mb:
+            raise ConfigError("serve: what is recorded, and where? Name a folder by --record")
+        return None
+    options = RecordingOptions(
+        folder=parsed.record,
+        is_masked=not parsed.record_unmasked,
+        max_mb=parsed.record_max_mb,
+        version=__version__,
     )
+    _say(options.notice())
+    return options
 
 
 def _load(

@@ -50,7 +50,8 @@ class ContinuousBatchingEngine:
         self._limits = limits
         self._seed = seed
         self._weight_version = weight_version
-        self._attendance = attendance or Attendance(wait_seconds=0)
+        self.attendance = attendance or Attendance(wait_seconds=0)
+        """Whose turn it is to make a pass."""
         self._writer = DraftWriter(model, limits, before_pass=before_pass)
         self._session: Session[Draft] | None = None
 
@@ -62,11 +63,6 @@ class ContinuousBatchingEngine:
     def tokens_sampled(self) -> int:
         """Since the engine was made, those of cancelled requests included."""
         return self._writer.num_sampled
-
-    @property
-    def load(self) -> EngineLoad:
-        """At this moment; may be read from any thread."""
-        return self._writer.load
 
     @property
     def prompt_tokens_read(self) -> int:
@@ -81,8 +77,13 @@ class ContinuousBatchingEngine:
         if self._session is None or not self._session.has_ended:
             return False
         self._writer.reset()
-        self._session = Session(self._writer, self._attendance, name="astuner-engine")
+        self._session = Session(self._writer, self.attendance, name="astuner-engine")
         return True
+
+    @property
+    def load(self) -> EngineLoad:
+        """At this moment; may be read from any thread."""
+        return self._writer.load
 
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.
@@ -104,7 +105,7 @@ class ContinuousBatchingEngine:
         if self._session is not None:
             raise BackboneError("the engine serves already")
         with _lend(self._model):
-            self._session = Session(self._writer, self._attendance, name="astuner-engine")
+            self._session = Session(self._writer, self.attendance, name="astuner-engine")
             try:
                 yield
             finally:

@@ -21,12 +21,11 @@ _LAST_SECONDS = 30.0
 
 
 class Loads(Protocol):
-    """What tells how busy a server is."""
+    """How busy a server is."""
 
-    @property
     def num_under_way(self) -> int: ...
 
-    def engine_loads(self) -> Mapping[str, EngineLoad]:
+    def engines(self) -> Mapping[str, EngineLoad]:
         """By the name of their model."""
         ...
 
@@ -35,9 +34,9 @@ class CallBooks:
     """Of one server: an observer of its calls, see `CallObserver`, and further routes. To be
     entered before it serves and left behind it."""
 
-    def __init__(self, recording: RecordingOptions | None) -> None:
+    def __init__(self, recording: RecordingOptions | None, loads: Loads) -> None:
         """Raises ConfigError where nothing can be recorded as it is asked for."""
-        self._loads: Loads | None = None
+        self._loads = loads
         self._recorder = CallRecorder(recording) if recording else None
         self._answered = AnsweredCalls()
         if recording:
@@ -47,10 +46,6 @@ class CallBooks:
         self._metrics = CallMetrics(paths=paths, meters=[self._readings])
         kept = [self._recorder, self._answered] if self._recorder else []
         self._observers: Sequence[CallObserver] = (self._metrics, *kept)
-
-    def watch(self, loads: Loads) -> None:
-        """Tell in `/metrics` how busy it is, too."""
-        self._loads = loads
 
     def served(self, call: ServedCall) -> None:
         for observer in self._observers:
@@ -77,21 +72,16 @@ class CallBooks:
             self._recorder.close(seconds=_LAST_SECONDS)
 
     def _readings(self) -> Iterator[MeterReading]:
-        if self._loads is not None:
-            yield from _busy(self._loads)
+        told = "requests that are being answered or wait for it"
+        yield MeterReading(name="requests_in_flight", told=told, value=self._loads.num_under_way())
+        loads = self._loads.engines()
+        for name, told, read in _OF_ENGINES:
+            for model, load in loads.items():
+                yield MeterReading(name=name, told=told, value=read(load), labels={"model": model})
         if self._recorder is not None:
             yield from self._recorder.readings()
         for desk in self._desks:
             yield from desk.readings()
-
-
-def _busy(loads: Loads) -> Iterator[MeterReading]:
-    told = "requests that are being answered or wait for it"
-    yield MeterReading(name="requests_in_flight", told=told, value=loads.num_under_way)
-    engines = loads.engine_loads()
-    for name, told, read in _OF_ENGINES:
-        for model, load in engines.items():
-            yield MeterReading(name=name, told=told, value=read(load), labels={"model": model})
 
 
 _OF_ENGINES: Sequence[tuple[str, str, Callable[[EngineLoad], float]]] = (

@@ -36,6 +36,9 @@ class ServedCall:
     reply_ids: Sequence[int]
     logprobs: Sequence[float]
     temperature: float
+    """Of the distribution that the log-probabilities are of; so the next two."""
+    top_p: float = 1.0
+    top_k: int = -1
     seconds: float
     seconds_to_first_token: float | None
     """None where nobody could see it."""
@@ -51,11 +54,6 @@ class ServedCall:
     """Tells callers' keys apart, and is none itself; empty where no key is asked for."""
     is_recordable: bool = True
     """False: the client asked that nothing of it be kept."""
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the client got what it asked for, to the end."""
-        return self.status < 400
 
     @classmethod
     def of_nobody(cls, *, path: str, refusal: Refusal) -> Self:
@@ -80,6 +78,11 @@ class ServedCall:
             status=refusal.status,
             error=refusal.message,
         )
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the client got what it asked for, to the end."""
+        return self.status < 400
 
 
 class CallObserver(Protocol):

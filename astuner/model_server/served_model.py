@@ -24,12 +24,10 @@ _SEEDED = "seeded"
 
 
 class LastingEngine(Engine, Protocol):
-    """An engine that goes on after an error."""
+    """An engine that goes on after an error, and tells how busy it is."""
 
     @property
-    def load(self) -> EngineLoad:
-        """At this moment; may be read from any thread."""
-        ...
+    def load(self) -> EngineLoad: ...
 
     def revive(self) -> bool:
         """Serve on where an error ended it; whether that was so."""

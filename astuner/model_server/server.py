@@ -9,7 +9,7 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -23,8 +23,10 @@ from starlette.types import ASGIApp, Scope
 from astuner.engine.scheduler import EngineLoad
 from astuner.gateway.app import make_app
 from astuner.gateway.wires.shared import openai_error
+from astuner.model_server.books import CallBooks
 from astuner.model_server.client_call import ClientCall
-from astuner.model_server.clients import ApiClient, ApiClients, server_ends
+from astuner.model_server.clients import ApiClients, server_ends
+from astuner.model_server.recording import RecordingOptions
 from astuner.model_server.served_call import CallObserver, ServedCall
 from astuner.model_server.served_model import ServedModels
 from astuner.model_server.under_way import UnderWay
@@ -39,11 +41,6 @@ logger = logging.getLogger(__name__)
 
 DOCS = "docs/after_training.md"
 T = TypeVar("T")
-
-FindClient = Callable[[Mapping[bytes, bytes]], ApiClient]
-"""Whose key a request's headers show. Raises Refusal 401."""
-MakeRoutes = Callable[[FindClient], Sequence[Route]]
-"""Further routes of a server, which may ask who calls them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +66,15 @@ class ModelServer:
         options: ServerOptions,
         listening: socket.socket,
         *,
+        recording: RecordingOptions | None = None,
         observers: Sequence[CallObserver] = (),
-        make_routes: Sequence[MakeRoutes] = (),
     ) -> None:
-        """The socket, which listens already, becomes the server's."""
+        """The socket, which listens already, becomes the server's; `observers` are told of calls
+        beside its own. Raises ConfigError where nothing can be recorded as it is asked for."""
         self._options = options
         self._listening = listening
-        self._observers = tuple(observers)
-        self._make_routes = tuple(make_routes)
+        self._books = CallBooks(recording, self)
+        self._observers = (self._books, *observers)
         self._clients = ApiClients(options.keys)
         self._models = ServedModels(())
         self._under_way = UnderWay()
@@ -86,6 +84,7 @@ class ModelServer:
 
     async def __aenter__(self) -> Self:
         options = self._options
+        self._books.__enter__()
         self._server = Server(
             self._app(), shape=openai_error, setting="serve", host=options.host,
             listening=self._listening,
@@ -102,6 +101,7 @@ class ModelServer:
         self._clients.close()
         if self._server is not None:
             await self._server.stop()
+        await asyncio.to_thread(self._books.__exit__, kind, error, traceback)
 
     @property
     def address(self) -> str:
@@ -120,12 +120,11 @@ class ModelServer:
         self._under_way.refuse_further(server_ends)
         self._state = "ending"
 
-    @property
     def num_under_way(self) -> int:
         return self._under_way.num_requests
 
-    def engine_loads(self) -> dict[str, EngineLoad]:
-        """By the name of the model; none before there are models."""
+    def engines(self) -> dict[str, EngineLoad]:
+        """How busy they are, by the names of their models."""
         return {model.name: model.engine.load for model in self._models.all()}
 
     async def all_answered(self) -> None:
@@ -134,7 +133,7 @@ class ModelServer:
 
     def _app(self) -> ASGIApp:
         options = self._options
-        further = [route for make in self._make_routes for route in make(self._find_client)]
+        further = self._books.routes(lambda headers: self._clients.find(headers).label)
         waiting = WaitingRoom(options.max_waiting_calls, setting="gateway.max_waiting_calls")
         app: ASGIApp = make_app(
             self._find,
@@ -160,9 +159,6 @@ class ModelServer:
         is_ready = self._under_way.is_open
         state = {"status": self._state, "models": list(self._models.names)}
         return json_answer(state, status=200 if is_ready else 503)
-
-    def _find_client(self, headers: Mapping[bytes, bytes]) -> ApiClient:
-        return self._clients.find(dict(headers))
 
     def _find(self, scope: Scope) -> ClientCall:
         headers = dict(scope["headers"])

@@ -24,7 +24,7 @@ async def serve_models(
     """Which signal ended it. After a first one, calls under way may take `drain_seconds`, unless a
     second one comes. Raises what `load` raises."""
     signalled = next_signal()
-    async with server, contextlib.AsyncExitStack() as engines:
+    async with contextlib.AsyncExitStack() as engines, server:
         loading = asyncio.ensure_future(in_daemon(load, name="astuner-load"))
         await asyncio.wait({loading, signalled}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
@@ -48,9 +48,9 @@ async def _drain(
     say: Callable[[str], None],
 ) -> None:
     server.refuse_further()
-    if not server.num_under_way:
+    if not server.num_under_way():
         return
-    say(f"ending: {server.num_under_way} calls may take {seconds:g} s more; again ends them")
+    say(f"ending: {server.num_under_way()} calls may take {seconds:g} s more; again ends them")
     answered = asyncio.ensure_future(server.all_answered())
     await asyncio.wait({answered, again}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     answered.cancel()
