@@ -239,6 +239,12 @@ def test_a_long_text_is_looked_through_to_its_end(mask: PrivateMask) -> None:
     assert len(masked.value) > 15_000
 
 
+def test_a_text_that_was_masked_before_is_masked_again(mask: PrivateMask) -> None:
+    first, again = (mask.mask({"a": f"to {MAIL}", "b": [f"{MAIL}", "x"]}) for _ in range(2))
+    assert first == again and first.kinds == {"email"}
+    assert first.value == {"a": "to [email]", "b": ["[email]", "x"]}
+
+
 def test_lines_are_those_of_otlp_and_belong_to_their_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     recorder = CallRecorder(options(folder), today=lambda: "2026-01-31")
