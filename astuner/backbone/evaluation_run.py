@@ -100,7 +100,7 @@ class EvaluationBackbone:
         )
         if done.all:
             run.console.say(f"{len(done.all)} of {num_all} episodes are there already")
-        progress = _Progress(run, num_all=num_all, done=done)
+        progress = _EpisodeProgress(run, num_all=num_all, done=done)
         notice = "what was evaluated is kept; the same command goes on"
         with (
             EpisodeWriter(run.run_dir) as writer,
@@ -120,7 +120,7 @@ async def _roll_out(
     work: EvaluationWork,
     done: RecordedAttempts,
     writer: EpisodeWriter,
-    progress: "_Progress",
+    progress: "_EpisodeProgress",
 ) -> list[Episode]:
     episodes: list[Episode] = []
 
@@ -242,7 +242,7 @@ def _groups_of(run: Run, work: EvaluationWork, pairs: set[Attempted]) -> set[Att
     }
 
 
-class _Progress:
+class _EpisodeProgress:
     """How far it is, and what came of it so far, for who watches."""
 
     def __init__(self, run: Run, *, num_all: int, done: RecordedAttempts) -> None:

@@ -173,13 +173,12 @@ def _show(evaluations: "Evaluations") -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for sheet in evaluations.sheets:
-        if not console.is_terminal:
-            write_out(f"{sheet.plain}\n")
-            continue
-        with console.capture() as captured:
-            console.print(sheet)
-        write_out(captured.get())
+    if not console.is_terminal:
+        write_out(f"{evaluations.text}\n")
+        return
+    with console.capture() as captured:
+        console.print(evaluations.sheet)
+    write_out(captured.get())
 
 
 def _count(text: str) -> int:

@@ -2,8 +2,9 @@
 run. Goes on with what an earlier start left, and shows again what is whole."""
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.load import LoadedConfig
 from astuner.config.secret import shown_settings
 from astuner.config.sections.trainer_common import START
+from astuner.config.source import flatten
 from astuner.console import RunConsole
-from astuner.errors import AstunerError, BackboneError, Quit
+from astuner.errors import AstunerError, BackboneError, ConfigError, Quit
 from astuner.evaluating.deciding_code import code_digests
 from astuner.evaluating.earlier_evaluation import find_earlier, is_whole
 from astuner.evaluating.evaluated_tasks import (
@@ -37,18 +39,14 @@ from astuner.evaluation.deciding import deciding_settings
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.imports import fix_sys_path, module_folders
 from astuner.launch import OtherWork, launch
+from astuner.logview.view.words import count
 from astuner.rollout.threads import DaemonThreads
 from astuner.run_dir import RunDir, naming_the_file
 from astuner.task_reader.same_tasks import fingerprint
 
 _BY_SIGNAL = 128
 """Exit codes above it are those of a signal."""
-_ASKS_A_SERVER: Mapping[str, Any] = {
-    "backbone": "debug",
-    "debug.openai_base_url": "http://127.0.0.1/v1",
-    "debug.openai_model": "evaluated",
-}
-"""By which a configuration may lack a model."""
+_STAND_IN: dict[str, Any] = {"model.path": "evaluated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,19 +101,19 @@ class EvaluationStart:
     def __init__(self, order: EvaluationOrder, console: RunConsole) -> None:
         """Raises ConfigError and TaskReadError for what cannot be meant or read."""
         self._order, self._console = order, console
-        self._stand_in = _stand_in(order)
-        first = order.load(self._stand_in)
+        first, self._stand_in = _load_first(order)
         self._tell_backbone(first)
         self._engine = {**self._stand_in, **engine_settings(first)}
-        self._loaded = order.load(self._engine)
-        self._search_dirs = order.search_dirs or module_folders(self._loaded.conf_file)
+        self.loaded = first if self._engine == self._stand_in else order.load(self._engine)
+        self._search_dirs = order.search_dirs or module_folders(self.loaded.conf_file)
         fix_sys_path()
-        self._run = self._make_run(self._loaded)
-        evaluation = self._loaded.settings.evaluation
+        self._run = self._make_run(self.loaded)
+        evaluation = self.loaded.settings.evaluation
         self.num_repeat = order.num_repeat or evaluation.num_repeat
         self.models = self._find_models()
-        tasks = read_evaluated_tasks(self._run, self._loaded, order.split or evaluation.split)
+        tasks = read_evaluated_tasks(self._run, self.loaded, order.split or evaluation.split)
         self.tasks = tasks.without_rest(order.max_tasks or evaluation.max_tasks)
+        self.tasks.check_has(order.by)
         self._say_what()
 
     def _tell_backbone(self, loaded: LoadedConfig) -> None:
@@ -146,7 +144,7 @@ class EvaluationStart:
         )
 
     def _find_models(self) -> list[NamedModel]:
-        loaded = self._loaded
+        loaded = self.loaded
         places = ModelPlaces(
             experiment_dir=loaded.experiment_dir,
             experiment_name=loaded.experiment_name,
@@ -163,7 +161,7 @@ class EvaluationStart:
     def _checked(self, model: NamedModel) -> NamedModel:
         if model.server is None:
             return model
-        kwargs = self._loaded.settings.rollout.val_kwargs
+        kwargs = self.loaded.settings.rollout.val_kwargs
         temperature = kwargs.temperature if kwargs.do_sample else 0.0
         return _waited_for(checked_server(model, temperature=temperature))
 
@@ -171,18 +169,17 @@ class EvaluationStart:
         tasks, say = self.tasks, self._console.say
         num_tasks, num_repeat = len(tasks.tasks), self.num_repeat
         say(
-            f"evaluating {len(self.models)} model{'s' if len(self.models) > 1 else ''} on "
-            f"{num_tasks} tasks of {tasks.split}, {num_repeat} attempt"
-            f"{'s' if num_repeat > 1 else ''} each"
+            f"evaluating {count(len(self.models), 'model')} on {count(num_tasks, 'task')} of "
+            f"{tasks.split}, {count(num_repeat, 'attempt')} each"
         )
-        if num_repeat > 1 and not self._loaded.settings.rollout.val_kwargs.do_sample:
+        if num_repeat > 1 and not self.loaded.settings.rollout.val_kwargs.do_sample:
             self._console.warn(
                 "rollout.val_kwargs.do_sample is false, so every attempt at a task says the same; "
                 "set it to true, with a temperature, to see how much chance there is"
             )
 
     def facts_of(self, model: NamedModel) -> EvaluationFacts:
-        loaded = self._loaded
+        loaded = self.loaded
         shown = shown_settings(loaded.settings, loaded.shown_as)
         is_chosen = model.chosen_by is not None and self.tasks.split == VALIDATION
         return EvaluationFacts(
@@ -241,6 +238,9 @@ class EvaluationStart:
 
     def _settings_for(self, model: NamedModel) -> LoadedConfig:
         of_model = model_settings(model, is_own=not self._order.models)
+        known = flatten(self.loaded.settings.model_dump(include={"model"}))
+        if all(known[key] == value for key, value in of_model.items()):
+            return self.loaded
         return self._order.load({**self._engine, **of_model})
 
     def _new_run_dir(
@@ -293,18 +293,23 @@ class EvaluationStart:
         itself, or nobody named it."""
         if "model.path" in self._stand_in:
             return None
-        settings = self._loaded.settings
+        settings = self.loaded.settings
         named = settings.trainer_common.reference
         reference = settings.model.path if named == START else named
         return None if reference in (None, model.path) else reference
 
 
-def _stand_in(order: EvaluationOrder) -> dict[str, Any]:
-    """For a configuration that names no model, since the order does."""
-    if not order.models:
-        return {}
-    without_model = order.load(_ASKS_A_SERVER)
-    return {} if without_model.settings.model.path else {"model.path": "evaluated"}
+def _load_first(order: EvaluationOrder) -> tuple[LoadedConfig, dict[str, Any]]:
+    """The configuration, with what stands in for the model that it may lack where the order names
+    one."""
+    try:
+        return order.load({}), {}
+    except ConfigError as error:
+        if not order.models:
+            raise
+        with contextlib.suppress(ConfigError):
+            return order.load(_STAND_IN), _STAND_IN
+        raise error
 
 
 def _waited_for(work: Coroutine[Any, Any, Any]) -> Any:

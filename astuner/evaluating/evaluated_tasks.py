@@ -20,7 +20,7 @@ from astuner.run_dir import RunDir
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.jsonl_dataset_file import read_task_file
 from astuner.task_reader.local_path import find_path, places
-from astuner.task_reader.reader import TaskReader, test_tasks_of
+from astuner.task_reader.reader import TaskReader, tasks_of_test
 from astuner.types import Task
 
 TEST, VALIDATION = "test", "validation"
@@ -39,6 +39,15 @@ class EvaluatedTasks:
     def without_rest(self, max_tasks: int | None) -> "EvaluatedTasks":
         return replace(self, tasks=self.tasks[:max_tasks])
 
+    def check_has(self, field: str | None) -> None:
+        """Raises ConfigError for a field by which none of them can be told from others."""
+        known = {name for task in self.tasks for name in task.metadata}
+        known |= {"source"} if any(task.source for task in self.tasks) else set()
+        if field is not None and field not in known:
+            raise ConfigError(
+                f"--by {field}: no task has it; there are {', '.join(sorted(known)) or 'none'}"
+            )
+
 
 def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> EvaluatedTasks:
     """Those of `split`, or where it is None of the first of test and validation that there is.
@@ -50,7 +59,7 @@ def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> E
         return _of_file(split, run.search_dirs)
     found: list[EvaluatedTasks] = []
     with tempfile.TemporaryDirectory(prefix="astuner-tasks-") as folder:
-        reading = _Reading(split, found.append)
+        reading = _TaskReading(split, found.append)
         with_tasks = WithGeneratedTasks(reading, folder_of=loaded.generated_set_dir)
         backbone = WithModelsClosed(WithEnvironments(with_tasks))
         result = run_to_end(backbone, replace(run, run_dir=RunDir(root=Path(folder))))
@@ -60,7 +69,7 @@ def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> E
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _TaskReading:
     """A backbone that reads tasks and does nothing else."""
 
     split: str | None
@@ -78,7 +87,7 @@ class _Reading:
 
 def _of_reader(reader: TaskReader, split: str | None, *, reader_type: str) -> EvaluatedTasks:
     for name in _SPLITS if split is None else (split,):
-        tasks = test_tasks_of(reader) if name == TEST else reader.get_validation_tasks()
+        tasks = tasks_of_test(reader) if name == TEST else reader.get_validation_tasks()
         if tasks:
             return EvaluatedTasks(split=name, tasks=tasks)
     asked = "neither test nor validation tasks" if split is None else f"no {split} tasks"

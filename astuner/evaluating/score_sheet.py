@@ -65,11 +65,14 @@ def _add_details(sheet: Sheet, scores: ModelScores) -> None:
         sheet.add(
             (
                 f"not finished: {count(scores.num_missing, 'episode')} missing, and only what is "
-                "there is counted; go on with it by --resume",
+                "there is counted; the same command goes on",
                 BAD,
             ),
             indent=2,
         )
+    if facts.best_of is not None:
+        said = "chosen as the best by these very tasks, so its figures are too good"
+        sheet.add((said, BAD), indent=2)
     _add_kinds(sheet, total.failures, what="failed and count as nothing else")
     _add_kinds(sheet, total.format_errors, what="have a reply of bad form")
     _add_passes(sheet, total.pass_at, name="pass@", meaning="any of k attempts succeeds")

@@ -13,10 +13,11 @@ LOCAL = "local"
 def engine_settings(loaded: LoadedConfig) -> dict[str, Any]:
     """What makes the settings of a run ones of this machine's engine.
 
-    A backbone's own choice of an engine is left out with it, unless the evaluation named it.
+    Empty where they are ones already. An engine that only clusters have is not asked for.
     """
-    changed: dict[str, Any] = {"backbone": LOCAL}
-    if loaded.settings.backbone in PINS and loaded.settings.rollout.name == "sglang":
+    backbone, engine = loaded.settings.backbone, loaded.settings.rollout.name
+    changed: dict[str, Any] = {} if backbone == LOCAL else {"backbone": LOCAL}
+    if backbone in PINS and engine == "sglang":
         changed["rollout.name"] = "auto"
     return changed
 

@@ -203,7 +203,7 @@ def _outcome_of(record: Mapping[str, Any]) -> AttemptOutcome:
         reward=verdict["reward"] if verdict else None,
         is_success=verdict["is_success"] if verdict else None,
         failure=None if verdict else failure["kind"],
-        num_sampled_tokens=sum(len(calls[i]["completion_ids"]) for i in own),
+        num_sampled_tokens=sum(_num_sampled(calls[i]) for i in own),
         num_prompt_tokens=sum(prompt_lengths[i] for i in own),
         num_calls=len(own),
         seconds=record["seconds"],
@@ -217,8 +217,15 @@ def _prompt_lengths(calls: list[Mapping[str, Any]]) -> list[int]:
     for call in calls:
         earlier = call["extends"]
         said = 0 if earlier is None else lengths[earlier] + len(calls[earlier]["completion_ids"])
-        lengths.append(said + len(call["prompt_ids"]))
+        counted = call.get("counted_tokens")
+        lengths.append(counted[0] if counted else said + len(call["prompt_ids"]))
     return lengths
+
+
+def _num_sampled(call: Mapping[str, Any]) -> int:
+    """As a server counted them where it told no ids."""
+    counted = call.get("counted_tokens")
+    return counted[1] if counted else len(call["completion_ids"])
 
 
 def _format_errors(record: Mapping[str, Any], calls: list[Mapping[str, Any]]) -> tuple[str, ...]:
