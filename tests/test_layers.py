@@ -42,8 +42,9 @@ LAYERS = (
     ("evaluation",),
     ("logview",),
     ("backbone",),
-    ("exporting", "model_server", "examining"),
+    ("exporting", "model_server"),
     ("launch", "generating", "evaluating", "job", "cleaning", "rejudging"),
+    ("examining",),
     ("astuner",),
     ("cli",),
     ("__main__",),
@@ -75,6 +76,7 @@ INSIDE = {
         ("placement", "request"),
         ("deltas", "repair", "sampled_tokens"),
         ("chat", "shapes"),
+        ("probed_turns",),
     ),
     "backbone": (
         (
@@ -88,6 +90,7 @@ INSIDE = {
             "trained_record",
             "vocabulary_file",
             "curriculum_steps",
+            "task_signs",
         ),
         ("run", "judge_child", "judge_of_answers"),
         (
