@@ -108,7 +108,7 @@ INSIDE = {
             "duplicate_search",
         ),
         ("generation_parts",),
-        ("assemble", "reporter"),
+        ("assemble", "reporter", "first_look"),
         ("local",),
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates"),

@@ -14,7 +14,7 @@ NUM_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPair:
+class RepeatedTask:
     """Two tasks that ask the same, by their ids."""
 
     later: str
@@ -32,9 +32,9 @@ class TaskSigns:
 
     doubled_ids: tuple[str, ...]
     """Ids that more than one training task has, each once."""
-    repeated: tuple[TaskPair, ...]
+    repeated: tuple[RepeatedTask, ...]
     """Training tasks that ask what an earlier one asks."""
-    leaked: tuple[TaskPair, ...]
+    leaked: tuple[RepeatedTask, ...]
     """Validation tasks that ask what a training task asks."""
 
 
@@ -51,7 +51,7 @@ def find_signs(training: Sequence[Task], validation: Sequence[Task]) -> TaskSign
     )
 
 
-def warnings_of(signs: TaskSigns, *, num_training: int, num_validation: int) -> list[str]:
+def warnings_of(signs: TaskSigns, *, num_validation: int) -> list[str]:
     """A sentence for each that matters, for the screen."""
     said = []
     if signs.leaked:
@@ -67,17 +67,19 @@ def warnings_of(signs: TaskSigns, *, num_training: int, num_validation: int) -> 
     return [f"{text}; `astuner doctor` tells more" for text in said]
 
 
-def shown(pairs: Sequence[TaskPair]) -> str:
+def shown(pairs: Sequence[RepeatedTask]) -> str:
     more = f" and {len(pairs) - NUM_SHOWN} more" if len(pairs) > NUM_SHOWN else ""
     return ", ".join(str(pair) for pair in pairs[:NUM_SHOWN]) + more
 
 
-def _pairs(tasks: Sequence[Task], known: dict[str, Task], *, learns: bool) -> Iterator[TaskPair]:
+def _pairs(
+    tasks: Sequence[Task], known: dict[str, Task], *, learns: bool
+) -> Iterator[RepeatedTask]:
     for task in tasks:
         key = _asked(task)
         earlier = known.get(key)
         if earlier is not None:
-            yield TaskPair(
+            yield RepeatedTask(
                 later=task.task_id,
                 earlier=earlier.task_id,
                 has_other_answer=_answer(task) != _answer(earlier),

@@ -11,7 +11,7 @@ from astuner.errors import exit_code_of
 
 if TYPE_CHECKING:
     from astuner.console import RunConsole
-    from astuner.examining.finding import Finding
+    from astuner.examining.finding import DoctorFinding
 
 SUMMARY = "minutes before a night is spent: machine, data, judge, model, workflow, and how long"
 EXAMPLE = "astuner doctor --conf my_agent/my_agent.yaml"
@@ -110,7 +110,7 @@ def run(parsed: argparse.Namespace) -> int:
     screen = open_screen()
     with log.install(None, "ERROR", console=screen), RunConsole(screen, is_live=True) as shown:
 
-        def tell(finding: "Finding") -> None:
+        def tell(finding: "DoctorFinding") -> None:
             if not parsed.json:
                 _show(finding, shown)
 
@@ -127,7 +127,7 @@ def run(parsed: argparse.Namespace) -> int:
     return code
 
 
-def _show(finding: "Finding", console: "RunConsole") -> None:
+def _show(finding: "DoctorFinding", console: "RunConsole") -> None:
     """Above the progress on a terminal; elsewhere on standard output, which may be a pipe."""
     from astuner.examining.sheet import finding_sheet
 

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from astuner.console import RunConsole
 from astuner.errors import AstunerError, text_of
-from astuner.examining.finding import Finding, Subject
+from astuner.examining.finding import DoctorFinding, Subject
 from astuner.rollout.threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
 
-Tell = Callable[[Finding], None]
+Tell = Callable[[DoctorFinding], None]
 Result = TypeVar("Result")
 
 _CANCEL_SECONDS = 15.0
@@ -23,7 +23,7 @@ _CANCEL_SECONDS = 15.0
 _LEAVE_SECONDS = 5.0
 
 
-class Checking:
+class CheckRunner:
     """The findings of one examination, in the order in which they were made."""
 
     def __init__(
@@ -31,12 +31,12 @@ class Checking:
     ) -> None:
         """`seconds` bounds each check; `tell` gets each finding as it is made. Of other `subjects`
         only what is wrong is kept: what was asked about may need it."""
-        self.findings: list[Finding] = []
+        self.findings: list[DoctorFinding] = []
         self.seconds = seconds
         self._console, self._tell, self._subjects = console, tell, subjects
         self._threads = DaemonThreads()
 
-    def add(self, *findings: Finding) -> None:
+    def add(self, *findings: DoctorFinding) -> None:
         for finding in findings:
             if finding.subject not in self._subjects and finding.grade != "wrong":
                 continue
@@ -47,7 +47,7 @@ class Checking:
         self,
         subject: Subject,
         check: str,
-        work: Callable[[], Awaitable[Sequence[Finding]]],
+        work: Callable[[], Awaitable[Sequence[DoctorFinding]]],
         *,
         num_deadlines: float = 1.0,
     ) -> bool:
@@ -66,7 +66,9 @@ class Checking:
             return False
         return self._taken(subject, check, task)
 
-    def _taken(self, subject: Subject, check: str, task: asyncio.Future[Sequence[Finding]]) -> bool:
+    def _taken(
+        self, subject: Subject, check: str, task: asyncio.Future[Sequence[DoctorFinding]]
+    ) -> bool:
         try:
             self.add(*task.result())
         except asyncio.CancelledError:
@@ -90,5 +92,5 @@ class Checking:
         """Give threads that are done a moment to end."""
         self._threads.join(_LEAVE_SECONDS)
 
-    def _unchecked(self, subject: Subject, check: str, reason: str) -> Finding:
-        return Finding(subject=subject, check=check, grade="unchecked", text=reason)
+    def _unchecked(self, subject: Subject, check: str, reason: str) -> DoctorFinding:
+        return DoctorFinding(subject=subject, check=check, grade="unchecked", text=reason)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.backbone.task_signs import TaskPair, find_signs, shown
+from astuner.backbone.task_signs import RepeatedTask, find_signs, shown
 from astuner.config.schema import Settings
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.task_generation.gates.duplicates.known_text import (
     KnownText,
     are_about_different_things,
@@ -42,7 +42,7 @@ class BatchPlan:
     num_steps: int
 
 
-def look_at_amount(num_training: int, num_validation: int, plan: BatchPlan) -> list[Finding]:
+def look_at_amount(num_training: int, num_validation: int, plan: BatchPlan) -> list[DoctorFinding]:
     """How many tasks there are, for how many steps."""
     epochs = plan.num_steps / max(plan.batches_per_epoch, 1)
     said = (
@@ -70,7 +70,7 @@ def _times(epochs: float) -> str:
     return f"about {epochs:.1f} times" if epochs >= 1 else "at most once"
 
 
-def look_at_repeats(training: Sequence[Task], validation: Sequence[Task]) -> list[Finding]:
+def look_at_repeats(training: Sequence[Task], validation: Sequence[Task]) -> list[DoctorFinding]:
     """Tasks that stand twice, word by word."""
     signs = find_signs(training, validation)
     findings = []
@@ -100,7 +100,7 @@ def look_at_repeats(training: Sequence[Task], validation: Sequence[Task]) -> lis
     return findings
 
 
-def _repeated(pairs: Sequence[TaskPair], num_training: int) -> Iterator[Finding]:
+def _repeated(pairs: Sequence[RepeatedTask], num_training: int) -> Iterator[DoctorFinding]:
     others = [pair for pair in pairs if pair.has_other_answer]
     same = [pair for pair in pairs if not pair.has_other_answer]
     if others:
@@ -124,7 +124,7 @@ def look_at_near_repeats(
     *,
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """Questions that share most of their pairs of words; until `deadline`, by `clock`."""
     index = NearIndex(NEAR_OVERLAP)
     known: list[KnownText] = []
@@ -152,7 +152,7 @@ def look_at_near_repeats(
 
 def _near_findings(
     within: Sequence[str], across: Sequence[str], num_known: int, num_all: int, num_compared: int
-) -> Iterator[Finding]:
+) -> Iterator[DoctorFinding]:
     advice = "look at them; different numbers, names and answers were told apart already"
     if across:
         yield _SAY.warning(
@@ -199,7 +199,7 @@ def _first(named: Sequence[str]) -> str:
     return "; ".join(named[:_NUM_SHOWN]) + more
 
 
-def look_at_content(training: Sequence[Task], *, needed_field: str | None) -> list[Finding]:
+def look_at_content(training: Sequence[Task], *, needed_field: str | None) -> list[DoctorFinding]:
     """Empty questions, and metadata that most tasks have and some lack.
 
     `needed_field` is what the judge cannot do without; None where that is not known.
@@ -239,10 +239,10 @@ def missing_values(tasks: Sequence[Task], needed_field: str | None) -> Mapping[s
         name for task in tasks for name, value in task.metadata.items() if not is_missing(value)
     )
     usual = [name for name, number in counts.items() if number >= 0.9 * len(tasks)]
-    names = dict.fromkeys([*([needed_field] if needed_field else []), *usual])
+    names = {*usual, *([needed_field] if needed_field else [])}
     lacking = {
         name: [task.task_id for task in tasks if is_missing(task.metadata.get(name))]
-        for name in names
+        for name in sorted(names)
     }
     return {name: ids for name, ids in lacking.items() if ids}
 
@@ -258,7 +258,7 @@ def is_missing(value: Any) -> bool:
 
 def look_at_lengths(
     training: Sequence[Task], settings: Settings, count_tokens: CountTokens
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """The longest questions against data.max_prompt_length; the prompt around them comes on top."""
     limit = settings.data.max_prompt_length
     by_bytes = sorted(training, key=lambda t: len(t.main_query.encode("utf-8", "replace")))
@@ -270,7 +270,7 @@ def look_at_lengths(
 
 def judge_lengths(
     lengths: Mapping[str, int], *, num_tasks: int, limit: int, drops: bool
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """`lengths` are tokens of the longest questions, by task id."""
     overlong = [name for name, length in lengths.items() if length > limit]
     longest = max(lengths.values(), default=0)
@@ -295,7 +295,7 @@ def judge_lengths(
     return [grade("lengths", text, f"data.max_prompt_length: {longest * 5 // 4}")]
 
 
-def look_at_scripts(training: Sequence[Task], validation: Sequence[Task]) -> list[Finding]:
+def look_at_scripts(training: Sequence[Task], validation: Sequence[Task]) -> list[DoctorFinding]:
     """In which scripts the questions are written, and whether the splits agree."""
     known = Counter(filter(None, (script_of(task.main_query) for task in training)))
     other = Counter(filter(None, (script_of(task.main_query) for task in validation)))

@@ -26,8 +26,8 @@ from astuner.config.load import LoadedConfig
 from astuner.console import RunConsole
 from astuner.errors import AstunerError, ConfigError, Quit, TaskReadError
 from astuner.examining import data, forecast, judge, limits, machine, template, weights, workflow
-from astuner.examining.checking import Checking, Tell
-from astuner.examining.finding import Finding, Remarks, Subject
+from astuner.examining.checking import CheckRunner, Tell
+from astuner.examining.finding import DoctorFinding, Remarks, Subject
 from astuner.examining.order import ExaminationOrder, made_run
 from astuner.examining.rolled_out import asked_server, asked_weights, roll_out
 from astuner.inference.template import ChatTemplate
@@ -47,7 +47,7 @@ _MOST_AT_A_TIME = 16
 class Examined:
     """What was found, whole or as far as it went."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[DoctorFinding]
     seconds: float
     ended_by: AstunerError | Quit | None
     """What ended it early; None where nothing did."""
@@ -64,7 +64,7 @@ def examine(order: ExaminationOrder, console: RunConsole, *, tell: Tell) -> Exam
     """
     started = time.monotonic()
     loaded = order.load()
-    checking = Checking(
+    checking = CheckRunner(
         console, seconds=order.check_seconds, tell=tell, subjects=frozenset(order.subjects)
     )
     with made_run(loaded, console, keeps_files=order.keeps_files) as (run, unmade):
@@ -80,7 +80,7 @@ def examine(order: ExaminationOrder, console: RunConsole, *, tell: Tell) -> Exam
 
 
 @dataclass(slots=True)
-class _Known:
+class _Gathered:
     """What earlier checks found, for later ones."""
 
     training: Sequence[Task] = ()
@@ -102,13 +102,13 @@ class _Examination:
         order: ExaminationOrder,
         loaded: LoadedConfig,
         run: Run,
-        unmade: Sequence[Finding],
-        checking: Checking,
+        unmade: Sequence[DoctorFinding],
+        checking: CheckRunner,
     ) -> None:
         self._order, self._loaded, self._run, self._checking = order, loaded, run, checking
         self._unmade = unmade
         self._unmade_subjects = {finding.subject for finding in unmade}
-        self._known = _Known()
+        self._known = _Gathered()
         self._stop = threading.Event()
 
     @property
@@ -166,7 +166,7 @@ class _Examination:
     async def _with_surroundings(self, stack: contextlib.AsyncExitStack) -> None:
         """Rubrics and environment servers, as a run has them."""
 
-        async def rubrics() -> list[Finding]:
+        async def rubrics() -> list[DoctorFinding]:
             grader = self._settings.task_judge
             has_own = grader.rubrics.file or grader.rubrics.inline
             if grader.judge_type == "rubrics_auto_grader" and not has_own:
@@ -180,7 +180,7 @@ class _Examination:
             self._run = await with_rubrics(self._run)
             return []
 
-        async def environments() -> list[Finding]:
+        async def environments() -> list[DoctorFinding]:
             try:
                 self._run = await stack.enter_async_context(environments_beside(self._run))
             except ConfigError as error:
@@ -210,7 +210,7 @@ class _Examination:
         await check("data", "lengths", self._look_at_lengths)
         await check("data", "languages", lambda: data.look_at_scripts(training, validation))
 
-    async def _read_tasks(self) -> list[Finding]:
+    async def _read_tasks(self) -> list[DoctorFinding]:
         say = Remarks("data")
         sections = generated_sources(self._settings.task_reader)
         folders = {
@@ -239,7 +239,7 @@ class _Examination:
             return [say.wrong("reading", "there are no training tasks", "task_reader")]
         return []
 
-    def _look_at_amount(self) -> list[Finding]:
+    def _look_at_amount(self) -> list[DoctorFinding]:
         known, settings = self._known, self._settings
         try:
             order = make_order(settings, known.training)
@@ -255,13 +255,13 @@ class _Examination:
         )
         return data.look_at_amount(len(known.training), len(known.validation), known.plan)
 
-    def _look_at_near_repeats(self) -> list[Finding]:
+    def _look_at_near_repeats(self) -> list[DoctorFinding]:
         deadline = time.monotonic() + self._checking.seconds / 2
         return data.look_at_near_repeats(
             self._known.training, self._known.validation, deadline=deadline
         )
 
-    def _look_at_lengths(self) -> list[Finding]:
+    def _look_at_lengths(self) -> list[DoctorFinding]:
         if self._is_remote:
             return []
         from astuner.models.load import load_tokenizer
@@ -311,7 +311,7 @@ class _Examination:
         if not self._is_elsewhere:
             await self._check("model", "memory", self._look_at_memory)
 
-    def _load_template(self) -> list[Finding]:
+    def _load_template(self) -> list[DoctorFinding]:
         from astuner.models.end_ids import read_end_ids
         from astuner.models.load import load_tokenizer
 
@@ -323,7 +323,7 @@ class _Examination:
             return [Remarks("model").wrong("template", str(error), "model.path")]
         return []
 
-    def _look_at_memory(self) -> list[Finding]:
+    def _look_at_memory(self) -> list[DoctorFinding]:
         try:
             findings = limits.look_at_memory(self._run, find_model(self._run))
         except ConfigError as error:
@@ -352,7 +352,7 @@ class _Examination:
             return
         trains = self._settings.backbone != "debug"
 
-        async def load() -> list[Finding]:
+        async def load() -> list[DoctorFinding]:
             try:
                 self._known.weights = await self._checking.in_thread(
                     lambda: weights.load_weights(run, trains=trains)
@@ -370,7 +370,7 @@ class _Examination:
         if hasattr(self._known.weights, "trainer"):
             await self._checking.run("model", "update", self._try_update, num_deadlines=2)
 
-    async def _try_update(self) -> list[Finding]:
+    async def _try_update(self) -> list[DoctorFinding]:
         loaded, settings = self._known.weights, self._settings
         model, in_thread = loaded.policy.model, self._checking.in_thread
         dtype = str(model.dtype)
@@ -428,13 +428,13 @@ class _Examination:
         tasks = known.training[:NUM_EPISODES]
         seconds = min(self._settings.rollout.episode_timeout_seconds, self._checking.seconds)
 
-        async def first() -> list[Finding]:
+        async def first() -> list[DoctorFinding]:
             known.episodes = await roll_out(
                 self._run, model, tasks, seconds=seconds, is_written=True
             )
             return workflow.look_at_episodes(known.episodes)
 
-        async def second() -> list[Finding]:
+        async def second() -> list[DoctorFinding]:
             again = await roll_out(self._run, model, tasks, seconds=seconds, is_written=False)
             is_exact = known.weights.policy.device.type == "cpu"
             return workflow.look_at_repetition(known.episodes, again, is_exact=is_exact)
@@ -465,7 +465,7 @@ class _Examination:
         asked = judge.AskedJudge()
         metadata = next((dict(e.metadata) for e in known.episodes if e.metadata), {})
 
-        async def ask() -> list[Finding]:
+        async def ask() -> list[DoctorFinding]:
             await judge.ask_judge(
                 make_judging(self._run),
                 known.training,
@@ -512,7 +512,7 @@ class _Examination:
             has_reference=common.use_kl_loss,
         )
 
-    def _look_at_disk(self) -> list[Finding]:
+    def _look_at_disk(self) -> list[DoctorFinding]:
         from astuner.backbone.local.disk import DiskFacts, check_fit, disk_plan
         from astuner.models.checkpoint import num_state_bytes, num_weights_bytes
 
@@ -543,7 +543,7 @@ class _Examination:
     async def _check(self, subject: Subject, check: str, look: Any) -> bool:
         """A check that computes, in a thread."""
 
-        async def work() -> Sequence[Finding]:
+        async def work() -> Sequence[DoctorFinding]:
             return await self._checking.in_thread(look)
 
         return await self._checking.run(subject, check, work)

@@ -12,7 +12,7 @@ GRADES: tuple[Grade, ...] = ("fine", "warning", "wrong", "unchecked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DoctorFinding:
     """One line."""
 
     subject: Subject
@@ -32,20 +32,24 @@ class Remarks:
 
     subject: Subject
 
-    def fine(self, check: str, text: str) -> Finding:
-        return Finding(subject=self.subject, check=check, grade="fine", text=text)
+    def fine(self, check: str, text: str) -> DoctorFinding:
+        return DoctorFinding(subject=self.subject, check=check, grade="fine", text=text)
 
-    def warning(self, check: str, text: str, advice: str = "") -> Finding:
-        return Finding(subject=self.subject, check=check, grade="warning", text=text, advice=advice)
+    def warning(self, check: str, text: str, advice: str = "") -> DoctorFinding:
+        return DoctorFinding(
+            subject=self.subject, check=check, grade="warning", text=text, advice=advice
+        )
 
-    def wrong(self, check: str, text: str, advice: str = "") -> Finding:
-        return Finding(subject=self.subject, check=check, grade="wrong", text=text, advice=advice)
+    def wrong(self, check: str, text: str, advice: str = "") -> DoctorFinding:
+        return DoctorFinding(
+            subject=self.subject, check=check, grade="wrong", text=text, advice=advice
+        )
 
-    def unchecked(self, check: str, reason: str, advice: str = "") -> Finding:
-        return Finding(
+    def unchecked(self, check: str, reason: str, advice: str = "") -> DoctorFinding:
+        return DoctorFinding(
             subject=self.subject, check=check, grade="unchecked", text=reason, advice=advice
         )
 
 
-def num_of(findings: Sequence[Finding], grade: Grade) -> int:
+def num_of(findings: Sequence[DoctorFinding], grade: Grade) -> int:
     return sum(finding.grade == grade for finding in findings)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astuner.console import duration
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.trajectory.episode import Episode
 
 _SAY = Remarks("forecast")
@@ -125,7 +125,9 @@ def _rollout_seconds(
     return max(sampling + beside, min(means.longest_seconds, sampling + means.longest_seconds))
 
 
-def describe(found: Forecast, plan: RunPlan, speeds: Speeds, *, num_measured: int) -> list[Finding]:
+def describe(
+    found: Forecast, plan: RunPlan, speeds: Speeds, *, num_measured: int
+) -> list[DoctorFinding]:
     """In words, with what is assumed."""
     step = found.rollout_seconds + (found.training_seconds or 0.0)
     training = (
@@ -155,7 +157,7 @@ def describe(found: Forecast, plan: RunPlan, speeds: Speeds, *, num_measured: in
     return findings
 
 
-def describe_disk(lines: Sequence[str]) -> list[Finding]:
+def describe_disk(lines: Sequence[str]) -> list[DoctorFinding]:
     """Of what `check_fit` says."""
     findings = []
     for line in lines:
@@ -166,7 +168,7 @@ def describe_disk(lines: Sequence[str]) -> list[Finding]:
     return findings
 
 
-def disk_is_too_small(message: str) -> Finding:
+def disk_is_too_small(message: str) -> DoctorFinding:
     return _SAY.wrong("disk", message)
 
 

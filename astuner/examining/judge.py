@@ -14,7 +14,7 @@ from typing import Any
 
 from astuner.config.schema import Settings
 from astuner.errors import JudgeError
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.rejudging.opinion import Opinion
 from astuner.rejudging.probes import GAMING_PROBES, ProbedTask
 from astuner.rejudging.probing import Probed, RewardRange, results_of
@@ -233,7 +233,7 @@ def _attempt(task: Task, metadata: Mapping[str, Any], number: int) -> Attempt:
     )
 
 
-def judge_the_judge(asked: AskedJudge) -> list[Finding]:
+def judge_the_judge(asked: AskedJudge) -> list[DoctorFinding]:
     """All findings about what it said."""
     if not asked.opinions:
         reason = next((texts[0] for texts in asked.failures.values()), "it was asked nothing")
@@ -262,7 +262,7 @@ def _is_unreachable(reason: str) -> bool:
     return reason.startswith(("LlmError", "LlmAnswerError", "EnvServiceError"))
 
 
-def _constant(asked: AskedJudge) -> Finding | None:
+def _constant(asked: AskedJudge) -> DoctorFinding | None:
     """Where right, wrong and empty answers are all worth the same."""
     given = [opinion.reward for opinions in asked.opinions.values() for opinion in opinions]
     is_asked = {RIGHT, WRONG} <= asked.opinions.keys()
@@ -275,7 +275,7 @@ def _constant(asked: AskedJudge) -> Finding | None:
     )
 
 
-def _right(asked: AskedJudge) -> list[Finding]:
+def _right(asked: AskedJudge) -> list[DoctorFinding]:
     if asked.num_without_reference == asked.num_tasks:
         return [
             _SAY.unchecked(
@@ -300,7 +300,7 @@ def _right(asked: AskedJudge) -> list[Finding]:
     ]
 
 
-def _not_right(asked: AskedJudge, what: str, named: str) -> list[Finding]:
+def _not_right(asked: AskedJudge, what: str, named: str) -> list[DoctorFinding]:
     opinions = asked.opinions.get(what, [])
     failures = asked.failures.get(what, [])
     check = f"{what} answer"
@@ -327,7 +327,7 @@ def _not_right(asked: AskedJudge, what: str, named: str) -> list[Finding]:
     return findings
 
 
-def _long(asked: AskedJudge) -> list[Finding]:
+def _long(asked: AskedJudge) -> list[DoctorFinding]:
     opinions = asked.opinions.get(LONG, [])
     lost = sum(not opinion.is_success for opinion in opinions)
     right = sum(bool(opinion.is_success) for opinion in asked.opinions.get(RIGHT, []))
@@ -345,7 +345,7 @@ def _long(asked: AskedJudge) -> list[Finding]:
     return [_SAY.fine("long answer", f"is right behind {len(_PADDING)} characters too")]
 
 
-def _gamed(asked: AskedJudge) -> list[Finding]:
+def _gamed(asked: AskedJudge) -> list[DoctorFinding]:
     rewards = [
         opinion.reward
         for what in (RIGHT, WRONG)
@@ -364,7 +364,7 @@ def _gamed(asked: AskedJudge) -> list[Finding]:
     return [_SAY.fine("hostile answers", f"none of {len(results)} kinds is rewarded")]
 
 
-def _again(asked: AskedJudge) -> list[Finding]:
+def _again(asked: AskedJudge) -> list[DoctorFinding]:
     if not asked.pairs:
         return []
     differing = [(a, b) for a, b in asked.pairs if a.reward != b.reward]
@@ -381,7 +381,7 @@ def _again(asked: AskedJudge) -> list[Finding]:
     ]
 
 
-def _speed(asked: AskedJudge) -> list[Finding]:
+def _speed(asked: AskedJudge) -> list[DoctorFinding]:
     if not asked.seconds:
         return []
     middle = statistics.median(asked.seconds)

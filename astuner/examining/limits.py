@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from astuner.backbone.run import Run
 from astuner.config.sections.model import LoraSettings
 from astuner.errors import ConfigError
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 
 _SAY = Remarks("model")
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -14,7 +14,7 @@ _UNSERVED_TARGETS = frozenset(["lm_head", "embed_tokens", "wte", "embed_out"])
 """Names of embeddings and heads, of which vLLM takes adapters of few models only."""
 
 
-def look_at_memory(run: Run, source: str) -> list[Finding]:
+def look_at_memory(run: Run, source: str) -> list[DoctorFinding]:
     """What the run needs, before anything is loaded; the model's family too."""
     from astuner.backbone.local.fit import fit_to_device
     from astuner.models.supported import check_supported
@@ -32,7 +32,7 @@ def look_at_memory(run: Run, source: str) -> list[Finding]:
     return [_SAY.fine("memory", text)]
 
 
-def look_at_context(run: Run, source: str) -> list[Finding]:
+def look_at_context(run: Run, source: str) -> list[DoctorFinding]:
     """The limits of prompts and replies against what the model was made for."""
     from astuner.models.load import load_config
 
@@ -49,7 +49,7 @@ def look_at_context(run: Run, source: str) -> list[Finding]:
 
 def judge_context(
     longest: int | None, *, max_model_len: int, max_prompt: int, max_response: int
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """All in tokens; `longest` is None where the model does not tell."""
     if longest is not None and max_model_len > longest:
         return [
@@ -73,14 +73,14 @@ def judge_context(
     return [_SAY.fine("context", f"rollout.max_model_len {max_model_len}{made_for} tokens")]
 
 
-def look_at_adapter(lora: LoraSettings) -> list[Finding]:
+def look_at_adapter(lora: LoraSettings) -> list[DoctorFinding]:
     """Can what is trained be served as an adapter?"""
     if lora.rank is None:
         return []
     return judge_adapter(lora.rank, lora.target_modules)
 
 
-def judge_adapter(rank: int, targets: Sequence[str] | None) -> list[Finding]:
+def judge_adapter(rank: int, targets: Sequence[str] | None) -> list[DoctorFinding]:
     findings = []
     if rank > SERVED_RANKS[-1]:
         findings.append(

@@ -13,7 +13,7 @@ from pathlib import Path
 from astuner.config.schema import Settings
 from astuner.console import data_size
 from astuner.errors import ConfigError
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.pins.install import PINS, check_installed
 from astuner.task_reader.sources import task_sources
 
@@ -26,7 +26,7 @@ _LITTLE_DISK = 2_000_000_000
 _CLOCK_SLACK_SECONDS = 60.0
 
 
-def look_at_packages(settings: Settings) -> list[Finding]:
+def look_at_packages(settings: Settings) -> list[DoctorFinding]:
     """The versions of what the run imports, and the pins of a clustered backbone."""
     found = {name: version for name in _PACKAGES if (version := _version_of(name))}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
@@ -45,7 +45,7 @@ def look_at_packages(settings: Settings) -> list[Finding]:
     return findings
 
 
-def misfits(found: Mapping[str, str], required: Iterable[str]) -> Iterator[Finding]:
+def misfits(found: Mapping[str, str], required: Iterable[str]) -> Iterator[DoctorFinding]:
     """A warning for each installed version that no requirement, as pip writes them, allows.
 
     Extras may want versions that exclude each other: one that allows it is enough.
@@ -81,7 +81,7 @@ def _version_of(name: str) -> str | None:
         return None
 
 
-def _pins_of(backbone: str) -> Finding:
+def _pins_of(backbone: str) -> DoctorFinding:
     try:
         check_installed(backbone)
     except ConfigError as error:
@@ -90,7 +90,7 @@ def _pins_of(backbone: str) -> Finding:
     return _SAY.fine("environment", f"{pins.package} {pins.version}, as backbone {backbone} needs")
 
 
-def look_at_devices(settings: Settings) -> list[Finding]:
+def look_at_devices(settings: Settings) -> list[DoctorFinding]:
     """Where the model would compute."""
     import torch
 
@@ -125,7 +125,7 @@ def look_at_devices(settings: Settings) -> list[Finding]:
     return findings
 
 
-def look_at_folder(folder: Path) -> list[Finding]:
+def look_at_folder(folder: Path) -> list[DoctorFinding]:
     """Where runs would be written: may it be, and is there room?"""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
@@ -142,12 +142,12 @@ def look_at_folder(folder: Path) -> list[Finding]:
     return [_SAY.fine("disk", said)]
 
 
-def look_at_files(settings: Settings) -> list[Finding]:
+def look_at_files(settings: Settings) -> list[DoctorFinding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return [judge_file_limit(soft, hard, num_episodes=settings.rollout.max_env_worker)]
 
 
-def judge_file_limit(soft: int, hard: int, *, num_episodes: int) -> Finding:
+def judge_file_limit(soft: int, hard: int, *, num_episodes: int) -> DoctorFinding:
     """Whether so many episodes at the same time have enough files; -1 is no limit."""
     wanted = _FILES_OF_A_RUN + _FILES_OF_AN_EPISODE * num_episodes
     if soft < 0 or soft >= wanted:
@@ -160,7 +160,7 @@ def judge_file_limit(soft: int, hard: int, *, num_episodes: int) -> Finding:
     )
 
 
-def look_at_sandbox(settings: Settings, judge: object | None) -> list[Finding]:
+def look_at_sandbox(settings: Settings, judge: object | None) -> list[DoctorFinding]:
     """The kind that works here, where the judge or the tasks run a model's code."""
     if not _needs_sandbox(settings, judge):
         return []
@@ -189,11 +189,11 @@ def _needs_sandbox(settings: Settings, judge: object | None) -> bool:
     return runs_code or any(source.type == "harbor" for source in sources)
 
 
-def look_at_clock(conf_file: Path) -> list[Finding]:
+def look_at_clock(conf_file: Path) -> list[DoctorFinding]:
     return [judge_clock(time.time(), conf_file.stat().st_mtime)]
 
 
-def judge_clock(now: float, written: float) -> Finding:
+def judge_clock(now: float, written: float) -> DoctorFinding:
     """Both in seconds since 1970: now, and when the YAML was written."""
     behind = written - now
     if behind > _CLOCK_SLACK_SECONDS:

@@ -12,9 +12,9 @@ from astuner.backbone.run import Run
 from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.load import LoadedConfig, load_config
 from astuner.config.source import text_override
-from astuner.console import RunConsole
+from astuner.console import LoggedConsole, RunConsole
 from astuner.errors import AstunerError
-from astuner.examining.finding import SUBJECTS, Finding, Remarks, Subject
+from astuner.examining.finding import SUBJECTS, DoctorFinding, Remarks, Subject
 from astuner.imports import fix_sys_path, module_folders
 from astuner.machine.bytecode import leave_no_bytecode
 from astuner.machine.caches import use_writable_caches
@@ -90,7 +90,7 @@ def _longest(model: str) -> int | None:
 @contextlib.contextmanager
 def made_run(
     loaded: LoadedConfig, console: RunConsole, *, keeps_files: bool
-) -> Iterator[tuple[Run, list[Finding]]]:
+) -> Iterator[tuple[Run, list[DoctorFinding]]]:
     """The run as `launch` would make it, in a folder of its own that is gone at the end; and what
     was wrong with its workflow and judge. A judge that cannot be made is None there."""
     search_dirs = module_folders(loaded.conf_file)
@@ -99,7 +99,7 @@ def made_run(
     use_writable_caches(loaded.experiment_dir)
     folder = Path(tempfile.mkdtemp(prefix="astuner-doctor-"))
     try:
-        yield _make(loaded, console, search_dirs, RunDir(root=folder))
+        yield _make(loaded, search_dirs, RunDir(root=folder))
     finally:
         if keeps_files:
             console.say(f"the episodes are kept in {folder}")
@@ -108,10 +108,10 @@ def made_run(
 
 
 def _make(
-    loaded: LoadedConfig, console: RunConsole, search_dirs: tuple[Path, ...], run_dir: RunDir
-) -> tuple[Run, list[Finding]]:
+    loaded: LoadedConfig, search_dirs: tuple[Path, ...], run_dir: RunDir
+) -> tuple[Run, list[DoctorFinding]]:
     settings, config = loaded.settings, loaded.config
-    findings: list[Finding] = []
+    findings: list[DoctorFinding] = []
     workflow, own_workflows = Workflow, {}
     try:
         workflow = load_workflow(settings, search_dirs, where=str(loaded.conf_file))
@@ -134,7 +134,7 @@ def _make(
         judge=judge,
         own_workflows=own_workflows,
         own_judges=own_judges,
-        console=console,
+        console=LoggedConsole(),  # what a run says at its start is no finding
         explicit_keys=loaded.explicit_keys,
         shown_as=loaded.shown_as,
     )

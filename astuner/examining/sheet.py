@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from astuner.console import duration
 from astuner.examining.examination import Examined
-from astuner.examining.finding import GRADES, Finding, Grade, num_of
+from astuner.examining.finding import GRADES, DoctorFinding, Grade, num_of
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Sheet
 
 _WIDTH = 9
@@ -13,7 +13,7 @@ _SUBJECT_WIDTH = 9
 _STYLES: dict[Grade, str] = {"fine": GOOD, "warning": STRONG, "wrong": BAD, "unchecked": DIM}
 
 
-def finding_sheet(finding: Finding) -> Sheet:
+def finding_sheet(finding: DoctorFinding) -> Sheet:
     """One line, and a second one with what to change."""
     sheet = Sheet()
     said = finding.text
@@ -45,6 +45,6 @@ def as_json(examined: Examined, *, exit_code: int) -> dict[str, object]:
     }
 
 
-def _plain(finding: Finding) -> dict[str, str]:
+def _plain(finding: DoctorFinding) -> dict[str, str]:
     names: Sequence[str] = ("subject", "check", "grade", "text", "advice")
     return {name: getattr(finding, name) for name in names}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from astuner.config.schema import Settings
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.inference.placement import JoiningPolicy
 from astuner.inference.probed_turns import ProbedTurn, probe_plain_turns, probe_tool_turns
 from astuner.inference.template import ChatTemplate
@@ -18,12 +18,12 @@ _REWRITES = (
 )
 
 
-async def look_at_turns(template: ChatTemplate, joining: JoiningPolicy) -> list[Finding]:
+async def look_at_turns(template: ChatTemplate, joining: JoiningPolicy) -> list[DoctorFinding]:
     """Does a conversation that goes on keep its tokens?"""
     return judge_turns(await probe_plain_turns(template, joining))
 
 
-def judge_turns(turns: Sequence[ProbedTurn]) -> list[Finding]:
+def judge_turns(turns: Sequence[ProbedTurn]) -> list[DoctorFinding]:
     findings = [_kept(turn) for turn in turns]
     for turn in turns:
         if turn.turn == _THOUGHTS:
@@ -32,7 +32,7 @@ def judge_turns(turns: Sequence[ProbedTurn]) -> list[Finding]:
     return findings
 
 
-def _kept(turn: ProbedTurn) -> Finding:
+def _kept(turn: ProbedTurn) -> DoctorFinding:
     if turn.is_continued:
         return _SAY.fine("history", f"append-only behind {turn.turn}: one sequence goes on")
     return _SAY.warning(
@@ -45,7 +45,7 @@ def _kept(turn: ProbedTurn) -> Finding:
 
 async def look_at_tools(
     template: ChatTemplate, joining: JoiningPolicy, settings: Settings
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """Are tool calls read as they were written? Raises ConfigError for an unknown format."""
     if settings.rollout.agentscope_disable_toolcalls:
         return [_SAY.fine("tool calls", "rollout.agentscope_disable_toolcalls: none are offered")]
@@ -53,7 +53,7 @@ async def look_at_tools(
     return [*judge_tools(turns), *_format_of(template)]
 
 
-def judge_tools(turns: Sequence[ProbedTurn]) -> list[Finding]:
+def judge_tools(turns: Sequence[ProbedTurn]) -> list[DoctorFinding]:
     unread = [turn for turn in turns if turn.sent_calls and not turn.is_read_back]
     broken = [turn for turn in turns if not turn.is_continued and turn.is_read_back]
     findings = [
@@ -85,7 +85,7 @@ def judge_tools(turns: Sequence[ProbedTurn]) -> list[Finding]:
     return findings
 
 
-def _format_of(template: ChatTemplate) -> list[Finding]:
+def _format_of(template: ChatTemplate) -> list[DoctorFinding]:
     if template.describes_tools:
         return [_SAY.fine("tool format", template.tool_format.name)]
     return [
@@ -99,7 +99,7 @@ def _format_of(template: ChatTemplate) -> list[Finding]:
     ]
 
 
-def look_at_ends(template: ChatTemplate) -> list[Finding]:
+def look_at_ends(template: ChatTemplate) -> list[DoctorFinding]:
     """What ends a reply, and whether the model can learn to write it."""
     end = template.turn_end
     if end.stop_text:

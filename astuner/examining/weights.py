@@ -16,7 +16,7 @@ from astuner.backbone.assemble import find_model
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Sampling, TrainedEngine
 from astuner.errors import BackboneError
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Task
@@ -161,7 +161,7 @@ def make_update(
     return statistics.fmean(after) - statistics.fmean(before), seconds
 
 
-def judge_agreement(gap: float, *, dtype: str, limit: float) -> Finding:
+def judge_agreement(gap: float, *, dtype: str, limit: float) -> DoctorFinding:
     """Of the engine with the trainer, on the same tokens and weights; `limit` stops a run."""
     rounding = _ROUNDING.get(dtype, 0.15)
     kind = dtype.removeprefix("torch.")
@@ -181,7 +181,7 @@ def judge_agreement(gap: float, *, dtype: str, limit: float) -> Finding:
     return _SAY.fine("log-probabilities", text)
 
 
-def judge_update(tried: TriedUpdate, *, is_adapter: bool, dtype: str) -> list[Finding]:
+def judge_update(tried: TriedUpdate, *, is_adapter: bool, dtype: str) -> list[DoctorFinding]:
     """Whether what was rewarded became likelier, and the engine samples the new weights."""
     what = "the adapter" if is_adapter else "all weights"
     step = f"one update of {what} at a learning rate of {tried.learning_rate:g}"

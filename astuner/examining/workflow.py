@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from astuner.examining.finding import Finding, Remarks
+from astuner.examining.finding import DoctorFinding, Remarks
 from astuner.trajectory.attempt import Failure
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import BreakKind, Call
@@ -28,7 +28,7 @@ _ADVICE_ON_BREAKS = {
 }
 
 
-def look_at_episodes(episodes: Sequence[Episode]) -> list[Finding]:
+def look_at_episodes(episodes: Sequence[Episode]) -> list[DoctorFinding]:
     """All findings that need no second run."""
     findings = [*_failures(episodes)]
     judged = [episode for episode in episodes if episode.failure is None]
@@ -47,7 +47,7 @@ def look_at_episodes(episodes: Sequence[Episode]) -> list[Finding]:
     ]
 
 
-def _failures(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _failures(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     failed = [episode for episode in episodes if episode.failure is not None]
     if not failed:
         yield _SAY.fine("episodes", f"{len(episodes)} ran to their end and have a reward")
@@ -79,7 +79,7 @@ def _is_library(file: str) -> bool:
     return file.startswith((_PACKAGE, "<")) or "site-packages" in file or "/lib/python" in file
 
 
-def _calls(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _calls(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     silent = sum(not episode.calls for episode in episodes)
     if silent:
         grade = _SAY.wrong if silent == len(episodes) else _SAY.warning
@@ -104,7 +104,7 @@ def _calls(episodes: Sequence[Episode]) -> Iterator[Finding]:
     )
 
 
-def _refusals(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _refusals(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     refused = Counter({call: n for e in episodes for call, n in e.refused_calls.items() if n})
     total = sum(episode.num_refused_calls for episode in episodes)
     if total:
@@ -114,7 +114,7 @@ def _refusals(episodes: Sequence[Episode]) -> Iterator[Finding]:
         )
 
 
-def _cuts(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _cuts(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     calls = _trained(episodes)
     cut = [call for call in calls if call.completion.finish_reason in _CUT]
     if not calls:
@@ -134,7 +134,7 @@ def _cuts(episodes: Sequence[Episode]) -> Iterator[Finding]:
         yield _SAY.fine("truncated replies", share)
 
 
-def _madness(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _madness(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     mad = [episode.madness for episode in episodes if episode.madness is not None]
     if mad:
         yield _SAY.warning(
@@ -144,7 +144,7 @@ def _madness(episodes: Sequence[Episode]) -> Iterator[Finding]:
         )
 
 
-def _breaks(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _breaks(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     broken = [call for e in episodes for call in e.calls if call.break_reason is not None]
     num_sequences = [len(episode.sequences) for episode in episodes]
     if not broken:
@@ -165,7 +165,7 @@ def _breaks(episodes: Sequence[Episode]) -> Iterator[Finding]:
             yield _SAY.warning("sequences", text, advice)
 
 
-def _tools(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _tools(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     offered = [call for call in _trained(episodes) if call.tools]
     if not offered:
         return
@@ -179,7 +179,7 @@ def _tools(episodes: Sequence[Episode]) -> Iterator[Finding]:
         )
 
 
-def _rewards(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _rewards(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     verdicts = [episode.verdict for episode in episodes if episode.verdict is not None]
     rewards = [verdict.reward for verdict in verdicts]
     text = f"{', '.join(f'{r:g}' for r in rewards)}, given by the {verdicts[0].source}"
@@ -191,7 +191,7 @@ def _rewards(episodes: Sequence[Episode]) -> Iterator[Finding]:
         yield _SAY.fine("rewards", text)
 
 
-def _times(episodes: Sequence[Episode]) -> Iterator[Finding]:
+def _times(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
     seconds = [episode.seconds for episode in episodes]
     engine = sum(episode.engine_seconds for episode in episodes)
     judging = sum(episode.judging_seconds for episode in episodes)
@@ -208,7 +208,7 @@ def _times(episodes: Sequence[Episode]) -> Iterator[Finding]:
 
 def look_at_ends_of_replies(
     episodes: Sequence[Episode], stop_ids: Collection[int]
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """Whether the token that ends a reply is trained where it was sampled."""
     ended, trained = 0, 0
     for episode in episodes:
@@ -232,7 +232,7 @@ def look_at_ends_of_replies(
 
 def look_at_repetition(
     first: Sequence[Episode], second: Sequence[Episode], *, is_exact: bool
-) -> list[Finding]:
+) -> list[DoctorFinding]:
     """Whether the same seed gave the same tokens; on a GPU (not `is_exact`) it need not."""
     for one, other in zip(first, second, strict=True):
         difference = _first_difference(one.calls, other.calls)
