@@ -42,8 +42,9 @@ LAYERS = (
     ("evaluation",),
     ("logview",),
     ("backbone",),
-    ("exporting", "model_server", "examining"),
+    ("exporting", "model_server"),
     ("launch", "generating", "evaluating", "job", "cleaning", "rejudging", "new_project"),
+    ("examining",),
     ("astuner",),
     ("cli",),
     ("__main__",),
@@ -75,6 +76,7 @@ INSIDE = {
         ("placement", "request"),
         ("deltas", "repair", "sampled_tokens"),
         ("chat", "shapes"),
+        ("probed_turns",),
     ),
     "backbone": (
         (
@@ -89,6 +91,7 @@ INSIDE = {
             "vocabulary_file",
             "curriculum_steps",
             "result_page",
+            "task_signs",
         ),
         ("run", "judge_child", "judge_of_answers"),
         (
@@ -106,7 +109,7 @@ INSIDE = {
             "duplicate_search",
         ),
         ("generation_parts",),
-        ("assemble", "reporter"),
+        ("assemble", "reporter", "first_look"),
         ("run_end",),
         ("local",),
         ("asked_model",),

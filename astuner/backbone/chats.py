@@ -37,7 +37,7 @@ def make_token_chat(
     rollout = run.settings.rollout
     checks = check_names(rollout.compute_madness_checklist)
     training, validation = _samplings(rollout, template)
-    joining = _joining(run)
+    joining = joining_policy(run)
     training_template, validation_template = _templates(rollout, template)
 
     def find(reply: Reply) -> str | None:
@@ -64,7 +64,8 @@ def make_token_chat(
     return make
 
 
-def _joining(run: Run) -> JoiningPolicy:
+def joining_policy(run: Run) -> JoiningPolicy:
+    """Which calls of the run are put behind earlier ones."""
     tracker = run.settings.context_tracker
     policy = tracker.timeline_merging_policy
     return JoiningPolicy(
@@ -108,6 +109,11 @@ def _templates(
     if of_validation is None:
         return training, training
     return training, _with_kwargs(template, of_validation, "rollout.val_kwargs")
+
+
+def training_template(run: Run, template: ChatTemplate) -> ChatTemplate:
+    """The template with the values that training episodes give it."""
+    return _with_kwargs(template, run.settings.rollout.chat_template_kwargs, "rollout")
 
 
 def _with_kwargs(template: ChatTemplate, kwargs: Mapping[str, Any], section: str) -> ChatTemplate:

@@ -123,6 +123,11 @@ class ChatTemplate:
         """How the model writes tool calls."""
         return self._native_format or FOLDED_FORMAT
 
+    @property
+    def describes_tools(self) -> bool:
+        """Whether the template writes tools itself; else they stand in the system message."""
+        return self._native_format is not None
+
     def tool_opening(self, name: str | None) -> str:
         """The text that begins a call of the tool `name`, or of any tool for None."""
         opening = self.tool_format.opening(name)
