@@ -110,7 +110,7 @@ INSIDE = {
         ),
         ("generation_parts",),
         ("assemble", "reporter", "first_look"),
-        ("run_end",),
+        ("run_end", "contaminated"),
         ("local",),
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates", "evaluation_run"),

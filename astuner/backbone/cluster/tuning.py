@@ -22,6 +22,7 @@ from astuner.backbone.cluster.silence import describe_silence, find_lost
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.contaminated import warn_of_contamination
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.first_look import tell_of_tasks
 from astuner.backbone.interrupt import interrupted_by_signals
@@ -89,6 +90,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     """Run the engine that `prepare` configures to its end, or to the user's."""
     run = replace(run, settings=with_num_gpus(run.settings))
     training, validation = read_tasks(run)
+    warn_of_contamination(run, training, validation)
     most = run.settings.data.max_validation_tasks
     tell_of_tasks(run, training, validation[:most])
     engine_run = _prepared(run, prepare, {"train": training, "validation": validation[:most]})

@@ -20,6 +20,7 @@ from astuner.algorithm.batch import (
 )
 from astuner.algorithm.step_metrics import batch_metrics, rollout_metrics
 from astuner.backbone.assemble import load_advantage, lock_supervised_for, make_gateway, read_tasks
+from astuner.backbone.contaminated import warn_of_contamination
 from astuner.backbone.curriculum_steps import CurriculumSteps
 from astuner.backbone.environments import open_environments
 from astuner.backbone.episode_writer import EpisodeWriter
@@ -71,6 +72,7 @@ class LocalBackbone:
         environments: Mapping[str, Environments],
     ) -> RunResult:
         training, validation = read_tasks(run)
+        warn_of_contamination(run, training, validation)
         saved = find_saved(run, training) if run.is_resumed else None
         rollouts = partial(Rollouts, run, gateway=gateway, environments=environments, writer=writer)
         tuning = _Tuning(run, training, validation, saved, log, writer, rollouts)
