@@ -148,7 +148,8 @@ def _show(
         escaped = text.replace("\x7f", "\\u007f")
         write_out(f"{escaped}\n")
         return
-    sheet = comparison_sheet(found, num_shown=parsed.limit, folder=parsed.exp_dir)
+    folder = Path(found.b.run_dir).absolute().parent.parent
+    sheet = comparison_sheet(found, num_shown=parsed.limit, folder=folder)
     if result is not None:
         sheet.space()
         sheet.put(gate_sheet(result))
