@@ -1,5 +1,6 @@
 """Exports: what was trained, as other programs load it, or nothing."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -16,7 +17,10 @@ pytest.importorskip("peft")
 from peft import PeftModel
 
 from astuner import AstunerJob
+from astuner.backbone.local.tuned_model import load_tuned_model
 from astuner.cli import main
+from astuner.config.load import load_mapping
+from astuner.errors import AstunerError
 from astuner.exporting import export as exporting
 from astuner.exporting.compare import ROUNDING, agreement_of, check_agreement
 from astuner.exporting.format import (
@@ -33,8 +37,10 @@ from astuner.models.checkpoint import save_checkpoint
 from astuner.models.load import LoadedModel, load_policy
 from astuner.models.vllm_adapter import config_objections, max_rank_for
 from astuner.run_dir import RunDir, append_json_lines
+from tests.runs import make_run
 from tests.tiny_model import make_tiny_model
 
+AGENTS = Path(__file__).parent / "agents"
 QUESTION = [{"role": "user", "content": "What is 1 plus 2?"}]
 SETTINGS = {
     "backbone": "local",
@@ -384,7 +390,7 @@ def test_a_rank_is_served_by_the_next_that_vllm_has(rank: int, largest: int | No
         ({}, "lm_head", "no adapters of lm_head"),
         ({"lora_alpha": 0}, "q_proj", "its lora_alpha is 0"),
         ({"modules_to_save": ["lm_head"]}, "q_proj", "modules_to_save"),
-        ({"alpha_pattern": {"q_proj": 4}}, "q_proj", "does not read its alpha_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "q_proj", "reads its alpha_pattern"),
         ({"bias": "all"}, "q_proj", "a bias"),
         ({"use_dora": True}, "q_proj", "use_dora"),
     ],
@@ -395,6 +401,36 @@ def test_an_adapter_that_vllm_does_not_serve_is_known(
     objections = config_objections({"r": 8, "lora_alpha": 16, **changed}, [layer])
     assert len(objections) == (told is not None)
     assert all(str(told) in objection for objection in objections)
+
+
+def test_a_run_whose_adapter_vllm_will_not_serve_says_so_before_it_loads_anything(
+    tmp_path: Path,
+) -> None:
+    content = {
+        "model": {"path": str(tmp_path / "gone"), "lora": {"rank": 600}},
+        "rollout": {"agentscope_workflow": f"{AGENTS}/adder.py->AdderWorkflow"},
+        "task_reader": {
+            "type": "jsonl_dataset_file",
+            "jsonl_dataset_file": {"training": {"file_path": "sums.jsonl"}},
+        },
+    }
+    loaded = load_mapping({"astuner": content}, name="a test")
+    screen = io.StringIO()
+    run = make_run(loaded, RunDir(root=tmp_path / "run"), screen=screen)
+    with pytest.raises(AstunerError):
+        load_tuned_model(run, None)
+    assert "warning: vLLM serves adapters up to rank 512, and this one has 600" in screen.getvalue()
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert command(run_of(made, "lora"), "--to", "hf", "--out", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert "the export will not fit into" in told and "on another disk by --out" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_template_takes_the_values_of_the_run_where_the_caller_gives_none(made: Path) -> None:

@@ -6,12 +6,12 @@ Written from the run's own records, which hold no secrets. What is not known is 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from astuner import __version__
 from astuner.config.secret import without_secrets
 from astuner.errors import AstunerError
 from astuner.evaluation.facts import EVALUATION_FILE, EvaluationFacts
@@ -58,6 +58,13 @@ def card_text(facts: CardFacts) -> str:
     return "\n".join(parts)
 
 
+def astuner_version() -> str:
+    try:
+        return metadata.version("astuner")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "(no release)"
+
+
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
     library = {"adapter": "peft", "gguf": "llama.cpp"}.get(facts.to, "transformers")
     head: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
@@ -70,8 +77,9 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
 
 def _origin(facts: CardFacts) -> str:
     step = "" if facts.checkpoint.step is None else f" at step {facts.checkpoint.step}"
+    base = _code(facts.base) if facts.base else "a base that is not known"
     text = (
-        f"Made by astuner {__version__} from {_code(facts.base or 'a base that is not known')}"
+        f"Made by astuner {astuner_version()} from {base}"
         f"{step} of the tuning below, as `--to {facts.to}`.\n"
     )
     if facts.base is not None and Path(facts.base).is_absolute():

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from astuner import __version__
 from astuner.console import RunConsole
 from astuner.errors import BackboneError, ConfigError
 from astuner.exporting.adapter_folder import AdapterFolder, check_is_adapter
-from astuner.exporting.card import CardFacts, write_card
+from astuner.exporting.card import CardFacts, astuner_version, write_card
 from astuner.exporting.checkpoint_named import NamedCheckpoint, find_checkpoint
 from astuner.exporting.compare import agreement_of, coarser
 from astuner.exporting.format import ExportAgreement, ExportFormat, ExportRefused, ExportSource
@@ -312,7 +311,7 @@ def _check_change(
 def _write_record(folder: Path, exported: Exported) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = {path.relative_to(folder).as_posix(): file_entry(path) for path in files}
-    record = as_json(exported) | {"format": _FORMAT, "astuner": __version__, "files": entries}
+    record = as_json(exported) | {"format": _FORMAT, "astuner": astuner_version(), "files": entries}
     write_json(folder / EXPORT_FILE, record)
 
 

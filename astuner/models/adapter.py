@@ -8,6 +8,7 @@ merged and saved. Source: LoRA, arXiv 2106.09685.
 import contextlib
 import difflib
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,8 @@ def put_adapter(model: PreTrainedModel, folder: Path) -> None:
             f"the adapter in {folder} is of another base than {model.name_or_path}: {problem}; "
             "name the model that was tuned by --base"
         )
-    with seeded_draws(0):  # what it draws is overwritten
+    with seeded_draws(0), warnings.catch_warnings():  # what it draws is overwritten
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         cast(Any, model).load_adapter(str(folder))
 
 

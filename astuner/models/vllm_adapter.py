@@ -1,6 +1,6 @@
 """Which adapters vLLM can serve on their base, so that nobody learns it behind the training.
 
-Its rules as of vLLM 0.11 to 0.19: vllm/config/lora.py (ranks) and vllm/lora/peft_helper.py (what an
+Its rules as of vLLM 0.11 to 0.32: vllm/config/lora.py (ranks) and vllm/lora/peft_helper.py (what an
 adapter_config.json may hold). An adapter's rank may be anything up to the --max-lora-rank of the
 server, which is one of a few numbers.
 """
@@ -12,6 +12,11 @@ MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of --max-lora-rank."""
 _NOT_SERVED = ("lm_head", "embed_tokens")
 """Layers for whose adapters most models have no place there."""
+_NOT_READ = (
+    *("modules_to_save", "use_dora", "lora_bias", "layer_replication", "use_bdlora", "use_qalora"),
+    "alora_invocation_tokens",
+)
+"""Keys of adapter_config.json that change what an adapter computes."""
 
 
 def max_rank_for(rank: int) -> int | None:
@@ -51,8 +56,8 @@ def config_objections(config: Mapping[str, Any], layers: Iterable[str]) -> list[
         )
     for key in ("rank_pattern", "alpha_pattern"):
         if config.get(key):
-            found.append(f"vLLM does not read its {key}; {merge}")
-    for key in ("modules_to_save", "use_dora"):
+            found.append(f"not every release of vLLM reads its {key}; {merge}")
+    for key in _NOT_READ:
         if config.get(key):
             found.append(f"vLLM serves no adapters with {key}; {merge}")
     if config.get("bias", "none") != "none":
