@@ -40,6 +40,7 @@ from astuner.run_dir import RunDir, append_json_lines
 from tests.runs import make_run
 from tests.tiny_model import make_tiny_model
 
+AGENTS = Path(__file__).parent / "agents"
 QUESTION = [{"role": "user", "content": "What is 1 plus 2?"}]
 SETTINGS = {
     "backbone": "local",
@@ -407,7 +408,7 @@ def test_a_run_whose_adapter_vllm_will_not_serve_says_so_before_it_loads_anythin
 ) -> None:
     content = {
         "model": {"path": str(tmp_path / "gone"), "lora": {"rank": 600}},
-        "rollout": {"agentscope_workflow": "sums->SumsWorkflow"},
+        "rollout": {"agentscope_workflow": f"{AGENTS}/adder.py->AdderWorkflow"},
         "task_reader": {
             "type": "jsonl_dataset_file",
             "jsonl_dataset_file": {"training": {"file_path": "sums.jsonl"}},
