@@ -38,10 +38,12 @@ class CheckRunner:
 
     def add(self, *findings: DoctorFinding) -> None:
         for finding in findings:
-            if finding.subject not in self._subjects and finding.grade != "wrong":
-                continue
-            self.findings.append(finding)
-            self._tell(finding)
+            if finding.subject in self._subjects or finding.grade == "wrong":
+                self._keep(finding)
+
+    def _keep(self, finding: DoctorFinding) -> None:
+        self.findings.append(finding)
+        self._tell(finding)
 
     async def run(
         self,
@@ -62,7 +64,8 @@ class CheckRunner:
                 task.cancel()
                 await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
         if not done:
-            self.add(self._unchecked(subject, check, f"it takes longer than {seconds:g} s"))
+            _ = task.done() and (task.cancelled() or task.exception())  # nobody else asks for it
+            self._give_up(subject, check, f"it takes longer than {seconds:g} s")
             return False
         return self._taken(subject, check, task)
 
@@ -72,17 +75,22 @@ class CheckRunner:
         try:
             self.add(*task.result())
         except asyncio.CancelledError:
-            self.add(self._unchecked(subject, check, "user code cancelled it"))
+            self._give_up(subject, check, "user code cancelled it")
             return False
         except AstunerError as error:
-            self.add(self._unchecked(subject, check, str(error)))
+            self._give_up(subject, check, str(error))
             return False
         except Exception as error:  # the others go on, and the reason is told
             logger.debug("check %s of %s raised", check, subject, exc_info=error)
             reason = f"{type(error).__name__}: {text_of(error)}"
-            self.add(self._unchecked(subject, check, reason))
+            self._give_up(subject, check, reason)
             return False
         return True
+
+    async def prepare(self, work: Callable[[], None]) -> None:
+        """What has no finding, and no deadline."""
+        self._console.phase("loading libraries")
+        await self.in_thread(work)
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """What computes for long, beside the loop. Left behind where it is not waited for."""
@@ -92,5 +100,6 @@ class CheckRunner:
         """Give threads that are done a moment to end."""
         self._threads.join(_LEAVE_SECONDS)
 
-    def _unchecked(self, subject: Subject, check: str, reason: str) -> DoctorFinding:
-        return DoctorFinding(subject=subject, check=check, grade="unchecked", text=reason)
+    def _give_up(self, subject: Subject, check: str, reason: str) -> None:
+        """Told whatever was asked about: something else may have needed it."""
+        self._keep(DoctorFinding(subject=subject, check=check, grade="unchecked", text=reason))

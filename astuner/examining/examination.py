@@ -92,6 +92,8 @@ class _Gathered:
     fits: bool = False
     """Whether training fits into memory here."""
     episodes: list[Episode] = field(default_factory=list)
+    timed: list[Episode] = field(default_factory=list)
+    """The same once more, when all that is loaded once had been."""
     sampled_per_second: float | None = None
     trained_per_second: float | None = None
 
@@ -103,12 +105,12 @@ class _Examination:
         loaded: LoadedConfig,
         run: Run,
         unmade: Sequence[DoctorFinding],
-        checking: CheckRunner,
+        runner: CheckRunner,
     ) -> None:
-        self._order, self._loaded, self._run, self._checking = order, loaded, run, checking
+        self._order, self._loaded, self._run, self._runner = order, loaded, run, runner
         self._unmade = unmade
         self._unmade_subjects = {finding.subject for finding in unmade}
-        self._known = _Gathered()
+        self._gathered = _Gathered()
         self._stop = threading.Event()
 
     @property
@@ -118,7 +120,7 @@ class _Examination:
     def release(self) -> None:
         """Let go of the weights."""
         self._stop.set()
-        self._known.weights = None
+        self._gathered.weights = None
 
     async def run_all(self) -> None:
         try:
@@ -128,9 +130,10 @@ class _Examination:
 
     async def _run_all(self) -> None:
         does = self._order.does
+        await self._runner.prepare(_import_libraries)
         if does("machine"):
             await self._machine()
-        self._checking.add(*self._unmade)
+        self._runner.add(*self._unmade)
         async with contextlib.AsyncExitStack() as stack:
             await self._with_surroundings(stack)
             if does("data"):
@@ -141,9 +144,11 @@ class _Examination:
                 await self._load()
             if does("workflow") and not self._order.is_quick:
                 await self._workflow()
+            if does("model"):
+                await self._tools()
             if does("judge"):
                 await self._judge()
-            if self._known.weights is not None and does("model"):
+            if self._gathered.weights is not None and does("model"):
                 await self._weights()
             if does("forecast") and not self._order.is_quick:
                 await self._forecast()
@@ -188,17 +193,17 @@ class _Examination:
             return []
 
         if self._order.does("judge") or self._order.does("workflow"):
-            await self._checking.run("judge", "rubrics", rubrics)
+            await self._runner.run("judge", "rubrics", rubrics)
         if self._order.does("data"):
             # In this task: what is entered here is left here.
-            self._checking.add(*await environments())
+            self._runner.add(*await environments())
 
     # --- tasks
 
     async def _data(self) -> None:
-        if not await self._checking.run("data", "reading", self._read_tasks):
+        if not await self._runner.run("data", "reading", self._read_tasks):
             return
-        known, check = self._known, self._check
+        known, check = self._gathered, self._check
         training, validation = known.training, known.validation
         if not training:
             return
@@ -230,17 +235,17 @@ class _Examination:
         whole = self._settings.data.model_copy(update={"filter_overlong_prompts": False})
         run = replace(self._run, settings=self._settings.model_copy(update={"data": whole}))
         try:
-            training, validation = await self._checking.in_thread(lambda: read_tasks(run))
+            training, validation = await self._runner.in_thread(lambda: read_tasks(run))
         except (ConfigError, TaskReadError) as error:
             return [say.wrong("reading", str(error))]
-        self._known.training = in_turns(training)
-        self._known.validation = validation[: self._settings.data.max_validation_tasks]
+        self._gathered.training = in_turns(training)
+        self._gathered.validation = validation[: self._settings.data.max_validation_tasks]
         if not training:
             return [say.wrong("reading", "there are no training tasks", "task_reader")]
         return []
 
     def _look_at_amount(self) -> list[DoctorFinding]:
-        known, settings = self._known, self._settings
+        known, settings = self._gathered, self._settings
         try:
             order = make_order(settings, known.training)
         except ConfigError as error:
@@ -256,9 +261,9 @@ class _Examination:
         return data.look_at_amount(len(known.training), len(known.validation), known.plan)
 
     def _look_at_near_repeats(self) -> list[DoctorFinding]:
-        deadline = time.monotonic() + self._checking.seconds / 2
+        deadline = time.monotonic() + self._runner.seconds / 2
         return data.look_at_near_repeats(
-            self._known.training, self._known.validation, deadline=deadline
+            self._gathered.training, self._gathered.validation, deadline=deadline
         )
 
     def _look_at_lengths(self) -> list[DoctorFinding]:
@@ -268,7 +273,7 @@ class _Examination:
 
         tokenizer: Any = load_tokenizer(find_model(self._run))
         return data.look_at_lengths(
-            self._known.training,
+            self._gathered.training,
             self._settings,
             lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
         )
@@ -290,17 +295,12 @@ class _Examination:
             return
         if not await self._check("model", "template", self._load_template):
             return
-        known, run = self._known, self._run
+        known, run = self._gathered, self._run
         if known.template is not None:
             written = training_template(run, known.template)
             joining = joining_policy(run)
-            await self._checking.run(
+            await self._runner.run(
                 "model", "history", lambda: template.look_at_turns(written, joining)
-            )
-            await self._checking.run(
-                "model",
-                "tool calls",
-                lambda: template.look_at_tools(written, joining, run.settings),
             )
             await self._check("model", "end of turn", lambda: template.look_at_ends(written))
         source = find_model(run)
@@ -318,7 +318,7 @@ class _Examination:
         try:
             source = find_model(self._run)
             tokenizer = load_tokenizer(source)
-            self._known.template = ChatTemplate(tokenizer, extra_stop_ids=read_end_ids(source))
+            self._gathered.template = ChatTemplate(tokenizer, extra_stop_ids=read_end_ids(source))
         except (AstunerError, OSError) as error:
             return [Remarks("model").wrong("template", str(error), "model.path")]
         return []
@@ -328,16 +328,27 @@ class _Examination:
             findings = limits.look_at_memory(self._run, find_model(self._run))
         except ConfigError as error:
             return [Remarks("model").wrong("family", str(error))]
-        self._known.fits = all(finding.grade != "wrong" for finding in findings)
+        self._gathered.fits = all(finding.grade != "wrong" for finding in findings)
         return findings
+
+    async def _tools(self) -> None:
+        """Where episodes ran and none offered a tool, there is nothing to look at."""
+        known, run = self._gathered, self._run
+        calls = [call for episode in known.episodes for call in episode.calls]
+        if known.template is None or (calls and not any(call.tools for call in calls)):
+            return
+        written, joining = training_template(run, known.template), joining_policy(run)
+        await self._runner.run(
+            "model", "tool calls", lambda: template.look_at_tools(written, joining, run.settings)
+        )
 
     async def _load(self) -> None:
         say, run = Remarks("model"), self._run
-        if self._is_remote or self._known.template is None:
+        if self._is_remote or self._gathered.template is None:
             return
         if self._is_elsewhere:
             name = self._settings.backbone
-            self._checking.add(
+            self._runner.add(
                 say.unchecked(
                     "weights",
                     f"the backbone {name} loads them on its cluster; give a small model of the "
@@ -345,8 +356,8 @@ class _Examination:
                 )
             )
             return
-        if not self._known.fits:
-            self._checking.add(
+        if not self._gathered.fits:
+            self._runner.add(
                 say.unchecked("weights", "the run does not fit (memory), so nothing is loaded")
             )
             return
@@ -354,30 +365,30 @@ class _Examination:
 
         async def load() -> list[DoctorFinding]:
             try:
-                self._known.weights = await self._checking.in_thread(
+                self._gathered.weights = await self._runner.in_thread(
                     lambda: weights.load_weights(run, trains=trains)
                 )
             except AstunerError as error:
                 return [say.wrong("loading", str(error))]
             return []
 
-        await self._checking.run("model", "loading", load)
+        await self._runner.run("model", "loading", load)
 
     async def _weights(self) -> None:
         """Compare sampling with training, then change the weights."""
-        if not self._known.training:
+        if not self._gathered.training:
             return
-        if hasattr(self._known.weights, "trainer"):
-            await self._checking.run("model", "update", self._try_update, num_deadlines=2)
+        if hasattr(self._gathered.weights, "trainer"):
+            await self._runner.run("model", "update", self._try_update, num_deadlines=2)
 
     async def _try_update(self) -> list[DoctorFinding]:
-        loaded, settings = self._known.weights, self._settings
-        model, in_thread = loaded.policy.model, self._checking.in_thread
+        loaded, settings = self._gathered.weights, self._settings
+        model, in_thread = loaded.policy.model, self._runner.in_thread
         dtype = str(model.dtype)
         samples = await self._sample()
         gap = weights.mean_gap(*await in_thread(lambda: weights.score_samples(model, samples)))
         limit = settings.trainer_common.detectors.max_logprob_gap
-        self._checking.add(weights.judge_agreement(gap, dtype=dtype, limit=limit))
+        self._runner.add(weights.judge_agreement(gap, dtype=dtype, limit=limit))
         rise, seconds = await in_thread(lambda: weights.make_update(loaded, samples, self._stop))
         loaded.engine.weights_updated()
         again = await self._sample()
@@ -390,14 +401,14 @@ class _Examination:
             seconds=seconds,
             num_tokens=sum(len(sample.ids) for sample in samples),
         )
-        self._known.trained_per_second = tried.num_tokens / max(seconds, 1e-9)
+        self._gathered.trained_per_second = tried.num_tokens / max(seconds, 1e-9)
         is_adapter = settings.model.lora.rank is not None
         return weights.judge_update(tried, is_adapter=is_adapter, dtype=dtype)
 
     async def _sample(self) -> list[Any]:
         """As many replies at a time as tell of the engine's speed."""
-        loaded, settings = self._known.weights, self._settings
-        plan = self._known.plan
+        loaded, settings = self._gathered.weights, self._settings
+        plan = self._gathered.plan
         wanted = plan.batch_size * plan.num_repeat if plan else weights.NUM_REPLIES
         num_replies = min(_MOST_AT_A_TIME, settings.rollout.max_num_seqs, wanted)
         started = time.monotonic()
@@ -405,28 +416,28 @@ class _Examination:
             loaded.engine,
             training_template(self._run, loaded.template),
             loaded.attendance,
-            self._known.training,
+            self._gathered.training,
             temperature=settings.rollout.temperature,
             num_replies=num_replies,
         )
         num_sampled = sum(sum(sample.mask) for sample in samples)
-        self._known.sampled_per_second = num_sampled / max(time.monotonic() - started, 1e-9)
+        self._gathered.sampled_per_second = num_sampled / max(time.monotonic() - started, 1e-9)
         return samples
 
     # --- workflow and judge
 
     async def _workflow(self) -> None:
-        say, known = Remarks("workflow"), self._known
+        say, known = Remarks("workflow"), self._gathered
         if "workflow" in self._unmade_subjects or not known.training:
             return
         if not self._is_remote and known.weights is None:
-            self._checking.add(say.unchecked("episodes", "there is no model to ask (model)"))
+            self._runner.add(say.unchecked("episodes", "there is no model to ask (model)"))
             return
         model = (
             asked_server(self._run) if self._is_remote else asked_weights(self._run, known.weights)
         )
         tasks = known.training[:NUM_EPISODES]
-        seconds = min(self._settings.rollout.episode_timeout_seconds, self._checking.seconds)
+        seconds = min(self._settings.rollout.episode_timeout_seconds, self._runner.seconds)
 
         async def first() -> list[DoctorFinding]:
             known.episodes = await roll_out(
@@ -435,11 +446,14 @@ class _Examination:
             return workflow.look_at_episodes(known.episodes)
 
         async def second() -> list[DoctorFinding]:
-            again = await roll_out(self._run, model, tasks, seconds=seconds, is_written=False)
+            known.timed = await roll_out(self._run, model, tasks, seconds=seconds, is_written=False)
             is_exact = known.weights.policy.device.type == "cpu"
-            return workflow.look_at_repetition(known.episodes, again, is_exact=is_exact)
+            return [
+                *workflow.look_at_repetition(known.episodes, known.timed, is_exact=is_exact),
+                *workflow.look_at_times(known.timed),
+            ]
 
-        await self._checking.run("workflow", "episodes", first, num_deadlines=1.5)
+        await self._runner.run("workflow", "episodes", first, num_deadlines=1.5)
         if not any(episode.failure is None for episode in known.episodes):
             return
         if known.weights is not None:
@@ -450,17 +464,17 @@ class _Examination:
                     known.episodes, known.weights.template.stop_ids
                 ),
             )
-            await self._checking.run("workflow", "determinism", second, num_deadlines=1.5)
+            await self._runner.run("workflow", "determinism", second, num_deadlines=1.5)
 
     async def _judge(self) -> None:
-        say, known = Remarks("judge"), self._known
+        say, known = Remarks("judge"), self._gathered
         if "judge" in self._unmade_subjects or not known.training:
             return
         own = [e for e in known.episodes if e.verdict and e.verdict.source == "workflow"]
         has_judge = self._run.judge is not None or self._run.own_judges
         if not has_judge or own:
             who = "the workflow gives the reward, and no judge is asked"
-            self._checking.add(say.fine("verdicts", who))
+            self._runner.add(say.fine("verdicts", who))
             return
         asked = judge.AskedJudge()
         metadata = next((dict(e.metadata) for e in known.episodes if e.metadata), {})
@@ -473,18 +487,18 @@ class _Examination:
                 metadata=metadata,
                 name=judge.reference_field(self._settings),
             )
-            return judge.judge_the_judge(asked)
+            return judge.judge_the_judge(asked, is_real=bool(metadata))
 
-        if not await self._checking.run("judge", "verdicts", ask) and asked.opinions:
-            self._checking.add(*judge.judge_the_judge(asked))
+        if not await self._runner.run("judge", "verdicts", ask) and asked.seconds:
+            self._runner.add(*judge.judge_the_judge(asked, is_real=bool(metadata)))
 
     # --- what is to come
 
     async def _forecast(self) -> None:
-        say, known = Remarks("forecast"), self._known
-        means = forecast.EpisodeMeans.of(known.episodes)
+        say, known = Remarks("forecast"), self._gathered
+        means = forecast.EpisodeMeans.of(known.timed or known.episodes)
         if known.plan is None or means is None or known.sampled_per_second is None:
-            self._checking.add(say.unchecked("the run", "no episode and no update was measured"))
+            self._runner.add(say.unchecked("the run", "no episode and no update was measured"))
             return
         speeds = forecast.Speeds(
             sampled_per_second=known.sampled_per_second,
@@ -492,14 +506,12 @@ class _Examination:
         )
         plan = self._run_plan(known.plan)
         found = forecast.forecast(plan, means, speeds)
-        self._checking.add(
-            *forecast.describe(found, plan, speeds, num_measured=len(known.episodes))
-        )
+        self._runner.add(*forecast.describe(found, plan, speeds, num_measured=len(known.episodes)))
         if hasattr(known.weights, "trainer"):
             await self._check("forecast", "disk", self._look_at_disk)
 
     def _run_plan(self, plan: data.BatchPlan) -> forecast.RunPlan:
-        settings, num_validation = self._settings, len(self._known.validation)
+        settings, num_validation = self._settings, len(self._gathered.validation)
         common = settings.trainer_common
         validations = -(-plan.num_steps // common.test_freq) + common.val_before_train
         return forecast.RunPlan(
@@ -516,7 +528,7 @@ class _Examination:
         from astuner.backbone.local.disk import DiskFacts, check_fit, disk_plan
         from astuner.models.checkpoint import num_state_bytes, num_weights_bytes
 
-        known, settings = self._known, self._settings
+        known, settings = self._gathered, self._settings
         assert known.plan is not None
         model, common = known.weights.policy.model, settings.trainer_common
         there = _existing(self._loaded.experiment_dir)
@@ -544,9 +556,17 @@ class _Examination:
         """A check that computes, in a thread."""
 
         async def work() -> Sequence[DoctorFinding]:
-            return await self._checking.in_thread(look)
+            return await self._runner.in_thread(look)
 
-        return await self._checking.run(subject, check, work)
+        return await self._runner.run(subject, check, work)
+
+
+def _import_libraries() -> None:
+    """Once, so that no check is charged with it."""
+    import torch
+    import transformers
+
+    _ = torch, transformers
 
 
 def _existing(folder: Path) -> Path:

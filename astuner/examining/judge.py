@@ -233,13 +233,14 @@ def _attempt(task: Task, metadata: Mapping[str, Any], number: int) -> Attempt:
     )
 
 
-def judge_the_judge(asked: AskedJudge) -> list[DoctorFinding]:
-    """All findings about what it said."""
+def judge_the_judge(asked: AskedJudge, *, is_real: bool) -> list[DoctorFinding]:
+    """All findings about what it said; `is_real` where the answers stood in what a real episode
+    returned, so that nothing else than the answer can be missing."""
     if not asked.opinions:
         reason = next((texts[0] for texts in asked.failures.values()), "it was asked nothing")
         return [
             _SAY.wrong("verdicts", f"it has no verdict on any answer that was tried: {reason}")
-            if _is_unreachable(reason)
+            if is_real or _is_unreachable(reason)
             else _SAY.unchecked(
                 "verdicts", f"it has no verdict on answers without a run around them: {reason}"
             )
@@ -259,7 +260,8 @@ def judge_the_judge(asked: AskedJudge) -> list[DoctorFinding]:
 
 
 def _is_unreachable(reason: str) -> bool:
-    return reason.startswith(("LlmError", "LlmAnswerError", "EnvServiceError"))
+    kinds = ("LlmError", "LlmAnswerError", "EnvServiceError", "SandboxError")
+    return reason.startswith(kinds) or "judge_timeout_seconds" in reason
 
 
 def _constant(asked: AskedJudge) -> DoctorFinding | None:

@@ -29,7 +29,13 @@ def finding_sheet(finding: DoctorFinding) -> Sheet:
 
 
 def summary_line(examined: Examined) -> str:
-    parts = [f"{num_of(examined.findings, grade)} {grade}" for grade in GRADES[::-1]]
+    counts = {grade: num_of(examined.findings, grade) for grade in GRADES}
+    parts = [
+        f"{counts['wrong']} wrong",
+        f"{counts['warning']} {'warning' if counts['warning'] == 1 else 'warnings'}",
+        f"{counts['fine']} fine",
+        *([f"{counts['unchecked']} could not be checked"] if counts["unchecked"] else []),
+    ]
     how = "ended early, " if examined.ended_by is not None else ""
     return f"{how}{', '.join(parts)}, in {duration(examined.seconds)}"
 

@@ -166,7 +166,7 @@ def judge_agreement(gap: float, *, dtype: str, limit: float) -> DoctorFinding:
     rounding = _ROUNDING.get(dtype, 0.15)
     kind = dtype.removeprefix("torch.")
     text = f"sampling and training are {gap:.2g} nats a token apart in {kind}"
-    if gap > limit:
+    if not gap <= limit:  # NaN too
         return _SAY.wrong(
             "log-probabilities",
             f"{text}; trainer_common.detectors.max_logprob_gap stops a run at {limit:g}",
@@ -185,7 +185,7 @@ def judge_update(tried: TriedUpdate, *, is_adapter: bool, dtype: str) -> list[Do
     """Whether what was rewarded became likelier, and the engine samples the new weights."""
     what = "the adapter" if is_adapter else "all weights"
     step = f"one update of {what} at a learning rate of {tried.learning_rate:g}"
-    if tried.rise <= 0:
+    if not tried.rise > 0:
         return [
             _SAY.wrong(
                 "update",
@@ -199,7 +199,7 @@ def judge_update(tried: TriedUpdate, *, is_adapter: bool, dtype: str) -> list[Do
         )
     ]
     most = max(3 * tried.gap_before, _ROUNDING.get(dtype, 0.15))
-    if tried.gap_after > most:
+    if not tried.gap_after <= most:
         findings.append(
             _SAY.wrong(
                 "update",

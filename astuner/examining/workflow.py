@@ -11,6 +11,7 @@ from astuner.trajectory.episode import Episode
 from astuner.trajectory.recorder import BreakKind, Call
 
 _SAY = Remarks("workflow")
+_OF_MODEL = Remarks("model")
 _FRAME = re.compile(r'  File "([^"]+)", line (\d+), in (\S+)')
 _PACKAGE = str(Path(__file__).parent.parent)
 _LARGE_REWARD = 100.0
@@ -43,7 +44,6 @@ def look_at_episodes(episodes: Sequence[Episode]) -> list[DoctorFinding]:
         *_breaks(judged),
         *_tools(judged),
         *_rewards(judged),
-        *_times(judged),
     ]
 
 
@@ -191,7 +191,11 @@ def _rewards(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
         yield _SAY.fine("rewards", text)
 
 
-def _times(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
+def look_at_times(episodes: Sequence[Episode]) -> Iterator[DoctorFinding]:
+    """Where the time of episodes goes; of a second run, since the first one loads things."""
+    episodes = [episode for episode in episodes if episode.failure is None]
+    if not episodes:
+        return
     seconds = [episode.seconds for episode in episodes]
     engine = sum(episode.engine_seconds for episode in episodes)
     judging = sum(episode.judging_seconds for episode in episodes)
@@ -220,14 +224,14 @@ def look_at_ends_of_replies(
                 ended += 1
                 trained += span.is_trained
     if not ended:
-        return [_SAY.unchecked("end of turn", "no reply of a trained agent ended by itself")]
+        return [_OF_MODEL.unchecked("end of turn", "no reply of a trained agent ended by itself")]
     if not trained:
         return [
-            _SAY.wrong(
+            _OF_MODEL.wrong(
                 "end of turn", f"the end of none of {ended} replies is trained: it learns no end"
             )
         ]
-    return [_SAY.fine("end of turn", f"the end token of {trained} replies is trained")]
+    return [_OF_MODEL.fine("end of turn", f"the end token of {trained} replies is trained")]
 
 
 def look_at_repetition(
