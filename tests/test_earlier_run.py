@@ -10,6 +10,7 @@ from astuner.backbone.earlier_run import find_named, find_newest
 from astuner.cli import main
 from astuner.cli.command import load_command
 from astuner.config.load import LoadedConfig, load_config, save_resolved
+from astuner.config.same_run import compare_settings
 from astuner.errors import ConfigError
 from astuner.run_dir import RunDir
 
@@ -82,6 +83,23 @@ def test_an_evaluation_is_never_gone_on_in_and_hides_no_run_that_trains() -> Non
     evaluated.checkpoint_dir(3).mkdir(parents=True)
     with pytest.raises(ConfigError, match="is of kind evaluation, which trains nothing"):
         find_named(load("rollout.seed=2"), evaluated.root.name)
+
+
+def test_a_run_of_a_release_that_had_no_test_is_gone_on_in() -> None:
+    run = start()
+    saved = yaml.safe_load(run.config_file.read_text())
+    for section in saved["astuner"]["task_reader"].values():
+        for key in ("test", "test_split", "num_test_tasks", "test_path", "test_fraction"):
+            if isinstance(section, dict):
+                section.pop(key, None)
+    run.config_file.write_text(yaml.safe_dump(saved))
+    test = "task_reader.jsonl_dataset_file.test.file_path=held_out.jsonl"
+    assert find_newest(load(test)) == run
+    changes = compare_settings(saved["astuner"], load(test).settings)
+    assert changes.refused == ()
+    assert [line.partition(":")[0] for line in changes.told] == [
+        "task_reader.jsonl_dataset_file.test.file_path"
+    ]
 
 
 def test_a_run_that_had_not_come_to_a_checkpoint_begins_anew() -> None:

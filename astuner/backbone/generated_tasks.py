@@ -154,8 +154,7 @@ async def _ensure_set(run: Run, source: str, section: DataGenerationSettings, fo
         )
     if outcome.ended_by is not None:
         run.console.warn(
-            f"{outcome.num_training + outcome.num_validation} of {outcome.num_wanted} tasks were "
-            f"made: {outcome.ended_by}"
+            f"{outcome.num_tasks} of {outcome.num_wanted} tasks were made: {outcome.ended_by}"
         )
 
 

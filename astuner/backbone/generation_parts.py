@@ -70,6 +70,7 @@ def options_of(section: DataGenerationSettings) -> GenerationOptions:
     return GenerationOptions(
         task_num=section.task_num,
         validation_fraction=section.validation_fraction,
+        test_fraction=section.test_fraction,
         max_drafts_per_task=section.max_drafts_per_task,
         max_failed_fraction=section.max_failed_fraction,
         num_workers=section.num_workers,

@@ -220,6 +220,8 @@ def _fingerprint(
         "pass_rate": _pass_rate(order) if rates.enabled else None,
         "seed": section.seed,
         "validation_fraction": section.validation_fraction,
+        # Sets of releases that had none are the same set without one.
+        **({"test_fraction": section.test_fraction} if section.test_fraction else {}),
     }
 
 

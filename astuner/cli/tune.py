@@ -29,7 +29,8 @@ examples:
                                                                  the same on all GPUs of this
                                                                  machine, by verl
 
-Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest.
+Results lie in launcher_record/{name of the YAML}/{start time}/; `latest` beside it is the newest
+that trains.
 `astuner logview` shows them in a browser.
 Ctrl-C once saves the weights and ends the run; twice ends it at once. --resume goes on, and
 --resume 2026-01-31_09-30-00 in that run.

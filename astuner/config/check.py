@@ -115,6 +115,11 @@ def _generation(settings: Settings, show: Show) -> Iterator[str]:
 
 def _generated_set(section: DataGenerationSettings, key: str, show: Show) -> Iterator[str]:
     yield from _seeds(section, key, show)
+    if section.validation_fraction + section.test_fraction >= 1:
+        yield (
+            f"{show(f'{key}.validation_fraction')} and {show(f'{key}.test_fraction')} leave "
+            "nothing for training; together they have to be below 1"
+        )
     rates, budget = section.pass_rate, section.budget
     if rates.enabled and rates.above >= rates.below:
         yield (

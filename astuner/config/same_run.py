@@ -55,6 +55,7 @@ _MAY_DIFFER = (
     "log",
     "metrics",
     "debug",
+    "evaluation",
     "rollout.max_failed_fraction",
     "trainer_common.total_epochs",
     "trainer_common.total_training_steps",

@@ -57,6 +57,10 @@ class DataGeneratorTaskReader:
         """Made from other documents than the training tasks."""
         return self._reader().get_validation_tasks()
 
+    def get_test_tasks(self) -> list[Task]:
+        """Made from other documents again, where test_fraction asks for some."""
+        return self._reader().get_test_tasks()
+
     def _reader(self) -> GeneratedFolderReader:
         if not self._is_made:
             made = make_sets(self._loaded, LoggedConsole())

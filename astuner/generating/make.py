@@ -53,7 +53,7 @@ class MadeSet:
 
     @property
     def num_tasks(self) -> int:
-        return self.outcome.num_training + self.outcome.num_validation
+        return self.outcome.num_tasks
 
     def check_has_tasks(self) -> None:
         """Raises BackboneError where it has no task to train on."""
@@ -81,6 +81,8 @@ class GeneratedTasks:
     training: Sequence[Task]
     validation: Sequence[Task]
     """Of other documents than those of training; may be empty."""
+    test: Sequence[Task] = ()
+    """Of other documents again; no run trains on them or chooses by them."""
 
 
 def made_tasks(made: MadeSets) -> GeneratedTasks:
@@ -94,6 +96,7 @@ def made_tasks(made: MadeSets) -> GeneratedTasks:
         folder=one.outcome.folder,
         training=reader.get_training_tasks(),
         validation=reader.get_validation_tasks(),
+        test=reader.get_test_tasks(),
     )
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError
-from astuner.task_generation.generated_set import TRAIN_FILE, VALIDATION_FILE
+from astuner.task_generation.generated_set import TEST_FILE, TRAIN_FILE, VALIDATION_FILE
 from astuner.task_reader.jsonl_dataset_file import read_task_file
 from astuner.types import Task
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_SPLITS = {"train": TRAIN_FILE, "validation": VALIDATION_FILE}
+_SPLITS = {"train": TRAIN_FILE, "validation": VALIDATION_FILE, "test": TEST_FILE}
 
 
 def is_on_hub(target: str) -> bool:
@@ -38,7 +38,7 @@ def check_target(target: str) -> None:
 
 
 def push_set(folder: Path, target: str) -> str:
-    """Both splits of the set in `folder`, with metadata as columns; says where they are now.
+    """All splits of the set in `folder`, with metadata as columns; says where they are now.
 
     Raises ConfigError where the hub does not take them.
     """

@@ -14,11 +14,12 @@ _NUM_UNREAD = 10
 def outcome_sheet(outcome: GenerationOutcome, unread: Sequence[UnreadDocument]) -> Sheet:
     """Counts, a row for each gate and each document, and what was not read."""
     sheet = Sheet()
-    num_tasks = outcome.num_training + outcome.num_validation
+    num_tasks = outcome.num_tasks
+    test = f", {number(outcome.num_test)} for the test" if outcome.num_test else ""
     sheet.add(
         (count(num_tasks, "task"), STRONG),
         f" in {outcome.folder}: {number(outcome.num_training)} for training, "
-        f"{number(outcome.num_validation)} for validation",
+        f"{number(outcome.num_validation)} for validation{test}",
     )
     if outcome.ended_by is not None:
         sheet.add(

@@ -12,6 +12,7 @@ from astuner.task_generation.generated_set import (
     CHUNKS_FILE,
     LEDGER_FILE,
     REJECTED_FILE,
+    TEST_FILE,
     TRAIN_FILE,
     VALIDATION_FILE,
 )
@@ -19,16 +20,29 @@ from astuner.task_generation.made_task import task_of
 from astuner.task_generation.outcome import GateYield, GenerationOutcome
 from astuner.task_generation.settlement import RejectedTurn, Settlement
 
-_FILE_OF_SIDE: Mapping[Side, str] = {"train": TRAIN_FILE, "validation": VALIDATION_FILE}
+_FILE_OF_SIDE: Mapping[Side, str] = {
+    "train": TRAIN_FILE,
+    "validation": VALIDATION_FILE,
+    "test": TEST_FILE,
+}
+_COUNT_OF_SIDE: Mapping[Side, str] = {
+    "train": "num_training",
+    "validation": "num_validation",
+    "test": "num_test",
+}
 
 
 def set_rows(settlement: Settlement) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """The rows of each jsonl file of the set."""
+    """The rows of each jsonl file of the set; without that of a test which has no task."""
+    taken = {side: [] for side in _FILE_OF_SIDE}
+    for candidate in settlement.taken:
+        taken[candidate.turn.side].append(_task_row(candidate))
     rejected = sorted(settlement.rejected, key=lambda turn: turn.drafted.turn.number)
     return {
         **{
-            file: [_task_row(taken) for taken in settlement.taken if taken.turn.side == side]
+            file: taken[side]
             for side, file in _FILE_OF_SIDE.items()
+            if taken[side] or side != "test"
         },
         REJECTED_FILE: [_rejected_row(turn) for turn in rejected],
         CHUNKS_FILE: list(_chunk_rows(settlement)),
@@ -48,6 +62,7 @@ def describe_set(
         "num_wanted": outcome.num_wanted,
         "num_training": outcome.num_training,
         "num_validation": outcome.num_validation,
+        "num_test": outcome.num_test,
         "num_drafts": outcome.num_drafts,
         "num_surplus": num_surplus,
         "num_failed": outcome.num_failed,
@@ -111,7 +126,7 @@ def _front_matter(card: Mapping[str, Any]) -> list[str]:
     files = [
         {"split": side, "path": file}
         for side, file in _FILE_OF_SIDE.items()
-        if card["num_training" if side == "train" else "num_validation"]
+        if card[_COUNT_OF_SIDE[side]]
     ]
     lines = [
         f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in named.items() if value
@@ -126,11 +141,7 @@ def _page(card: Mapping[str, Any], by_gate: Sequence[GateYield]) -> list[str]:
     return [
         "# Generated tasks",
         "",
-        f"{card['num_training']} tasks for training and {card['num_validation']} for validation, "
-        f"from {card['num_drafts']} drafts. Training and validation share no document, chunk or "
-        "example that tasks were made from."
-        if card["num_validation"]
-        else f"{card['num_training']} tasks for training, from {card['num_drafts']} drafts.",
+        _told_sides(card),
         "",
         *(short if card["ended_by"] else []),
         "| made with | |",
@@ -160,6 +171,17 @@ def _page(card: Mapping[str, Any], by_gate: Sequence[GateYield]) -> list[str]:
         ),
         *_unread_lines(card["unread_documents"]),
     ]
+
+
+def _told_sides(card: Mapping[str, Any]) -> str:
+    held_out = [
+        f"{card[count]} for {side}"
+        for side, count in (("validation", "num_validation"), ("test", "num_test"))
+        if card[count]
+    ]
+    counts = " and ".join([f"{card['num_training']} tasks for training", *held_out])
+    apart = " They share no document, chunk or example that tasks were made from."
+    return f"{counts}, from {card['num_drafts']} drafts.{apart if held_out else ''}"
 
 
 def _unread_lines(unread: Sequence[Mapping[str, str]]) -> list[str]:

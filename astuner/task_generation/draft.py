@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol
 from astuner.task_generation.documents.document import DocumentChunk
 from astuner.types import Task
 
-Side = Literal["train", "validation"]
+Side = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 

@@ -3,6 +3,7 @@
 Whoever reads a set (the reader, the viewer, a tutorial) knows this file only.
 
     train.jsonl validation.jsonl    the tasks, as `jsonl_dataset_file` reads them
+    test.jsonl                      those of the test, where the set has any
     rejected.jsonl                  what became of every other draft
     chunks.jsonl                    the text that tasks and rejections point to
     card.json README.md             how it was made, for programs and for people
@@ -26,6 +27,7 @@ chunks.jsonl has `document, number, headings, text`.
 
 TRAIN_FILE = "train.jsonl"
 VALIDATION_FILE = "validation.jsonl"
+TEST_FILE = "test.jsonl"
 REJECTED_FILE = "rejected.jsonl"
 CHUNKS_FILE = "chunks.jsonl"
 CARD_FILE = "card.json"

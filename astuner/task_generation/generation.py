@@ -6,7 +6,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from astuner.clock import iso_utc
 from astuner.errors import BackboneError, ConfigError
 from astuner.llm import LlmUsage
 from astuner.task_generation.card import describe_set, set_rows, write_readme, yields_by_gate
+from astuner.task_generation.draft import SIDES, Side
 from astuner.task_generation.drafted import FORM_GATE
 from astuner.task_generation.ledger import Ledger
 from astuner.task_generation.outcome import GateYield, GenerationOutcome, GenerationProgress
@@ -90,12 +91,10 @@ class _Generation:
         self._watch = watch
         material, self._plan = planned(parts, options, decided=files.read_sides())
         files.write_sides(material.decided)
-        has_both = all(material.chunks.values()) or (
-            not parts.chunks and all(material.seeds.values())
-        )
-        if options.validation_fraction > 0 and not has_both:
+        has_units = [side for side in SIDES if self._plan.num_units(side)]
+        for side in _without_units(options, has_units):
             say(
-                "no task is made for validation: there is only one chunk or seed, which training "
+                f"no task is made for {side}: there are too few chunks or seeds, which training "
                 "needs"
             )
         self._ledger = Ledger(files.ledger_file)
@@ -111,7 +110,8 @@ class _Generation:
             wanted=num_wanted(
                 options.task_num,
                 validation_fraction=options.validation_fraction,
-                has_both=has_both,
+                test_fraction=options.test_fraction,
+                has_units=has_units,
             ),
             bounds=bounds if parts.meter else None,
             rates=self._content.rates,
@@ -159,6 +159,7 @@ class _Generation:
             num_wanted=max(self._options.task_num, sides.total()),
             num_training=sides["train"],
             num_validation=sides["validation"],
+            num_test=sides["test"],
             num_drafts=self._settlement.num_settled + self._production.num_surplus,
             num_failed=len(self._production.failed),
             by_gate=by_gate,
@@ -215,6 +216,14 @@ class _Generation:
         )
         names = sorted({chunk.document for chunk in self._parts.chunks})
         return {name: (drafts[name], taken[name]) for name in names}
+
+
+def _without_units(options: GenerationOptions, has_units: Collection[Side]) -> Iterator[Side]:
+    fractions: Mapping[Side, float] = {
+        "validation": options.validation_fraction,
+        "test": options.test_fraction,
+    }
+    return (side for side, share in fractions.items() if share > 0 and side not in has_units)
 
 
 def _told_changes(changes: list[str]) -> str:

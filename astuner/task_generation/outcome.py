@@ -39,6 +39,7 @@ class GenerationOutcome:
     num_wanted: int
     num_training: int
     num_validation: int
+    num_test: int
     num_drafts: int
     num_failed: int
     by_gate: Sequence[GateYield]
@@ -49,3 +50,7 @@ class GenerationOutcome:
     ended_by: str | None
     """Why there are fewer tasks than wanted, in words, with the gate that took most; None: there
     are as many."""
+
+    @property
+    def num_tasks(self) -> int:
+        return self.num_training + self.num_validation + self.num_test

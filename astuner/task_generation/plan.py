@@ -15,14 +15,19 @@ from collections.abc import Mapping, Sequence
 from itertools import count, zip_longest
 
 from astuner.task_generation.documents.document import DocumentChunk
-from astuner.task_generation.draft import DIFFICULTIES, Difficulty, DraftStyle, DraftTurn, Side
+from astuner.task_generation.draft import (
+    DIFFICULTIES,
+    SIDES,
+    Difficulty,
+    DraftStyle,
+    DraftTurn,
+    Side,
+)
 from astuner.types import Task
-
-SIDES: tuple[Side, ...] = ("train", "validation")
 
 
 class DraftPlan:
-    """The turns by their numbers, of both sides in proportion.
+    """The turns by their numbers, of all sides in proportion.
 
     Every chunk of a side has its turn before any has a second, and every document before any has a
     second within a round; with seeds alone, the seeds do.
@@ -37,6 +42,7 @@ class DraftPlan:
         num_examples: int,
         language: str | None,
         validation_fraction: float,
+        test_fraction: float = 0.0,
         seed: int,
         is_repeatable: bool,
     ) -> None:
@@ -50,7 +56,9 @@ class DraftPlan:
         self._styles = styles
         self._language = language
         self._num_examples = num_examples if self._has_chunks else max(1, num_examples)
-        self._fraction = self._reachable(validation_fraction)
+        self._test_fraction = test_fraction if self.num_units("test") else 0.0
+        self._fraction = self._reachable(validation_fraction / (1 - test_fraction))
+        """Of the turns that are not for the test."""
         self._max_rounds = len(styles) * len(DIFFICULTIES) if is_repeatable else math.inf
 
     def num_units(self, side: Side) -> int:
@@ -59,7 +67,11 @@ class DraftPlan:
 
     def side_of(self, number: int) -> Side:
         """Of the turn of that number."""
-        is_validation = self._num_validation(number + 1) > self._num_validation(number)
+        num_test = self._num_test(number)
+        if self._num_test(number + 1) > num_test:
+            return "test"
+        rest = number - num_test
+        is_validation = self._num_validation(rest + 1) > self._num_validation(rest)
         return "validation" if is_validation else "train"
 
     def is_over(self, side: Side, number: int) -> bool:
@@ -88,19 +100,27 @@ class DraftPlan:
         )
 
     def _reachable(self, fraction: float) -> float:
-        """The fraction of turns for validation, where one side has nothing to make them from."""
+        """The fraction for validation, where it or training has nothing to make turns from."""
         if self.num_units("validation") == 0:
             return 0.0
         return 1.0 if self.num_units("train") == 0 else fraction
 
+    def _num_test(self, number: int) -> int:
+        """Turns for the test among so many first ones."""
+        return math.floor(number * self._test_fraction + 0.5)
+
     def _num_validation(self, number: int) -> int:
-        """Turns for validation among so many first ones."""
+        """Turns for validation among so many first ones that are not for the test."""
         return math.floor(number * self._fraction + 0.5)
 
     def _index(self, side: Side, number: int) -> int:
         """Turns of the side before that number."""
-        num_validation = self._num_validation(number)
-        return num_validation if side == "validation" else number - num_validation
+        num_test = self._num_test(number)
+        if side == "test":
+            return num_test
+        rest = number - num_test
+        num_validation = self._num_validation(rest)
+        return num_validation if side == "validation" else rest - num_validation
 
     def _examples(self, side: Side, first: int) -> tuple[Task, ...]:
         seeds = self._seeds[side]

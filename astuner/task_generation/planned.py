@@ -21,6 +21,7 @@ def planned(
         parts.seeds,
         decided=decided,
         validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
         seed=options.seed,
     )
     plan = DraftPlan(
@@ -30,6 +31,7 @@ def planned(
         num_examples=options.num_examples,
         language=options.language,
         validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
         seed=options.seed,
         is_repeatable=options.is_repeatable,
     )

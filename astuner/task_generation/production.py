@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from astuner.errors import BackboneError, LlmBudgetError
 from astuner.llm import LlmUsage, usage_tallied
-from astuner.task_generation.draft import DraftCandidate, DraftTurn, Side
+from astuner.task_generation.draft import SIDES, DraftCandidate, DraftTurn, Side
 from astuner.task_generation.drafted import DraftedTurn, DraftMaker, DraftWork, Halted
 from astuner.task_generation.ledger import (
     CompleteLine,
@@ -23,7 +23,7 @@ from astuner.task_generation.ledger import (
 )
 from astuner.task_generation.made_task import task_of
 from astuner.task_generation.pass_rate import PassRate
-from astuner.task_generation.plan import SIDES, DraftPlan, identity_of
+from astuner.task_generation.plan import DraftPlan, identity_of
 from astuner.task_generation.request import GenerationOptions, GenerationParts
 from astuner.task_generation.settlement import PASS_RATE_GATE, Settlement
 from astuner.task_generation.spending import Spending

@@ -32,6 +32,8 @@ class _OutcomeCard(BaseModel):
     num_wanted: int
     num_training: int
     num_validation: int
+    num_test: int = 0
+    """Cards of earlier releases tell of none."""
     num_drafts: int
     num_failed: int
     by_gate: list[_CardOfGate]
@@ -56,6 +58,7 @@ def read_outcome(folder: Path) -> GenerationOutcome:
         num_wanted=card.num_wanted,
         num_training=card.num_training,
         num_validation=card.num_validation,
+        num_test=card.num_test,
         num_drafts=card.num_drafts,
         num_failed=card.num_failed,
         by_gate=[

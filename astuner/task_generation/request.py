@@ -36,6 +36,7 @@ class GenerationOptions:
 
     task_num: int
     validation_fraction: float
+    test_fraction: float
     max_drafts_per_task: float
     max_failed_fraction: float
     num_workers: int

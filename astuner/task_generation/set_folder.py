@@ -25,6 +25,7 @@ from astuner.task_generation.generated_set import (
     LEDGER_FILE,
     REJECTED_FILE,
     SPLIT_FILE,
+    TEST_FILE,
     TRAIN_FILE,
     VALIDATION_FILE,
 )
@@ -32,8 +33,8 @@ from astuner.task_generation.split import DecidedSides
 
 README_FILE = "README.md"
 _OF_ONE_FINGERPRINT = (
-    *(CARD_FILE, README_FILE, TRAIN_FILE, VALIDATION_FILE, REJECTED_FILE, CHUNKS_FILE),
-    *(LEDGER_FILE, FINGERPRINT_FILE),
+    *(CARD_FILE, README_FILE, TRAIN_FILE, VALIDATION_FILE, TEST_FILE, REJECTED_FILE),
+    *(CHUNKS_FILE, LEDGER_FILE, FINGERPRINT_FILE),
 )
 """The fingerprint last: until then the folder counts as of another one, and is moved further."""
 

@@ -7,7 +7,7 @@ waiting and asks nobody.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from astuner.task_generation.draft import DraftCandidate, DraftTurn, GateRejection, Side
+from astuner.task_generation.draft import SIDES, DraftCandidate, DraftTurn, GateRejection, Side
 from astuner.task_generation.drafted import DraftedTurn
 from astuner.task_generation.gates.gate import DuplicateFilter
 from astuner.task_generation.pass_rate import PassRate
@@ -68,8 +68,8 @@ class Settlement:
         """Left out, since no attempt at them has a verdict."""
         self.num_settled = 0
         """Drafts, whatever became of them."""
-        self._num_taken: dict[Side, int] = {"train": 0, "validation": 0}
-        self._num_unmeasured: dict[Side, int] = {"train": 0, "validation": 0}
+        self._num_taken: dict[Side, int] = dict.fromkeys(SIDES, 0)
+        self._num_unmeasured: dict[Side, int] = dict.fromkeys(SIDES, 0)
 
     @property
     def taken(self) -> list[DraftCandidate]:

@@ -1,16 +1,17 @@
-"""Which documents and seeds training and validation are made from, decided before any draft.
+"""Which documents and seeds the sides of a set are made from, decided before any draft.
 
 What was decided once stays, so that what is added later moves nothing to the other side.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
 from astuner.task_generation.documents.document import DocumentChunk
-from astuner.task_generation.draft import Side
+from astuner.task_generation.draft import SIDES, Side
 from astuner.types import Task
 
 
@@ -44,17 +45,19 @@ def split_material(
     *,
     decided: DecidedSides,
     validation_fraction: float,
+    test_fraction: float = 0.0,
     seed: int,
 ) -> SplitMaterial:
     """Put documents and seeds on sides; a document that stands alone is split by its chunks.
 
-    Without a validation fraction all is for training, and nothing is decided.
+    Without fractions all is for training, and nothing is decided.
     """
     chunks = _first_of_each_text(chunks, known=decided.documents)
-    if validation_fraction == 0:
+    fractions: dict[Side, float] = {"validation": validation_fraction, "test": test_fraction}
+    if not any(fractions.values()):
         return SplitMaterial(
-            chunks={"train": chunks, "validation": ()},
-            seeds={"train": seeds, "validation": ()},
+            chunks={"train": chunks, "validation": (), "test": ()},
+            seeds={"train": seeds, "validation": (), "test": ()},
             decided=decided,
         )
     documents = {chunk.document for chunk in chunks}
@@ -62,16 +65,16 @@ def split_material(
     if len(documents) == 1 and not documents & decided.documents.keys():
         split_inside |= documents
     by_document = _decide(
-        documents - split_inside, decided.documents, fraction=validation_fraction, seed=seed
+        documents - split_inside, decided.documents, fractions=fractions, seed=seed
     )
     by_chunk = _decide(
         {_chunk_key(chunk) for chunk in chunks if chunk.document in split_inside},
         decided.chunks,
-        fraction=validation_fraction,
+        fractions=fractions,
         seed=seed,
     )
     by_seed = _decide(
-        {_seed_key(task) for task in seeds}, decided.seeds, fraction=validation_fraction, seed=seed
+        {_seed_key(task) for task in seeds}, decided.seeds, fractions=fractions, seed=seed
     )
     side_of_chunk: list[Side] = [
         by_chunk[_chunk_key(chunk)]
@@ -87,36 +90,73 @@ def split_material(
     )
 
 
-def num_wanted(task_num: int, *, validation_fraction: float, has_both: bool) -> Mapping[Side, int]:
-    """Tasks for each side; validation gets one as soon as there are two. Where more are wanted, no
-    side gets fewer."""
-    num_validation = 0
-    if has_both and validation_fraction > 0 and task_num > 1:
-        num_validation = max(1, int(task_num * validation_fraction + 0.5))
-        num_validation = min(num_validation, task_num - 1)
-    return {"train": task_num - num_validation, "validation": num_validation}
+def num_wanted(
+    task_num: int,
+    *,
+    validation_fraction: float,
+    test_fraction: float = 0.0,
+    has_units: Collection[Side] = SIDES,
+) -> Mapping[Side, int]:
+    """Tasks for each side; `has_units` are those that have something to be made from.
+
+    Validation gets one as soon as there are two, the test as soon as there is one more. Where more
+    are wanted, no side gets fewer.
+    """
+    fractions: dict[Side, float] = {"validation": validation_fraction, "test": test_fraction}
+    possible: dict[Side, float] = {
+        side: share for side, share in fractions.items() if side in has_units
+    }
+    wanted = _shares(task_num, possible)
+    return {"train": task_num - sum(wanted.values()), **wanted}
+
+
+def _shares(number: int, fractions: Mapping[Side, float]) -> dict[Side, int]:
+    """Of so many for each held-out side: at least one where any are wanted, and at least one is
+    left for training. The test has its share of all, the validation of the rest, so that one more
+    of all is one more of one side."""
+    validation, test = fractions.get("validation", 0.0), fractions.get("test", 0.0)
+    num_kept = 2 if validation > 0 else 1
+    num_test = _share(number, test, most=number - num_kept)
+    rest = number - num_test
+    num_validation = _share(rest, validation / (1 - test), most=rest - 1)
+    return {"validation": num_validation, "test": num_test}
+
+
+def _share(number: int, fraction: float, *, most: int) -> int:
+    wanted = max(1, int(number * fraction + 0.5)) if fraction > 0 else 0
+    return max(0, min(wanted, most))
 
 
 def _decide(
-    units: Collection[str], decided: Mapping[str, Side], *, fraction: float, seed: int
+    units: Collection[str],
+    decided: Mapping[str, Side],
+    *,
+    fractions: Mapping[Side, float],
+    seed: int,
 ) -> dict[str, Side]:
     """A side for each unit, beside all that were decided before.
 
-    New ones go to validation, in an order by digest, until it has its share. Where two units are
-    there, none of the sides stays empty, even if one that was decided has to move.
+    New ones go to the held-out sides, in an order by digest, until these have their share. Where
+    there are as many units as sides, none of these stays empty, even if one that was decided has to
+    move; a side that nothing was decided for takes its share from training.
     """
     in_order = sorted(units, key=lambda unit: hashlib.sha256(f"{seed}/{unit}".encode()).digest())
-    share = min(max(1, int(len(units) * fraction + 0.5)), len(units) - 1)
+    shares = _shares(len(units), fractions)
     sides: dict[str, Side] = {unit: decided[unit] for unit in in_order if unit in decided}
-    num_validation = sum(side == "validation" for side in sides.values())
+    sizes = Counter(sides.values())
     for unit in in_order:
         if unit not in sides:
-            sides[unit] = "validation" if num_validation < share else "train"
-            num_validation += sides[unit] == "validation"
-    if units and num_validation == len(units):
+            lacking = [side for side, share in shares.items() if sizes[side] < share]
+            sides[unit] = lacking[0] if lacking else "train"
+            sizes[sides[unit]] += 1
+    if units and not sizes["train"]:
         sides[in_order[-1]] = "train"
-    if len(units) > 1 and num_validation == 0:
-        sides[in_order[0]] = "validation"
+    for side, share in shares.items():
+        num_lacking = share if side not in decided.values() else min(share, 1)
+        held_out = sum(found == side for found in sides.values())
+        of_training = [unit for unit in in_order if sides[unit] == "train"]
+        for unit in of_training[: max(0, min(num_lacking - held_out, len(of_training) - 1))]:
+            sides[unit] = side
     return {**decided, **sides}
 
 
@@ -132,10 +172,7 @@ def _first_of_each_text(
 
 def _on_sides(units: Sequence, sides: Sequence[Side]) -> Mapping[Side, Sequence]:
     pairs = list(zip(units, sides, strict=True))
-    return {
-        wanted: [unit for unit, side in pairs if side == wanted]
-        for wanted in ("train", "validation")
-    }
+    return {wanted: [unit for unit, side in pairs if side == wanted] for wanted in SIDES}
 
 
 def _chunk_key(chunk: DocumentChunk) -> str:

@@ -61,6 +61,7 @@ def make_options(**changes: Any) -> GenerationOptions:
     options = GenerationOptions(
         task_num=10,
         validation_fraction=0.2,
+        test_fraction=0.0,
         max_drafts_per_task=10,
         max_failed_fraction=0.5,
         num_workers=4,

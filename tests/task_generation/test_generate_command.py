@@ -135,6 +135,7 @@ def test_what_became_of_all_drafts_is_said(folder):
             folder=folder,
             num_wanted=20,
             num_training=16,
+            num_test=0,
             num_validation=4,
             num_drafts=23,
             num_failed=0,

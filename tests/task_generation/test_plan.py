@@ -1,10 +1,10 @@
 """The order of drafts and the sides, known from the seed before anything is asked."""
 
 from collections import Counter
-from itertools import count, islice, pairwise
+from itertools import count, islice, pairwise, product
 
 from astuner.task_generation.documents.document import DocumentChunk
-from astuner.task_generation.draft import DraftTurn
+from astuner.task_generation.draft import SIDES, DraftTurn
 from astuner.task_generation.plan import DraftPlan, identity_of
 from astuner.task_generation.split import DecidedSides, num_wanted, split_material
 from tests.task_generation.small_sets import STYLES, make_chunks, make_seeds
@@ -15,6 +15,7 @@ def make_plan(
     *,
     num_seeds: int = 0,
     fraction: float = 0.2,
+    test_fraction: float = 0.0,
     seed: int = 1,
     is_repeatable: bool = False,
 ) -> DraftPlan:
@@ -23,6 +24,7 @@ def make_plan(
         make_seeds(num_seeds),
         decided=DecidedSides(),
         validation_fraction=fraction,
+        test_fraction=test_fraction,
         seed=seed,
     )
     return DraftPlan(
@@ -32,6 +34,7 @@ def make_plan(
         num_examples=2,
         language=None,
         validation_fraction=fraction,
+        test_fraction=test_fraction,
         seed=seed,
         is_repeatable=is_repeatable,
     )
@@ -121,6 +124,36 @@ def test_no_side_is_empty_where_two_documents_are_there() -> None:
             assert plan.num_units("train") > 0 and plan.num_units("validation") > 0
 
 
+def test_three_sides_share_no_document_and_have_turns_in_proportion() -> None:
+    for seed in range(5):
+        chunks = make_chunks(**dict.fromkeys("abcdefghij", 3))
+        plan = make_plan(chunks, fraction=0.2, test_fraction=0.3, seed=seed)
+        assert [plan.num_units(side) for side in SIDES] == [15, 6, 9]
+        turns = turns_of(plan, 100)
+        assert Counter(turn.side for turn in turns) == {"train": 50, "validation": 20, "test": 30}
+        of_documents = {(turn.chunk.document, turn.side) for turn in turns}
+        assert len(of_documents) == 10
+        places = [{turn.number for turn in turns if turn.side == side} for side in SIDES]
+        assert sum(map(len, places)) == len(set().union(*places)) == 100
+
+
+def test_too_few_documents_leave_the_test_empty_before_the_validation_and_training() -> None:
+    for num_documents, expected in ((1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1))):
+        plan = make_plan([], num_seeds=num_documents, fraction=0.2, test_fraction=0.2)
+        assert tuple(plan.num_units(side) for side in SIDES) == expected
+        assert {turn.side for turn in turns_of(plan, 30)} == set(SIDES[:num_documents])
+
+
+def test_a_test_that_is_wanted_later_takes_its_share_from_training_only() -> None:
+    chunks = make_chunks(**dict.fromkeys("abcdefghij", 2))
+    sides = {"validation_fraction": 0.2, "seed": 1}
+    before = split_material(chunks, (), decided=DecidedSides(), **sides).decided
+    after = split_material(chunks, (), decided=before, test_fraction=0.2, **sides).decided
+    moved = {(before.documents[n], after.documents[n]) for n in before.documents}
+    assert moved == {("train", "train"), ("train", "test"), ("validation", "validation")}
+    assert Counter(after.documents.values()) == {"train": 6, "validation": 2, "test": 2}
+
+
 def test_sides_that_were_decided_stay_when_documents_come_and_go() -> None:
     decided = DecidedSides()
     known: dict[str, str] = {}
@@ -138,9 +171,11 @@ def test_sides_that_were_decided_stay_when_documents_come_and_go() -> None:
 
 
 def test_where_more_tasks_are_wanted_no_side_gets_fewer() -> None:
-    for fraction in (0.05, 0.2, 0.5, 0.9):
+    for fraction, test in product((0.0, 0.05, 0.2, 0.5, 0.9), (0.0, 0.09, 0.3, 0.49)):
+        if fraction + test >= 1:
+            continue
         wanted = [
-            num_wanted(number, validation_fraction=fraction, has_both=True)
+            num_wanted(number, validation_fraction=fraction, test_fraction=test)
             for number in range(1, 200)
         ]
         for before, after in pairwise(wanted):

@@ -137,9 +137,17 @@ class DataGenerationSettings(Section):
     )
     document_reader: DocumentReaderSettings
     query_reader: QueryReaderSettings
-    task_num: PositiveInt = setting(UsedBy.ALL, "Tasks to make, those for validation included.")
+    task_num: PositiveInt = setting(
+        UsedBy.ALL, "Tasks to make, those for validation and test included."
+    )
     validation_fraction: float = setting(
         UsedBy.ALL, "Of the tasks, made from documents and seeds of their own.", ge=0, lt=1
+    )
+    test_fraction: float = setting(
+        UsedBy.ALL,
+        "The same for a test, on which no run trains and by which none chooses.",
+        ge=0,
+        lt=1,
     )
     max_drafts_per_task: PositiveFloat = setting(
         UsedBy.ALL, "It ends after so many drafts for each task that is wanted."

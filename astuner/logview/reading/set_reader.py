@@ -27,6 +27,7 @@ from astuner.task_generation.generated_set import (
     CHUNKS_FILE,
     LEDGER_FILE,
     REJECTED_FILE,
+    TEST_FILE,
     TRAIN_FILE,
     VALIDATION_FILE,
 )
@@ -47,8 +48,8 @@ class SetContent:
     is_worked_on: bool
     """Whether a process is making it, as far as that can be told from here."""
     tasks: Sequence[SetLine]
-    """Of training, then those of validation, in the order of their files; of a set that has none
-    yet the drafts that passed the gates which look at them alone."""
+    """Of training, then of validation and of the test, in the order of their files; of a set that
+    has none yet the drafts that passed the gates which look at them alone."""
     rejected: Sequence[SetLine]
     """By the same gates, of a set that has no tasks yet."""
     tasks_by_key: Mapping[str, SetLine]
@@ -84,6 +85,7 @@ class SetReader:
         """The last two parts of its path, unique on its shelf."""
         self._training = _task_lines(root, TRAIN_FILE, "train")
         self._validation = _task_lines(root, VALIDATION_FILE, "validation")
+        self._test = _task_lines(root, TEST_FILE, "test")
         self._rejected = IndexedLines(
             root, REJECTED_FILE, entry_of=partial(rejected_line, file=REJECTED_FILE)
         )
@@ -110,7 +112,9 @@ class SetReader:
         return SetGlance(
             stage=_stage(written[TRAIN_FILE], written[LEDGER_FILE]),
             is_worked_on=self._is_worked_on,
-            num_tasks=_sum_of(card, "num_training", "num_validation"),
+            num_tasks=_sum_of(
+                {"num_test": 0, **card}, "num_training", "num_validation", "num_test"
+            ),
             modified=max((time for time in written.values() if time is not None), default=0.0),
         )
 
@@ -121,6 +125,7 @@ class SetReader:
             found = _FoundFiles(
                 training=training,
                 validation=self._validation.read(),
+                test=self._test.read(),
                 rejected=self._rejected.read(),
                 chunks=self._chunks.read(),
                 ledger=self._ledger.read() if training.modified is None else None,
@@ -134,7 +139,8 @@ class SetReader:
 
     def objects(self, lines: Iterable[SetLine]) -> Iterator[tuple[SetLine, dict[str, Any]]]:
         """Each with all that stands in it. Raises UnreadableError where that changed since."""
-        files = {file.name: file for file in (self._training, self._validation, self._rejected)}
+        of_tasks = (self._training, self._validation, self._test)
+        files = {file.name: file for file in (*of_tasks, self._rejected)}
         for name, of_file in groupby(lines, key=lambda line: line.file):
             if name == LEDGER_FILE:
                 entries = self._ledger.objects(map(LedgerEntry.of_line, of_file))
@@ -153,6 +159,7 @@ class _FoundFiles:
 
     training: IndexedContent[SetLine]
     validation: IndexedContent[SetLine]
+    test: IndexedContent[SetLine]
     rejected: IndexedContent[SetLine]
     chunks: IndexedContent[SetChunkLine]
     ledger: IndexedContent[LedgerEntry] | None
@@ -168,6 +175,7 @@ class _FoundFiles:
         return {
             TRAIN_FILE: self.training,
             VALIDATION_FILE: self.validation,
+            TEST_FILE: self.test,
             REJECTED_FILE: self.rejected,
             CHUNKS_FILE: self.chunks,
         }
@@ -201,7 +209,7 @@ def _content_of(found: _FoundFiles) -> SetContent:
         tasks = [line for line in lines if line.gate is None]
         rejected = [line for line in lines if line.gate is not None]
     else:
-        tasks = [*found.training.entries, *found.validation.entries]
+        tasks = [*found.training.entries, *found.validation.entries, *found.test.entries]
         rejected = list(found.rejected.entries)
     return SetContent(
         stage=_stage(found.training.modified, found.ledger_written),

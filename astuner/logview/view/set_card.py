@@ -12,7 +12,7 @@ MAX_FACTS = 100
 _MAX_SIGNS = 400
 _SHOWN_ELSEWHERE = (
     *("by_gate", "by_document", "unread_documents", "ended_by", "num_wanted"),
-    *("num_training", "num_validation"),
+    *("num_training", "num_validation", "num_test"),
 )
 
 

@@ -59,6 +59,7 @@ class SetYield:
     num_tasks: int
     num_training: int
     num_validation: int
+    num_test: int
     gates: Sequence[GateLine]
     """In the order in which they are asked."""
     documents: Sequence[DocumentLine]
@@ -82,6 +83,7 @@ def set_yield(
         num_tasks=len(tasks),
         num_training=sides["train"],
         num_validation=sides["validation"],
+        num_test=sides["test"],
         gates=_gates(len(tasks), rejected, card),
         documents=_documents(tasks, rejected),
         styles=Counter(task.style for task in tasks if task.style).most_common(),
