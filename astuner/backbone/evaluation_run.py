@@ -36,7 +36,7 @@ Attempted = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelServer:
+class NamedServer:
     """An OpenAI-compatible server that answers for the model."""
 
     server: LlmServer
@@ -49,7 +49,7 @@ class EvaluationWork:
 
     tasks: Sequence[Task]
     num_repeat: int
-    server: ModelServer | None
+    server: NamedServer | None
     """None: model.path is loaded in this process."""
     reference: str | None
     """Answers agents that are not trained; None: the evaluated model itself."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from astuner.backbone.evaluation_run import ModelServer
+from astuner.backbone.evaluation_run import NamedServer
 from astuner.config.secret import mask_text
 from astuner.errors import BackboneError, ConfigError
 from astuner.evaluating.weights import weights_digest
@@ -33,7 +33,7 @@ class NamedModel:
     """For tables and facts; holds no secret."""
     path: str
     """What model.path is while it is evaluated: a folder, a hub name, or its name on the server."""
-    server: ModelServer | None = None
+    server: NamedServer | None = None
     weights: str | None = None
     """As in EvaluationFacts."""
     chosen_by: RunDir | None = None
@@ -91,7 +91,7 @@ def served_model(server: LlmServer, model_name: str) -> NamedModel:
     return NamedModel(
         name=f"{model_name} at {mask_text(server.base_url)}",
         path=model_name,
-        server=ModelServer(server=server, model_name=model_name),
+        server=NamedServer(server=server, model_name=model_name),
     )
 
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from astuner.backbone.evaluation_run import ModelServer
+from astuner.backbone.evaluation_run import NamedServer
 from astuner.config.secret import mask_text
 from astuner.errors import ConfigError
 from astuner.evaluating.named_model import NamedModel, served_model
@@ -27,7 +27,7 @@ async def checked_server(model: NamedModel, *, temperature: float) -> NamedModel
     server = model.server.server
     async with server.open_client(max_retries=0) as client:
         name = model.server.model_name or await _only_model(client, server)
-        await _ask(client, ModelServer(server=server, model_name=name), temperature=temperature)
+        await _ask(client, NamedServer(server=server, model_name=name), temperature=temperature)
     return served_model(server, name)
 
 
@@ -52,7 +52,7 @@ async def _listed(client: "AsyncOpenAI", server: LlmServer) -> list[str]:
     return [model.id for model in listed.data or ()]
 
 
-async def _ask(client: "AsyncOpenAI", model: ModelServer, *, temperature: float) -> None:
+async def _ask(client: "AsyncOpenAI", model: NamedServer, *, temperature: float) -> None:
     from openai import NotFoundError, OpenAIError
 
     try:
@@ -72,7 +72,7 @@ async def _ask(client: "AsyncOpenAI", model: ModelServer, *, temperature: float)
         raise ConfigError(f"--model {place}: {describe_no_completion(answer)}")
 
 
-async def _not_there(client: "AsyncOpenAI", model: ModelServer, error: "OpenAIError") -> str:
+async def _not_there(client: "AsyncOpenAI", model: NamedServer, error: "OpenAIError") -> str:
     place = mask_text(model.server.base_url)
     try:
         names = await _listed(client, model.server)
