@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.outcomes import AttemptOutcome, EvaluatedModel, TaskOutcomes
-from tests.viewer_runs import make_run, record
+from tests.viewer_runs import START, make_run, record
 
 Rewards = Sequence[float | None]
 """Of the attempts at a task; 1.0 is a success, None a failed one."""
@@ -39,14 +40,19 @@ def outcomes(
 
 
 def evaluated(
-    tasks: Iterable[Rewards | TaskOutcomes], *, name: str = "small", **decides: Any
+    tasks: Iterable[Rewards | TaskOutcomes],
+    *,
+    name: str = "small",
+    decides: Mapping[str, Any] | None = None,
 ) -> EvaluatedModel:
     """An evaluation of these tasks, in memory."""
     made = [
         task if isinstance(task, TaskOutcomes) else outcomes(task, name=f"t{index}")
         for index, task in enumerate(tasks)
     ]
-    return EvaluatedModel(name=name, run_dir=f"runs/{name}", facts=facts(made, decides), tasks=made)
+    return EvaluatedModel(
+        name=name, run_dir=f"runs/{name}", facts=facts(made, decides or {}), tasks=made
+    )
 
 
 def facts(tasks: Sequence[TaskOutcomes], decides: Mapping[str, Any]) -> EvaluationFacts:
@@ -61,11 +67,16 @@ def facts(tasks: Sequence[TaskOutcomes], decides: Mapping[str, Any]) -> Evaluati
 
 
 def write_evaluation(
-    folder: Path, tasks: Mapping[str, Rewards], *, name: str = "eval", **decides: Any
+    folder: Path,
+    tasks: Mapping[str, Rewards],
+    *,
+    name: str = "eval",
+    start: str = START,
+    split: str = "test",
 ) -> Path:
     """A run directory of an evaluation; the metadata of each task has its kind: its first letter
     and its number."""
-    root = make_run(folder, name)
+    root = make_run(folder, name, start)
     lines = [
         _line(task_id, attempt, reward)
         for task_id, rewards in tasks.items()
@@ -73,7 +84,7 @@ def write_evaluation(
     ]
     write_lines(root / "episodes" / "validation_000000.jsonl", lines)
     made = [outcomes(rewards, name=task_id) for task_id, rewards in tasks.items()]
-    facts(made, decides).write(root)
+    replace(facts(made, {}), split=split).write(root)
     return root
 
 

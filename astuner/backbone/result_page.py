@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import AstunerError
-from astuner.evaluation.notebook import Curve, html_curves, html_line, html_table
+from astuner.evaluation.html_parts import Curve, html_curves, html_line, html_table
 from astuner.run_dir import RunDir, read_json_lines
 from astuner.types import finite_number
 

@@ -10,7 +10,7 @@ from astuner.backbone.result_page import result_as_html
 from astuner.backbone.user_code import AnyJudge
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
-from astuner.evaluation.comparison import Comparison, compare
+from astuner.evaluation.comparison import ModelComparison, compare
 from astuner.evaluation.read import FIRST, LAST, read_evaluated
 from astuner.run_dir import RunDir
 from astuner.workflow import Workflow
@@ -68,7 +68,7 @@ class RunResult:
         """Whether the user, or a signal, ended the run in order before it was done."""
         return self.exit_code != 0
 
-    def compare(self, to: str = LAST, *, by: str | None = None) -> Comparison:
+    def compare(self, to: str = LAST, *, by: str | None = None) -> ModelComparison:
         """The first validation against another: last, best, or step_20.
 
         Raises NotFoundError where the records of one are not there.

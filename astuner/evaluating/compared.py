@@ -6,7 +6,7 @@ from pathlib import Path
 from astuner.config.load import load_saved
 from astuner.config.sections.gate import GateSettings
 from astuner.errors import ConfigError, NotFoundError
-from astuner.evaluation.comparison import Comparison, compare
+from astuner.evaluation.comparison import ModelComparison, compare
 from astuner.evaluation.facts import EVALUATION_FILE
 from astuner.evaluation.gate import GateResult, GateRules, check_gate
 from astuner.evaluation.guard import find_guard
@@ -43,8 +43,8 @@ def find_sides(named: list[str], folder: Path) -> tuple[NamedEvaluation, NamedEv
     (only,) = found
     if only.at is not None or (only.run_dir / EVALUATION_FILE).is_file():
         raise ConfigError(
-            f"compare: {named[0]} is a single evaluation; name another one behind it, or a training "
-            "run alone for its first and last validation"
+            f"compare: {named[0]} is a single evaluation; name another one behind it, or a "
+            "training run alone for its first and last validation"
         )
     run_dir = only.run_dir
     return NamedEvaluation(run_dir=run_dir, at=FIRST), NamedEvaluation(run_dir=run_dir, at=LAST)
@@ -90,7 +90,7 @@ def saved_gate_rules(run_dir: Path, conf_file: Path | None) -> GateRules:
     return gate_rules(load_saved(saved, conf_file=conf_file).settings.evaluation.gate)
 
 
-def compare_guard(found: Comparison, rules: GateRules) -> Comparison | None:
+def compare_guard(found: ModelComparison, rules: GateRules) -> ModelComparison | None:
     """Both models on the guard tasks; None where there is no guard, or one was not evaluated on
     them.
 
@@ -102,7 +102,7 @@ def compare_guard(found: Comparison, rules: GateRules) -> Comparison | None:
     return None if a is None or b is None else compare(a, b)
 
 
-def held_against(found: Comparison, rules: GateRules) -> GateResult:
+def held_against(found: ModelComparison, rules: GateRules) -> GateResult:
     """The comparison held against the rules, with the evaluations on guard tasks that lie beside.
 
     Raises ConfigError as `check_gate` and `compare_guard`.

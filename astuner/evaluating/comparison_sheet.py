@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from astuner.evaluation.comparison import Comparison
+from astuner.evaluation.comparison import ModelComparison
 from astuner.evaluation.differences import ComparedGroup, PairedDifference, RelativeChange
 from astuner.evaluation.gate import GateResult
 from astuner.evaluation.outcomes import EvaluatedModel
-from astuner.evaluation.scores import Score
-from astuner.evaluation.task_changes import TaskChange
+from astuner.evaluation.score_figures import Score
+from astuner.evaluation.tags import tag_name
+from astuner.evaluation.task_changes import ChangedTask
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
 from astuner.logview.view.words import count, duration, number, share, signed
 from astuner.logview.web.addresses import episode_at
@@ -19,7 +20,7 @@ _HEAD = ("", "tasks", "A", "B", "B - A", "95%", "p", "could show")
 _STYLES = {"better": GOOD, "worse": BAD, "passed": GOOD, "failed": BAD, "undecided": BAD}
 
 
-def comparison_sheet(found: Comparison, *, num_shown: int, folder: Path) -> Sheet:
+def comparison_sheet(found: ModelComparison, *, num_shown: int, folder: Path) -> Sheet:
     """The whole report; `num_shown` tasks that were won and lost, `folder` that of the runs."""
     sheet = Sheet()
     sheet.add((found.verdict, f"{STRONG} {_STYLES.get(found.finding, '')}".strip()))
@@ -48,11 +49,12 @@ def gate_sheet(result: GateResult) -> Sheet:
     return sheet
 
 
-def _add_sides(sheet: Sheet, found: Comparison) -> None:
+def _add_sides(sheet: Sheet, found: ModelComparison) -> None:
     for letter, model, score in (("A", found.a, found.score_a), ("B", found.b, found.score_b)):
         sheet.add((f"{letter}  ", DIM), (model.name, STRONG), (f" · {model.run_dir}", DIM))
         sheet.add(
-            f"{model.facts.split}; {count(score.num_episodes, 'episode')}, of which {_failed(score)}",
+            f"{model.facts.split}; {count(score.num_episodes, 'episode')}, of which "
+            f"{_failed(score)}",
             indent=3,
         )
     if found.num_unpaired:
@@ -66,13 +68,12 @@ def _failed(score: Score) -> str:
     return f"{number(score.num_failed)} failed" + (f" ({kinds})" if kinds else "")
 
 
-def _rows(found: Comparison) -> list[tuple[Part, ...]]:
+def _rows(found: ModelComparison) -> list[tuple[Part, ...]]:
     rows: list[tuple[Part, ...]] = [tuple((name, DIM) for name in _HEAD)]
     rows += _group_rows("", found.total)
     rows.append(_relative_row("seconds", found.seconds, duration))
     for value, group in found.groups.items():
-        name = f"{found.by}={value}" if value else f"without {found.by}"
-        rows += _group_rows(f"{name} ", group)
+        rows += _group_rows(f"{tag_name(found.by, value)} ", group)
     return rows
 
 
@@ -114,7 +115,7 @@ def _p(p_value: float) -> str:
     return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
-def _add_tests(sheet: Sheet, found: Comparison) -> None:
+def _add_tests(sheet: Sheet, found: ModelComparison) -> None:
     success = found.total.success
     if success is None or success.test is None:
         return
@@ -127,7 +128,7 @@ def _add_tests(sheet: Sheet, found: Comparison) -> None:
     )
 
 
-def _add_changes(sheet: Sheet, found: Comparison, *, num_shown: int, folder: Path) -> None:
+def _add_changes(sheet: Sheet, found: ModelComparison, *, num_shown: int, folder: Path) -> None:
     sheet.add(
         f"B won {count(len(found.won), 'task')}, lost {number(len(found.lost))}, and did "
         f"{number(found.num_unchanged)} alike"
@@ -147,7 +148,7 @@ def _add_changes(sheet: Sheet, found: Comparison, *, num_shown: int, folder: Pat
         )
 
 
-def _add_tasks(sheet: Sheet, found: Comparison, changes: Sequence[TaskChange]) -> None:
+def _add_tasks(sheet: Sheet, found: ModelComparison, changes: Sequence[ChangedTask]) -> None:
     for change in changes:
         sheet.add(
             (change.task_id, STRONG),

@@ -13,7 +13,7 @@ from astuner.evaluating.comparison_sheet import comparison_sheet, gate_sheet
 from astuner.evaluating.evaluate import EvaluationStart, ModelEvaluation, evaluate_models
 from astuner.evaluating.order import EvaluationOrder
 from astuner.evaluating.score_sheet import score_sheet
-from astuner.evaluation.comparison import Comparison, compare, comparison_record
+from astuner.evaluation.comparison import ModelComparison, compare, comparison_record
 from astuner.evaluation.gate import GateResult, GateRules
 from astuner.evaluation.gate_files import gate_record
 from astuner.evaluation.read import read_evaluated
@@ -47,7 +47,7 @@ class ScoredEvaluation:
 class HeldComparison:
     """A model compared with the first, and held against evaluation.gate."""
 
-    comparison: Comparison
+    comparison: ModelComparison
     gate: GateResult | None
     """None: the gate asks for nothing."""
 

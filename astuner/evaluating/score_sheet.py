@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from astuner.evaluation.scores import Estimate, ModelScores, Score
+from astuner.evaluation.score_figures import Estimate, Score
+from astuner.evaluation.scores import ModelScores
+from astuner.evaluation.tags import tag_name
 from astuner.logview.terminal.sheet import BAD, DIM, STRONG, Part, Sheet, columns
 from astuner.logview.view.words import count, duration, number, share
 
@@ -26,7 +28,7 @@ def score_sheet(all_scores: Sequence[ModelScores]) -> Sheet:
 
 
 def _value(scores: ModelScores, value: str) -> str:
-    return f"  {scores.by}={value}" if value else f"  without {scores.by}"
+    return f"  {tag_name(scores.by, value)}"
 
 
 def _row(name: Part, found: Score) -> tuple[Part, ...]:

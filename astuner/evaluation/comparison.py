@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from astuner.evaluation.comparison_page import changes_table, difference_table
 from astuner.evaluation.differences import (
     ComparedGroup,
     Finding,
@@ -12,17 +13,19 @@ from astuner.evaluation.differences import (
     compare_group,
     relative_change,
 )
+from astuner.evaluation.html_parts import html_line
 from astuner.evaluation.outcomes import EvaluatedModel
-from astuner.evaluation.pairing import TaskPair, judged_pairs, pair_tasks
-from astuner.evaluation.scores import Score, score_of
-from astuner.evaluation.task_changes import TaskChange, task_changes
+from astuner.evaluation.pairing import PairedTask, judged_pairs, pair_tasks
+from astuner.evaluation.score_figures import Score, score_of
+from astuner.evaluation.tags import tag_name
+from astuner.evaluation.task_changes import ChangedTask, task_changes
 
 _MANY_LOST = 0.05
 """Share of tasks that failed episodes take out of a comparison, from which on it is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """Of a, the baseline, and b."""
 
     a: EvaluatedModel
@@ -32,9 +35,9 @@ class Comparison:
     """On the common tasks, failures among it."""
     score_b: Score
     seconds: RelativeChange | None
-    won: Sequence[TaskChange]
+    won: Sequence[ChangedTask]
     """Tasks that b did better, by success or else by reward, the largest change first."""
-    lost: Sequence[TaskChange]
+    lost: Sequence[ChangedTask]
     num_unchanged: int
     by: str | None
     groups: Mapping[str, ComparedGroup]
@@ -62,14 +65,23 @@ class Comparison:
         return self.verdict
 
     def _repr_html_(self) -> str:
-        from astuner.evaluation.notebook import comparison_as_html
-
-        return comparison_as_html(self)
+        named = {"all tasks": self.total}
+        named |= {tag_name(self.by, value): group for value, group in self.groups.items()}
+        told = f"{len(self.won)} tasks won, {len(self.lost)} lost, {self.num_unchanged} unchanged"
+        return "".join(
+            (
+                html_line(self.verdict),
+                difference_table(named, name_a=self.a.name, name_b=self.b.name),
+                *map(html_line, self.notes),
+                html_line(told),
+                changes_table(self.won, self.lost),
+            )
+        )
 
 
 def compare(
     a: EvaluatedModel, b: EvaluatedModel, *, by: str | None = None, common_only: bool = False
-) -> Comparison:
+) -> ModelComparison:
     """Pair the tasks of both and compare b with a.
 
     Raises ConfigError, naming what differs, where tasks, judge or settings do; with `common_only`
@@ -79,7 +91,7 @@ def compare(
     won, lost = task_changes(pairs)
     total = compare_group(pairs)
     num_paired = total.success.num_tasks if total.success else 0
-    return Comparison(
+    return ModelComparison(
         a=a,
         b=b,
         total=total,
@@ -95,7 +107,7 @@ def compare(
     )
 
 
-def _notes(a: EvaluatedModel, b: EvaluatedModel, pairs: Sequence[TaskPair]) -> list[str]:
+def _notes(a: EvaluatedModel, b: EvaluatedModel, pairs: Sequence[PairedTask]) -> list[str]:
     notes = []
     if a.facts.weights is not None and a.facts.weights == b.facts.weights:
         notes.append("both have the same weights, so any difference is chance")
@@ -119,7 +131,7 @@ def _notes(a: EvaluatedModel, b: EvaluatedModel, pairs: Sequence[TaskPair]) -> l
     return notes
 
 
-def _verdict(found: Comparison) -> str:
+def _verdict(found: ModelComparison) -> str:
     success = found.total.success
     if success is None:
         return "not known: no task was judged on both sides; see the failures"
@@ -128,7 +140,7 @@ def _verdict(found: Comparison) -> str:
     low, high = success.interval.low, success.interval.high
     figures = f"{success.mean:+.3f} [{low:+.3f}, {high:+.3f}], {p_in_words(success.test.p_value)}"
     if success.finding in ("better", "worse"):
-        return f"{found.b.name} is {success.finding}: {figures}"
+        return f"B is {success.finding}, {found.b.name}: {figures}"
     return (
         f"no difference shown: {figures}; so many tasks could have shown "
         f"{success.detectable:.2f} or more"
@@ -140,7 +152,7 @@ def p_in_words(p_value: float) -> str:
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
 
 
-def comparison_record(found: Comparison) -> dict[str, Any]:
+def comparison_record(found: ModelComparison) -> dict[str, Any]:
     """All that was found as JSON-able data, without the single attempts."""
     bare = replace(found, a=replace(found.a, tasks=()), b=replace(found.b, tasks=()))
     return {"verdict": found.verdict, "finding": found.finding, **asdict(bare)}

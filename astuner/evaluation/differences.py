@@ -13,9 +13,9 @@ from astuner.evaluation.intervals import (
     t_quantile,
 )
 from astuner.evaluation.outcomes import AttemptOutcome, TaskOutcomes
-from astuner.evaluation.pairing import TaskPair, judged_pairs
-from astuner.evaluation.scores import tasks_by_tag
+from astuner.evaluation.pairing import PairedTask, judged_pairs
 from astuner.evaluation.sign_flips import FlipTest, flip_test
+from astuner.evaluation.tags import tasks_by_tag
 
 _SIGNIFICANT = 0.05
 
@@ -72,7 +72,7 @@ class ComparedGroup:
     sampled_tokens: RelativeChange | None
 
 
-def compare_by_tag(pairs: Sequence[TaskPair], field: str) -> dict[str, ComparedGroup]:
+def compare_by_tag(pairs: Sequence[PairedTask], field: str) -> dict[str, ComparedGroup]:
     """Value of the tag -> its tasks, the most first. Raises ConfigError for a tag without tasks."""
     by_digest = {pair.a.digest: pair for pair in pairs}
     parts = tasks_by_tag([pair.a for pair in pairs], field)
@@ -82,7 +82,7 @@ def compare_by_tag(pairs: Sequence[TaskPair], field: str) -> dict[str, ComparedG
     }
 
 
-def compare_group(pairs: Sequence[TaskPair]) -> ComparedGroup:
+def compare_group(pairs: Sequence[PairedTask]) -> ComparedGroup:
     """The differences over these tasks."""
     return ComparedGroup(
         num_tasks=len(pairs),
@@ -93,7 +93,7 @@ def compare_group(pairs: Sequence[TaskPair]) -> ComparedGroup:
 
 
 def _difference(
-    pairs: Sequence[TaskPair], measure: Callable[[TaskOutcomes], float]
+    pairs: Sequence[PairedTask], measure: Callable[[TaskOutcomes], float]
 ) -> PairedDifference | None:
     judged = judged_pairs(pairs)
     if not judged:
@@ -113,7 +113,7 @@ def _difference(
 
 
 def relative_change(
-    pairs: Sequence[TaskPair], cost: Callable[[AttemptOutcome], float]
+    pairs: Sequence[PairedTask], cost: Callable[[AttemptOutcome], float]
 ) -> RelativeChange | None:
     """Of the mean cost of judged attempts; by the delta method for a ratio of paired means
     (Cochran 1977, "Sampling Techniques", section 2.11), taken on the logarithm."""

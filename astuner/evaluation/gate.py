@@ -6,15 +6,15 @@ reaches beyond a limit proves neither side.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from astuner.errors import ConfigError
-from astuner.evaluation.comparison import Comparison
+from astuner.evaluation.comparison import ModelComparison
 from astuner.evaluation.differences import ComparedGroup, PairedDifference, compare_by_tag
 from astuner.evaluation.intervals import Interval
 from astuner.evaluation.pairing import pair_tasks
-from astuner.evaluation.scores import known_tags
+from astuner.evaluation.tags import known_tags
 
 RuleOutcome = Literal["passed", "failed", "undecided"]
 
@@ -60,7 +60,7 @@ class GateResult:
 
 
 def check_gate(
-    found: Comparison, rules: GateRules, *, guard: Comparison | None = None
+    found: ModelComparison, rules: GateRules, *, guard: ModelComparison | None = None
 ) -> GateResult:
     """Hold b of the comparison against the rules; `guard` is that of the guard tasks.
 
@@ -92,7 +92,12 @@ def _check_gain(success: PairedDifference | None, min_gain: float | None) -> Che
     if min_gain is None:
         return None
     asked = f"a gain in success above {min_gain:+.3f}"
-    return _check_above("min_gain", success, min_gain, asked)
+    checked = _check_above("min_gain", success, min_gain, asked)
+    if checked.outcome == "passed" and min_gain >= 0 and success and success.finding != "better":
+        return replace(
+            checked, outcome="undecided", message=f"{checked.message}; the test shows no gain"
+        )
+    return checked
 
 
 def _check_longer(total: ComparedGroup, max_longer: float | None) -> CheckedRule | None:
@@ -109,7 +114,7 @@ def _check_longer(total: ComparedGroup, max_longer: float | None) -> CheckedRule
     return CheckedRule(name="max_longer", outcome=outcome, message=f"{asked}: {said}")
 
 
-def _check_tags(found: Comparison, rules: GateRules) -> list[CheckedRule]:
+def _check_tags(found: ModelComparison, rules: GateRules) -> list[CheckedRule]:
     if not rules.not_worse_on:
         return []
     pairs = pair_tasks(found.a, found.b, common_only=True)
@@ -135,7 +140,7 @@ def _as_tag(value: str | bool | int | float) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_guard(guard: Comparison | None, rules: GateRules) -> CheckedRule | None:
+def _check_guard(guard: ModelComparison | None, rules: GateRules) -> CheckedRule | None:
     if rules.guard is None:
         return None
     name = f"guard {rules.guard}"

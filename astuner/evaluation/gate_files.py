@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from astuner.evaluation.comparison import Comparison
+from astuner.evaluation.comparison import ModelComparison
 from astuner.evaluation.gate import GateResult
 from astuner.machine.visible import visible
 from astuner.run_dir import naming_the_file
 
 
-def gate_record(found: Comparison, result: GateResult) -> dict[str, Any]:
+def gate_record(found: ModelComparison, result: GateResult) -> dict[str, Any]:
     """What was held against what, and each rule."""
     return {
         "is_passed": result.is_passed,
@@ -23,13 +23,13 @@ def gate_record(found: Comparison, result: GateResult) -> dict[str, Any]:
     }
 
 
-def write_gate_json(path: Path, found: Comparison, result: GateResult) -> None:
+def write_gate_json(path: Path, found: ModelComparison, result: GateResult) -> None:
     """Raises AstunerError where the file system refuses."""
     text = json.dumps(gate_record(found, result), ensure_ascii=False, indent=1)
     _write(path, f"{text}\n")
 
 
-def write_junit(path: Path, found: Comparison, result: GateResult) -> None:
+def write_junit(path: Path, found: ModelComparison, result: GateResult) -> None:
     """One test suite with a test case a rule, which failed unless it was passed.
 
     The form of https://github.com/testmoapp/junitxml. Raises AstunerError as above.

@@ -89,13 +89,15 @@ def detectable_difference(differences: Sequence[float]) -> float | None:
 
     (z_0.975 + z_0.8) times the standard error of the paired difference: Bloom 1995, "Minimum
     detectable effects", Evaluation Review 19 (5), 547-556; for evaluations of models Miller 2024,
-    arXiv 2411.00640, section 5. None for fewer than two tasks.
+    arXiv 2411.00640, section 5. To it comes half a step of the exact test, which is what one task
+    adds by its smallest change. None for fewer than two tasks.
     """
     if len(differences) < _MIN_TASKS:
         return None
     _, error = _stable_mean(differences)
     normal = NormalDist()
-    return (normal.inv_cdf(_UPPER) + normal.inv_cdf(_POWER)) * error
+    half_step = min((abs(d) for d in differences if d), default=1.0) / len(differences)
+    return (normal.inv_cdf(_UPPER) + normal.inv_cdf(_POWER)) * error + half_step
 
 
 def _score_interval(shares: Sequence[float], *, num_attempts: int | None) -> Interval:

@@ -14,14 +14,14 @@ _CODE = " (code)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPair:
+class PairedTask:
     """The attempts of both models at one task."""
 
     a: TaskOutcomes
     b: TaskOutcomes
 
 
-def pair_tasks(a: EvaluatedModel, b: EvaluatedModel, *, common_only: bool) -> list[TaskPair]:
+def pair_tasks(a: EvaluatedModel, b: EvaluatedModel, *, common_only: bool) -> list[PairedTask]:
     """The tasks of both, in the order of a.
 
     Raises ConfigError, naming what differs, where workflow, judge or settings do, where tasks do
@@ -35,7 +35,7 @@ def pair_tasks(a: EvaluatedModel, b: EvaluatedModel, *, common_only: bool) -> li
         )
     _check_whole(a, b, common_only=common_only)
     others = {task.digest: task for task in b.tasks}
-    pairs = [TaskPair(a=t, b=others[t.digest]) for t in a.tasks if t.digest in others]
+    pairs = [PairedTask(a=t, b=others[t.digest]) for t in a.tasks if t.digest in others]
     unlike = _unlike_tasks(a, b)
     if not pairs:
         raise ConfigError(f"{_both(a, b)} have no task in common:\n{_listed(unlike)}")
@@ -48,7 +48,7 @@ def pair_tasks(a: EvaluatedModel, b: EvaluatedModel, *, common_only: bool) -> li
     return pairs
 
 
-def judged_pairs(pairs: Sequence[TaskPair]) -> list[TaskPair]:
+def judged_pairs(pairs: Sequence[PairedTask]) -> list[PairedTask]:
     """Those of which both sides have an attempt that did not fail."""
     return [pair for pair in pairs if pair.a.judged and pair.b.judged]
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from astuner.evaluation.outcomes import AttemptOutcome, TaskOutcomes
-from astuner.evaluation.pairing import TaskPair, judged_pairs
+from astuner.evaluation.pairing import PairedTask, judged_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChange:
+class ChangedTask:
     """A task that b did better or worse."""
 
     task_id: str
@@ -24,7 +24,7 @@ class TaskChange:
     episode_b: str
 
 
-def task_changes(pairs: Sequence[TaskPair]) -> tuple[list[TaskChange], list[TaskChange]]:
+def task_changes(pairs: Sequence[PairedTask]) -> tuple[list[ChangedTask], list[ChangedTask]]:
     """Won and lost, each with the largest change first."""
     changes = [_task_change(pair) for pair in judged_pairs(pairs)]
     by_size = sorted(changes, key=_gain, reverse=True)
@@ -33,11 +33,11 @@ def task_changes(pairs: Sequence[TaskPair]) -> tuple[list[TaskChange], list[Task
     return won, lost
 
 
-def _gain(change: TaskChange) -> tuple[float, float]:
+def _gain(change: ChangedTask) -> tuple[float, float]:
     return change.success_b - change.success_a, change.reward_b - change.reward_a
 
 
-def _task_change(pair: TaskPair) -> TaskChange:
+def _task_change(pair: PairedTask) -> ChangedTask:
     is_gain = (pair.b.success_share, pair.b.mean_reward) >= (
         pair.a.success_share,
         pair.a.mean_reward,
@@ -45,7 +45,7 @@ def _task_change(pair: TaskPair) -> TaskChange:
     worst, best = (pair.a, pair.b) if is_gain else (pair.b, pair.a)
     low = min(worst.judged, key=_worth).episode_id
     high = max(best.judged, key=_worth).episode_id
-    return TaskChange(
+    return ChangedTask(
         task_id=pair.a.task_id,
         success_a=pair.a.success_share,
         success_b=pair.b.success_share,
