@@ -93,12 +93,12 @@ def test_a_run_of_a_release_that_had_no_test_is_gone_on_in() -> None:
             if isinstance(section, dict):
                 section.pop(key, None)
     run.config_file.write_text(yaml.safe_dump(saved))
-    test = "task_reader.jsonl_dataset_file.test.file_path=held_out.jsonl"
+    test = "task_reader.huggingface_dat_repo.test_split=test"
     assert find_newest(load(test)) == run
     changes = compare_settings(saved["astuner"], load(test).settings)
     assert changes.refused == ()
     assert [line.partition(":")[0] for line in changes.told] == [
-        "task_reader.jsonl_dataset_file.test.file_path"
+        "task_reader.huggingface_dat_repo.test_split"
     ]
 
 

@@ -120,14 +120,14 @@ def test_the_best_stands_beside_the_last_and_the_commands_take_it(run_of, home) 
     assert command(lines, "evaluate") == evaluate
     assert command(lines, "export") == ["astuner", "export", named, "--to", "hf"]
     assert command(lines, "serve") == ["astuner", "serve", named]
-    assert "the test split chose nothing: report what it gives" in lines[-1]
+    assert "too good; report what the test split gives, which chose nothing" in lines[-1]
 
 
-def test_without_a_test_it_says_that_the_best_is_flattered_and_what_to_set(run_of) -> None:
+def test_without_a_test_it_says_that_the_best_looks_too_good_and_what_to_set(run_of) -> None:
     _, lines = ended(run_of, {10: 0.5, 20: 0.6}, (10, 20))
     assert command(lines, "evaluate")[-2:] == ["--split", "validation"]
-    assert "flatters it" in lines[-1]
-    assert lines[-1].endswith("chose nothing in task_reader.jsonl_dataset_file.test.file_path")
+    assert "too good" in lines[-1]
+    assert lines[-1].endswith("choose nothing in task_reader.jsonl_dataset_file.test.file_path")
     assert row(lines, "first, step 10") and row(lines, "best and last, step 20")
 
 
@@ -135,7 +135,7 @@ def test_where_best_and_last_are_the_same_it_is_said_once(run_of) -> None:
     result, lines = ended(run_of, {0: 0.1, 30: 0.6}, (30,))
     assert f"checkpoint     {result.checkpoint} (the last, and the best by validation)" in lines
     assert result.best_checkpoint == result.checkpoint
-    assert not any(line.startswith("best  ") or "flatters" in line for line in lines)
+    assert not any(line.startswith("best  ") or "too good" in line for line in lines)
 
 
 def test_a_run_that_gained_nothing_says_so(run_of) -> None:

@@ -123,11 +123,11 @@ def _what_counts(weights: TunedWeights, split: str | None, setting: str) -> Iter
     if split is None:
         yield f"it cannot be evaluated yet: name tasks for it in {setting}"
     elif weights.best is not None and weights.num_validated > 1:
-        why = "the best was chosen by its validation, whose figure flatters it therefore"
+        why = "the best was chosen by its validation, so that figure is too good"
         yield (
-            f"{why}; the test split chose nothing: report what it gives"
+            f"{why}; report what the test split gives, which chose nothing"
             if split == "test"
-            else f"{why}; for a figure to report, name tasks that chose nothing in {setting}"
+            else f"{why}; for one to report, name tasks that choose nothing in {setting}"
         )
 
 
