@@ -61,6 +61,8 @@ def test_a_call_becomes_a_span_with_the_names_of_the_conventions() -> None:
         reply=said("assistant", "Rain.", reasoning_content="It says rainy."),
         finish_reason="context_overflow",
         is_stream=True,
+        top_p=0.5,
+        top_k=8,
     )
     span = call_span(call, None)
     told = plain_attributes(span["attributes"])
@@ -113,6 +115,9 @@ def test_a_call_becomes_a_span_with_the_names_of_the_conventions() -> None:
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 2,
         "gen_ai.request.stream": True,
+        "gen_ai.request.temperature": 1.0,
+        "gen_ai.request.top_p": 0.5,
+        "gen_ai.request.top_k": 8,
         "user.id": "somebody",
         "astuner.weights": "step_3 sha256:12",
         "astuner.prompt_ids": "[5,6,7]",
@@ -232,6 +237,12 @@ def test_a_long_text_is_looked_through_to_its_end(mask: PrivateMask) -> None:
     for private in ("erika", "firma", KEY, "MIIE"):
         assert private not in masked.value
     assert len(masked.value) > 15_000
+
+
+def test_a_text_that_was_masked_before_is_masked_again(mask: PrivateMask) -> None:
+    first, again = (mask.mask({"a": f"to {MAIL}", "b": [f"{MAIL}", "x"]}) for _ in range(2))
+    assert first == again and first.kinds == {"email"}
+    assert first.value == {"a": "to [email]", "b": ["[email]", "x"]}
 
 
 def test_lines_are_those_of_otlp_and_belong_to_their_owner_alone(tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="write prompts and replies there, as task_reader.type: tracing reads them, and take "
-        "opinions of them at /v1/feedback; personal data and secrets are masked",
+        "opinions of them at /v1/feedback; personal data and secrets are masked, and a call with "
+        "the header x-astuner-record: no is left out",
     )
     recording.add_argument(
         "--record-max-mb",

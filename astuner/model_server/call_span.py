@@ -88,6 +88,8 @@ def _numbers(call: ServedCall) -> dict[str, Any]:
         "gen_ai.response.model": call.answered_by,
         "gen_ai.response.finish_reasons": _finish_reasons(call),
         "gen_ai.request.temperature": call.temperature,
+        "gen_ai.request.top_p": call.top_p,
+        "gen_ai.request.top_k": call.top_k if call.top_k > 0 else None,
         "gen_ai.request.stream": call.is_stream,
         "gen_ai.response.time_to_first_chunk": call.seconds_to_first_token,
         "gen_ai.usage.input_tokens": len(call.prompt_ids) or None,

@@ -136,6 +136,8 @@ class ClientCall:
             reply_ids=answer.completion.ids if answer else (),
             logprobs=answer.completion.logprobs if answer else (),
             temperature=choice.distribution.temperature if choice else 0.0,
+            top_p=choice.distribution.top_p if choice else 1.0,
+            top_k=choice.distribution.top_k if choice else -1,
             seconds=seconds,
             seconds_to_first_token=seconds_to_first,
             status=self._status(),

@@ -32,7 +32,9 @@ the whole."""
 _MANY_DIGITS = 10**12
 """Numbers from here on may be a card's or a person's."""
 _MAX_KNOWN = 50_000
-"""Texts without anything private that are recognised; a conversation comes again with each call."""
+"""Texts that are recognised; a conversation comes again with each call."""
+_MAX_KNOWN_CHARACTERS = 8_000_000
+"""Of what became of them where something was masked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,9 @@ class PrivateMask:
                 f"({error.__cause__}): pip install 'astuner[generation]', or give "
                 "--record-unmasked to write all that is said as it is"
             ) from error
-        self._known: dict[bytes, None] = {}
+        self._known: dict[bytes, Masked] = {}
+        """By digest; the value is None where nothing was masked."""
+        self._known_characters = 0
 
     def mask(self, value: Any) -> Masked:
         """A copy of a JSON value: its texts, JSON in them included, names and long numbers."""
@@ -102,8 +106,15 @@ class PrivateMask:
 
     def _of_plain(self, text: str, kinds: set[str]) -> str:
         digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
-        if digest in self._known:
-            return text
+        if digest not in self._known:
+            self._remember(digest, self._looked_through(text))
+        masked = self._known[digest]
+        kinds |= masked.kinds
+        return text if masked.value is None else masked.value
+
+    def _looked_through(self, text: str) -> Masked:
+        """Its value is None where nothing is masked."""
+        kinds: set[str] = set()
         masked = mask_text(text, _SECRET_MASK)
         if masked != text:
             kinds.add("secret")
@@ -112,19 +123,21 @@ class PrivateMask:
             word = _WORDS.get(span.kind, span.kind.replace(" ", "_"))
             kinds.add(word)
             masked = f"{masked[: span.begin]}[{word}]{masked[span.end :]}"
-        if masked == text:
-            self._remember(digest)
-        return masked
+        return Masked(value=masked if kinds else None, kinds=frozenset(kinds))
 
     def _spans(self, text: str) -> Iterator[PrivateSpan]:
         for begin in range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP):
             for span in self._finder.find(text[begin : begin + _WINDOW]):
                 yield PrivateSpan(begin=begin + span.begin, end=begin + span.end, kind=span.kind)
 
-    def _remember(self, digest: bytes) -> None:
-        self._known[digest] = None
-        if len(self._known) > _MAX_KNOWN:
-            del self._known[next(iter(self._known))]
+    def _remember(self, digest: bytes, masked: Masked) -> None:
+        self._known[digest] = masked
+        self._known_characters += len(masked.value or "")
+        while len(self._known) > _MAX_KNOWN or self._known_characters > _MAX_KNOWN_CHARACTERS:
+            if len(self._known) == 1:  # the one that is needed now
+                return
+            oldest = self._known.pop(next(iter(self._known)))
+            self._known_characters -= len(oldest.value or "")
 
 
 def _joined(spans: Sequence[PrivateSpan]) -> list[PrivateSpan]:

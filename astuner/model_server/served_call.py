@@ -36,6 +36,9 @@ class ServedCall:
     reply_ids: Sequence[int]
     logprobs: Sequence[float]
     temperature: float
+    """Of the distribution that the log-probabilities are of; so the next two."""
+    top_p: float = 1.0
+    top_k: int = -1
     seconds: float
     seconds_to_first_token: float | None
     """None where nobody could see it."""
