@@ -45,7 +45,7 @@ test-browser: $(VENV)/browser.stamp ## Test the viewer's pages in Chromium (CHRO
 .PHONY: test-vllm
 test-vllm: $(VLLM_VENV)/made.stamp ## Test the engine over vLLM, on CPU, in an environment of its own
 	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest -q -m vllm tests/test_vllm_engine.py \
-		tests/test_trinity_engine.py
+		tests/test_vllm_adapter.py tests/test_trinity_engine.py
 
 .PHONY: test-agentscope2
 test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.x, in an environment of their own

@@ -1,24 +1,29 @@
 """`AstunerJob`: a run described and started from Python, in a script or a notebook."""
 
+import copy
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
 from astuner.backbone.run import RunResult
-from astuner.config.load import load_mapping, load_mapping_for_generation
+from astuner.config.load import LoadedConfig, load_mapping, load_mapping_for_generation
 from astuner.config.secret import without_secrets
 from astuner.config.source import flatten, read_conf_file
 from astuner.console import RunConsole, open_screen
 from astuner.errors import ConfigError
+from astuner.evaluating.evaluations import Evaluations, evaluate
+from astuner.evaluating.order import EvaluationOrder
+from astuner.exporting.export import Exported, ExportOrder, export
 from astuner.function_workflow import judge_class_of, workflow_class_of
 from astuner.generating.make import GeneratedTasks, UserClasses, made_tasks, make_sets
 from astuner.imports import module_folders
 from astuner.launch import launch
+from astuner.run_dir import RunDir
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
 
@@ -222,6 +227,93 @@ class AstunerJob:
             with_logview=with_logview,
         )
 
+    def export(
+        self,
+        of: RunResult | str | os.PathLike[str] | None = None,
+        *,
+        to: str = "hf",
+        out: str | os.PathLike[str] | None = None,
+        dtype: str | None = None,
+        quantize: str | None = None,
+        base: str | None = None,
+    ) -> Exported:
+        """Write a checkpoint as what other programs load, as the command `astuner export` does.
+
+        `of` is what `tune()` gave, a checkpoint's folder or a run directory; None is the newest run
+        of this job. Of a run it is the best checkpoint, else the last. Raises ExportRefused where
+        what was written does not compute what was trained.
+        """
+        order = ExportOrder(
+            checkpoint=str(self._newest_run() if of is None else _folder_of(of)),
+            to=to,
+            out=None if out is None else Path(out),
+            dtype=dtype,
+            quantize=quantize,
+            base=base,
+        )
+        with RunConsole(open_screen(), is_live=True) as console:
+            return export(order, console)
+
+    def _newest_run(self) -> Path:
+        named = self._named()["astuner"]
+        folder = named.get("experiment_dir") or "auto"
+        parent = Path("launcher_record" if folder == "auto" else folder)
+        run = RunDir.latest(parent, str(named["experiment_name"]))
+        if run is None:
+            raise ConfigError(
+                f"{_NAME}: export: {parent / str(named['experiment_name'])} has no run yet; tune "
+                "first, or name a checkpoint"
+            )
+        return run.root
+
+    def evaluate(
+        self,
+        models: Sequence[str | os.PathLike[str]] = (),
+        *,
+        split: str | os.PathLike[str] | None = None,
+        repeat: int | None = None,
+        max_tasks: int | None = None,
+        by: str | None = None,
+        again: bool = False,
+        retry_failed: bool = False,
+        api_key_env: str = "OPENAI_API_KEY",
+    ) -> Evaluations:
+        """Run workflow and judge on tasks without training, and say how good each model is.
+
+        `models` are what `astuner evaluate --model` takes, by default the model of the settings;
+        `split` is test, validation or a jsonl file. The same call goes on where an earlier one was
+        ended, and shows what is whole, unless it is to be done `again`. A model that fails is
+        named in what is returned; raises ConfigError and TaskReadError for what cannot be meant.
+        """
+        classes = self._classes()
+        return evaluate(
+            EvaluationOrder(
+                load=self._loaded_with,
+                models=[os.fspath(model) for model in models],
+                split=None if split is None else os.fspath(split),
+                num_repeat=repeat,
+                max_tasks=max_tasks,
+                by=by,
+                is_again=again,
+                retries_failed=retry_failed,
+                api_key_env=api_key_env,
+                workflow_class=classes.workflow,
+                judge_class=classes.judge,
+                search_dirs=classes.search_dirs,
+            )
+        )
+
+    def _loaded_with(self, settings: Mapping[str, Any]) -> LoadedConfig:
+        """The configuration, with these settings below `astuner` over the job's own."""
+        changed = copy.deepcopy(self._named())
+        for key, value in settings.items():
+            *parents, name = key.split(".")
+            section = changed["astuner"]
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[name] = value
+        return load_mapping(changed, name=_NAME)
+
     def _named(self) -> dict[str, Any]:
         """The settings, with the name of the folders of its runs and tasks."""
         name = str(self._content["astuner"].get("project_name", "astuner_job"))
@@ -234,6 +326,10 @@ class AstunerJob:
             workflow=self._workflow_class,
             judge=self._judge_class,
         )
+
+
+def _folder_of(named: RunResult | str | os.PathLike[str]) -> str:
+    return os.fspath(named.run_dir if isinstance(named, RunResult) else named)
 
 
 def _module_path(workflow: type[Workflow] | Callable[..., Any]) -> str:

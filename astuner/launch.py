@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,20 @@ from astuner.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherWork:
+    """What is done in place of what the settings choose, with all that a run has around it."""
+
+    name: str
+    """What it is, in a word."""
+    make_backbone: Callable[[], Backbone]
+    run_dir: RunDir
+    is_resumed: bool
+    describe_saved: Callable[[], str]
+    """What is kept where the grace after a signal is over before the work has ended."""
+
+
 LEAVE_SECONDS = 5.0
 """How long what was cancelled may take to end once the run is over."""
 
@@ -63,6 +78,7 @@ def launch(
     with_ray: bool = False,
     ray_address: str | None = None,
     with_logview: bool = False,
+    other: OtherWork | None = None,
 ) -> RunResult:
     """Run the job to its end and say where everything lies.
 
@@ -72,8 +88,8 @@ def launch(
     `workflow_class` stands in for rollout.agentscope_workflow, `judge_class` for
     task_judge.judge_protocol; user modules and files are looked for in `search_dirs`, by default
     the current directory and those around the YAML. `with_logview` shows the run in a browser
-    while it is at work. Raises the errors of the tree; whatever was written before stays in the run
-    directory.
+    while it is at work. With `other`, that is done in place of tuning. Raises the errors of the
+    tree; whatever was written before stays in the run directory.
     """
     is_json = loaded.settings.log.format == "json"
     screen = open_screen()
@@ -88,6 +104,7 @@ def launch(
             with_ray=with_ray,
             ray_address=ray_address,
             with_logview=with_logview,
+            other=other,
             screen=screen,
             json_lines=json_lines,
         )
@@ -103,11 +120,12 @@ def _launch(
     with_ray: bool,
     ray_address: str | None,
     with_logview: bool,
+    other: OtherWork | None,
     screen: Console,
     json_lines: JsonLines | None,
 ) -> RunResult:
     """As `launch`, with where to show what the run says; a log of objects goes to `json_lines`."""
-    make_backbone = backbone_maker(loaded.settings.backbone)
+    make_backbone = other.make_backbone if other else backbone_maker(loaded.settings.backbone)
     name_the_account()
     fix_sys_path()
     leave_no_bytecode(search_dirs)
@@ -126,7 +144,10 @@ def _launch(
         raise ConfigError(
             "--resume: the backbone debug has nothing to resume; use it with one that trains"
         )
-    run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
+    if other:
+        run_dir, is_resumed = other.run_dir, other.is_resumed
+    else:
+        run_dir, is_resumed = _open_run_dir(loaded, resume=resume)
     is_live = loaded.settings.backbone != "debug"
     is_clustered = loaded.settings.backbone in PINS
     with naming_the_file(run_dir.log_file):
@@ -136,13 +157,14 @@ def _launch(
         json_lines.formatter.run = run_dir.run_name
     grace = Grace(
         loaded.settings.trainer_common.grace_seconds,
-        describe_saved=partial(_describe_saved, run_dir),
+        describe_saved=other.describe_saved if other else partial(_describe_saved, run_dir),
     )
     with run_dir.in_use(), log_handlers, shown_by as console, grace:
         config_file = run_dir.new_config_file()
         with naming_the_file(config_file):
             save_resolved(loaded.config, config_file, shown_as=loaded.shown_as)
-        console.say(f"astuner: backbone {loaded.settings.backbone}, run directory {run_dir.root}")
+        what = other.name if other else f"backbone {loaded.settings.backbone}"
+        console.say(f"astuner: {what}, run directory {run_dir.root}")
         if (with_ray or ray_address) and not is_clustered:
             console.say(f"the backbone {loaded.settings.backbone} runs without Ray; none is used")
         choice = describe_choice(loaded.settings.task_reader.type, loaded.explicit_keys)

@@ -41,7 +41,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -259,6 +259,25 @@ class RunDir:
             append_json_lines(rewritten, kept)
             rewritten.replace(self.metrics_file)
         return away
+
+    def set_lines_aside(self, path: Path, is_kept: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Move the lines of a jsonl file that are not kept away; returns how many these are.
+
+        A kill leaves the file as it was or as it is to be. Raises AstunerError where the file
+        system refuses.
+        """
+        kept, others = [], []
+        for line in read_json_lines(path):
+            (kept if is_kept(line) else others).append(line)
+        if others:
+            away = self.set_aside_dir / datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")
+            append_json_lines(away / path.relative_to(self.root), others)
+            rewritten = path.with_suffix(".partial")
+            rewritten.unlink(missing_ok=True)
+            append_json_lines(rewritten, kept)
+            with naming_the_file(path):
+                rewritten.replace(path)
+        return len(others)
 
     @property
     def config_file(self) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from astuner.errors import EngineError
 from astuner.gateway.flights import Flights, Ticket
+from astuner.gateway.wires.wire_format import Ask
 from astuner.inference.request import ChatRequest
 from astuner.serving.refusal import Refusal
 from tests.fakes import ScriptedEngine
@@ -327,9 +328,10 @@ def test_an_answer_is_trained_once_it_was_taken(stream):
     async def body(it):
         agent = it.gateway._keys.owner(it.address().api_key)
         ticket = Ticket(body=b"same", idempotency_key=None, attempt=None)
-        ask = agent.fly(ChatRequest(messages=QUESTION), is_stream=stream, path="/chat")
+        requests = (ChatRequest(messages=QUESTION),)
+        ask = Ask(requests=requests, model="any", is_stream=stream)
         for has_read in (False, True):
-            flight = agent.flights.board(ticket, [ask])
+            flight = agent.board(ask, ticket, path="/chat").flight
             await until(lambda flight=flight: flight.has_landed)
             agent.leave(flight, has_read=has_read)
             assert [call.is_trained for call in it.calls] == [has_read], "one call, kept for both"

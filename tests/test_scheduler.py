@@ -178,3 +178,13 @@ def test_a_folded_history_that_grew_is_read_from_its_first_new_page_on() -> None
         assert num_common - SIZE < read_from <= num_common
         seen[agent] = prompt
         history += [200 + 10 * turn + i for i in range(5)]
+
+
+def test_a_scheduler_tells_how_busy_it_is() -> None:
+    scheduler = make(4, max_num_seqs=1)
+    for _ in range(2):
+        scheduler.add(draft([1] * 5, 1))
+    assert (scheduler.load.num_running, scheduler.load.num_waiting) == (0, 2)
+    scheduler.next_batch()
+    load = scheduler.load
+    assert (load.num_running, load.num_waiting) == (1, 1) and 0 < load.cache_share <= 1

@@ -37,7 +37,7 @@ def make_token_chat(
     rollout = run.settings.rollout
     checks = check_names(rollout.compute_madness_checklist)
     training, validation = _samplings(rollout, template)
-    joining = _joining(run)
+    joining = joining_policy(run)
     training_template, validation_template = _templates(rollout, template)
 
     def find(reply: Reply) -> str | None:
@@ -64,7 +64,8 @@ def make_token_chat(
     return make
 
 
-def _joining(run: Run) -> JoiningPolicy:
+def joining_policy(run: Run) -> JoiningPolicy:
+    """Which calls of the run are put behind earlier ones."""
     tracker = run.settings.context_tracker
     policy = tracker.timeline_merging_policy
     return JoiningPolicy(
@@ -110,6 +111,11 @@ def _templates(
     return training, _with_kwargs(template, of_validation, "rollout.val_kwargs")
 
 
+def training_template(run: Run, template: ChatTemplate) -> ChatTemplate:
+    """The template with the values that training episodes give it."""
+    return _with_kwargs(template, run.settings.rollout.chat_template_kwargs, "rollout")
+
+
 def _with_kwargs(template: ChatTemplate, kwargs: Mapping[str, Any], section: str) -> ChatTemplate:
     try:
         return template.with_kwargs(kwargs)
@@ -153,14 +159,19 @@ def make_remote_chat(
     model_name: str,
     setting: str,
     is_trained: bool,
+    is_validation: bool = False,
 ) -> RemoteChat:
-    """A chat over a server, with the sampling of training episodes."""
+    """A chat over a server, with the sampling of training episodes or of val_kwargs."""
     rollout = run.settings.rollout
+    training, validation = distributions(rollout)
+    sampling = validation if is_validation else training
     return RemoteChat(
         client,
         recorder,
         model_name=model_name,
-        temperature=rollout.temperature,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
         max_new_tokens=rollout.max_response_length_in_one_turn,
         offers_tools=not rollout.agentscope_disable_toolcalls,
         setting=setting,

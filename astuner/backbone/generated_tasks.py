@@ -61,7 +61,7 @@ class WithGeneratedTasks:
                     raise
         if interrupt.exit_code:
             return RunResult(run_dir=run.run_dir.root, exit_code=interrupt.exit_code)
-        return await self._backbone.run(_reading_from(run, folders))
+        return await self._backbone.run(reading_from(run, folders))
 
 
 def read_shown(order: SetOrder, console: RunConsole) -> SetMaterial:
@@ -197,7 +197,7 @@ async def _open_meter(
         yield meter
 
 
-def _reading_from(run: Run, folders: Mapping[str, Path]) -> Run:
+def reading_from(run: Run, folders: Mapping[str, Path]) -> Run:
     """The run with these folders in its configuration, by source."""
     values = OmegaConf.to_container(run.config, resolve=True)
     assert isinstance(values, dict)

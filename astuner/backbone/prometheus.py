@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 PATH = "/metrics"
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TIME = "metrics_time_seconds"
 _END_SECONDS = 5.0
 
@@ -63,26 +63,29 @@ def prometheus_name(name: str) -> str:
 
 def _family(family: str, told: str, members: Mapping[str, float], run_name: str) -> Iterator[str]:
     """Where several metrics have the same name here, the label `name` tells them apart."""
-    yield f"# HELP {family} {_escaped(told)}"
+    yield f"# HELP {family} {escaped(told)}"
     yield f"# TYPE {family} gauge"
     for name, value in members.items():
         labels = {"run": run_name} | ({"name": name} if len(members) > 1 else {})
-        shown = ",".join(f'{label}="{_quoted(text)}"' for label, text in labels.items())
-        yield f"{family}{{{shown}}} {_shown(value)}"
+        shown = ",".join(f'{label}="{quoted(text)}"' for label, text in labels.items())
+        yield f"{family}{{{shown}}} {shown_number(value)}"
 
 
-def _shown(value: float) -> str:
+def shown_number(value: float) -> str:
+    """As the text format writes it."""
     if math.isfinite(value):
         return repr(float(value))
     return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """For a line of HELP."""
     return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
-def _quoted(text: str) -> str:
-    return _escaped(text).replace('"', r"\"")
+def quoted(text: str) -> str:
+    """For the value of a label."""
+    return escaped(text).replace('"', r"\"")
 
 
 @contextmanager
@@ -121,6 +124,6 @@ def _make_app(newest: NewestMetrics) -> "Starlette":
     from starlette.routing import Route
 
     async def answer(request: "Request") -> "Response":
-        return Response(newest.text(), media_type=_CONTENT_TYPE)
+        return Response(newest.text(), media_type=CONTENT_TYPE)
 
     return Starlette(routes=[Route(PATH, answer)])

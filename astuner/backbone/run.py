@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from astuner.backbone.grace import Grace
+from astuner.backbone.result_page import result_as_html
 from astuner.backbone.user_code import AnyJudge
 from astuner.config.schema import Settings
 from astuner.console import RunConsole
+from astuner.evaluation.comparison import ModelComparison, compare
+from astuner.evaluation.read import FIRST, LAST, read_evaluated
 from astuner.run_dir import RunDir
 from astuner.workflow import Workflow
 
@@ -70,6 +73,18 @@ class RunResult:
     def is_interrupted(self) -> bool:
         """Whether the user, or a signal, ended the run in order before it was done."""
         return self.exit_code != 0
+
+    def compare(self, to: str = LAST, *, by: str | None = None) -> ModelComparison:
+        """The first validation against another: last, best, or step_20.
+
+        Raises NotFoundError where the records of one are not there.
+        """
+        return compare(read_evaluated(self.run_dir, FIRST), read_evaluated(self.run_dir, to), by=by)
+
+    def _repr_html_(self) -> str:
+        facts = {"run directory": self.run_dir, "checkpoint": self.checkpoint}
+        ended = {"ended early, exit code": self.exit_code or None}
+        return result_as_html(self.run_dir, facts | ended)
 
 
 class Backbone(Protocol):

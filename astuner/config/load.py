@@ -49,6 +49,7 @@ from astuner.imports import module_folders
 _RESERVED_ROOT_KEYS = ("rollout", "task_reader", "task_judge", "trainer_common", "context_tracker")
 _FREE_FORM = frozenset(
     {
+        "astuner.evaluation.gate.not_worse_on",
         "astuner.rollout.chat_template_kwargs",
         "astuner.rollout.val_kwargs.chat_template_kwargs",
         "astuner.task_reader.env_service.options",
@@ -127,6 +128,14 @@ def load_for_generation(conf_file: Path, overrides: Sequence[str] = ()) -> Loade
     return _load(UserInput(file=file, overrides=given), find_generation_problems)
 
 
+def load_for_serving(conf_file: Path | None, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """The same where a model is served and nothing is tuned: tasks and workflow may be missing.
+    Without a file, the defaults."""
+    file = make_conf_file("astuner serve", {}) if conf_file is None else read_conf_file(conf_file)
+    given = tuple(map(read_override, overrides))
+    return _load(UserInput(file=file, overrides=given), _find_nothing)
+
+
 def load_saved(
     saved_file: Path, overrides: Sequence[str] = (), *, conf_file: Path | None = None
 ) -> LoadedConfig:
@@ -172,6 +181,11 @@ def _load(user: UserInput, find: FindProblems = find_problems) -> LoadedConfig:
         overrides=tuple(one.shown for one in user.overrides if MASK not in one.shown),
         home=Path.cwd(),
     )
+
+
+def _find_nothing(*_: object, **__: object) -> list[str]:
+    """Rules between settings are about tuning; a model is served with a few of them."""
+    return []
 
 
 def packaged_section(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ in its place. What else may not be shown, a caller says by `shown_as`; see `show
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from astuner.config.schema import Settings
@@ -86,14 +87,17 @@ def shown_settings(settings: Settings, shown_as: Mapping[str, Any] = SHOWN_AS_IS
     return without_secrets(whole, shown_as)["astuner"]
 
 
-def mask_text(text: str) -> str:
-    """The text without keys of known shapes, passwords in URLs, and values of secret names."""
-    text = _SHAPE.sub(MASK, text)
-    text = _URL_PASSWORD.sub(rf"\g<1>{MASK}@", text)
-    text = _URL_TOKEN.sub(rf"\g<1>{MASK}@", text)
-    text = _FLAG.sub(_mask_pair, _with_masked_pairs(text))
+def mask_text(text: str, mask: str = MASK) -> str:
+    """The text without keys of known shapes, passwords in URLs, and values of secret names.
+
+    `mask`, without backslashes, stands in their place.
+    """
+    text = _SHAPE.sub(mask, text)
+    text = _URL_PASSWORD.sub(rf"\g<1>{mask}@", text)
+    text = _URL_TOKEN.sub(rf"\g<1>{mask}@", text)
+    text = _FLAG.sub(partial(_mask_pair, mask=mask), _with_masked_pairs(text, mask))
     header = _HEADER.fullmatch(text)
-    return _mask_pair(header) if header else text
+    return _mask_pair(header, mask) if header else text
 
 
 def mask_values(
@@ -160,7 +164,7 @@ def _tells_nothing(value: Any) -> bool:
     return isinstance(value, bool) or not value or bool(is_interpolation)
 
 
-def _with_masked_pairs(text: str) -> str:
+def _with_masked_pairs(text: str, mask: str) -> str:
     """In one pass, and pairs inside of a value that is shown have their turn too."""
     parts, at = [], 0
     for name in _NAME_OF_PAIR.finditer(text):
@@ -168,12 +172,12 @@ def _with_masked_pairs(text: str) -> str:
             continue
         value = _VALUE.match(text, name.end())
         if value and not _FROM_ENVIRONMENT.fullmatch(value[0].strip("'\"")):
-            parts.append(f"{text[at : name.end()]}{MASK}")
+            parts.append(f"{text[at : name.end()]}{mask}")
             at = value.end()
     return "".join([*parts, text[at:]])
 
 
-def _mask_pair(match: re.Match[str]) -> str:
+def _mask_pair(match: re.Match[str], mask: str) -> str:
     name, sign, value = match.group("name", "sign", "value")
     is_open = _FROM_ENVIRONMENT.fullmatch(value.strip("'\"")) or not is_secret(name)
-    return match[0] if is_open else f"{name}{sign}{MASK}"
+    return match[0] if is_open else f"{name}{sign}{mask}"

@@ -38,12 +38,14 @@ class Attendance:
     `changed` guards everything here, and the requests that a session passes between the two.
     """
 
-    def __init__(self, *, wait_seconds: float) -> None:
-        """`wait_seconds` bounds each wait for callers; 0 waits for nobody, and gives no turns."""
+    def __init__(self, *, wait_seconds: float, gives_turns: bool | None = None) -> None:
+        """`wait_seconds` bounds each wait for callers; 0 waits for nobody. `gives_turns`: whether
+        one engine passes at a time; None: where callers are waited for."""
         self.changed = threading.Condition()
         self.num_unsettled = 0
         """Waits that ended without somebody who was expected."""
         self._wait_seconds = wait_seconds
+        self._gives_turns = wait_seconds > 0 if gives_turns is None else gives_turns
         self._num_expected = 0
         self._num_given_up = 0
         self._waiting: Counter[str] = Counter()
@@ -117,14 +119,14 @@ class Attendance:
                 self.changed.wait(max(0.0, deadline - time.monotonic()))
 
     def _is_turn_of(self, participant: Participant) -> bool:
-        if not self._wait_seconds:
+        if not self._gives_turns:
             return participant.has_work
         if self._passing is not None:
             return False
         return next((one for one in self._participants if one.has_work), None) is participant
 
     def _begin_pass(self, participant: Participant) -> None:
-        if not self._wait_seconds:
+        if not self._gives_turns:
             return
         self._passing = participant
         self._participants.remove(participant)

@@ -7,7 +7,7 @@ the trainer alone. Tokens are written in `writer.py`, in the thread of `session.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -17,7 +17,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import to_completion
-from astuner.engine.scheduler import Draft
+from astuner.engine.scheduler import Draft, EngineLoad
 from astuner.engine.session import Session
 from astuner.engine.writer import DraftRequest, DraftWriter
 from astuner.errors import BackboneError, EngineError
@@ -41,15 +41,18 @@ class ContinuousBatchingEngine:
         seed: int,
         attendance: Attendance | None = None,
         weight_version: int = 0,
+        before_pass: Callable[[], None] | None = None,
     ) -> None:
         """`attendance` is told whom a pass waits for, and engines that share it pass in turn; None
-        waits for nobody. `weight_version` is that of the weights as they are."""
+        waits for nobody. `weight_version` is that of the weights as they are. `before_pass` readies
+        a model that engines share, in the thread that samples."""
         self._model = model
         self._limits = limits
         self._seed = seed
         self._weight_version = weight_version
-        self._attendance = attendance or Attendance(wait_seconds=0)
-        self._writer = DraftWriter(model, limits)
+        self.attendance = attendance or Attendance(wait_seconds=0)
+        """Whose turn it is to make a pass."""
+        self._writer = DraftWriter(model, limits, before_pass=before_pass)
         self._session: Session[Draft] | None = None
 
     @property
@@ -60,6 +63,27 @@ class ContinuousBatchingEngine:
     def tokens_sampled(self) -> int:
         """Since the engine was made, those of cancelled requests included."""
         return self._writer.num_sampled
+
+    @property
+    def prompt_tokens_read(self) -> int:
+        """Since the engine was made, without those that the cache had."""
+        return self._writer.num_read
+
+    def revive(self) -> bool:
+        """Serve on where an error ended it, with an empty cache; whether that was so.
+
+        Its calls have failed by then. To be called inside of `serving`.
+        """
+        if self._session is None or not self._session.has_ended:
+            return False
+        self._writer.reset()
+        self._session = Session(self._writer, self.attendance, name="astuner-engine")
+        return True
+
+    @property
+    def load(self) -> EngineLoad:
+        """At this moment; may be read from any thread."""
+        return self._writer.load
 
     def weights_updated(self) -> None:
         """Tell that the weights were changed in place.
@@ -81,14 +105,15 @@ class ContinuousBatchingEngine:
         if self._session is not None:
             raise BackboneError("the engine serves already")
         with _lend(self._model):
-            self._session = Session(self._writer, self._attendance, name="astuner-engine")
+            self._session = Session(self._writer, self.attendance, name="astuner-engine")
             try:
                 yield
             finally:
-                await asyncio.shield(asyncio.to_thread(self._stop_serving, self._session))
+                await asyncio.shield(asyncio.to_thread(self._stop_serving))
 
-    def _stop_serving(self, session: Session[Draft]) -> None:
-        session.close()
+    def _stop_serving(self) -> None:
+        if self._session is not None:
+            self._session.close()
         self._session = None
         self._writer.reset()
 

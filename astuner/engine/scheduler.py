@@ -80,6 +80,18 @@ class Chunk(NamedTuple):
         return self.end == len(self.draft.ids)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """How busy an engine is at a moment, for whoever watches it."""
+
+    num_running: int
+    """Sequences that are written."""
+    num_waiting: int
+    """Those that wait for their turn."""
+    cache_share: float
+    """Of the pages for keys and values, those that running sequences hold, from 0 to 1."""
+
+
 class Scheduler:
     """Owns the drafts that wait and those that run."""
 
@@ -93,6 +105,15 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
+
+    @property
+    def load(self) -> EngineLoad:
+        """May be read from any thread."""
+        return EngineLoad(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            cache_share=1 - self._pages.num_free / self._pages.num_pages,
+        )
 
     def add(self, draft: Draft) -> None:
         self._waiting.append(draft)

@@ -95,6 +95,11 @@ class Session(Generic[Request]):
     def has_work(self) -> bool:
         return bool(self._new or self._cancelled or self._stepper.has_work)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no call is accepted any more, because of an error or of `close`."""
+        return self._refusal is not None
+
     async def answer(self, request: Request, *, caller: str) -> SampledTokens:
         """Wait until the stepper has finished the request; cancelling the wait cancels it too.
 

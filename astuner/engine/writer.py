@@ -6,7 +6,7 @@ is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
-from astuner.engine.scheduler import Chunk, Draft, Scheduler
+from astuner.engine.scheduler import Chunk, Draft, EngineLoad, Scheduler
 from astuner.engine.token_chooser import TokenChooser
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -50,8 +50,18 @@ class _Chosen(NamedTuple):
 class DraftWriter:
     """Writes tokens behind drafts, whose requests are `DraftRequest`s. The stepper of a session."""
 
-    def __init__(self, model: PreTrainedModel, limits: EngineLimits) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        limits: EngineLimits,
+        *,
+        before_pass: Callable[[], None] | None = None,
+    ) -> None:
+        """`before_pass` readies the model, where others compute with it between two passes."""
         self.num_sampled = 0
+        self.num_read = 0
+        """Tokens of prompts that passes computed; those that the cache had are none."""
+        self._before_pass = before_pass
         self._model = model
         self._limits = limits
         self._chooser = TokenChooser()
@@ -107,6 +117,10 @@ class DraftWriter:
     def has_work(self) -> bool:
         return self._scheduler.has_work
 
+    @property
+    def load(self) -> EngineLoad:
+        return self._scheduler.load
+
     def add(self, requests: Sequence[Draft]) -> None:
         # By name: the order of arrival depends on timing.
         for draft in sorted(requests, key=lambda one: (one.request.caller, one.request.index)):
@@ -124,7 +138,10 @@ class DraftWriter:
         batch = self._scheduler.next_batch()
         if not batch:
             return []
+        if self._before_pass is not None:
+            self._before_pass()
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
+        self.num_read += sum(_num_prompt_tokens(chunk) for chunk in batch)
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         can_replay = self._cache.is_made and not self._cache.needs_matrices
         chosen = None
@@ -196,6 +213,10 @@ class DraftWriter:
             paged_pass=one_pass,
         )
         return output.last_hidden_state[0]
+
+
+def _num_prompt_tokens(chunk: Chunk) -> int:
+    return max(0, min(chunk.end, chunk.draft.num_prompt) - chunk.start)
 
 
 def _sampled(draft: Draft) -> SampledTokens:

@@ -32,6 +32,12 @@ class EvaluationFacts:
     decides: Mapping[str, Any]
     """Dotted settings that decide what an episode is worth (workflow, judge, sampling, limits), as
     they may be shown."""
+    weights: str | None = None
+    """Digest that tells these weights from others of the same name; None: not known, as of a server
+    or the hub."""
+    best_of: str | None = None
+    """The run directory of which this checkpoint was chosen as the best by these very tasks, so
+    that its figures are too good; None: it was not."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from astuner.evaluation.facts import EvaluationFacts
 
@@ -19,10 +20,13 @@ class AttemptOutcome:
     failure: str | None
     """Kind of the failure; None: it was judged."""
     num_sampled_tokens: int
+    """By the model that is evaluated; so the other counts."""
     num_prompt_tokens: int
-    """Of all its calls."""
+    """Of all its calls, each with the whole conversation before it."""
     num_calls: int
     seconds: float
+    format_errors: Sequence[str] = ()
+    """What was wrong with the form of its replies, such as "cut off"; empty where nothing was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,25 @@ class TaskOutcomes:
     tags: Mapping[str, str]
     """Its source, and every field of its metadata whose value is short and plain, as text."""
     attempts: Sequence[AttemptOutcome]
+
+    @property
+    def judged(self) -> tuple[AttemptOutcome, ...]:
+        """Attempts that did not fail."""
+        return tuple(attempt for attempt in self.attempts if attempt.reward is not None)
+
+    @property
+    def num_successes(self) -> int:
+        return sum(attempt.is_success is True for attempt in self.attempts)
+
+    @property
+    def success_share(self) -> float:
+        """Of the judged attempts, of which there must be one."""
+        return self.num_successes / len(self.judged)
+
+    @property
+    def mean_reward(self) -> float:
+        """Over the judged attempts, of which there must be one."""
+        return fmean(attempt.reward for attempt in self.attempts if attempt.reward is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

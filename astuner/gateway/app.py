@@ -3,16 +3,16 @@
 A call is answered in `endpoint.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from astuner.gateway.caller import Caller
-from astuner.gateway.endpoint import Endpoint, caller_of
-from astuner.gateway.refusals import gateway_failed, refused_call
+from astuner.gateway.asker import FindAsker
+from astuner.gateway.endpoint import Endpoint, asker_of
+from astuner.gateway.refusals import check_served, gateway_failed, refused_call
 from astuner.gateway.wires.anthropic_messages import MESSAGES
 from astuner.gateway.wires.chat_completions import CHAT_COMPLETIONS
 from astuner.gateway.wires.completions import COMPLETIONS
@@ -21,41 +21,56 @@ from astuner.gateway.wires.shared import openai_error
 from astuner.gateway.wires.wire_format import WireFormat
 from astuner.serving.answer import json_answer, refused
 from astuner.serving.bounds import WaitingRoom
-from astuner.serving.keys import Keys
+from astuner.serving.json_text import JSON
 from astuner.serving.refusal import CLOSE, Refusal
 
 WIRE_FORMATS: Sequence[WireFormat] = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, MESSAGES)
 
 
 def make_app(
-    keys: Keys[Caller], *, model_name: str, max_body_bytes: int, waiting: WaitingRoom
+    find: FindAsker,
+    *,
+    list_models: Callable[[], Sequence[str]],
+    max_body_bytes: int,
+    waiting: WaitingRoom,
+    further: Sequence[Route] = (),
+    docs: str = "docs/gateway.md",
 ) -> Starlette:
-    """All that the gateway serves."""
+    """All that the gateway serves, and `further` routes; `docs` tell of them."""
     shapes = {wire.path: wire.error for wire in WIRE_FORMATS}
     routes = [
-        Route(wire.path, Endpoint(wire, keys, max_body_bytes, waiting), methods=["POST"])
+        Route(wire.path, Endpoint(wire, find, max_body_bytes, waiting), methods=["POST"])
         for wire in WIRE_FORMATS
     ]
 
     # Coroutines, since Starlette runs plain functions in threads.
     async def models(request: Request) -> Response:
         try:
-            caller_of(request.scope, keys)
+            asker_of(request.scope, find)
         except Refusal as refusal:
             return refused(refusal, openai_error)
-        model = {"id": model_name, "object": "model", "created": 0, "owned_by": "astuner"}
-        return json_answer({"object": "list", "data": [model]})
+        return json_answer({"object": "list", "data": [_model(name) for name in list_models()]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            asker_of(request.scope, find)
+            check_served(name, list_models())
+        except Refusal as refusal:
+            return refused(refusal, openai_error)
+        return json_answer(_model(name))
 
     async def health(request: Request) -> Response:
         return json_answer({"status": "ok", "waiting_calls": waiting.num_requests})
 
     async def missing(request: Request, error: Exception) -> Response:
-        what = f"{request.method} {request.url.path} is not served; see docs/gateway.md"
+        what = f"{request.method} {request.url.path} is not served; see {docs}"
         status = getattr(error, "status_code", 404)
         refusal = Refusal(status, what, code="not_found")
         try:
-            caller = caller_of(request.scope, keys)
-            caller.note_refused(refused_call(request.url.path, refusal))
+            asker = asker_of(request.scope, find)
+            with asker.serving():
+                asker.note_refused(refused_call(request.url.path, refusal))
         except Refusal:  # whoever has no key of an episode has no record
             refusal = Refusal(status, what, code="not_found", headers=CLOSE)
         return refused(refusal, shapes.get(request.url.path, openai_error))
@@ -66,6 +81,12 @@ def make_app(
 
     routes += [
         Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{name:path}", model, methods=["GET"]),
         Route("/healthz", health, methods=["GET"]),
+        *further,
     ]
     return Starlette(routes=routes, exception_handlers={404: missing, 405: missing, 500: broken})
+
+
+def _model(name: str) -> JSON:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "astuner"}

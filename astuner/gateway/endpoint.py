@@ -1,6 +1,6 @@
 """The path of one HTTP call: key, body, wire format, sampling, flight, answer.
 
-Every refusal leaves here in the error shape of its wire format, and is noted by its caller.
+Every refusal leaves here in the error shape of its wire format, and is noted by its asker.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from types import TracebackType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from astuner.gateway.caller import Caller, Overdue
+from astuner.gateway.asker import Asker, FindAsker, Overdue
 from astuner.gateway.flights import Ticket
 from astuner.gateway.reader import Reader
 from astuner.gateway.refusals import (
@@ -27,7 +27,6 @@ from astuner.serving.answer import refused
 from astuner.serving.bounds import WaitingRoom, read_body
 from astuner.serving.connection import connection_of
 from astuner.serving.json_text import to_json
-from astuner.serving.keys import Keys, presented_key
 from astuner.serving.refusal import Refusal
 
 _JSON_HEADERS = {"content-type": "application/json"}
@@ -44,8 +43,8 @@ class _Noting:
     No `except`, since what is unknown here is nobody's to catch.
     """
 
-    def __init__(self, caller: Caller, path: str) -> None:
-        self._caller, self._path = caller, path
+    def __init__(self, asker: Asker, path: str) -> None:
+        self._asker, self._path = asker, path
 
     def __enter__(self) -> None:
         return
@@ -58,61 +57,56 @@ class _Noting:
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, ClientDisconnect):
             refusal = error if isinstance(error, Refusal) else gateway_failed(error)
-            self._caller.note_refused(refused_call(self._path, refusal))
+            self._asker.note_refused(refused_call(self._path, refusal))
 
 
 class Endpoint:
     """One wire format as an ASGI application."""
 
     def __init__(
-        self, wire: WireFormat, keys: Keys[Caller], max_body_bytes: int, waiting: WaitingRoom
+        self, wire: WireFormat, find: FindAsker, max_body_bytes: int, waiting: WaitingRoom
     ) -> None:
         self._wire = wire
-        self._keys = keys
+        self._find = find
         self._max_body_bytes = max_body_bytes
         self._waiting = waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            caller = caller_of(scope, self._keys)
-            with _Noting(caller, self._wire.path), self._waiting.place():
-                await self._serve(caller, scope, receive, send)
+            await self._serve(asker_of(scope, self._find), scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
             await refused(refusal, self._wire.error)(scope, receive, send)
 
-    async def _serve(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, asker: Asker, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with caller.serving():
-                await self._call(caller, scope, receive, send)
+            with asker.serving(), _Noting(asker, self._wire.path), self._waiting.place():
+                await self._call(asker, scope, receive, send)
         except Overdue:
             await connection_of(scope).hang_up()
 
-    async def _call(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call(self, asker: Asker, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         body = await read_body(
             headers, receive, max_bytes=self._max_body_bytes, setting="gateway.max_body_bytes"
         )
-        ask = await self._read(caller, body)
-        told = _sampling_headers(caller.rule.replaced(ask))
-        choices = [
-            caller.fly(one, is_stream=ask.is_stream, path=self._wire.path) for one in ask.requests
-        ]
-        flight = caller.flights.board(_ticket(headers, self._wire.path, body), choices)
-        reader = Reader(connection_of(scope), send, flight)
+        path = self._wire.path
+        ask = await self._read(asker, body)
+        boarded = asker.board(ask, _ticket(headers, path, body), path=path)
+        reader = Reader(connection_of(scope), send, boarded.flight)
         try:
             if ask.is_stream:
-                await self._stream(caller, reader, ask, told)
+                await self._stream(asker, reader, boarded.ask, boarded.headers)
             else:
-                await self._answer(reader, ask, told)
+                await self._answer(reader, boarded.ask, boarded.headers)
         finally:
-            caller.leave(flight, has_read=reader.has_read)
+            asker.leave(boarded.flight, has_read=reader.has_read)
             reader.close()
 
-    async def _read(self, caller: Caller, body: bytes) -> Ask:
+    async def _read(self, asker: Asker, body: bytes) -> Ask:
         if len(body) > _LONG_BODY:
-            return await caller.lane.in_thread(self._asked, body)
+            return await asker.lane.in_thread(self._asked, body)
         return self._asked(body)
 
     def _asked(self, body: bytes) -> Ask:
@@ -127,7 +121,7 @@ class Endpoint:
         reader.note_read()
 
     async def _stream(
-        self, caller: Caller, reader: Reader, ask: Ask, headers: dict[str, str]
+        self, asker: Asker, reader: Reader, ask: Ask, headers: dict[str, str]
     ) -> None:
         """As it is sampled. What fails before the first piece is answered with its status."""
         if ask.answer_format:
@@ -139,7 +133,7 @@ class Endpoint:
         try:
             await self._tell(reader, writer)
         except Refusal as refusal:
-            caller.note_refused(refused_call(self._wire.path, refusal))
+            asker.note_refused(refused_call(self._wire.path, refusal))
             await reader.write(writer.fail(refusal))
         await reader.end()
 
@@ -164,11 +158,11 @@ def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
         yield choice, Delta(kind=kind, text="".join(delta.text for _, delta in run))
 
 
-def caller_of(scope: Scope, keys: Keys[Caller]) -> Caller:
-    """Whose key a request has, whose connection is known from then on. Raises Refusal 401, 410."""
-    caller = keys.owner(presented_key(dict(scope["headers"])))
+def asker_of(scope: Scope, find: FindAsker) -> Asker:
+    """Who sends a request, whose connection is known from then on. Raises Refusal as `find`."""
+    asker = find(scope)
     connection_of(scope).know()
-    return caller
+    return asker
 
 
 def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:
@@ -184,10 +178,6 @@ def _ticket(headers: Mapping[bytes, bytes], path: str, body: bytes) -> Ticket:
         idempotency_key=headers.get(b"idempotency-key"),
         attempt=int(attempt) if attempt.isdigit() else None,
     )
-
-
-def _sampling_headers(replaced: tuple[str, ...]) -> dict[str, str]:
-    return {"x-astuner-sampling": f"replaced {', '.join(replaced)}"} if replaced else {}
 
 
 def _format_headers(replies: Sequence[ChatReply]) -> dict[str, str]:

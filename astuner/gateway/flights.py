@@ -20,6 +20,9 @@ from astuner.serving.refusal import Refusal
 _MAX_LANDED = 32
 """Answers that nobody took, newest first, kept for one agent; each may hold a whole reply.
 Those under an idempotency key are kept besides."""
+_MAX_NAMED = 256
+"""Answers under an idempotency key, taken or not, and calls that failed, newest first, kept for one
+agent."""
 
 Fly = Callable[[OnDelta], Awaitable[ChatReply]]
 """Answers one choice."""
@@ -55,6 +58,7 @@ class Flight:
         """With the index of their choice, in the order they came."""
         self.num_readers = 0
         self._changed: set[asyncio.Event] = set()
+        self._ended_by: Refusal | None = None
         self._task = asyncio.create_task(self._fly(choices))
         self._task.add_done_callback(self._land)
 
@@ -98,7 +102,7 @@ class Flight:
     def error(self) -> BaseException | None:
         """What a flight that has landed failed with."""
         if self._task.cancelled():
-            return asyncio.CancelledError()
+            return self._ended_by or asyncio.CancelledError()
         return self._task.exception()
 
     def replies(self) -> list[ChatReply]:
@@ -116,7 +120,9 @@ class Flight:
     def unwatch(self, event: asyncio.Event) -> None:
         self._changed.discard(event)
 
-    def cancel(self) -> None:
+    def cancel(self, reason: Refusal | None = None) -> None:
+        """`reason` is what its readers are told."""
+        self._ended_by = reason
         self._task.cancel()
 
 
@@ -125,9 +131,11 @@ async def _as_task(fly: Fly, on_delta: OnDelta) -> ChatReply:
 
 
 class Flights:
-    """The flights of one agent."""
+    """The flights of one agent, or of one client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended: Callable[[], Refusal] = over) -> None:
+        """`ended` is what those are told whose call the end of all cuts off."""
+        self._ended = ended
         self._flights: list[Flight] = []
         """Oldest first."""
         self._failures: Counter[object] = Counter()
@@ -140,7 +148,7 @@ class Flights:
         To be left with `leave`. Raises Refusal for an idempotency key that stood for another body.
         """
         if self._is_closed:
-            raise over()
+            raise self._ended()
         flight = self._find(ticket)
         if flight is None:
             flight = Flight(ticket, choices)
@@ -157,7 +165,7 @@ class Flights:
         if is_left:
             flight.cancel()
         if flight.has_failed:
-            self._failures[flight.ticket.name] += 1
+            self._note_failure(flight)
         if is_left or flight.has_failed or (has_read and flight.ticket.idempotency_key is None):
             self._forget(flight)
 
@@ -165,7 +173,7 @@ class Flights:
         """Cancel what is under way; nobody boards any more."""
         self._is_closed = True
         for flight in self._flights:
-            flight.cancel()
+            flight.cancel(self._ended())
         self._flights.clear()
 
     def _find(self, ticket: Ticket) -> Flight | None:
@@ -187,15 +195,23 @@ class Flights:
             return True
         return ticket.attempt == 0
 
+    def _note_failure(self, flight: Flight) -> None:
+        self._failures[flight.ticket.name] += 1
+        if len(self._failures) > _MAX_NAMED:
+            del self._failures[next(iter(self._failures))]
+
     def _forget(self, flight: Flight) -> None:
         """Where it is still known: closing forgets all of them."""
         if flight in self._flights:
             self._flights.remove(flight)
 
     def _forget_old(self) -> None:
-        landed = [f for f in self._flights if f.has_landed and f.ticket.idempotency_key is None]
-        for flight in landed[: max(0, len(landed) - _MAX_LANDED)]:
-            self._flights.remove(flight)
+        landed = [flight for flight in self._flights if flight.has_landed]
+        named = [flight for flight in landed if flight.ticket.idempotency_key is not None]
+        unnamed = [flight for flight in landed if flight.ticket.idempotency_key is None]
+        for flights, most in ((unnamed, _MAX_LANDED), (named, _MAX_NAMED)):
+            for flight in flights[: max(0, len(flights) - most)]:
+                self._flights.remove(flight)
 
 
 def _checked(flight: Flight, ticket: Ticket) -> Flight:

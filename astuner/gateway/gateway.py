@@ -9,11 +9,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
 from astuner.errors import WorkflowError
-from astuner.gateway.caller import Caller
+from astuner.gateway.caller import Caller, caller_of
 from astuner.gateway.door import Door
 from astuner.gateway.refusals import over, unknown_key
 from astuner.gateway.sampling import Distribution, SamplingRule
@@ -114,8 +115,8 @@ class Gateway:
         if options.advertised_host is not None:
             names.add(options.advertised_host)
         app = make_app(
-            self._keys,
-            model_name=options.model_name,
+            partial(caller_of, self._keys),
+            list_models=lambda: (options.model_name,),
             max_body_bytes=options.max_body_bytes,
             waiting=WaitingRoom(options.max_waiting_calls, setting="gateway.max_waiting_calls"),
         )

@@ -61,6 +61,18 @@ def over() -> Refusal:
     )
 
 
+def check_served(name: str, names: Sequence[str]) -> None:
+    """Raises Refusal for a model that is none of these."""
+    if name not in names:
+        shown = ", ".join(names[:_MAX_NAMED]) + (" …" if len(names) > _MAX_NAMED else "")
+        raise Refusal(
+            404,
+            f"there is no model {excerpt(name)!r} here; this server has {shown}",
+            code="model_not_found",
+            param="model",
+        )
+
+
 def gateway_failed(error: Exception) -> Refusal:
     return Refusal(
         500,

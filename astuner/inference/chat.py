@@ -92,7 +92,7 @@ class TokenChat:
     `find_madness` judges each reply; a reason ends the episode at its next call when
     `ends_on_madness`. `checks_tools`: it holds arguments to the tools' schemas, so that a tool
     without a valid one is refused before anything is sampled. `is_trained` is False where another
-    engine than the policy's answers.
+    engine than the policy's answers. `tool_call_prefix` begins the ids of tool calls.
     """
 
     def __init__(
@@ -110,8 +110,10 @@ class TokenChat:
         checks_tools: bool = False,
         joining: JoiningPolicy | None = None,
         is_trained: bool = True,
+        tool_call_prefix: str = "call",
     ) -> None:
         self.recorder = recorder
+        self._tool_call_prefix = tool_call_prefix
         self._is_trained = is_trained
         self._placer = Placer(template, recorder, joining or JoiningPolicy())
         self._engine = engine
@@ -289,7 +291,7 @@ class TokenChat:
             reasoning, answer = prompt.template.split_reasoning(text)
         parsed = prompt.template.parse(answer, tools) if tools else _plain(answer)
         format_check = await self._lane.checked(_format_check, prompt, parsed)
-        parsed = _with_ids(parsed, len(self.recorder.calls))
+        parsed = _with_ids(parsed, f"{self._tool_call_prefix}_{len(self.recorder.calls)}")
         return _Said(reasoning=reasoning, parsed=parsed, format_check=format_check)
 
     def _record(self, prompt: _Prompt, generated: _Generated, said: _Said) -> int:
@@ -390,13 +392,11 @@ def _plain(text: str) -> ParsedReply:
     return ParsedReply(text=text, tool_calls=(), malformed=())
 
 
-def _with_ids(parsed: ParsedReply, call_index: int) -> ParsedReply:
+def _with_ids(parsed: ParsedReply, prefix: str) -> ParsedReply:
     """Give each tool call an id that is unique in the episode and the same on every run."""
     if not parsed.tool_calls:
         return parsed
-    calls = tuple(
-        replace(call, id=f"call_{call_index}_{i}") for i, call in enumerate(parsed.tool_calls)
-    )
+    calls = tuple(replace(call, id=f"{prefix}_{i}") for i, call in enumerate(parsed.tool_calls))
     return replace(parsed, tool_calls=calls)
 
 

@@ -30,6 +30,10 @@ class TokenLimits:
         return min(self.max_model_len, self.max_prompt_length + self.max_response_length)
 
 
+class FirstPromptTooLong(RequestError):
+    """An agent's first prompt is longer than it may be."""
+
+
 class TokenRoom:
     """The room of one episode; remembers which agents had a first prompt."""
 
@@ -69,8 +73,8 @@ class TokenRoom:
             call = self._calls[call.extends]
         return len(call.prompt_ids)
 
-    def _too_long(self, agent: Agent, num_tokens: str) -> RequestError:
-        return RequestError(
+    def _too_long(self, agent: Agent, num_tokens: str) -> FirstPromptTooLong:
+        return FirstPromptTooLong(
             f"the first prompt of agent {agent[0]!r} has {num_tokens} tokens; "
             f"data.max_prompt_length allows {self._limits.max_prompt_length}: raise it, or "
             "shorten the system prompt, the tools or the task",

@@ -90,6 +90,17 @@ class ChatTemplate:
                 f"chat_template_kwargs: {error}", param="chat_template_kwargs"
             ) from error
 
+    @property
+    def written_at(self) -> datetime | None:
+        """The time that it writes; None where it writes none."""
+        return self._now
+
+    def at(self, now: datetime) -> "ChatTemplate":
+        """This template at another time."""
+        return ChatTemplate(
+            self._tokenizer, extra_stop_ids=self._extra_stop_ids, kwargs=self.kwargs, now=now
+        )
+
     def _make_with_kwargs(self, kwargs: str) -> "ChatTemplate":
         given = json.loads(kwargs)
         check_kwargs(given, self._tokenizer)
@@ -122,6 +133,11 @@ class ChatTemplate:
     def tool_format(self) -> ToolFormat:
         """How the model writes tool calls."""
         return self._native_format or FOLDED_FORMAT
+
+    @property
+    def describes_tools(self) -> bool:
+        """Whether the template writes tools itself; else they stand in the system message."""
+        return self._native_format is not None
 
     def tool_opening(self, name: str | None) -> str:
         """The text that begins a call of the tool `name`, or of any tool for None."""

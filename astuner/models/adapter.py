@@ -8,17 +8,20 @@ merged and saved. Source: LoRA, arXiv 2106.09685.
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from astuner.errors import BackboneError, ConfigError
+from astuner.models.manifest import read_object
 from astuner.models.seeded import seeded_draws
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -131,6 +134,84 @@ def save_merged(folder: Path, model: PreTrainedModel) -> None:
         )
 
 
+@torch.no_grad()
+def merge_in_place(model: PreTrainedModel) -> PreTrainedModel:
+    """A plain model that computes the same and shares its storage, without a second copy.
+
+    The layers' own weights are overwritten, and `model` is of no use behind it. Without an adapter
+    it is the model itself.
+    """
+    if not has_adapter(model):
+        return model
+    modules = dict(model.named_modules())
+    weights: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if "lora_" in name:
+            continue
+        owner, is_wrapped, kind = name.rpartition(".base_layer.")
+        if is_wrapped and kind == "weight":
+            layer: Any = modules[owner]
+            deltas = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+            merged = parameter.float() + cast(Tensor, sum(delta.float() for delta in deltas))
+            parameter.copy_(merged)
+        weights[f"{owner}.{kind}" if is_wrapped else name] = parameter.detach()
+    with torch.device("meta"):
+        plain: Any = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+    plain.load_state_dict(weights, strict=True, assign=True)
+    plain.generation_config = model.generation_config
+    plain.tie_weights()
+    return plain
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Raises BackboneError for one that is torn."""
+    try:
+        return read_object(folder / ADAPTER_CONFIG_NAME)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneError(f"{folder / ADAPTER_CONFIG_NAME} is damaged: {error}") from error
+
+
+def put_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Give a base the trained adapter of a folder. Raises ConfigError for one of another base, or
+    where peft is not installed."""
+    try:
+        import peft  # noqa: F401  # transformers asks for it with less to go on
+    except ImportError as error:
+        raise ConfigError(
+            f"{folder} holds an adapter, and peft, which reads it, is not installed: "
+            "pip install 'astuner[lora]'"
+        ) from error
+    weights = load_file(folder / ADAPTER_WEIGHTS_NAME)
+    problem = _what_does_not_fit(model, weights, rank=read_adapter_config(folder)["r"])
+    if problem is not None:
+        raise ConfigError(
+            f"the adapter in {folder} is of another base than {model.name_or_path}: {problem}; "
+            "name the model that was tuned by --base"
+        )
+    with seeded_draws(0), warnings.catch_warnings():  # what it draws is overwritten
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        cast(Any, model).load_adapter(str(folder))
+
+
+def _what_does_not_fit(
+    model: PreTrainedModel, weights: Mapping[str, Tensor], *, rank: int
+) -> str | None:
+    """The first pair of an adapter's matrices that no layer of the model could add."""
+    layers = dict(cast(nn.Module, model).named_modules())
+    for name, weight in weights.items():
+        owner, is_pair, kind = name.removeprefix("base_model.model.").partition(".lora_")
+        if not is_pair or kind not in ("A.weight", "B.weight"):
+            continue
+        layer = layers.get(owner)
+        if not isinstance(layer, nn.Linear):
+            return f"that has no linear layer {owner}"
+        is_in = kind == "A.weight"
+        expected = (rank, layer.in_features) if is_in else (layer.out_features, rank)
+        if tuple(weight.shape) != expected:
+            return f"{name} has the shape {list(weight.shape)}, its layer takes {list(expected)}"
+    return None
+
+
 def load_merged(folder: str, **options: Any) -> tuple[PreTrainedModel, str]:
     """The plain model that a saved adapter makes of its base, and the base's path.
 
@@ -150,12 +231,13 @@ def load_merged(folder: str, **options: Any) -> tuple[PreTrainedModel, str]:
     return merged.merge_and_unload().requires_grad_(True), base
 
 
-def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """The weights of a saved adapter by the names of the parameters that `attach_adapter` makes."""
+def read_adapter(folder: Path, name: str = "default") -> dict[str, Tensor]:
+    """The weights of a saved adapter by the names of the parameters that `attach_adapter` makes,
+    or that an adapter of another name has."""
     weights = load_file(folder / ADAPTER_WEIGHTS_NAME)
     return {
-        re.sub(r"(\.lora_\w+)\.", r"\1.default.", name.removeprefix("base_model.model.")): weight
-        for name, weight in weights.items()
+        re.sub(r"(\.lora_\w+)\.", rf"\1.{name}.", key.removeprefix("base_model.model.")): weight
+        for key, weight in weights.items()
     }
 
 
@@ -179,3 +261,13 @@ def _targets(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
                 f"{', '.join(known)}{hint}"
             )
     return list(wanted)
+
+
+def weights_dtype(folder: Path) -> str | None:
+    """The type of an adapter's weights, such as "bfloat16"; None where there are none."""
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS_NAME, framework="pt") as file:
+            dtypes = [file.get_tensor(name).dtype for name in list(file.keys())[:1]]
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(f"{folder / ADAPTER_WEIGHTS_NAME} cannot be read: {error}") from error
+    return str(dtypes[0]).removeprefix("torch.") if dtypes else None

@@ -9,7 +9,7 @@
 How such a folder appears whole is in `whole_folder.py`, what its list says in `manifest.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,17 @@ def num_state_bytes(model: PreTrainedModel) -> int:
     return 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path, *, unread: Container[str] = ()) -> dict[str, Any]:
     """What was saved as `record`, once every file is what it was when it was written.
 
-    Raises BackboneError with the reason for a folder that is torn, changed or not of astuner.
+    Files named in `unread`, such as a training state that is not needed, are not looked at. Raises
+    BackboneError with the reason for a folder that is torn, changed or not of astuner.
     """
     if not is_checkpoint(folder):
         raise BackboneError(f"{folder} is not a checkpoint of astuner: it has no {MANIFEST_NAME}")
     try:
         for name, entry in read_manifest(folder / MANIFEST_NAME).items():
-            if name == STATE_NAME and entry is None:
+            if name in unread or (name == STATE_NAME and entry is None):
                 continue
             if not (folder / name).is_file():
                 raise BackboneError(f"{folder} is damaged: {name} is missing")

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from astuner.errors import BackboneError
@@ -17,8 +18,29 @@ from astuner.machine.os_errors import advice
 from astuner.models.manifest import sync
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderWords:
+    """What messages call the making of a folder, and what they advise."""
+
+    work: str
+    instead: str
+    """Of a folder that is there already: what to do in place of moving it away."""
+    elsewhere: str
+    """How to name another disk."""
+    go_on: str
+    """Behind the cause being mended."""
+
+
+_CHECKPOINT = FolderWords(
+    work="saving a checkpoint",
+    elsewhere="give another folder by --exp-dir or astuner.experiment_dir",
+    instead="start a new run",
+    go_on="continue from the last checkpoint; those saved before are untouched",
+)
+
+
 @contextmanager
-def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
+def new_folder(folder: Path, *, num_bytes: int, words: FolderWords = _CHECKPOINT) -> Iterator[Path]:
     """Give a folder to write in that becomes `folder` when the body ends, and vanishes if it fails.
 
     `num_bytes` is about what the body writes, for the message. Raises BackboneError for whatever
@@ -26,8 +48,8 @@ def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
     """
     if folder.exists():
         raise BackboneError(
-            f"saving a checkpoint failed: {folder} exists already and is not overwritten; "
-            "move it away or start a new run"
+            f"{words.work} failed: {folder} exists already and is not overwritten; "
+            f"move it away or {words.instead}"
         )
     partial = _partial(folder)
     try:
@@ -37,10 +59,10 @@ def new_folder(folder: Path, *, num_bytes: int) -> Iterator[Path]:
         _sync_tree(partial)
         partial.rename(folder)
         sync(folder.parent)
-    except Exception as error:  # noqa: BLE001  # the tokenizers library raises just that
+    except Exception as error:  # the tokenizers library raises just that
         if not _is_refusal(error):
             raise
-        raise BackboneError(_failure(folder, num_bytes, error)) from error
+        raise BackboneError(_failure(folder, num_bytes, error, words)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -58,14 +80,13 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_room(folder: Path, num_bytes: int) -> None:
-    """Raise BackboneError unless the disk of `folder` has room for a checkpoint of that size."""
+def check_room(folder: Path, num_bytes: int, words: FolderWords = _CHECKPOINT) -> None:
+    """Raise BackboneError unless the disk of `folder` has room for so much."""
     free = shutil.disk_usage(_existing(folder)).free
     if free < num_bytes:
         raise BackboneError(
-            f"no checkpoint will fit into {folder}: one needs about {_megabytes(num_bytes)}, and "
-            f"{_megabytes(free)} are free on that disk. Free some space, or give another folder by "
-            "--exp-dir or astuner.experiment_dir"
+            f"{words.work} will not fit into {folder}: it needs about {_megabytes(num_bytes)}, and "
+            f"{_megabytes(free)} are free on that disk. Free some space, or {words.elsewhere}"
         )
 
 
@@ -103,15 +124,15 @@ def _os_error_number(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def _failure(folder: Path, num_bytes: int, error: Exception) -> str:
+def _failure(folder: Path, num_bytes: int, error: Exception, words: FolderWords) -> str:
     free = shutil.disk_usage(_existing(folder)).free
     number = _os_error_number(error)
     is_full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     to_do = "free some space or give another folder" if is_full else advice(number)
     return (
-        f"saving a checkpoint failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
-        f"and {_megabytes(free)} are free on that disk. Checkpoints saved before are untouched. "
-        f"{to_do[0].upper()}{to_do[1:]}, then continue from the last one"
+        f"{words.work} failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
+        f"and {_megabytes(free)} are free on that disk. "
+        f"{to_do[0].upper()}{to_do[1:]}, then {words.go_on}"
     )
 
 

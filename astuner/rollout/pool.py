@@ -8,7 +8,7 @@ stays full. An attempt is judged beside those that still run.
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from astuner.errors import BackboneError
@@ -82,23 +82,29 @@ class RolloutPool:
         is_validation: bool,
         on_episode: OnEpisode,
         first_index: int = 0,
+        left_out: Collection[tuple[int, int]] = (),
     ) -> list[Group]:
         """Roll out `num_repeat` episodes of each task; one group per task, in order.
 
         `first_index` counts the tasks of the step before these, for the names of the episodes.
+        `left_out` are pairs of a task's index among these and an attempt that is not wanted.
         `on_episode` is called as each one is judged. Raises BackboneError as soon as more episodes
         than allowed have failed, naming the commonest reason, ConfigError for a target to train
         that no agent has, and JudgeError where the judge cannot be made ready.
         """
         await self._judging.prepare()
-        groups = [_OpenGroup(num_repeat) for _ in tasks]
+        wanted = [
+            [attempt for attempt in range(num_repeat) if (index, attempt) not in left_out]
+            for index in range(len(tasks))
+        ]
+        groups = [_OpenGroup(len(attempts)) for attempts in wanted]
         plans = [
             (
-                group,
+                groups[index],
                 _plan(task, first_index + index, step, attempt, is_validation=is_validation),
             )
-            for index, (task, group) in enumerate(zip(tasks, groups, strict=True))
-            for attempt in range(num_repeat)
+            for index, task in enumerate(tasks)
+            for attempt in wanted[index]
         ]
         running, judging = (asyncio.Semaphore(self._settings.max_parallel) for _ in range(2))
         failures = FailureLimit(len(plans), self._settings.max_failed_fraction)

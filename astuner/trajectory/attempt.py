@@ -92,7 +92,7 @@ class Attempt:
     @property
     def num_sampled_tokens(self) -> int:
         """By the agents that are trained."""
-        return sum(len(call.completion.ids) for call in self.calls if call.is_trained)
+        return sum(call.num_sampled_tokens for call in self.calls if call.is_trained)
 
     @property
     def engine_seconds(self) -> float:

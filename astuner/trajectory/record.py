@@ -226,6 +226,7 @@ def _call_to_record(attempt: Attempt, call: Call) -> dict[str, Any]:
         **({"format_check": call.format_check} if call.format_check else {}),
         **({} if call.name is None else {"name": call.name}),
         **({} if call.state is None else {"state": call.state}),
+        **({"counted_tokens": list(call.counted_tokens)} if call.counted_tokens else {}),
         **_kwargs_to_record(call),
     }
 
@@ -281,7 +282,15 @@ def _call_from_record(entry: Mapping[str, Any], calls: list[Call]) -> Call:
         chat_template_kwargs=entry.get("chat_template_kwargs", {}),
         name=entry.get("name"),
         state=entry.get("state"),
+        counted_tokens=_counted(entry.get("counted_tokens")),
     )
+
+
+def _counted(tokens: Iterable[int] | None) -> tuple[int, int] | None:
+    if tokens is None:
+        return None
+    num_prompt, num_sampled = tokens
+    return num_prompt, num_sampled
 
 
 def _sequence_to_record(sequence: Sequence) -> dict[str, Any]:

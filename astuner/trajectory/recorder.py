@@ -108,6 +108,16 @@ class Call:
     """What the workflow called it; several calls may have one name."""
     state: str | None = None
     """What the workflow says it was made in, for calls in an equal state to be compared."""
+    counted_tokens: tuple[int, int] | None = None
+    """Of prompt and reply, as a server that tells no ids counted them; None where ids are known."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return self.counted_tokens[0] if self.counted_tokens else len(self.prompt_ids)
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        return self.counted_tokens[1] if self.counted_tokens else len(self.completion.ids)
 
     @property
     def agent(self) -> Agent:

@@ -24,6 +24,7 @@ from astuner.backbone.cluster.watch import Watch, follow_to_end
 from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.contaminated import warn_of_contamination
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.first_look import tell_of_tasks
 from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.loggers import metrics_log
 from astuner.backbone.reporter import Reporter
@@ -91,6 +92,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     training, validation = read_tasks(run)
     warn_of_contamination(run, training, validation)
     most = run.settings.data.max_validation_tasks
+    tell_of_tasks(run, training, validation[:most])
     engine_run = _prepared(run, prepare, {"train": training, "validation": validation[:most]})
     name = hub_name(worker_run := WorkerRun.of(run))
     variables = {HUB_VARIABLE: f"{name}@{engine_run.namespace}", **engine_run.variables()}

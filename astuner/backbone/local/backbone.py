@@ -24,6 +24,7 @@ from astuner.backbone.contaminated import warn_of_contamination
 from astuner.backbone.curriculum_steps import CurriculumSteps
 from astuner.backbone.environments import open_environments
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.first_look import tell_of_history, tell_of_tasks
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
 from astuner.backbone.llm_metrics import LlmMetrics
 from astuner.backbone.local.disk import check_disk
@@ -78,6 +79,7 @@ class LocalBackbone:
         notice = "the weights are saved first"
         with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:
             try:
+                await tuning.look_first()
                 with lock_supervised_for(run, log_file=run.run_dir.log_file):
                     await tuning.run_steps(interrupt)
             except (asyncio.CancelledError, Interrupted):
@@ -125,6 +127,7 @@ class _Tuning:
             self._console.say(self._curriculum.describe())
         tuned = load_tuned_model(run, saved)
         self._engine, self._trainer = tuned.engine, tuned.trainer
+        self._template = tuned.template
         check_disk(
             run,
             tuned.policy.model,
@@ -146,6 +149,12 @@ class _Tuning:
             self._reporter.go_on_from(
                 state.metrics, validations=state.validations, health=state.health
             )
+
+    async def look_first(self) -> None:
+        """Say of a new run what its tasks and template show at a glance."""
+        if not self._run.is_resumed:
+            tell_of_tasks(self._run, self._training, self._validation)
+            await tell_of_history(self._run, self._template)
 
     async def run_steps(self, interrupt: Interrupt) -> None:
         """All steps with their validations and checkpoints, until `interrupt` asks for an end."""

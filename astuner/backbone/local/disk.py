@@ -101,7 +101,7 @@ def check_disk(
     `has_best` where checkpoints are validated. Raises BackboneError, with what would make it fit,
     where it cannot fit.
     """
-    plan = _plan(run.settings, first_step=first_step, num_steps=num_steps, has_best=has_best)
+    plan = disk_plan(run.settings, first_step=first_step, num_steps=num_steps, has_best=has_best)
     facts = _facts(run, model)
     for line in check_fit(plan, facts, folder=run.run_dir.root):
         run.console.say(line)
@@ -128,7 +128,8 @@ def check_fit(plan: DiskPlan, facts: DiskFacts, *, folder: Path) -> list[str]:
     return lines
 
 
-def _plan(settings: Settings, *, first_step: int, num_steps: int, has_best: bool) -> DiskPlan:
+def disk_plan(settings: Settings, *, first_step: int, num_steps: int, has_best: bool) -> DiskPlan:
+    """Of the steps that are still to be done; `has_best` where checkpoints are validated."""
     common = settings.trainer_common
     steps = range(first_step + 1, num_steps + 1)
     records = common.max_records_mb

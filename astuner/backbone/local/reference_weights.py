@@ -35,7 +35,7 @@ class ReferenceWeights:
     def _load_or_copy(self) -> PreTrainedModel:
         reference = find_reference(self._run)
         if reference is not None:
-            return _load_frozen(self._run.settings.model, reference)
+            return load_frozen(self._run.settings.model, reference)
         version = self._loaded.engine.weight_version
         if version > 0:
             raise ConfigError(
@@ -95,9 +95,9 @@ def load_reference(
     if not (common.use_kl_loss or common.algorithm.use_kl_in_reward):
         return None
     if reference is not None:
-        return _load_frozen(settings.model, reference)
+        return load_frozen(settings.model, reference)
     if is_resumed and settings.model.lora.rank is None:
-        return _load_frozen(settings.model, base)
+        return load_frozen(settings.model, base)
     return None
 
 
@@ -114,11 +114,12 @@ def keep_reference(
     names_it = run.settings.rollout.untrained_model.model == REFERENCE
     if kept is None and names_it and find_reference(run) is None:
         model = loaded.policy.model
-        kept = _load_frozen(run.settings.model, base) if is_resumed else frozen_copy(model)
+        kept = load_frozen(run.settings.model, base) if is_resumed else frozen_copy(model)
     return ReferenceWeights(run, loaded, kept)
 
 
-def _load_frozen(settings: ModelSettings, path: str) -> PreTrainedModel:
+def load_frozen(settings: ModelSettings, path: str) -> PreTrainedModel:
+    """The weights in the folder or of that hub name, not to be trained. Raises as `load_policy`."""
     policy = load_policy(
         path, dtype=settings.dtype, device=settings.device, use_liger=settings.use_liger
     )

@@ -77,7 +77,7 @@ def _make_engine(
     weight_version: int,
 ) -> TrainedEngine:
     seed = rollout.seed
-    limits = _limits(policy, rollout)
+    limits = engine_limits(policy, rollout)
     if _engine_name(rollout) == "vllm":
         from astuner.engine.vllm import VLLMEngine
 
@@ -98,21 +98,24 @@ def make_reference_engine(
     rollout = run.settings.rollout
     return ContinuousBatchingEngine(
         model,
-        _limits(loaded.policy, rollout),
+        engine_limits(loaded.policy, rollout),
         seed=rollout.seed,
         attendance=loaded.attendance,
     )
 
 
-def _limits(policy: LoadedModel, rollout: RolloutSettings) -> EngineLimits:
+def engine_limits(
+    policy: LoadedModel, rollout: RolloutSettings, *, num_engines: int = 1
+) -> EngineLimits:
+    """Of one of so many engines that share the memory for keys and values."""
     limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
     if policy.device.type != "cuda":
-        return limits
+        return replace(limits, max_cache_bytes=limits.max_cache_bytes // num_engines)
     free, _ = torch.cuda.mem_get_info(policy.device)
     return replace(
         limits,
         max_batch_tokens=_BATCH_TOKENS_ON_GPU,
-        max_cache_bytes=int(free * rollout.gpu_memory_utilization),
+        max_cache_bytes=int(free * rollout.gpu_memory_utilization) // num_engines,
         gpu_memory_utilization=rollout.gpu_memory_utilization,
     )
 

@@ -26,6 +26,7 @@ from astuner.engine.reference import ReferenceEngine
 from astuner.inference.template import ChatTemplate
 from astuner.models.load import LoadedModel
 from astuner.models.supported import check_supported
+from astuner.models.vllm_adapter import rank_objection, target_objection
 from astuner.training.trainer import PolicyTrainer
 
 
@@ -52,6 +53,7 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     trained.
     """
     settings, say = run.settings, run.console.say
+    _warn_of_unserved_adapter(run)
     base = find_model(run)
     # An adapter is put on the base anew; its weights come with the optimizer's state.
     is_whole = saved is not None and settings.model.lora.rank is None
@@ -87,6 +89,16 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
         reference=ReferenceEngine(partial(make_reference_engine, run, loaded), frozen.find),
         attendance=loaded.attendance,
     )
+
+
+def _warn_of_unserved_adapter(run: Run) -> None:
+    """Before a night is spent on an adapter that then has to be merged to be served."""
+    lora = run.settings.model.lora
+    if lora.rank is None:
+        return
+    for objection in (rank_objection(lora.rank), target_objection(lora.target_modules or ())):
+        if objection is not None:
+            run.console.warn(objection)
 
 
 def _what_is_trained(model: PreTrainedModel) -> str:

@@ -9,10 +9,11 @@ from astuner.gateway.wires.shared import (
     arguments_text,
     error_type,
     function_tool,
+    named_by_client,
     named_tool,
     no_messages,
 )
-from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
+from astuner.gateway.wires.wire_format import ANY_MODEL, Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
@@ -33,7 +34,7 @@ _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def read(body: JSON) -> Ask:
     with fields_of(body) as fields:
-        model = fields.text("model", "astuner")
+        model = fields.text("model", ANY_MODEL)
         request = _request(fields)
         thinking = fields.inside(
             fields.mapping("thinking") or {"type": "disabled"}, path="thinking."
@@ -43,11 +44,14 @@ def read(body: JSON) -> Ask:
         )
         thinking.close()
         fields.only("service_tier", "auto", "standard_only", why="there is one tier")
-        fields.ignore("metadata", "cache_control")
+        named = named_by_client(fields)
+        fields.ignore("cache_control")
         return Ask(
             requests=(request,),
             model=model,
             is_stream=fields.flag("stream"),
+            user=named.user,
+            session=named.session,
             temperature=fields.number("temperature"),
             top_p=fields.number("top_p"),
             top_k=fields.whole("top_k", low=-1),

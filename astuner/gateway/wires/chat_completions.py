@@ -14,6 +14,7 @@ from astuner.gateway.wires.shared import (
     arguments_text,
     choices,
     function_tool,
+    named_by_client,
     no_messages,
     openai_error,
     plain_format,
@@ -25,7 +26,7 @@ from astuner.gateway.wires.shared import (
     top_logprobs,
     usage,
 )
-from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
+from astuner.gateway.wires.wire_format import ANY_MODEL, Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.tools.protocol import ToolCall
@@ -41,14 +42,17 @@ _MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
 
 def read(body: JSON) -> Ask:
     with fields_of(body) as fields:
-        model = fields.text("model", "astuner")
+        model = fields.text("model", ANY_MODEL)
         request = _request(fields)
         num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
+        named = named_by_client(fields)
         refuse_unsupported(fields)
         return Ask(
             requests=choices(request, num_choices),
             model=model,
             is_stream=fields.flag("stream"),
+            user=named.user,
+            session=named.session,
             temperature=fields.number("temperature"),
             top_p=fields.number("top_p"),
             top_k=fields.whole("top_k", low=-1),

@@ -11,12 +11,13 @@ from astuner.gateway.wires.shared import (
     MAX_TOP_LOGPROBS,
     choices,
     finite,
+    named_by_client,
     openai_error,
     refuse_unsupported,
     stream_options,
     usage,
 )
-from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
+from astuner.gateway.wires.wire_format import ANY_MODEL, Ask, Head, WireFormat
 from astuner.inference.request import ChatReply, ChatRequest, SampledToken
 from astuner.inference.watch import Delta
 from astuner.serving.json_text import JSON, data_event
@@ -28,7 +29,7 @@ _DEFAULT_MAX_TOKENS = 16
 
 def read(body: JSON) -> Ask:
     with fields_of(body) as fields:
-        model = fields.text("model", "astuner")
+        model = fields.text("model", ANY_MODEL)
         prompts = fields.attempt(_prompts, [])
         request = _request(fields)
         num_choices = fields.whole("n", low=1, high=MAX_CHOICES) or 1
@@ -38,6 +39,7 @@ def read(body: JSON) -> Ask:
         fields.only("best_of", num_choices, why="every completion is returned")
         fields.only("echo", False, why="the prompt is not repeated")
         fields.only("suffix", "", why="the model writes forward only")
+        named = named_by_client(fields)
         refuse_unsupported(fields)
         return Ask(
             requests=tuple(
@@ -47,6 +49,8 @@ def read(body: JSON) -> Ask:
             ),
             model=model,
             is_stream=fields.flag("stream"),
+            user=named.user,
+            session=named.session,
             temperature=fields.number("temperature"),
             top_p=fields.number("top_p"),
             top_k=fields.whole("top_k", low=-1),

@@ -11,6 +11,7 @@ from astuner.gateway.wires.body import Fields, fields_of
 from astuner.gateway.wires.shared import (
     arguments_text,
     function_tool,
+    named_by_client,
     openai_error,
     plain_format,
     refuse_unsupported,
@@ -19,7 +20,7 @@ from astuner.gateway.wires.shared import (
     tool_choice,
     top_logprobs,
 )
-from astuner.gateway.wires.wire_format import Ask, Head, WireFormat
+from astuner.gateway.wires.wire_format import ANY_MODEL, Ask, Head, WireFormat
 from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.watch import Delta
@@ -43,15 +44,18 @@ _WHEN_NOT_SAID: JSON = {
 
 def read(body: JSON) -> Ask:
     with fields_of(body) as fields:
-        model = fields.text("model", "astuner")
+        model = fields.text("model", ANY_MODEL)
         request = _request(fields)
         echoed = {key: body[key] for key in _ECHOED if body.get(key) is not None}
+        named = named_by_client(fields)
         _refuse_state(fields)
         refuse_unsupported(fields)
         return Ask(
             requests=(request,),
             model=model,
             is_stream=fields.flag("stream"),
+            user=named.user,
+            session=named.session,
             temperature=fields.number("temperature"),
             top_p=fields.number("top_p"),
             options={**_WHEN_NOT_SAID, **echoed, "parallel_tool_calls": not request.only_one_call},

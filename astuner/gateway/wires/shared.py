@@ -4,9 +4,9 @@ Owns no format; the contract of one stands in `wire_format.py`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from astuner.gateway.refusals import bad_request, unsupported
 from astuner.gateway.wires.body import Fields
@@ -26,6 +26,9 @@ _CHANGES_NOTHING = (
     "prompt_cache_key",  # caching never changes an answer
     "prompt_cache_retention",
 )
+_SESSION_NAMES = ("session_id", "conversation_id", "thread_id")
+"""In the metadata of a call."""
+_MAX_NAME_CHARACTERS = 256
 _LEAST_LOGPROB = -9999.0
 _OPENAI_ERRORS = {401: "authentication_error", 413: "request_too_large", 503: "server_error"}
 
@@ -49,13 +52,35 @@ def stream_options(fields: Fields) -> bool:
 
 def refuse_unsupported(fields: Fields) -> None:
     """What the formats of OpenAI have in common beside the call itself."""
-    why = "the distribution that is trained is the run's own"
+    why = "the model is sampled by temperature, top_p and top_k alone"
     fields.only("frequency_penalty", 0, 0.0, why=why)
     fields.only("presence_penalty", 0, 0.0, why=why)
     fields.only("logit_bias", {}, why=why)
-    fields.only("store", False, why="answers are kept in the run's records only")
+    fields.only("store", False, why="no answer can be fetched later")
     fields.only("service_tier", "auto", "default", why="there is one tier")
     fields.ignore(*_CHANGES_NOTHING)
+
+
+class Named(NamedTuple):
+    """What a client says of a call that changes nothing about its answer."""
+
+    user: str | None
+    session: str | None
+
+
+def named_by_client(fields: Fields) -> Named:
+    """Under whichever of the names that clients use; what is no text counts as not said."""
+    metadata = fields.raw("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    users = (fields.raw("user"), fields.raw("safety_identifier"), metadata.get("user_id"))
+    sessions = [metadata.get(name) for name in _SESSION_NAMES]
+    sessions.append(fields.raw("prompt_cache_key"))
+    return Named(user=_first_text(users), session=_first_text(sessions))
+
+
+def _first_text(values: Iterable[object]) -> str | None:
+    found = (one[:_MAX_NAME_CHARACTERS] for one in values if isinstance(one, str) and one)
+    return next(found, None)
 
 
 def top_logprobs(fields: Fields, *, wants_tokens: bool) -> int:

@@ -13,6 +13,9 @@ from astuner.inference.watch import Delta
 from astuner.serving.json_text import JSON
 from astuner.serving.refusal import Refusal
 
+ANY_MODEL = "astuner"
+"""Means whichever model there is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
@@ -21,12 +24,16 @@ class Ask:
     requests: tuple[ChatRequest, ...]
     """One for each choice of the answer; they name no agent yet."""
     model: str
-    """Named by the client; there is only one, so any name will do."""
+    """Named by the client; ANY_MODEL where it names none. In a run any name will do."""
     is_stream: bool
     temperature: float | None = None
     """None: not said."""
     top_p: float | None = None
     top_k: int | None = None
+    user: str | None = None
+    """For whom the client says it asks."""
+    session: str | None = None
+    """The conversation that it says the call belongs to."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What only the wire format itself reads again when it writes the answer."""
 

@@ -36,9 +36,11 @@ class RemoteChat:
         offers_tools: bool,
         setting: str = "debug.openai_base_url",
         is_trained: bool = True,
+        top_p: float = 1.0,
+        top_k: int = -1,
     ) -> None:
         """`setting` is the one that names the server; `is_trained` whether it stands in for the
-        policy."""
+        policy. A `top_p` of 1 and a `top_k` of -1, which restrict nothing, are not sent."""
         self.recorder = recorder
         self._setting = setting
         self._is_trained = is_trained
@@ -47,6 +49,7 @@ class RemoteChat:
         self._place = f"{setting} {mask_text(str(client.base_url))}"
         self._model_name = model_name
         self._temperature = temperature
+        self._top_p, self._top_k = top_p, top_k
         self._max_new_tokens = max_new_tokens
         self._offers_tools = offers_tools
         self._started = time.monotonic()
@@ -76,6 +79,8 @@ class RemoteChat:
             finish_reason="length" if choice.finish_reason == "length" else "stop",
             weight_version=0,
         )
+        usage = response.usage
+        counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
         self.recorder.add(
             Call(
                 agent_name=request.agent_name,
@@ -91,6 +96,7 @@ class RemoteChat:
                 started_seconds=started - self._started,
                 seconds=seconds,
                 is_trained=self._is_trained,
+                counted_tokens=counted,
             )
         )
         return ChatReply(
@@ -98,8 +104,8 @@ class RemoteChat:
             reasoning="",
             tool_calls=calls,
             finish_reason=completion.finish_reason,
-            num_prompt_tokens=response.usage.prompt_tokens if response.usage else 0,
-            num_sampled_tokens=response.usage.completion_tokens if response.usage else 0,
+            num_prompt_tokens=counted[0] if counted else 0,
+            num_sampled_tokens=counted[1] if counted else 0,
             seconds=seconds,
         )
 
@@ -118,6 +124,10 @@ class RemoteChat:
                 f"logprobs are not asked of {self._setting}; leave them out", param="logprobs"
             )
         asked = _asked(request)
+        if self._top_p != 1.0:
+            asked["top_p"] = self._top_p
+        if self._top_k != -1:
+            asked["extra_body"] = {"top_k": self._top_k, **asked.get("extra_body", {})}
         if tools:
             named = {"type": "function", "function": {"name": request.tool_choice}}
             choice = request.tool_choice if request.tool_choice in TOOL_CHOICES else named

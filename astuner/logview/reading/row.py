@@ -148,7 +148,7 @@ def _row_of_known(record: Mapping[str, Any], place: Place) -> EpisodeRow:
         num_calls=len(calls),
         num_sequences=len(sequences),
         num_breaks=sum(call["break_reason"] is not None for call in trained),
-        num_sampled_tokens=sum(_num_ids(call["completion_ids"]) for call in trained),
+        num_sampled_tokens=sum(map(_num_sampled, trained)),
         num_trained_tokens=_count(_num_trained(sequences)),
         seconds=finite_number(record["seconds"]),
         madness=None if record["madness"] is None else title_of(str(record["madness"])),
@@ -191,6 +191,12 @@ def _failure(failure: Mapping[str, Any] | None) -> str | None:
 def _num_trained(sequences: Iterable[Mapping[str, Any]]) -> int:
     spans = (span for sequence in sequences for span in sequence["spans"])
     return sum(span["length"] for span in spans if span["is_trained"])
+
+
+def _num_sampled(call: Mapping[str, Any]) -> int:
+    """As a server counted them where no ids are known."""
+    counted = call.get("counted_tokens")
+    return _count(counted[1]) if counted else _num_ids(call["completion_ids"])
 
 
 def _num_ids(ids: Sequence[int] | memoryview) -> int:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from astuner.evaluation.sign_flips import sign_test
+
 HALF = 0.5
 
 
@@ -58,22 +60,6 @@ def paired_counts(
         mean_a=_mean([a for a, _ in pairs]),
         mean_b=_mean([b for _, b in pairs]),
     )
-
-
-def sign_test(num_up: int, num_down: int) -> float:
-    """Probability of a split at least this uneven if up and down were equally likely; two-sided.
-
-    1.0 where nothing changed. Source: Dixon and Mood 1946, "The statistical sign test", JASA 41
-    (236). With one attempt a task on each side it is the exact form of McNemar's test for matched
-    pairs: McNemar 1947, Psychometrika 12 (2); Agresti, "Categorical Data Analysis", matched pairs.
-    """
-    num_changed = num_up + num_down
-    smaller = min(num_up, num_down)
-    if num_up == num_down:
-        return 1.0
-    tail = sum(math.comb(num_changed, k) for k in range(smaller + 1))
-    # Divided as integers: 2 ** num_changed is no float beyond 1023 changes.
-    return min(1.0, 2 * tail / 2**num_changed)
 
 
 def chance_in_words(p_value: float) -> str:

@@ -1,0 +1,45 @@
+"""Kinds of tasks: by their source, or by a field of their metadata."""
+
+from collections.abc import Sequence
+
+from astuner.errors import ConfigError
+from astuner.evaluation.outcomes import TaskOutcomes
+
+_NUM_NAMED = 12
+_MANY_VALUES = 30
+"""A field with more values tells tasks apart rather than kinds of tasks."""
+
+
+def tasks_by_tag(tasks: Sequence[TaskOutcomes], field: str) -> dict[str, list[TaskOutcomes]]:
+    """Value of the tag -> its tasks, the most first; "" for tasks without it.
+
+    Raises ConfigError for a field that no task has.
+    """
+    if not any(field in task.tags for task in tasks):
+        raise ConfigError(
+            f"no task has a tag {field!r}; {known_tags(tasks)}. A tag is `source`, or a field of "
+            "the tasks' metadata whose value is a number or a short text"
+        )
+    parts: dict[str, list[TaskOutcomes]] = {}
+    for task in tasks:
+        parts.setdefault(task.tags.get(field, ""), []).append(task)
+    return dict(sorted(parts.items(), key=lambda part: (-len(part[1]), part[0])))
+
+
+def known_tags(tasks: Sequence[TaskOutcomes]) -> str:
+    """In words, the tags by which tasks may be told apart."""
+    values: dict[str, set[str]] = {}
+    for task in tasks:
+        for name, value in task.tags.items():
+            values.setdefault(name, set()).add(value)
+    kinds = [name for name, own in values.items() if len(own) <= min(_MANY_VALUES, len(tasks) / 2)]
+    named = sorted(kinds) or sorted(values)
+    if not named:
+        return "its tasks have none"
+    more = ", …" if len(named) > _NUM_NAMED else ""
+    return f"there are {', '.join(named[:_NUM_NAMED])}{more}"
+
+
+def tag_name(field: str | None, value: str) -> str:
+    """As a person would write it; tasks without the tag have an empty value."""
+    return f"{field}={value}" if value else f"without {field}"
