@@ -16,7 +16,7 @@ from astuner.errors import ConfigError
 from astuner.evaluating.named_model import ModelPlaces, find_named_model
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.read import read_evaluated
-from astuner.run_dir import RunDir, read_json_lines
+from astuner.run_dir import RunDir, append_json_line, read_json_lines
 from tests.child_runs import start_command
 from tests.llm_server import KEY, refuses, says, serving
 from tests.tiny_model import make_tiny_model
@@ -264,6 +264,10 @@ def test_the_best_checkpoint_is_called_too_good_on_the_tasks_that_chose_it(conf,
     (found,) = evaluations()  # the same model under two names is evaluated once
     facts = EvaluationFacts.read(found.root)
     assert facts.model.endswith("checkpoints/step_1") and facts.best_of == str(run.root.resolve())
+    other = {"task": {"main_query": "another question"}}
+    append_json_line(run.episodes_file(1, "validation"), other)
+    assert main(["evaluate", "--conf", conf, "--model", "best"]) == 0
+    assert "too good" not in capsys.readouterr().err
 
 
 def make_checkpoints():
