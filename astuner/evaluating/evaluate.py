@@ -41,7 +41,7 @@ from astuner.imports import fix_sys_path, module_folders
 from astuner.launch import OtherWork, launch
 from astuner.logview.view.words import count
 from astuner.rollout.threads import DaemonThreads
-from astuner.run_dir import RunDir, naming_the_file
+from astuner.run_dir import RunDir, naming_the_file, read_json_lines
 from astuner.task_reader.same_tasks import fingerprint
 
 _BY_SIGNAL = 128
@@ -181,7 +181,8 @@ class EvaluationStart:
     def facts_of(self, model: NamedModel) -> EvaluationFacts:
         loaded = self.loaded
         shown = shown_settings(loaded.settings, loaded.shown_as)
-        is_chosen = model.chosen_by is not None and self.tasks.split == VALIDATION
+        chosen_by = model.chosen_by
+        is_chosen = chosen_by is not None and self._has_chosen(chosen_by)
         return EvaluationFacts(
             model=model.name,
             split=self.tasks.split,
@@ -198,8 +199,17 @@ class EvaluationStart:
                 ),
             },
             weights=model.weights,
-            best_of=str(model.chosen_by.root) if is_chosen and model.chosen_by else None,
+            best_of=str(chosen_by.root) if is_chosen and chosen_by else None,
         )
+
+    def _has_chosen(self, run: RunDir) -> bool:
+        """Whether any of these tasks was among those by which the run chose its best."""
+        files = sorted(run.episodes_dir.glob("validation_*.jsonl"))
+        if not files:  # not recorded, or pruned
+            is_own = run.root.parent.name == self.loaded.experiment_name
+            return is_own and self.tasks.split == VALIDATION
+        asked = {task.main_query for task in self.tasks.tasks}
+        return any(line["task"]["main_query"] in asked for line in read_json_lines(files[-1]))
 
     def evaluate(self, model: NamedModel) -> ModelEvaluation:
         """What was recorded stays, whatever ends it. A second Ctrl-C is raised."""

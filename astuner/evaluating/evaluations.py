@@ -163,7 +163,10 @@ def _scored(model: ModelEvaluation, name: str, by: str | None) -> ScoredEvaluati
         scores = score(evaluated, by if is_begun else None)
         if is_begun and scores.total.success is None:
             error = error or _all_failed(name, scores.total)
-        _keep(scores, RunDir(root=model.run_dir), is_whole=model.is_whole)
+        try:
+            _keep(scores, RunDir(root=model.run_dir), is_whole=model.is_whole)
+        except AstunerError as refused:  # a full disk; the table is shown all the same
+            error = error or refused
     return ScoredEvaluation(
         name=name,
         run_dir=model.run_dir,
