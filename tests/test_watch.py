@@ -74,6 +74,7 @@ class Following:
         self.engine = Future()
         self.grace = NotedGrace(25.0, describe_saved=lambda: "")
         self.exported = []
+        self.at_export = lambda saved: None
         run = replace(make_run(loaded, self.run_dir, screen=self.screen), grace=self.grace)
         self.watch = Watch(
             run,
@@ -87,6 +88,7 @@ class Following:
 
     def _export(self, saved):
         self.exported.append((saved.step, self.grace.is_saving))
+        self.at_export(saved)
         return f"exported {saved.step}"
 
     def follow(self, work=lambda: None):
@@ -151,6 +153,26 @@ def test_a_validation_shares_the_line_of_its_step_and_has_its_own_before_the_fir
     lines = list(read_json_lines(following.run_dir.metrics_file))
     assert [line["step"] for line in lines] == [0, 1]
     assert all("validation/reward_mean" in line for line in lines)
+
+
+def test_best_leads_to_the_checkpoint_that_did_best_before_others_are_dropped(following):
+    """An export spares what it leads to, so that has to be known by then."""
+    seen = []
+
+    def export(saved):
+        best = following.run_dir.best_checkpoint()
+        seen.append(best and best.name)
+        following.run_dir.checkpoint_dir(saved.step).mkdir(parents=True)
+
+    following.at_export = export
+    for step, reward in ((1, 1.0), (2, 0.0)):
+        episode = replace(make_episode(0, reward), is_validation=True, step=step)
+        add(following.hub, "v", episode)
+        following.hub.finish_validation(step)
+        following.hub.saved(SavedState(step=step, weights="/somewhere", probes=()))
+    following.follow()
+    assert seen == [None, "step_1"]
+    assert following.run_dir.best_checkpoint().name == "step_1"
 
 
 def test_a_saved_state_is_exported_and_said(following):

@@ -224,6 +224,7 @@ def watched(
         said += process.stderr.read()
         assert process.wait(timeout=60) == 0, said[-6000:]
     assert "before and after" in said
+    assert all(f"\nto {name} " in said for name in ("evaluate", "export", "serve"))
     assert "failed episodes: the commonest reason" in said
     return Watched(conf=path, said=said, process=process, seen=seen)
 

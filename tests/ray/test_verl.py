@@ -323,6 +323,8 @@ def test_a_checkpoint_is_the_policy_and_transformers_loads_it(trained):
 
 def test_a_run_says_what_came_of_it_and_why_episodes_failed(trained):
     assert "before and after" in trained.said
+    assert all(f"\nto {name} " in trained.said for name in ("evaluate", "export", "serve"))
+    assert (trained.run_dir / "checkpoints" / "best").is_dir()
     assert "failed episodes: the commonest reason (1 times): WorkflowError" in trained.said
 
 
