@@ -24,6 +24,7 @@ from astuner.exporting.gguf import QUANTIZATIONS, gguf_file
 from astuner.exporting.model_folder import DTYPES, ModelFolder
 from astuner.exporting.ollama import OllamaFolder
 from astuner.exporting.probes import read_probe
+from astuner.exporting.recorded import RecordedGap, check_recorded
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.exporting.source import LoadingOrder, load_source
 from astuner.models.manifest import file_entry, write_json
@@ -81,6 +82,8 @@ class Exported:
     agreement: ExportAgreement
     change: ExportAgreement | None
     """How far the base is from what was trained; None where it is not at hand."""
+    recorded: RecordedGap | None
+    """How far the checkpoint is from what the run sampled; None where nothing is recorded of it."""
     num_bytes: int
     seconds: float
     peak_bytes: int
@@ -143,6 +146,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     _check_is_free(folder)
     console.phase(f"loading {checkpoint.folder}")
     source = load_source(LoadingOrder(checkpoint=checkpoint, base=order.base, device=order.device))
+    recorded = check_recorded(checkpoint, source.model, dtype=source.dtype)
     num_bytes = form.num_bytes(source)
     check_room(folder, num_bytes, words=_WORDS)
     with new_folder(folder, num_bytes=num_bytes, words=_WORDS) as partial:
@@ -162,6 +166,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
             dtype=source.dtype,
             agreement=agreement,
             change=change,
+            recorded=recorded,
             num_bytes=sum(p.stat().st_size for p in partial.rglob("*") if p.is_file()),
             seconds=time.monotonic() - started,
             peak_bytes=_peak_bytes(),
@@ -173,6 +178,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
             base=source.base,
             agreement=agreement,
             change=change,
+            recorded=recorded,
             usage=form.usage(source, named),
             warnings=exported.warnings,
         )
