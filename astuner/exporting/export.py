@@ -299,6 +299,7 @@ def _check_change(
             "all probes, so that there is nothing to export. Was it saved before the first update, "
             "or with a learning rate of 0? --allow-unchanged exports it anyway"
         )
+    finer = "--quantize f32" if form.name in ("gguf", "ollama") else "--dtype float32"
     share = agreement.mean_gap / change.mean_gap if change.mean_gap else 0.0
     told = (
         f"training moved the log-probabilities by {change.mean_gap:.2g} nats a token, and the "
@@ -307,10 +308,10 @@ def _check_change(
     if share >= 1 and not form.is_quantized:
         raise ExportRefused(
             f"the {form.name} export is refused: it is no nearer to what was trained than to the "
-            f"base: {told}. Export with --dtype float32, or an adapter by --to adapter"
+            f"base: {told}. Export with {finer}, or an adapter by --to adapter"
         )
     if share >= _LOSS_TO_TELL:
-        return [f"rounding takes much of what was learned: {told}; --dtype float32 keeps it"]
+        return [f"rounding takes much of what was learned: {told}; {finer} keeps it"]
     return []
 
 
