@@ -10,7 +10,7 @@
 `transformers+batching` the same with --continuous-batching, by which 5.23 gave no token on a CPU;
 `vllm` is vLLM's server, `astuner+record` ours with --record. All get the same prompts, greedy, with
 the same most tokens, as streams of chat completions; one server at a time is up. `ttft` is the time
-to the first piece of a reply, `gap` the mean time between its tokens behind it, both as medians over
+to the first piece of a reply, `gap` the mean time between its tokens behind it, both as medians of
 the calls, and p95 of the first. Clients run in a process of their own, on the same cores.
 
 With tools, three functions are offered; a model whose chat template knows none refuses them.
