@@ -1,18 +1,23 @@
 """A model that is served without a run: what it answers, to whom, and what stays of a call."""
 
 import asyncio
+import copy
 import gc
 import json
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from astuner.config.load import load_for_serving
+from astuner.inference.template import ChatTemplate
+from astuner.model_server.daily_template import DailyTemplate
 from astuner.model_server.load import LoadedModels, ServingOrder, load_models
 from astuner.model_server.order import read_orders
+from astuner.model_server.recording import RecordingOptions
 from tests.model_servers import QUESTION, Talk, talking
 from tests.tiny_model import make_tiny_model
 
@@ -281,6 +286,47 @@ def test_calls_that_do_not_end_are_cut_off_with_a_reason(loaded, ends_by):
         assert await it.ended == 15
 
     served(body, loaded, drain_seconds=20 if ends_by == "a second signal" else 0)
+
+
+def test_an_engine_that_failed_serves_on(loaded):
+    async def body(it):
+        head = loaded.engines[0]._model.lm_head.weight
+        whole = head.detach().clone()
+        head.fill_(float("nan"))
+        failed = await it.ask()
+        head.copy_(whole)
+        assert (failed.status_code, failed.json()["error"]["code"]) == (500, "engine_failed")
+        assert "not finite" in (it.seen.calls[0].error or "")
+        assert text_of(await it.ask())
+
+    served(body, loaded)
+
+
+def test_the_books_are_kept_and_feedback_finds_its_answer(loaded, tmp_path):
+    recording = RecordingOptions(folder=tmp_path, is_masked=False, max_mb=None, version="0")
+
+    async def body(it):
+        answer = (await it.ask(messages=[{"role": "user", "content": "Remember me"}])).json()
+        opinion = await it.post("feedback", {"id": answer["id"], "score": 1})
+        assert opinion.status_code == 200, opinion.text
+        metrics = (await it.http.get(f"{it.address}/metrics")).text
+        assert 'requests_total{model="tiny",path="/v1/chat/completions",status="200"} 1' in metrics
+        assert 'running_sequences{model="tiny"} 0' in metrics
+
+    served(body, loaded, recording=recording)
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "Remember me" in written
+
+
+def test_the_date_in_a_prompt_goes_on(loaded):
+    days = [datetime(2026, 1, 31, 9, tzinfo=UTC), datetime(2026, 2, 1, 9, tzinfo=UTC)]
+    tokenizer = copy.deepcopy(loaded.models[0].template.today()._tokenizer)
+    tokenizer.chat_template = "{{ strftime_now('%d %b') }}" + tokenizer.chat_template
+    template = DailyTemplate(ChatTemplate(tokenizer, now=days[0]), clock=lambda: days[0])
+    first = template.today()
+    assert template.today() is first
+    days.pop(0)
+    assert template.today().prompt_text([{"role": "user", "content": "a"}], ()).startswith("01 Feb")
 
 
 async def begun(it: Talk) -> "asyncio.Task[httpx.Response]":

@@ -118,7 +118,7 @@ def test_a_refused_call_stands_in_the_record_and_an_answered_one_does_not():
     (episode,) = play(ask(logit_bias={"5": 1}))
     call = only(episode)
     assert (call.path, call.status, call.field) == (CHAT, 400, "logit_bias")
-    assert "the run's own" in call.message and episode.calls == ()
+    assert "top_p and top_k alone" in call.message and episode.calls == ()
     line = json.loads(json.dumps(episode_to_record(episode)))
     assert line["refused_calls"] == [
         {

@@ -299,7 +299,8 @@ def _tell(address: str, models: "ServedModels", keys: Sequence[str]) -> None:
                 f"model {model.name}: its generation_config asks for {asked} too, which this "
                 "engine does not do, in training neither"
             )
-    asked = f"{len(keys)} keys" if keys else "no key is needed"
+    num = len(set(keys))
+    asked = f"{num} key{'s' if num > 1 else ''} let in" if keys else "no key is needed"
     _say(f"{address}/v1 answers; {asked}; Ctrl-C ends it")
 
 

@@ -90,6 +90,17 @@ class ChatTemplate:
                 f"chat_template_kwargs: {error}", param="chat_template_kwargs"
             ) from error
 
+    @property
+    def written_at(self) -> datetime | None:
+        """The time that it writes; None where it writes none."""
+        return self._now
+
+    def at(self, now: datetime) -> "ChatTemplate":
+        """This template at another time."""
+        return ChatTemplate(
+            self._tokenizer, extra_stop_ids=self._extra_stop_ids, kwargs=self.kwargs, now=now
+        )
+
     def _make_with_kwargs(self, kwargs: str) -> "ChatTemplate":
         given = json.loads(kwargs)
         check_kwargs(given, self._tokenizer)

@@ -18,6 +18,7 @@ from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.errors import ConfigError, RequestError
 from astuner.inference.template import ChatTemplate
+from astuner.model_server.daily_template import DailyTemplate
 from astuner.model_server.distribution import own_distribution
 from astuner.model_server.order import AdapterOrder, BaseOrder, training_of
 from astuner.model_server.served_model import ServedModel
@@ -134,7 +135,7 @@ def _served(
     return ServedModel(
         name=name,
         engine=engine,
-        template=template,
+        template=DailyTemplate(template),
         max_len=limits.max_model_len,
         own=own_distribution(settings, trained),
         weights=weights,

@@ -15,7 +15,7 @@ from astuner.gateway.sampling import Distribution
 from astuner.gateway.wires.wire_format import ANY_MODEL
 from astuner.inference.chat import TokenChat
 from astuner.inference.limits import TokenLimits
-from astuner.inference.template import ChatTemplate
+from astuner.model_server.daily_template import DailyTemplate
 from astuner.model_server.distribution import OwnDistribution
 from astuner.trajectory.recorder import Recorder
 
@@ -40,7 +40,7 @@ class ServedModel:
 
     name: str
     engine: LastingEngine
-    template: ChatTemplate
+    template: DailyTemplate
     max_len: int
     """Most tokens of prompt and reply together."""
     own: OwnDistribution
@@ -53,10 +53,11 @@ class ServedModel:
         self, recorder: Recorder, distribution: Distribution, *, is_seeded: bool
     ) -> TokenChat:
         """A chat for one call; nothing of it stays behind."""
+        template = self.template.today()
         self.engine.revive()
         return TokenChat(
             self.engine,
-            self.template,
+            template,
             recorder,
             episode_id=_SEEDED if is_seeded else secrets.token_hex(12),
             sampling=Sampling(
@@ -64,7 +65,7 @@ class ServedModel:
                 top_p=distribution.top_p,
                 top_k=distribution.top_k,
                 max_new_tokens=self.max_len,
-                stop_ids=self.template.stop_ids,
+                stop_ids=template.stop_ids,
             ),
             limits=TokenLimits(
                 max_model_len=self.max_len,

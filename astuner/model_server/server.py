@@ -137,7 +137,7 @@ class ModelServer:
         waiting = WaitingRoom(options.max_waiting_calls, setting="gateway.max_waiting_calls")
         app: ASGIApp = make_app(
             self._find,
-            list_models=lambda: self._models.names,
+            list_models=self._names,
             max_body_bytes=options.max_body_bytes,
             waiting=waiting,
             further=[Route("/readyz", self._ready, methods=["GET"]), *further],
@@ -153,6 +153,12 @@ class ModelServer:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
         )
+
+    def _names(self) -> Sequence[str]:
+        """Raises Refusal while there are none."""
+        if not self._models.names:
+            raise _loading()
+        return self._models.names
 
     async def _ready(self, request: Request) -> Response:
         """Whether calls are answered: what a load balancer asks."""

@@ -150,12 +150,13 @@ def load_merged(folder: str, **options: Any) -> tuple[PreTrainedModel, str]:
     return merged.merge_and_unload().requires_grad_(True), base
 
 
-def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """The weights of a saved adapter by the names of the parameters that `attach_adapter` makes."""
+def read_adapter(folder: Path, name: str = "default") -> dict[str, Tensor]:
+    """The weights of a saved adapter by the names of the parameters that `attach_adapter` makes,
+    or that an adapter of another name has."""
     weights = load_file(folder / ADAPTER_WEIGHTS_NAME)
     return {
-        re.sub(r"(\.lora_\w+)\.", r"\1.default.", name.removeprefix("base_model.model.")): weight
-        for name, weight in weights.items()
+        re.sub(r"(\.lora_\w+)\.", rf"\1.{name}.", key.removeprefix("base_model.model.")): weight
+        for key, weight in weights.items()
     }
 
 

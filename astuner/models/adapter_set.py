@@ -6,6 +6,7 @@ merged, so that an adapter computes what it did in training.
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from astuner.errors import ConfigError
-from astuner.models.adapter import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, has_adapter
+from astuner.models.adapter import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, has_adapter, read_adapter
+from astuner.models.seeded import seeded_draws
 
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -46,7 +48,7 @@ class AdapterSet:
         _check_fits(folder, self._model)
         model: Any = self._model
         inner = f"served_{len(self._names)}"  # peft allows no dots
-        model.load_adapter(str(folder), adapter_name=inner, local_files_only=True)
+        _load(model, folder, inner)
         model.eval().requires_grad_(False)
         self._names[name] = inner
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
@@ -84,10 +86,38 @@ def read_adapter_config(folder: Path) -> Mapping[str, Any]:
     return found
 
 
+def _load(model: Any, folder: Path, name: str) -> None:
+    from peft import PeftConfig
+
+    try:
+        weights = read_adapter(folder, name)
+        config = PeftConfig.from_pretrained(str(folder))
+        with warnings.catch_warnings(), seeded_draws(0):  # what it draws is overwritten
+            # Several adapters in one model are meant.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            model.add_adapter(config, adapter_name=name)
+        found = model.load_state_dict(weights, strict=False)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"adapter {folder}: loading it failed with {type(error).__name__}: {what}; see whether "
+            "its files are whole and of this model"
+        ) from error
+    own = [key for key in found.missing_keys if f".{name}." in key]
+    if own or found.unexpected_keys:
+        odd = (own or found.unexpected_keys)[0].replace(f".{name}", "")
+        raise ConfigError(
+            f"adapter {folder}: {ADAPTER_WEIGHTS_NAME} and {ADAPTER_CONFIG_NAME} do not go "
+            f"together, as {odd} shows; see whether the folder is whole"
+        )
+
+
 def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ConfigError(f"adapter {folder}: it is of the kind {kind}; only LORA can be served")
+    if config.get("use_dora"):
+        raise ConfigError(f"adapter {folder}: it is a DoRA; merge it, and serve the result")
     if config.get("modules_to_save"):
         raise ConfigError(
             f"adapter {folder}: it replaces whole layers (modules_to_save "
