@@ -298,7 +298,7 @@ def _compare_one(
 
 
 def show_memory(arguments: argparse.Namespace) -> None:
-    """At each tenth of many short calls of eight clients, one in eight of them streamed."""
+    """At each tenth of many short calls of eight clients."""
     print(_machine())
     for rival in rivals(arguments):
         with running(rival, arguments.model) as server:
