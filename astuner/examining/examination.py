@@ -40,6 +40,8 @@ from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
 NUM_EPISODES = 2
+_NEAR_SECONDS = 20.0
+"""For comparing questions: those of one template all meet each other."""
 _MOST_AT_A_TIME = 16
 """Replies that the engine's speed is measured with."""
 
@@ -266,7 +268,7 @@ class _Examination:
         return data.look_at_amount(len(known.training), len(known.validation), known.plan)
 
     def _look_at_near_repeats(self) -> list[DoctorFinding]:
-        deadline = time.monotonic() + self._runner.seconds / 2
+        deadline = time.monotonic() + min(_NEAR_SECONDS, self._runner.seconds / 4)
         reader, known = self._settings.task_reader, self._gathered
         return data.look_at_near_repeats(
             with_content(reader, known.training),
