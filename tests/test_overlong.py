@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from astuner.backbone.assemble import read_tasks, read_test_tasks
+from astuner.backbone.assemble import read_tasks
 from astuner.backbone.overlong import without_overlong
 from astuner.config.load import load_mapping
 from astuner.errors import ConfigError
@@ -47,7 +47,7 @@ def test_no_task_that_fits_ends_the_command():
 
 
 def read(folder, **data):
-    """The ids of what a run trains on, and tests on, whose prompts have up to 200 tokens."""
+    """The ids of what a run trains on whose prompts have up to 200 tokens."""
     file = folder / "tasks.jsonl"
     questions = ("What is 2 plus 3? " * 60, "hi")
     file.write_text("".join(json.dumps({"main_query": text}) + "\n" for text in questions))
@@ -55,18 +55,13 @@ def read(folder, **data):
         "model": {"path": str(folder / "model")},
         "task_reader": {
             "type": "jsonl_dataset_file",
-            "jsonl_dataset_file": {
-                "training": {"file_path": str(file)},
-                "test": {"file_path": str(file)},
-            },
+            "jsonl_dataset_file": {"training": {"file_path": str(file)}},
         },
         "rollout": {"agentscope_workflow": "a->B"},
         "data": {"max_prompt_length": 200, **data},
     }
     settings = load_mapping({"astuner": content}, name="test").settings
-    run = SimpleNamespace(settings=settings, search_dirs=())
-    (training, _), test = read_tasks(run), read_test_tasks(run)
-    assert test == training
+    training, _ = read_tasks(SimpleNamespace(settings=settings, search_dirs=()))
     return [task.task_id for task in training]
 
 

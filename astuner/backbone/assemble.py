@@ -30,7 +30,6 @@ from astuner.rollout.pool import PoolSettings, RolloutPool
 from astuner.rollout.surroundings import GatewayDoor, Surrounding
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
-from astuner.task_reader.reader import TaskReader, tasks_of_test
 from astuner.types import Task
 
 _LEAVE_SECONDS = 10.0
@@ -44,26 +43,13 @@ _LOCK_ADVICE = (
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
     """Training and validation tasks of the configured reader, without those that cannot fit."""
-    reader = _make_reader(run)
-    training, validation = reader.get_training_tasks(), reader.get_validation_tasks()
-    return _fitting(run, training, split="training"), _fitting(run, validation, split="validation")
-
-
-def read_validation_tasks(run: Run) -> list[Task]:
-    """Without those that cannot fit; empty where the reader has none."""
-    return _fitting(run, _make_reader(run).get_validation_tasks(), split="validation")
-
-
-def read_test_tasks(run: Run) -> list[Task]:
-    """Those on which nothing is trained and nothing chosen, without those that cannot fit; empty
-    where the reader has none."""
-    return _fitting(run, tasks_of_test(_make_reader(run)), split="test")
-
-
-def _make_reader(run: Run) -> TaskReader:
     settings = run.settings.task_reader
     section = getattr(settings, settings.type, None)
-    return make_task_reader(settings.type, section.model_dump() if section else {}, run.search_dirs)
+    reader = make_task_reader(
+        settings.type, section.model_dump() if section else {}, run.search_dirs
+    )
+    training, validation = reader.get_training_tasks(), reader.get_validation_tasks()
+    return _fitting(run, training, split="training"), _fitting(run, validation, split="validation")
 
 
 def _fitting(run: Run, tasks: list[Task], *, split: str) -> list[Task]:

@@ -6,7 +6,7 @@ Owns which tasks are compared; how, is the business of `evaluation/contamination
 from collections.abc import Iterator, Mapping, Sequence
 
 from astuner.backbone.run import Run
-from astuner.config.sections.task_reader import TaskReaderSettings
+from astuner.errors import ConfigError, TaskReadError
 from astuner.evaluation.contamination import find_contaminations
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.mixture import MixtureReader
@@ -17,46 +17,65 @@ from astuner.types import Task
 _HAS_NO_CONTENT = ("random_dummy",)
 """Types whose tasks are numbers, the same for training and validation."""
 _READS_FROM_DISK = ("jsonl_dataset_file", "huggingface_dat_repo", "harbor", "data_generation")
-"""Types whose test is read at the start, to be compared; the others ask servers, or make tasks that
+"""Types whose other splits are read only to be compared; the rest ask servers, or make tasks that
 are in no other split."""
 
 
 def warn_of_contamination(run: Run, training: Sequence[Task], validation: Sequence[Task]) -> None:
-    """Say which tasks of the validation and the test stand in an earlier split too.
+    """Say which tasks of the validation and the test of a run stand in an earlier split too.
 
     Raises what the reader does for a test that cannot be read, before anything is trained.
     """
-    splits = {"training": training, "validation": validation, "test": _test_tasks(run)}
-    for line in contamination_lines(run.settings.task_reader, splits):
+    reader = _reader_from_disk(run)
+    test = [] if reader is None else tasks_of_test(reader)
+    known = {"training": training, "validation": validation}
+    for line in (
+        *_lines(run, validation, {"training": training}, split="validation"),
+        *_lines(run, test, known, split="test"),
+    ):
         run.console.warn(line)
 
 
-def contamination_lines(
-    reader: TaskReaderSettings, splits: Mapping[str, Sequence[Task]]
-) -> Iterator[str]:
-    """A line for each two splits that share tasks, with what to do.
+def contamination_of_evaluated(run: Run, tasks: Sequence[Task], *, split: str) -> list[str]:
+    """What to warn of before an evaluation on `tasks`: those that runs of these settings train on
+    or choose by. `split` is test, validation, or the name of a file.
 
-    The splits are in the order training, validation, test; each is compared with those before it.
+    Where the training cannot be read, as on another machine, that is what it says.
     """
-    types = {name: source.type for name, source in task_sources(reader).items()}
-    compared = {
-        split: [task for task in tasks if types.get(task.source) not in _HAS_NO_CONTENT]
-        for split, tasks in splits.items()
-    }
-    for found in find_contaminations(compared):
+    try:
+        reader = _reader_from_disk(run)
+        if reader is None:
+            return []
+        known = {"training": reader.get_training_tasks()}
+        if split != "validation":
+            known["validation"] = reader.get_validation_tasks()
+    except (ConfigError, TaskReadError) as error:
+        return [f"whether tasks of {split} were trained on is not known: {error}"]
+    return list(_lines(run, tasks, known, split=split))
+
+
+def _lines(
+    run: Run, tasks: Sequence[Task], others: Mapping[str, Sequence[Task]], *, split: str
+) -> Iterator[str]:
+    """A line for each of the others that shares tasks, with what to do."""
+    types = {name: source.type for name, source in task_sources(run.settings.task_reader).items()}
+
+    def compared(tasks: Sequence[Task]) -> list[Task]:
+        return [task for task in tasks if types.get(task.source) not in _HAS_NO_CONTENT]
+
+    known = {other: compared(of_other) for other, of_other in others.items()}
+    for found in find_contaminations(compared(tasks), known, split=split):
         yield (
             f"{found.line()}. What a model does on them tells in part what it remembers: leave "
             f"them out of {found.other} or of {found.split}"
         )
 
 
-def _test_tasks(run: Run) -> list[Task]:
-    sources = task_sources(run.settings.task_reader)
+def _reader_from_disk(run: Run) -> TaskReader | None:
+    """Of the sources that cost little to read; None where there are none."""
     readers: dict[str, TaskReader] = {
         name: make_task_reader(source.type, source.settings, run.search_dirs)
-        for name, source in sources.items()
+        for name, source in task_sources(run.settings.task_reader).items()
         if source.type in _READS_FROM_DISK
     }
-    if not readers:
-        return []
-    return tasks_of_test(readers[""] if "" in readers else MixtureReader(readers))
+    return readers.get("") or (MixtureReader(readers) if readers else None)

@@ -172,6 +172,8 @@ class EvaluationStart:
             f"evaluating {count(len(self.models), 'model')} on {count(num_tasks, 'task')} of "
             f"{tasks.split}, {count(num_repeat, 'attempt')} each"
         )
+        for line in tasks.warnings:
+            self._console.warn(line)
         if num_repeat > 1 and not self.loaded.settings.rollout.val_kwargs.do_sample:
             self._console.warn(
                 "rollout.val_kwargs.do_sample is false, so every attempt at a task says the same; "

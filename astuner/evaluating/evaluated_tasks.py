@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from astuner.backbone.contaminated import contamination_of_evaluated
 from astuner.backbone.environments_beside import WithEnvironments
 from astuner.backbone.generated_tasks import WithGeneratedTasks
 from astuner.backbone.models_closed import WithModelsClosed
@@ -35,6 +36,8 @@ class EvaluatedTasks:
     split: str
     """test, validation, or the path of a file."""
     tasks: Sequence[Task]
+    warnings: Sequence[str] = ()
+    """Which of them runs of the same settings train on or choose by, in words."""
 
     def without_rest(self, max_tasks: int | None) -> "EvaluatedTasks":
         return replace(self, tasks=self.tasks[:max_tasks])
@@ -56,7 +59,7 @@ def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> E
     a split that is not there and where there are no tasks, TaskReadError for what cannot be read.
     """
     if split is not None and split not in _SPLITS:
-        return _of_file(split, run.search_dirs)
+        return _compared(run, _of_file(split, run.search_dirs))
     found: list[EvaluatedTasks] = []
     with tempfile.TemporaryDirectory(prefix="astuner-tasks-") as folder:
         reading = _TaskReading(split, found.append)
@@ -81,8 +84,14 @@ class _TaskReading:
         reader = make_task_reader(
             settings.type, section.model_dump() if section else {}, run.search_dirs
         )
-        self.found(_of_reader(reader, self.split, reader_type=settings.type))
+        found = _of_reader(reader, self.split, reader_type=settings.type)
+        self.found(_compared(run, found))
         return RunResult(run_dir=run.run_dir.root)
+
+
+def _compared(run: Run, found: EvaluatedTasks) -> EvaluatedTasks:
+    warnings = contamination_of_evaluated(run, found.tasks, split=found.split)
+    return replace(found, warnings=warnings)
 
 
 def _of_reader(reader: TaskReader, split: str | None, *, reader_type: str) -> EvaluatedTasks:

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Self
 
 import numpy
@@ -79,13 +78,14 @@ class Contamination:
         )
 
 
-def find_contaminations(splits: Mapping[str, Sequence[Task]]) -> list[Contamination]:
-    """Between each two of the splits, in the order training, validation, test: what the later one
-    shares with the earlier one. Without those that share nothing."""
-    pairs = combinations(splits.items(), 2)
+def find_contaminations(
+    tasks: Sequence[Task], others: Mapping[str, Sequence[Task]], *, split: str
+) -> list[Contamination]:
+    """What a split shares with each of the others, by their names; without those that share
+    nothing."""
     found = (
-        find_contamination(tasks, others, split=split, other=other)
-        for (other, others), (split, tasks) in pairs
+        find_contamination(tasks, of_other, split=split, other=other)
+        for other, of_other in others.items()
     )
     return [contamination for contamination in found if contamination]
 

@@ -91,7 +91,7 @@ class _Generation:
         self._watch = watch
         material, self._plan = planned(parts, options, decided=files.read_sides())
         files.write_sides(material.decided)
-        has_units = [side for side in SIDES if self._plan.num_units(side)]
+        has_units: list[Side] = [side for side in SIDES if self._plan.num_units(side)]
         for side in _without_units(options, has_units):
             say(
                 f"no task is made for {side}: there are too few chunks or seeds, which training "

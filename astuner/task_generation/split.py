@@ -146,7 +146,7 @@ def _decide(
     sizes = Counter(sides.values())
     for unit in in_order:
         if unit not in sides:
-            lacking = [side for side, share in shares.items() if sizes[side] < share]
+            lacking: list[Side] = [side for side, share in shares.items() if sizes[side] < share]
             sides[unit] = lacking[0] if lacking else "train"
             sizes[sides[unit]] += 1
     if units and not sizes["train"]:
