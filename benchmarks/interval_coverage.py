@@ -1,7 +1,7 @@
 """How often the intervals of evaluations hold the truth, and how often their test errs.
 
-    python -m benchmarks.interval_coverage                    # all, a quarter of an hour of one core
-    python -m benchmarks.interval_coverage --part success
+    python -m benchmarks.interval_coverage              # all: a quarter of an hour
+    python -m benchmarks.interval_coverage --part tests
 
 Draws evaluations whose true success is known, over numbers of tasks and attempts, base rates and
 how alike the attempts at one task are, and asks the functions that `astuner evaluate` and `astuner

@@ -9,8 +9,9 @@ import yaml
 
 pytest.importorskip("torch")
 
-from astuner.backbone.task_signs import find_signs, warnings_of
+from astuner.backbone.task_signs import find_signs, warnings_of, with_content
 from astuner.cli.main import main
+from astuner.config.load import load_mapping
 from astuner.examining import data, forecast, judge, limits, machine, template, weights, workflow
 from astuner.examining.checking import CheckRunner
 from astuner.examining.finding import SUBJECTS, Remarks
@@ -50,6 +51,14 @@ def always(workflow_task, workflow_output):
 """
 
 
+DUMMIES = {
+    "backbone": "debug",
+    "model": {"path": "m"},
+    "task_reader": {"type": "random_dummy"},
+    "rollout": {"agentscope_workflow": "flows->Asking"},
+}
+
+
 def task(name, query="What is 2 plus 3?", **metadata) -> Task:
     return Task(main_query=query, task_id=name, metadata=metadata)
 
@@ -85,13 +94,12 @@ def test_tasks_that_stand_twice_or_in_both_splits_are_named():
     assert grades(data.look_at_repeats(training[3:], validation[1:])) == {"duplicates": "fine"}
 
 
-def test_tasks_of_environments_are_the_same_only_with_the_same_row():
-    rows = [
-        Task(main_query="Play.", task_id=str(seed), env_type="game", metadata={"seed": seed})
-        for seed in (1, 2)
-    ]
-    assert find_signs(rows, rows[:1]).repeated == ()
-    assert len(find_signs(rows, rows[:1]).leaked) == 1
+def test_tasks_that_do_not_say_what_they_are_about_are_not_compared():
+    dummies = load_mapping({"astuner": DUMMIES}, name="dummies").settings.task_reader
+    assert with_content(dummies, [task("1"), task("2")]) == []
+    reader = dummies.model_copy(update={"type": "env_service"})
+    game = Task(main_query="Play.", task_id="g", env_type="game")
+    assert with_content(reader, [game, task("1")]) == [task("1")]
 
 
 def test_questions_that_are_nearly_the_same_are_found_and_other_numbers_are_not():

@@ -37,6 +37,10 @@ from astuner.models.checkpoint import save_checkpoint
 from astuner.models.load import LoadedModel, load_policy
 from astuner.models.vllm_adapter import config_objections, max_rank_for
 from astuner.run_dir import RunDir, append_json_lines
+from astuner.trajectory.attempt import Attempt
+from astuner.trajectory.record import attempt_to_record
+from astuner.trajectory.recorder import Call
+from astuner.types import Completion, Task, WorkflowOutput
 from tests.runs import make_run
 from tests.tiny_model import make_tiny_model
 
@@ -64,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     make_tiny_model(folder / "base")
     save_run(folder, "whole", tuned_whole(folder / "base"))
-    save_run(folder, "lora", tuned_adapter(folder / "base"), rank=4)
+    policy = tuned_adapter(folder / "base")
+    record_validation(save_run(folder, "lora", policy, rank=4), policy)
     return folder
 
 
@@ -199,6 +204,66 @@ def test_an_adapter_is_merged_into_its_base(made: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(weight, expected[name])
 
 
+def record_validation(run: RunDir, policy: LoadedModel) -> None:
+    """One sampled reply of the policy of step 2, as the run writes it."""
+    prompt = policy.tokenizer.encode("What is 1 plus 2?")
+    reply = policy.tokenizer.encode(" Answer: 3")
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+    logprobs = (logits / 0.7).log_softmax(-1).gather(-1, torch.tensor(reply)[:, None])[:, 0]
+    call = Call(
+        agent_name="agent",
+        target_tag="agent",
+        messages=({"role": "user", "content": "What is 1 plus 2?"},),
+        tools=(),
+        prompt_ids=tuple(prompt),
+        completion=Completion(
+            ids=tuple(reply),
+            logprobs=tuple(logprobs.tolist()),
+            finish_reason="stop",
+            weight_version=2,
+        ),
+        reply={"role": "assistant", "content": " Answer: 3"},
+        temperature=0.7,
+        extends=None,
+        break_reason=None,
+        started_seconds=0.0,
+        seconds=0.1,
+    )
+    attempt = Attempt(
+        episode_id="validation2-0-0",
+        task=Task(main_query="What is 1 plus 2?", task_id="0"),
+        step=2,
+        attempt=0,
+        is_validation=True,
+        calls=(call,),
+        sequences=(),
+        agents={("agent", "agent"): True},
+        output=WorkflowOutput(reward=1.0),
+        failure=None,
+        overflowed=frozenset(),
+        madness=None,
+        seconds=0.1,
+    )
+    append_json_lines(run.episodes_file(2, "validation"), [attempt_to_record(attempt)])
+
+
+def test_an_adapter_on_another_model_of_the_same_shape_is_not_the_policy_that_was_sampled(
+    made: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads((adapter / "export.json").read_text())["recorded"]
+    assert found["num_tokens"] > 3 and found["mean"] < 1e-5
+    other = load_policy(str(made / "base"), dtype="float32", device="cpu")
+    disturb(other.model, "")
+    other.model.save_pretrained(tmp_path / "other")
+    other.tokenizer.save_pretrained(tmp_path / "other")
+    again = ("--base", tmp_path / "other", "--out", tmp_path / "again")
+    assert command(run_of(made, "lora"), "--to", "adapter", *again) == 1
+    told = capsys.readouterr().err
+    assert "is not the policy of its run" in told and "name the right one by --base" in told
+    assert not (tmp_path / "again").exists()
+
+
 def test_another_type_says_how_far_it_takes_the_model(made: Path, tmp_path: Path) -> None:
     job = AstunerJob()
     out = job.export(run_of(made, "lora"), to="merged", dtype="bfloat16", out=tmp_path / "out")
@@ -312,7 +377,7 @@ PROBE = ExportProbe(
     prompt_ids=(1, 2),
     greedy_ids=(5, 6, 7),
     logprobs=(-0.1, -0.2, -0.3),
-    runners_up=[RunnerUp(id=9, margin=m) for m in (1.0, 0.001, 2.0, 3.0)],
+    runners_up=[[RunnerUp(id=4, margin=m), RunnerUp(id=9, margin=m)] for m in (1, 0.001, 2, 3)],
     end_id=0,
 )
 

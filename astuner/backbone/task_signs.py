@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from astuner.config.sections.task_reader import TaskReaderSettings
+from astuner.task_reader.sources import task_sources
 from astuner.types import Task
 
 NUM_SHOWN = 3
@@ -36,6 +38,15 @@ class TaskSigns:
     """Training tasks that ask what an earlier one asks."""
     leaked: tuple[RepeatedTask, ...]
     """Validation tasks that ask what a training task asks."""
+
+
+def with_content(settings: TaskReaderSettings, tasks: Sequence[Task]) -> list[Task]:
+    """Those that say what they are about: not the numbers of random_dummy, which a workflow makes
+    its tasks of, and none whose question is made in an environment."""
+    dummies = {
+        name for name, source in task_sources(settings).items() if source.type == "random_dummy"
+    }
+    return [task for task in tasks if task.source not in dummies and task.env_type == "no_env"]
 
 
 def find_signs(training: Sequence[Task], validation: Sequence[Task]) -> TaskSigns:
@@ -89,11 +100,11 @@ def _pairs(
 
 
 def _asked(task: Task) -> str:
-    """What a task asks. In an environment the row that makes its instance belongs to it."""
+    """What a task asks; one without a question is known by its row."""
     words = " ".join(task.main_query.casefold().split())
-    if task.env_type == "no_env" and words and not task.init_messages:
+    if words and not task.init_messages:
         return f"{task.source}\0{words}"
-    rest = [task.env_type, task.init_messages, task.metadata]
+    rest = [task.init_messages, task.metadata]
     return f"{task.source}\0{words}\0{json.dumps(rest, sort_keys=True, default=str)}"
 
 

@@ -173,6 +173,11 @@ def _told(exported: "Exported") -> str:
             f"from the base  {change.mean_gap:.2g} nats a token, "
             f"{change.num_tokens - change.num_equal_tokens} other tokens"
         )
+    if (recorded := exported.recorded) is not None:
+        lines.append(
+            f"from the run   {recorded.mean:.2g} nats a token, on {recorded.num_tokens} tokens "
+            "that it sampled"
+        )
     lines += [f"warning        {warning}" for warning in exported.warnings]
     lines.append(f"how to use it  {exported.folder / 'README.md'}")
     return "\n".join(lines) + "\n"

@@ -127,32 +127,38 @@ def look_at_near_repeats(
 ) -> list[DoctorFinding]:
     """Questions that share most of their pairs of words; until `deadline`, by `clock`."""
     index = NearIndex(NEAR_OVERLAP)
-    known: list[KnownText] = []
-    within = []
-    for task in training:
-        if clock() > deadline:
-            break
-        text = _text_of(task)
-        pairs = hashed_pairs(words_of(text.question))
-        if (near := _nearest(index, known, text, pairs)) is not None:
-            within.append(f"{task.task_id} and {near.place}")
+    known = [_text_of(task) for task in training]
+    hashes = [hashed_pairs(words_of(text.question)) for text in known]
+    for pairs in hashes:
         index.add(pairs)
-        known.append(text)
-    across, num_compared = [], 0
+    across, within = [], []
+    num_across, num_within = 0, 0
     for task in validation:
         if clock() > deadline:
             break
         text = _text_of(task)
-        near = _nearest(index, known, text, hashed_pairs(words_of(text.question)))
-        if near is not None:
-            across.append(f"{task.task_id} and {near.place}")
-        num_compared += 1
-    return list(_near_findings(within, across, len(known), len(training), num_compared))
+        near = _nearest(index, known, text, hashed_pairs(words_of(text.question)), len(known))
+        across += [f"{task.task_id} and {near}"] if near else []
+        num_across += 1
+    for number, (text, pairs) in enumerate(zip(known, hashes, strict=True)):
+        if clock() > deadline:
+            break
+        near = _nearest(index, known, text, pairs, number)
+        within += [f"{text.place} and {near}"] if near else []
+        num_within += 1
+    compared = f"{num_across} of {len(validation)} validation and {num_within} of {len(known)} "
+    is_whole = num_across == len(validation) and num_within == len(known)
+    return list(
+        _near_findings(
+            within, across, num_within, "" if is_whole else f"{compared}training tasks in time"
+        )
+    )
 
 
 def _near_findings(
-    within: Sequence[str], across: Sequence[str], num_known: int, num_all: int, num_compared: int
+    within: Sequence[str], across: Sequence[str], num_within: int, compared: str
 ) -> Iterator[DoctorFinding]:
+    """`compared` says how many there was time for; empty where that is all."""
     advice = "look at them; different numbers, names and answers were told apart already"
     if across:
         yield _SAY.warning(
@@ -160,31 +166,30 @@ def _near_findings(
             f"{len(across)} validation tasks are nearly a training task: {_first(across)}",
             advice,
         )
-    if within and len(within) >= 0.01 * num_known:
+    if within and len(within) >= 0.01 * num_within:
         yield _SAY.warning(
             "near duplicates",
             f"{len(within)} training tasks are nearly another: {_first(within)}",
             advice,
         )
     elif not across:
-        yield _SAY.fine(
-            "near duplicates",
-            f"{len(within)} of {num_known} training tasks are nearly another, none of "
-            f"{num_compared} validation tasks",
-        )
-    if num_known < num_all:
-        yield _SAY.unchecked(
-            "near duplicates", f"only {num_known} of {num_all} training tasks were compared in time"
-        )
+        text = f"{len(within)} training tasks are nearly another, no validation task is one"
+        yield _SAY.fine("near duplicates", text)
+    if compared:
+        yield _SAY.unchecked("near duplicates", f"the rest: {compared}")
 
 
-def _nearest(index: NearIndex, known: Sequence[KnownText], text: KnownText, pairs: Any) -> Any:
-    """The nearest one about the same thing; the same words are `look_at_repeats`'."""
+def _nearest(
+    index: NearIndex, known: Sequence[KnownText], text: KnownText, pairs: Any, before: int
+) -> str | None:
+    """Of the first `before`, the id of the nearest about the same thing; the same words are
+    `look_at_repeats`'."""
     for _, number in index.find(pairs):
         other = known[number]
-        is_same = words_of(other.question) == words_of(text.question)
-        if not is_same and not are_about_different_things(text, other):
-            return other
+        if number >= before or words_of(other.question) == words_of(text.question):
+            continue
+        if not are_about_different_things(text, other):
+            return other.place
     return None
 
 

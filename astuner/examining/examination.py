@@ -20,6 +20,7 @@ from astuner.backbone.drafted_rubrics import with_rubrics
 from astuner.backbone.environments_beside import environments_beside
 from astuner.backbone.generated_tasks import reading_from
 from astuner.backbone.run import Run
+from astuner.backbone.task_signs import with_content
 from astuner.backbone.until_ended import until_ended
 from astuner.config.generated_sets import generated_sources
 from astuner.config.load import LoadedConfig
@@ -39,6 +40,8 @@ from astuner.trajectory.episode import Episode
 from astuner.types import Task
 
 NUM_EPISODES = 2
+_NEAR_SECONDS = 20.0
+"""For comparing questions: those of one template all meet each other."""
 _MOST_AT_A_TIME = 16
 """Replies that the engine's speed is measured with."""
 
@@ -209,6 +212,10 @@ class _Examination:
             return
         needed = judge.needed_field(self._settings)
         await check("data", "amount", self._look_at_amount)
+        training = with_content(self._settings.task_reader, training)
+        validation = with_content(self._settings.task_reader, validation)
+        if not training:
+            return
         await check("data", "duplicates", lambda: data.look_at_repeats(training, validation))
         await check("data", "near duplicates", self._look_at_near_repeats)
         await check("data", "content", lambda: data.look_at_content(training, needed_field=needed))
@@ -261,9 +268,12 @@ class _Examination:
         return data.look_at_amount(len(known.training), len(known.validation), known.plan)
 
     def _look_at_near_repeats(self) -> list[DoctorFinding]:
-        deadline = time.monotonic() + self._runner.seconds / 2
+        deadline = time.monotonic() + min(_NEAR_SECONDS, self._runner.seconds / 4)
+        reader, known = self._settings.task_reader, self._gathered
         return data.look_at_near_repeats(
-            self._gathered.training, self._gathered.validation, deadline=deadline
+            with_content(reader, known.training),
+            with_content(reader, known.validation),
+            deadline=deadline,
         )
 
     def _look_at_lengths(self) -> list[DoctorFinding]:
@@ -428,7 +438,10 @@ class _Examination:
 
     async def _workflow(self) -> None:
         say, known = Remarks("workflow"), self._gathered
-        if "workflow" in self._unmade_subjects or not known.training:
+        if "workflow" in self._unmade_subjects:
+            return
+        if not known.training:
+            self._runner.add(say.unchecked("episodes", "there are no tasks to run (data)"))
             return
         if not self._is_remote and known.weights is None:
             self._runner.add(say.unchecked("episodes", "there is no model to ask (model)"))
@@ -468,7 +481,10 @@ class _Examination:
 
     async def _judge(self) -> None:
         say, known = Remarks("judge"), self._gathered
-        if "judge" in self._unmade_subjects or not known.training:
+        if "judge" in self._unmade_subjects:
+            return
+        if not known.training:
+            self._runner.add(say.unchecked("verdicts", "there are no tasks to ask about (data)"))
             return
         own = [e for e in known.episodes if e.verdict and e.verdict.source == "workflow"]
         has_judge = self._run.judge is not None or self._run.own_judges

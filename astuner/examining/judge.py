@@ -171,7 +171,7 @@ async def _ask_about(asking: _Asking, other: str | None, name: str | None) -> No
     if right:
         said = await _first_accepted(asking, right)
         asked.take(RIGHT, said[1])
-        asked.take(LONG, await asking.ask(f"{_PADDING}\n\nThe answer is {said[0]}"))
+        asked.take(LONG, await asking.ask(f"{_PADDING}\n\n{said[0]}"))
         again = await asking.ask(said[0])
         if isinstance(said[1], Opinion) and isinstance(again, Opinion):
             asked.pairs.append((said[1], again))

@@ -73,8 +73,12 @@ def _load_with(conf_file: Path, overrides: Sequence[str], model: str) -> LoadedC
     if longest is None or rollout.max_model_len <= longest:
         return loaded
     given.append(f"astuner.rollout.max_model_len={longest}")
-    if data.max_prompt_length >= longest:
-        given.append(f"astuner.data.max_prompt_length={longest // 2}")
+    prompt = data.max_prompt_length if data.max_prompt_length < longest else longest // 2
+    response = min(data.max_response_length, longest - prompt)
+    given += [
+        f"astuner.data.max_prompt_length={prompt}",
+        f"astuner.data.max_response_length={response}",
+    ]
     if rollout.max_response_length_in_one_turn > longest:
         given.append(f"astuner.rollout.max_response_length_in_one_turn={longest // 2}")
     return load_config(conf_file, given)

@@ -25,7 +25,7 @@ _ADVICE_ON_BREAKS = {
     BreakKind.FOLDED: "a formatter that keeps messages apart",
     BreakKind.REPEATED: "the workflow asks the same again: use its first reply",
     BreakKind.REMOVED: "keep what was said in the history",
-    BreakKind.EDITED: "send replies back as they were",
+    BreakKind.EDITED: "leave earlier messages as they were sent",
 }
 
 

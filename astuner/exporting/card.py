@@ -17,6 +17,7 @@ from astuner.errors import AstunerError
 from astuner.evaluation.facts import EVALUATION_FILE, EvaluationFacts
 from astuner.exporting.checkpoint_named import NamedCheckpoint
 from astuner.exporting.format import ExportAgreement
+from astuner.exporting.recorded import RecordedGap
 from astuner.run_dir import RunDir, read_json_lines
 
 CARD_NAME = "README.md"
@@ -33,6 +34,7 @@ class CardFacts:
     base: str | None
     agreement: ExportAgreement
     change: ExportAgreement | None
+    recorded: RecordedGap | None
     usage: str
     warnings: Sequence[str]
 
@@ -219,6 +221,12 @@ def _verification(facts: CardFacts) -> str:
         text += (
             f"\n{found.num_ties} of the conversations part at two tokens that the trained model "
             "finds about equally likely, which rounding decides.\n"
+        )
+    if facts.recorded is not None:
+        text += (
+            f"\nThe {facts.recorded.num_tokens} tokens that the run sampled in the validation "
+            "behind that step have in this checkpoint the log-probabilities that were recorded "
+            f"then, up to {facts.recorded.mean:.2g} nats a token in the mean.\n"
         )
     if facts.change is not None:
         text += (

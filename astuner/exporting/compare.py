@@ -158,28 +158,29 @@ def _place_of_difference(one: Sequence[int], other: Sequence[int]) -> int | None
 
 
 def _is_tie(probe: ExportProbe, reading: ProbeReading, place: int, rounding: TypeRounding) -> bool:
-    """Whether the tuned model has the two tokens next to each other, and close.
+    """Whether the tuned model finds the two tokens about equally likely.
 
-    Where one of the two replies ends, the other token is not among those that are known by their
-    ids, so that nearness alone decides.
+    Where one of the replies ends, which of several end tokens stands there is not known, so that
+    any token near enough decides.
     """
-    second = _runner_up(probe, place)
-    if second is None or second.margin > rounding.tie:
-        return False
     is_end = place >= len(reading.greedy_ids) or place >= len(probe.greedy_ids)
-    return is_end or reading.greedy_ids[place] == second.id
+    return any(
+        other.margin <= rounding.tie and (is_end or reading.greedy_ids[place] == other.id)
+        for other in _runners_up(probe, place)
+    )
 
 
-def _runner_up(probe: ExportProbe, place: int) -> RunnerUp | None:
-    return probe.runners_up[place] if place < len(probe.runners_up) else None
+def _runners_up(probe: ExportProbe, place: int) -> Sequence[RunnerUp]:
+    return probe.runners_up[place] if place < len(probe.runners_up) else ()
 
 
 def _told(probe: ExportProbe, reading: ProbeReading, place: int, decode: Decode, other: str) -> str:
     def shown(ids: Sequence[int]) -> str:
         return repr(decode([ids[place]])) if place < len(ids) else "the end of the reply"
 
-    second = _runner_up(probe, place)
-    margin = "" if second is None else f" ({second.margin:.3g} nats before the second)"
+    margin = "".join(
+        f" ({second.margin:.3g} nats before the second)" for second in _runners_up(probe, place)[:1]
+    )
     return (
         f"probe {probe.name!r}, token {place + 1} of the reply: the tuned model says "
         f"{shown(probe.greedy_ids)}{margin}, {other} {shown(reading.greedy_ids)}"

@@ -24,6 +24,7 @@ from astuner.exporting.gguf import QUANTIZATIONS, gguf_file
 from astuner.exporting.model_folder import DTYPES, ModelFolder
 from astuner.exporting.ollama import OllamaFolder
 from astuner.exporting.probes import read_probe
+from astuner.exporting.recorded import RecordedGap, check_recorded
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.exporting.source import LoadingOrder, load_source
 from astuner.models.manifest import file_entry, write_json
@@ -81,6 +82,8 @@ class Exported:
     agreement: ExportAgreement
     change: ExportAgreement | None
     """How far the base is from what was trained; None where it is not at hand."""
+    recorded: RecordedGap | None
+    """How far the checkpoint is from what the run sampled; None where nothing is recorded of it."""
     num_bytes: int
     seconds: float
     peak_bytes: int
@@ -143,12 +146,14 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     _check_is_free(folder)
     console.phase(f"loading {checkpoint.folder}")
     source = load_source(LoadingOrder(checkpoint=checkpoint, base=order.base, device=order.device))
+    recorded = check_recorded(checkpoint, source.model, dtype=source.dtype)
     num_bytes = form.num_bytes(source)
     check_room(folder, num_bytes, words=_WORDS)
     with new_folder(folder, num_bytes=num_bytes, words=_WORDS) as partial:
         console.phase(f"writing {folder}")
         form.write(source, partial)
-        source = _let_go(source)
+        source = replace(source, model=None)
+        gc.collect()  # behind the last name of the model, whose layers refer to each other
         console.phase(f"verifying {folder}")
         agreement = _checked(form, source, partial)
         change = _change(source)
@@ -162,6 +167,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
             dtype=source.dtype,
             agreement=agreement,
             change=change,
+            recorded=recorded,
             num_bytes=sum(p.stat().st_size for p in partial.rglob("*") if p.is_file()),
             seconds=time.monotonic() - started,
             peak_bytes=_peak_bytes(),
@@ -173,6 +179,7 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
             base=source.base,
             agreement=agreement,
             change=change,
+            recorded=recorded,
             usage=form.usage(source, named),
             warnings=exported.warnings,
         )
@@ -226,13 +233,6 @@ def _with_settings(checkpoint: NamedCheckpoint, order: ExportOrder) -> NamedChec
 
 def _replies(checkpoint: NamedCheckpoint) -> ReplySettings | None:
     return ReplySettings.of_run(checkpoint.settings)
-
-
-def _let_go(source: ExportSource) -> ExportSource:
-    """Free the memory of the model."""
-    source = replace(source, model=None)
-    gc.collect()
-    return source
 
 
 def _checked(form: ExportFormat, source: ExportSource, folder: Path) -> ExportAgreement:
@@ -293,6 +293,7 @@ def _check_change(
             "all probes, so that there is nothing to export. Was it saved before the first update, "
             "or with a learning rate of 0? --allow-unchanged exports it anyway"
         )
+    finer = "--quantize f32" if form.name in ("gguf", "ollama") else "--dtype float32"
     share = agreement.mean_gap / change.mean_gap if change.mean_gap else 0.0
     told = (
         f"training moved the log-probabilities by {change.mean_gap:.2g} nats a token, and the "
@@ -301,10 +302,10 @@ def _check_change(
     if share >= 1 and not form.is_quantized:
         raise ExportRefused(
             f"the {form.name} export is refused: it is no nearer to what was trained than to the "
-            f"base: {told}. Export with --dtype float32, or an adapter by --to adapter"
+            f"base: {told}. Export with {finer}, or an adapter by --to adapter"
         )
     if share >= _LOSS_TO_TELL:
-        return [f"rounding takes much of what was learned: {told}; --dtype float32 keeps it"]
+        return [f"rounding takes much of what was learned: {told}; {finer} keeps it"]
     return []
 
 

@@ -15,11 +15,12 @@ class ExportRefused(AstunerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerUp:
-    """The second most likely token in the place of a greedy one."""
+    """Another likely token in the place of a greedy one."""
 
     id: int
     margin: float
-    """Nats by which the greedy token is more likely; near 0, rounding decides between the two."""
+    """Nats by which the greedy token is more likely; near 0, rounding decides between the two, and
+    may have decided otherwise in another pass of the same model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,9 @@ class ExportProbe:
     """The reply without its end, each the most likely token."""
     logprobs: Sequence[float]
     """Natural log, of each of the greedy ids, at temperature 1."""
-    runners_up: Sequence[RunnerUp]
-    """In the place of each of the greedy ids, and of the end behind them where it is known."""
+    runners_up: Sequence[Sequence[RunnerUp]]
+    """In the place of each of the greedy ids, and of the end behind them where it is known: the few
+    next likely, the nearest first."""
     end_id: int | None
     """The end token that is the most likely behind them; None where the reply was cut."""
 

@@ -89,7 +89,11 @@ def read_again(
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter))
+        from astuner.models.adapter import peft_warnings_off
+
+        # As it was trained: by default peft computes adapters in float32.
+        with peft_warnings_off():
+            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
     model = model.to(source.device).eval()
     tokenizer = AutoTokenizer.from_pretrained(adapter or folder)
     readings = [read_probe(model, tokenizer, probe) for probe in source.probes]

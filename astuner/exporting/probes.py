@@ -164,8 +164,12 @@ def _probe(
         greedy_ids=ids[:num_said],
         logprobs=ranked.logprobs[:num_said],
         runners_up=[
-            RunnerUp(id=second, margin=margin)
-            for second, margin in zip(ranked.second_ids, ranked.margins, strict=True)
+            [
+                RunnerUp(id=other, margin=own - logprob)
+                for other, logprob in near.items()
+                if other != id_
+            ]
+            for id_, own, near in zip(ids, ranked.logprobs, ranked.near, strict=True)
         ],
         end_id=end,
     )

@@ -188,9 +188,16 @@ def put_adapter(model: PreTrainedModel, folder: Path) -> None:
             f"the adapter in {folder} is of another base than {model.name_or_path}: {problem}; "
             "name the model that was tuned by --base"
         )
-    with seeded_draws(0), warnings.catch_warnings():  # what it draws is overwritten
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    with seeded_draws(0), peft_warnings_off():  # what it draws is overwritten
         cast(Any, model).load_adapter(str(folder))
+
+
+@contextlib.contextmanager
+def peft_warnings_off() -> Iterator[None]:
+    """Without what peft makes transformers warn of, which is not the user's to mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield
 
 
 def _what_does_not_fit(

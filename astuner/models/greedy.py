@@ -3,12 +3,15 @@
 Plain passes of the model's own forward, without an engine. Shapes: T tokens, V vocabulary.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_NUM_NEAR = 8
+"""In bfloat16 several tokens often have the very same logit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +19,8 @@ class RankedTokens:
     """Of tokens behind a prompt, in each of their places."""
 
     likeliest_ids: Sequence[int]
-    second_ids: Sequence[int]
-    margins: Sequence[float]
-    """Nats from the most likely to the second."""
+    near: Sequence[Mapping[int, float]]
+    """The few most likely, with their logprobs."""
     logprobs: Sequence[float]
     """Natural log, of the tokens themselves, at temperature 1."""
 
@@ -46,15 +48,17 @@ def greedy_ids(
 def ranked_tokens(model: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -> RankedTokens:
     """What the model finds likely in the place of each of `ids`, in one pass over all of them."""
     if not ids:
-        return RankedTokens(likeliest_ids=(), second_ids=(), margins=(), logprobs=())
+        return RankedTokens(likeliest_ids=(), near=(), logprobs=())
     ids_1T = torch.tensor([[*prompt_ids, *ids]], device=model.device)
     logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0, len(prompt_ids) - 1 : -1]
     logprobs_TV: Tensor = logits_TV.float().log_softmax(-1)
-    best = logprobs_TV.topk(2, dim=-1)
+    best = logprobs_TV.topk(min(_NUM_NEAR, logprobs_TV.shape[-1]), dim=-1)
     own_T = logprobs_TV.gather(-1, ids_1T[0, len(prompt_ids) :, None])[:, 0]
     return RankedTokens(
         likeliest_ids=tuple(best.indices[:, 0].tolist()),
-        second_ids=tuple(best.indices[:, 1].tolist()),
-        margins=tuple((best.values[:, 0] - best.values[:, 1]).tolist()),
+        near=tuple(
+            dict(zip(ids, values, strict=True))
+            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ),
         logprobs=tuple(own_T.tolist()),
     )
