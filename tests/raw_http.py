@@ -78,7 +78,7 @@ class Client:
 
     async def answer(self) -> tuple[int, bytes]:
         """Status and body of the next answer."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await self.reader.readuntil(b"\r\n\r\n")
             lines = head.lower().split(b"\r\n")
             sizes = [line.split(b":")[1] for line in lines if line.startswith(b"content-length")]
@@ -91,7 +91,7 @@ class Client:
 
     async def end(self) -> bytes:
         """What still comes until the server closes, or resets, the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             try:
                 return await self.reader.read()
             except ConnectionError:
@@ -107,7 +107,7 @@ class RawServer:
         self._clients: list[Client] = []
 
     async def client(self) -> Client:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             opened = await asyncio.open_connection("127.0.0.1", self.server.port)
         self._clients.append(Client(*opened))
         return self._clients[-1]

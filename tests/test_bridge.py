@@ -32,7 +32,7 @@ def play(work):
                 )
             )
             task = asyncio.create_task(work())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await task
 
     return asyncio.run(main())

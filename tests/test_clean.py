@@ -85,16 +85,17 @@ def test_without_a_terminal_and_without_yes_nothing_is_deleted(flag, capsys):
 @pytest.mark.parametrize(
     ("answer", "is_deleted"), [(b"y\n", True), (b"\n", False), (b"no\n", False)]
 )
-def test_in_a_terminal_it_asks(answer, is_deleted):
+def test_in_a_terminal_it_asks(answer, is_deleted, monkeypatch):
     run = make_run("math")
     screen, terminal = pty.openpty()
-    command = [sys.executable, "-m", "astuner", "clean", "--runs", "--keep", "0"]
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+    with open(terminal, closefd=False) as asked, open(terminal, "w") as told:
+        monkeypatch.setattr(sys, "stdin", asked)
+        monkeypatch.setattr(sys, "stdout", told)
         os.write(screen, answer)
-        assert process.wait(60) == 0
-    said = os.read(screen, 100_000).decode()
+        assert main(["clean", "--runs", "--keep", "0"]) == 0
+        told.flush()
+        said = os.read(screen, 100_000).decode()
     os.close(screen)
-    os.close(terminal)
     assert "the whole run" in said and "delete this? [y/N]" in said
     assert run.root.exists() is not is_deleted
 

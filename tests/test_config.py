@@ -19,7 +19,7 @@ from astuner.algorithm.kl import KL_ESTIMATORS
 from astuner.algorithm.loss import AGGREGATIONS, IMPORTANCE_WEIGHTS, LOSSES
 from astuner.config import LoadedConfig, Settings, describe_unused, load_config, save_resolved
 from astuner.config.check import find_problems
-from astuner.config.compose import DEFAULT_FOLDER
+from astuner.config.packaged import DEFAULT_FOLDER
 from astuner.config.resolved import resolved_config
 from astuner.config.schema import BACKBONE_NAMES, section_keys, setting_keys, used_by
 from astuner.config.section import Section, UsedBy, read_used_by
@@ -143,6 +143,13 @@ def test_the_quick_start_loads_the_same_from_any_directory(
     assert first.settings.rollout.multi_turn.max_steps == 30
     assert first.config.trinity.trainer.max_token_len_per_gpu == 13000
     assert set(first.config) == {"astuner", "verl", "trinity"}
+
+
+def test_what_one_file_and_override_set_is_not_in_the_next_composition(project: Path) -> None:
+    """The packaged files are read once in a process, and hydra merges into what it is given."""
+    before = _load(SHORT)
+    _load(QUICK_START + "verl: {trainer: {x: 1}}\n", "astuner.rollout.temperature=0.1")
+    assert _load(SHORT) == before
 
 
 def test_a_file_without_defaults_and_hydra_gives_the_same(project: Path) -> None:

@@ -141,7 +141,7 @@ def test_what_acts_is_sent_to_an_old_server_once(server, route, fault):
 def test_an_answer_that_comes_too_late_is_lost_as_well(server):
     def late(act):
         act()
-        released.wait(5)
+        released.wait(60)
 
     released = threading.Event()
     server.faults["step"].append(late)
@@ -163,8 +163,8 @@ def test_nobody_at_the_address_is_said_with_what_to_do():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    with pytest.raises(EnvServiceError, match="nobody answers there") as raised:
-        asyncio.run(create(type("Nobody", (), {"url": url})))
+        with pytest.raises(EnvServiceError, match="nobody answers there") as raised:
+            asyncio.run(create(type("Nobody", (), {"url": url})))
     assert "start one with `astuner env serve counting`" in str(raised.value)
 
 

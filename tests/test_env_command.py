@@ -69,7 +69,7 @@ def test_the_command_serves_until_a_signal_ends_it(number, code) -> None:
         assert made["data"]["state"] == [{"role": "user", "content": "moin"}]
         children = _children(process.pid)
         process.send_signal(number)
-        assert process.wait(30) == code
+        assert process.wait(60) == code
         assert "Traceback" not in process.stderr.read()
     assert children and not any(Path(f"/proc/{child}").exists() for child in children)
 
@@ -180,7 +180,7 @@ def test_a_server_beside_a_run_ends_when_the_run_is_killed() -> None:
 
 
 async def _until_gone(processes: list[str]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(map(_lives, processes)):
             await asyncio.sleep(0.05)
 

@@ -77,7 +77,7 @@ def test_a_server_that_does_not_run_is_told_how_to_start(env_type, advice):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    with pytest.raises(TaskReadError, match="nobody answers there") as raised:
-        reader(url, env_type=env_type).get_training_tasks()
+        with pytest.raises(TaskReadError, match="nobody answers there") as raised:
+            reader(url, env_type=env_type).get_training_tasks()
     assert advice in str(raised.value)
     assert "task_reader.env_service: the tasks of the split 'train'" in str(raised.value)

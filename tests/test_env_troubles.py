@@ -205,7 +205,7 @@ def _lives(process: int) -> bool:
 
 
 async def _until(condition) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 

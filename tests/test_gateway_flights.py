@@ -49,7 +49,7 @@ def served(body, engine, **options):
     return asyncio.run(run())
 
 
-async def until(condition, *, seconds=5.0):
+async def until(condition, *, seconds=60.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)
@@ -122,19 +122,15 @@ def test_an_idempotency_key_names_a_call_for_the_whole_episode():
     served(body, counting())
 
 
-def test_a_client_that_times_out_cancels_its_generation():
+def test_a_client_that_gives_up_cancels_its_generation():
     async def body(it):
-        with pytest.raises(httpx.ReadTimeout):
-            await it.http.post(
-                f"{it.address().base_url}/chat/completions",
-                json={"messages": QUESTION},
-                headers={"authorization": f"Bearer {it.address().api_key}"},
-                timeout=0.1,
-            )
+        asking = asyncio.create_task(it.ask())
+        await until(lambda: it.engine.running == 1)
+        asking.cancel()
         await until(lambda: it.engine.cancelled == 1)
         assert it.calls == [] and it.engine.running == 0
 
-    served(body, counting(5.0))
+    served(body, counting(60.0))
 
 
 def test_a_stream_that_is_left_cancels_its_generation():
@@ -171,7 +167,7 @@ def test_an_sdk_that_retries_after_its_timeout_gets_one_recorded_call():
     async def body(it):
         address = it.address()
         async with openai.AsyncOpenAI(
-            base_url=address.base_url, api_key=address.api_key, timeout=0.3, max_retries=2
+            base_url=address.base_url, api_key=address.api_key, timeout=2.0, max_retries=2
         ) as client:
             reply = await client.chat.completions.create(model="m", messages=QUESTION)
         assert reply.choices[0].message.content == it.calls[0].reply["content"]
@@ -179,7 +175,7 @@ def test_an_sdk_that_retries_after_its_timeout_gets_one_recorded_call():
 
     class SlowOnce(ScriptedEngine):
         async def generate(self, *args, **options):
-            self._delay_seconds = 0.0 if self.indices else 5.0
+            self._delay_seconds = 0.0 if self.indices else 60.0
             return await super().generate(*args, **options)
 
     served(body, SlowOnce(lambda prompt: "five"))

@@ -273,6 +273,6 @@ async def raw_call(it, *, num_missing=0, **fields):
 
 
 async def until_none(num_waiting):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await num_waiting():
             await asyncio.sleep(0.05)

@@ -247,7 +247,7 @@ def test_two_episodes_act_at_the_same_time(server):
 
     def meets(act):
         arrived.append(True)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while len(arrived) < 2 and time.monotonic() < deadline:
             time.sleep(0.001)
         return act() if len(arrived) == 2 else None
@@ -442,7 +442,7 @@ def test_a_run_that_is_cancelled_releases_its_instances(server):
 
     async def main():
         running = asyncio.create_task(run_episode(attempt(task=TASK), rules))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not server.worlds:
                 await asyncio.sleep(0.01)
         running.cancel()

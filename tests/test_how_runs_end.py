@@ -301,6 +301,7 @@ def conf(taught_model: Path, tmp_path: Path) -> Path:  # noqa: F811
     path = tmp_path / "adder.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["astuner"]["rollout"]["agentscope_workflow"] = "adder->AdderWorkflow"
+    settings["astuner"]["task_judge"]["judge_protocol"] = "adder->judge_sum"
     settings["astuner"]["trainer_common"] |= {
         "total_training_steps": 3,
         "total_epochs": 2,
@@ -399,7 +400,10 @@ def test_a_pause_longer_than_an_episode_may_take_changes_nothing(conf):
 
 
 def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, which who waits will say
+        return False
 
 
 def test_a_screen_that_goes_away_ends_nothing(conf):

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -58,9 +57,7 @@ def _metric(address: str, name: str) -> float:
 @contextlib.contextmanager
 def serving(model: Path, kept: Path) -> Iterator[Served]:
     read, write = os.pipe()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    words = ("serve", str(model), "--port", str(port), "--record", str(kept))
+    words = ("serve", str(model), "--port", "0", "--record", str(kept))
     process = start_command(
         [*words, "--api-key-env", "SERVE_KEY"],
         folder=kept.parent,
@@ -74,12 +71,12 @@ def serving(model: Path, kept: Path) -> Iterator[Served]:
             lines = list[str]()
             for line in said:
                 lines.append(line)
-                if "/v1 answers" in line:
+                if answers := re.search(r"(http://\S+)/v1 answers", line):
                     break
             else:
                 pytest.fail(f"it ended: {''.join(lines)}")
             assert any("prompts and replies are written to" in line for line in lines)
-            yield Served(process, f"http://127.0.0.1:{port}")
+            yield Served(process, answers[1])
     finally:
         process.kill()
         process.wait()

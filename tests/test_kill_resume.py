@@ -13,7 +13,7 @@ pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
 from astuner.run_dir import read_json_lines
-from tests.test_local_run import taught_model, write_conf  # noqa: F401
+from tests.test_local_run import AGENTS, taught_model, write_conf  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 NUM_STEPS = 5
@@ -46,6 +46,7 @@ def prepare(folder: Path, model: Path) -> Path:
     conf = folder / "adder.yaml"
     settings = yaml.safe_load(conf.read_text())
     settings["astuner"]["rollout"]["settle_seconds"] = 60
+    settings["astuner"]["task_judge"]["judge_protocol"] = f"{AGENTS}/adder.py->judge_sum"
     settings["astuner"]["rollout"]["max_env_worker"] = 6
     settings["astuner"]["trainer_common"] |= {
         "total_training_steps": NUM_STEPS,

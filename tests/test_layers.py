@@ -7,6 +7,7 @@ lazy import.
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -165,29 +166,40 @@ class Import:
 
 
 def read_imports(package: Path) -> list[Import]:
-    found = []
-    for path in sorted(package.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node, is_lazy in _import_nodes(tree, is_lazy=False):
-            found += [
-                Import(
-                    file=path.relative_to(package), line=node.lineno, module=name, is_lazy=is_lazy
-                )
-                for name in _modules_of(node, package)
-            ]
-    return found
+    return [found for path in sorted(package.rglob("*.py")) for found in _imports_of(path, package)]
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports_of(path: Path, package: Path) -> Iterator[Import]:
+    file = path.relative_to(package)
+    for node, is_lazy in _import_nodes(_parsed(path), is_lazy=False):
+        for name in _modules_of(node, package):
+            yield Import(file=file, line=node.lineno, module=name, is_lazy=is_lazy)
 
 
 def _import_nodes(
     node: ast.AST, *, is_lazy: bool
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            continue  # holds no statement
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, is_lazy
         is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
         test = ast.unparse(child.test) if isinstance(child, ast.If) else ""
         is_for_types = test.endswith("TYPE_CHECKING")
         yield from _import_nodes(child, is_lazy=is_lazy or is_function or is_for_types)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)
 
 
 def _modules_of(node: ast.Import | ast.ImportFrom, package: Path) -> list[str]:
@@ -203,11 +215,15 @@ def _modules_of(node: ast.Import | ast.ImportFrom, package: Path) -> list[str]:
     ]
 
 
+@cache
 def _is_module(path: Path) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 IMPORTS = read_imports(PACKAGE)
+IMPORTS_OF_FOLDERS: dict[Path, list[Import]] = {}
+for _found in IMPORTS:
+    IMPORTS_OF_FOLDERS.setdefault(_found.file.parent, []).append(_found)
 
 
 def test_every_part_of_the_package_has_a_layer() -> None:
@@ -255,8 +271,8 @@ def test_the_files_of_a_folder_import_each_other_in_one_direction(folder: Path) 
     """Whatever remains after taking away, again and again, those that import none of the rest."""
     prefix = ".".join(("astuner", *folder.relative_to(PACKAGE).parts, ""))
     needs: dict[str, set[str]] = {path.stem: set() for path in folder.glob("*.py")}
-    for found in IMPORTS:
-        if PACKAGE / found.file.parent == folder and found.module.startswith(prefix):
+    for found in IMPORTS_OF_FOLDERS.get(folder.relative_to(PACKAGE), []):
+        if found.module.startswith(prefix):
             needed = found.module.removeprefix(prefix).partition(".")[0]
             needs[found.file.stem] |= {needed} & needs.keys() - {found.file.stem}
     left = needs.keys() - {"__init__"}
@@ -314,7 +330,7 @@ def test_a_class_name_stands_once_in_the_package() -> None:
     """A reader who looks for it finds one; an underscore makes no other name."""
     homes: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _statements(_parsed(path)):
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name.lstrip("_"), []).append(str(path.relative_to(PACKAGE)))
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}

@@ -260,7 +260,7 @@ def run_dawdling_episodes(
 
 
 def test_a_caller_who_stays_away_holds_the_others_up_once_only(model: PreTrainedModel) -> None:
-    attendance = Attendance(wait_seconds=0.2)
+    attendance = Attendance(wait_seconds=0.5)
     engine = ContinuousBatchingEngine(model, SMALL, seed=0, attendance=attendance)
 
     async def run() -> float:
@@ -270,7 +270,7 @@ def test_a_caller_who_stays_away_holds_the_others_up_once_only(model: PreTrained
             await engine.generate([5, 6], sampling(max_new_tokens=40), caller="present")
             return time.monotonic() - started
 
-    assert 0.2 <= asyncio.run(run()) < 2
+    assert 0.5 <= asyncio.run(run()) < 40 * 0.5
     assert attendance.num_unsettled == 40
 
 
@@ -378,14 +378,14 @@ def test_cancelled_calls_make_room_whether_they_wait_or_run(model: PreTrainedMod
     async def run() -> Completion:
         async with engine.serving():
             tasks = [asyncio.create_task(engine.generate([5, 6], endless)) for _ in range(5)]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while engine.tokens_sampled < 20:
                     await asyncio.sleep(0.01)
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await engine.generate(prompt(3, 1500), sampling())
 
     assert len(asyncio.run(run()).ids) == 12
@@ -398,7 +398,7 @@ def test_a_late_cancellation_does_not_reach_the_next_session(model: PreTrainedMo
         for _ in range(3):
             async with engine.serving():
                 tasks = [asyncio.create_task(engine.generate([5, i], sampling())) for i in range(9)]
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await tasks[0]
                 for task in tasks:
                     task.cancel()
@@ -415,7 +415,7 @@ def test_leaving_fails_the_calls_that_still_wait(model: PreTrainedModel) -> None
         async with engine.serving():
             tasks = [asyncio.create_task(engine.generate([5, 6], endless)) for _ in range(4)]
             await asyncio.sleep(0.05)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     outcomes = asyncio.run(run())
@@ -445,7 +445,7 @@ def test_a_crash_of_the_generation_thread_fails_every_waiting_call_with_its_caus
         return forward(**kwargs)
 
     async def run() -> list[BaseException | Completion]:
-        async with engine.serving(), asyncio.timeout(10):
+        async with engine.serving(), asyncio.timeout(60):
             calls = [engine.generate([5, 6 + i], sampling()) for i in range(20)]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             with pytest.raises(EngineError, match=type(error).__name__):

@@ -39,13 +39,13 @@ def http_server():
 def lives(pid):
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
 
 
 def wait_until_gone(pids):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(lives, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return [pid for pid in pids if lives(pid)]

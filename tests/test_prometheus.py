@@ -28,7 +28,7 @@ SAMPLE = re.compile(
 
 
 def scrape(port: int, path: str = "/metrics") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         return answer.read().decode()
 
@@ -104,7 +104,7 @@ def test_a_scrape_is_answered_while_the_event_loop_of_the_run_is_busy(port: int)
     with serving_metrics(newest, host="127.0.0.1", port=port):
         asking = threading.Thread(target=lambda: answers.append(scrape(port)))
         asking.start()
-        asking.join(10)
+        asking.join(60)
     assert answers
 
 

@@ -606,7 +606,7 @@ def test_tasks_of_user_code_are_named_and_cancelled_like_others(recwarn):
 
 
 def test_an_execute_that_is_not_async_may_block_in_a_thread_of_its_own():
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=60)
 
     class Plain(Workflow):
         def execute(self, workflow_task, model_tuner):
@@ -909,7 +909,7 @@ def test_cancelling_the_pool_cancels_its_model_calls():
         )
         await asyncio.sleep(0.05)
         work.cancel()
-        await asyncio.wait({work}, timeout=5)
+        await asyncio.wait({work}, timeout=60)
         return work.cancelled()
 
     assert asyncio.run(go())

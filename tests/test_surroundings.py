@@ -5,6 +5,7 @@ import contextlib
 import logging
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -261,24 +262,24 @@ def test_a_surrounding_that_raises_a_cancellation_while_it_is_left_leaves_the_re
     assert "user code raised asyncio.CancelledError" in caplog.text
 
 
-async def _swallows_cancellations(seconds=1.0):
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while loop.time() < end:
+async def _swallows_cancellations(may_end):
+    while not may_end.is_set():
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(end - loop.time())
+            await may_end.wait()
 
 
 @pytest.mark.usefixtures("hurry")
 def test_a_surrounding_that_will_not_be_cancelled_while_it_is_entered_is_not_waited_for():
-    outer, world = World("outer"), World(enter=_swallows_cancellations)
+    may_end = asyncio.Event()
+    outer, world = World("outer"), World(enter=partial(_swallows_cancellations, may_end))
 
     async def go():
         rules = settings(workflow_that(succeeds), timeout_seconds=0.1)
         rules = replace(rules, episode=replace(rules.episode, surroundings=(outer, world)))
         episode = await run_episode(attempt(), rules)
         assert world.diary == [] and outer.diary == ["enter outer", "leave outer"]
-        async with asyncio.timeout(10):  # what comes late is left at once
+        may_end.set()
+        async with asyncio.timeout(60):  # what comes late is left at once
             while world.diary != ["enter the world", "leave the world"]:
                 await asyncio.sleep(0.01)
         return episode
@@ -286,16 +287,23 @@ def test_a_surrounding_that_will_not_be_cancelled_while_it_is_entered_is_not_wai
     episode = asyncio.run(go())
     assert episode.failure.kind == "SurroundingError"
     assert "was not there within the 0.1 s" in episode.failure.message
-    assert episode.seconds < 0.9
 
 
 @pytest.mark.usefixtures("hurry")
 def test_a_surrounding_that_will_not_be_cancelled_while_it_is_left_is_not_waited_for(caplog):
-    outer = World("outer")
-    episode = play(succeeds, outer, World(leave=_swallows_cancellations))
+    may_end = asyncio.Event()
+    outer, world = World("outer"), World(leave=partial(_swallows_cancellations, may_end))
+
+    async def go():
+        rules = settings(workflow_that(succeeds))
+        rules = replace(rules, episode=replace(rules.episode, surroundings=(outer, world)))
+        episode = await run_episode(attempt(), rules)
+        may_end.set()
+        return episode
+
+    episode = asyncio.run(go())
     assert episode.verdict.reward == 1.0 and outer.diary[-1] == "leave outer"
     assert "the world could not be left within 0.1 s" in caplog.text
-    assert episode.seconds < 0.9
 
 
 def test_a_surrounding_that_is_late_may_still_clean_up():
@@ -375,7 +383,8 @@ def test_what_is_entered_when_the_run_is_cancelled_is_left_too():
 
     async def enter():
         is_entering.set()
-        await _swallows_cancellations(0.2)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
 
     world = World(enter=enter)
 
@@ -387,7 +396,7 @@ def test_what_is_entered_when_the_run_is_cancelled_is_left_too():
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while world.diary != ["enter the world", "leave the world"]:
                 await asyncio.sleep(0.01)
 

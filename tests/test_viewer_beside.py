@@ -33,7 +33,7 @@ from astuner import Workflow, WorkflowOutput
 
 class Waiting(Workflow):
     async def execute(self, workflow_task, model_tuner):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not Path("go").exists():
                 await asyncio.sleep(0.01)
         return WorkflowOutput(reward=1.0)
@@ -90,7 +90,7 @@ def port_in(said: str) -> int:
 
 
 def ask(port: int, path: str = "/static/style.css") -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return answer.status
 
 
@@ -99,7 +99,7 @@ def is_open(port: int) -> bool:
         return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(is_so: Callable[[], object], *, seconds: float = 20) -> None:
+def wait_until(is_so: Callable[[], object], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "it does not come to be so"

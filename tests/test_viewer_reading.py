@@ -607,7 +607,7 @@ def test_what_is_no_file_is_not_waited_for_and_not_read(tmp_path, name, make):
     run = reader(root, tmp_path / "cache")
     reading = threading.Thread(target=read_all, args=[run], daemon=True)
     reading.start()
-    reading.join(10)
+    reading.join(60)
     assert not reading.is_alive()
 
 

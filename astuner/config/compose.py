@@ -17,13 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from astuner.config.accepted import ACCEPTED_SECTIONS
 from astuner.config.bounded_yaml import check_named_files
+from astuner.config.packaged import DEFAULT_FOLDER, register_source, search_entry
 from astuner.config.schema import section_keys
 from astuner.config.secret import mask_text
 from astuner.config.source import RENAMED_DEFAULTS, ConfFile, UserInput
 from astuner.errors import ConfigError
 
-DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "default_config"
-"""The installed package's default YAML files."""
 OUR_DEFAULTS = ("verl_default", "trinity_default", "astuner_default")
 """Entries that every `defaults` list has, written or not."""
 
@@ -66,6 +65,7 @@ def _hydra(folder: str) -> Iterator[None]:
     """Hydra's global state for the time of one composition; what was there before comes back."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
+    register_source()
     try:
         with initialize_config_dir(folder, job_name="astuner", version_base="1.3"):
             yield
@@ -84,7 +84,7 @@ def _primary(file: ConfFile) -> dict[str, Any]:
 def _check_size(primary: Mapping[str, Any]) -> None:
     """Raise ConfigError for a file of the user's that would fill the memory."""
     places = [e.removeprefix("file://") for e in primary["hydra"]["searchpath"]]
-    own = [Path(p) for p in places if "://" not in p and not Path(p).is_relative_to(DEFAULT_FOLDER)]
+    own = [Path(p) for p in places if "://" not in p]
     check_named_files(primary["defaults"], own)
 
 
@@ -105,7 +105,7 @@ def _searchpath(file: ConfFile, written: Any) -> list[str]:
     entries = [_searchpath_entry(file, index, entry) for index, entry in enumerate(written or ())]
     own = file.path.absolute().parent
     ours = (DEFAULT_FOLDER, DEFAULT_FOLDER / "verl", DEFAULT_FOLDER / "trinity")
-    return [f"file://{own}", *entries, *(f"file://{folder}" for folder in ours)]
+    return [search_entry(own), *entries, *map(search_entry, ours)]
 
 
 def _searchpath_entry(file: ConfFile, index: int, entry: str) -> str:
@@ -121,7 +121,7 @@ def _searchpath_entry(file: ConfFile, index: int, entry: str) -> str:
             f"{place}: hydra.searchpath: {entry!r} is no folder; looked for {folder}; a relative "
             f"folder counts from the current directory"
         )
-    return f"file://{folder}"
+    return search_entry(folder)
 
 
 def _without_empty_sections(mapping: Mapping[str, Any]) -> dict[str, Any]:

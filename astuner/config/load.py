@@ -19,10 +19,11 @@ from pydantic_core import ErrorDetails
 
 from astuner.config.accepted import what_became_of, without_accepted
 from astuner.config.check import FindProblems, find_generation_problems, find_problems
-from astuner.config.compose import DEFAULT_FOLDER, PASS_THROUGH, compose_config
+from astuner.config.compose import PASS_THROUGH, compose_config
 from astuner.config.generated_sets import set_folder
 from astuner.config.llm_models import name_models
 from astuner.config.mixed_sources import complete_sources, split_source_key
+from astuner.config.packaged import DEFAULT_FOLDER, read_packaged
 from astuner.config.paths import make_absolute
 from astuner.config.reader_choice import implied_reader
 from astuner.config.resolved import literal, resolved_config
@@ -409,7 +410,7 @@ def _explicit_keys(user: UserInput, composed: Mapping[str, Any]) -> frozenset[st
 
 @cache
 def _packaged_defaults() -> dict[str, Any]:
-    defaults = OmegaConf.to_container(OmegaConf.load(DEFAULT_FOLDER / "astuner_default.yaml"))
+    defaults = OmegaConf.to_container(read_packaged(DEFAULT_FOLDER / "astuner_default.yaml"))
     assert isinstance(defaults, dict)
     return {str(name): section for name, section in defaults.items()}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 
 from agentscope.agent import ReActAgent
@@ -67,6 +68,14 @@ class BrokenWorkflow(Workflow):
 
     async def execute(self, workflow_task, model_tuner):
         raise RuntimeError("the tool server is down")
+
+
+def judge_sum(workflow_task, workflow_output):
+    """As MathAnswerAsJudge, without the process that compares expressions: each run that begins in
+    a process of its own would begin that one too."""
+    numbers = re.findall(r"\d+", workflow_output.metadata["final_answer"])
+    is_right = numbers[-1:] == [workflow_task.task.metadata["answer"]]
+    return float(is_right), is_right
 
 
 def judge_alike(workflow_task, workflow_output):
