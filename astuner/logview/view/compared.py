@@ -90,13 +90,13 @@ def _relative_row(
     if found is None:
         return _unknown_row(name)
     known = found.interval
-    interval = "not known" if known is None else f"[{known.low:+.1%}, {known.high:+.1%}]"
+    interval = "not known" if known is None else f"[{_percent(known.low)}, {_percent(known.high)}]"
     return DifferenceRow(
         name=name,
         num_tasks=number(found.num_tasks),
         mean_a=write(found.mean_a),
         mean_b=write(found.mean_b),
-        difference=f"{found.share:+.1%}",
+        difference=_percent(found.share),
         interval=interval,
         p_value=_NOTHING,
         could_show=_NOTHING,
@@ -116,6 +116,10 @@ def _unknown_row(name: str) -> DifferenceRow:
         could_show=_NOTHING,
         finding=None,
     )
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}".replace("-", "\u2212")
 
 
 def _p(p_value: float) -> str:
