@@ -112,7 +112,7 @@ def test_an_evaluation_shows_scores_tasks_and_facts_and_nothing_of_training(view
     assert "solved in every attempt 1 in some 1 in none 2 with a failed attempt 1" in " ".join(
         page.inside("p")
     )
-    assert "task_judge.judge_protocol judge->Judge" in page.text
+    assert "task_judge.judge_protocoljudge->Judge" in page.text
     assert not {"Steps", "How it went", "step 0"} & {*page.inside("h2"), *page.text.split(" · ")}
     assert compare_at(BASE, TUNED) in page.links()
     assert episode_at(BASE, "a1-0") in page.links()

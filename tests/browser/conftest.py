@@ -51,7 +51,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[WrittenRun, WrittenR
     folder = tmp_path_factory.mktemp("runs") / "launcher_record"
     write_evaluation(folder, {"a1": [0.0, 1.0], "a2": [0.0, None], "b1": [0.0, 0.0]}, name="base")
     write_evaluation(folder, {"a1": [1.0, 1.0], "a2": [1.0, 0.0], "b1": [1.0, 0.0]}, name="tuned")
-    write_evaluation(folder, {"c1": [1.0, 1.0]}, name="other")
     return (
         write_run(folder),
         write_run(folder, Words(start="2026-02-01_10-00-00", model="models/other"), num_steps=4),

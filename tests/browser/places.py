@@ -12,8 +12,6 @@ Place = Callable[[WrittenRun, WrittenRun], str]
 
 EVALUATED = (f"base/{START}", f"tuned/{START}")
 """Two evaluations on the shelf of these runs."""
-REFUSED = f"other/{START}"
-"""One of other tasks."""
 
 PLACES: Mapping[str, Place] = {
     "runs": lambda run, other: addresses.HOME,
@@ -42,7 +40,6 @@ PLACES: Mapping[str, Place] = {
     ),
     "evaluation": lambda run, other: addresses.evaluation_at(EVALUATED[0]),
     "compared_evaluations": lambda run, other: addresses.compare_at(*EVALUATED, by="kind"),
-    "refused_comparison": lambda run, other: addresses.compare_at(*EVALUATED[1:], REFUSED),
     "set": lambda run, other: addresses.set_at(run.set_name),
     "set_tasks": lambda run, other: addresses.set_at(run.set_name, "tasks"),
     "set_task": lambda run, other: addresses.set_at(run.set_name, "tasks", f"{DOCUMENT}/0/0"),
