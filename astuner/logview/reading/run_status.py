@@ -143,10 +143,9 @@ def run_status(
 
 def _kind(root: Path, backbone: str | None) -> RunKind:
     """By what it wrote at its start; earlier releases wrote nothing of it."""
-    kind = _started_record(root).get("kind")
-    if kind in get_args(RunKind):
-        return kind
-    return "debug" if backbone == "debug" else "training"
+    told = _started_record(root).get("kind")
+    usual: RunKind = "debug" if backbone == "debug" else "training"
+    return next((kind for kind in get_args(RunKind) if kind == told), usual)
 
 
 def _best_step(root: Path) -> int | None:

@@ -59,20 +59,32 @@ class GroupSelection:
     """Some of the tasks of a validation, by what came of their attempts."""
 
     says: str
+    says_of_one: str
+    """Where each task has one attempt."""
     holds: Callable[["GroupRow"], bool]
 
 
 OUTCOMES: Mapping[str, GroupSelection] = {
-    "all": GroupSelection(says="all", holds=lambda group: True),
+    "all": GroupSelection(says="all", says_of_one="all", holds=lambda group: True),
     "solved": GroupSelection(
-        says="solved in every attempt", holds=lambda group: share_solved(group) == 1.0
+        says="solved in every attempt",
+        says_of_one="solved",
+        holds=lambda group: share_solved(group) == 1.0,
     ),
     "some": GroupSelection(
-        says="in some", holds=lambda group: 0 < (share_solved(group) or 0.0) < 1
+        says="in some",
+        says_of_one="in some",
+        holds=lambda group: 0 < (share_solved(group) or 0.0) < 1,
     ),
-    "none": GroupSelection(says="in none", holds=lambda group: share_solved(group) == 0.0),
+    "none": GroupSelection(
+        says="in none",
+        says_of_one="not solved",
+        holds=lambda group: share_solved(group) == 0.0,
+    ),
     "failed": GroupSelection(
-        says="with a failed attempt", holds=lambda group: group.num_failed > 0
+        says="with a failed attempt",
+        says_of_one="failed",
+        holds=lambda group: group.num_failed > 0,
     ),
 }
 """By their names in addresses. The share is that of the attempts that were judged."""

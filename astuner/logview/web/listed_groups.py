@@ -50,7 +50,12 @@ def listed_groups(
         "order": order,
         "ORDERS": ORDERS,
         "outcomes": [
-            (name, kind.says, number, here_with(request, show=name) + place)
+            (
+                name,
+                kind.says if has_groups else kind.says_of_one,
+                number,
+                here_with(request, show=name) + place,
+            )
             for name, kind in OUTCOMES.items()
             if (number := sum(map(kind.holds, found))) or name == outcome
         ]
