@@ -144,8 +144,9 @@ def run_status(
 def _kind(root: Path, backbone: str | None) -> RunKind:
     """By what it wrote at its start; earlier releases wrote nothing of it."""
     told = _started_record(root).get("kind")
+    kinds: tuple[RunKind, ...] = get_args(RunKind)
     usual: RunKind = "debug" if backbone == "debug" else "training"
-    return next((kind for kind in get_args(RunKind) if kind == told), usual)
+    return next((kind for kind in kinds if kind == told), usual)
 
 
 def _best_step(root: Path) -> int | None:
