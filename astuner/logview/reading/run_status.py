@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.logview.reading.events import newest, seconds_of
@@ -144,9 +144,9 @@ def run_status(
 def _kind(root: Path, backbone: str | None) -> RunKind:
     """By what it wrote at its start; earlier releases wrote nothing of it."""
     told = _started_record(root).get("kind")
-    kinds: tuple[RunKind, ...] = get_args(RunKind)
-    usual: RunKind = "debug" if backbone == "debug" else "training"
-    return next((kind for kind in kinds if kind == told), usual)
+    if told in get_args(RunKind):
+        return cast("RunKind", told)
+    return "debug" if backbone == "debug" else "training"
 
 
 def _best_step(root: Path) -> int | None:
