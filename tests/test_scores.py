@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from astuner.errors import ConfigError, NotFoundError, UnreadableError
-from astuner.evaluating.score_sheet import score_sheet
 from astuner.evaluation.facts import EVALUATION_FILE
 from astuner.evaluation.intervals import Interval, share_interval, t_quantile
 from astuner.evaluation.passes import pass_all_k, pass_at_k
 from astuner.evaluation.read import read_evaluated
 from astuner.evaluation.scores import score
+from astuner.logview.terminal.scores import score_sheet
 from tests.evaluations import evaluated, outcomes, write_evaluation, write_lines
 from tests.viewer_runs import make_run, record
 

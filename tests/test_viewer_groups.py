@@ -534,6 +534,7 @@ def test_a_run_that_tried_nothing_twice_says_so(run, viewer):
 
 
 def validated(run, step, rewards, **other):
+    (run / "config.yaml").write_text("astuner: {model: {path: tiny}}\n")
     for task_id, given in rewards.items():
         file = f"validation_{step:06d}.jsonl"
         add(run, file, *group(step, task_id, given, is_validation=True, **other))
@@ -543,14 +544,15 @@ def test_two_validations_are_compared_task_by_task(run, viewer):
     validated(run, 0, {"a": [0.0], "b": [0.0], "c": [0.0], "d": [1.0], "e": [1.0], "f": [0.0]})
     validated(run, 9, {"a": [1.0], "b": [1.0], "c": [1.0], "d": [0.0], "e": [1.0], "g": [0.0]})
     page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
+    assert "were not evaluated on the same tasks" in page.text and "p = " not in page.text
+    page = viewer.get("/compare" + next(link for link in page.links() if "common=1" in link))
     assert "2 → 4 of 5 tasks solved" in page.text
+    # 2 * (1 + 4) / 16
+    assert "p = 0.62" in page.text and "McNemar's test, exact" in page.text
     assert (
-        page.inside("table")[0]
+        page.inside("table")[1]
         == "3 solved only in b 1 solved in both 1 solved only in a 0 solved in neither"
     )
-    assert "Of 4 tasks that changed, 3 became better and 1 worse." in page.text
-    # 2 * (1 + 4) / 16
-    assert "come more often than not (exact McNemar test, p = 0.62)" in page.text
     assert "Not compared: 1 task only in a, 1 task only in b." in page.text
     worse = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9") + "&show=worse")
     assert re.findall(r"What is (\w)\?", worse.text) == ["d"]
@@ -561,7 +563,8 @@ def test_tasks_with_several_attempts_are_compared_by_the_share_that_solved_them(
     validated(run, 9, {"a": [1.0, 0.0], "b": [1.0, None], "c": [1.0, 1.0]})
     page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
     assert "0.25 → 0.75 of the attempts solved, mean over 2 tasks" in page.text
-    assert "2 became better and 0 worse" in page.text and "sign test over tasks" in page.text
+    assert "2 tasks better, 0 worse" in page.text
+    assert "success 2 0.25 0.75 +0.500" in page.inside("table")[0]
     assert "+0.50" in page.text
     assert "1 task without a verdict on one side" in page.text
 
@@ -571,11 +574,20 @@ def test_tasks_that_nobody_solved_are_compared_by_reward(run, viewer):
     validated(run, 9, {"a": [0.4], "b": [0.9], "c": [0.2]})
     page = viewer.get(compare_at(f"{NAME}:0", f"{NAME}:9"))
     assert "0 → 0 of 3 tasks solved · mean reward 0.267 → 0.5" in page.text
-    assert "Of 2 tasks that changed, 2 became better and 0 worse" in page.text
-    assert "sign test over tasks, p = 0.5)" in page.text
+    assert "reward 3 0.267 0.5 +0.233" in page.inside("table")[0]
     assert (
         "+0.40" in page.text and "Of tasks with equal shares the mean reward decides" in page.text
     )
+
+
+def test_trained_steps_are_compared_by_what_changed(run, viewer):
+    for step, rewards in ((1, [0.0, 0.0, 0.0, 1.0, 1.0]), (2, [1.0, 1.0, 1.0, 0.0, 1.0])):
+        for number, reward in enumerate(rewards):
+            add(run, f"step_{step:06d}.jsonl", *group(step, f"t{number}", [reward]))
+    page = viewer.get(compare_at(f"{NAME}:1", f"{NAME}:2"))
+    assert "Of 4 tasks that changed, 3 became better and 1 worse." in page.text
+    # 2 * (1 + 4) / 16
+    assert "come more often than not (exact McNemar test, p = 0.62)" in page.text
 
 
 def test_a_run_without_a_step_is_compared_by_its_newest_validation(run, viewer, folder):

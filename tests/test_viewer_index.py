@@ -480,9 +480,13 @@ def test_a_line_gives_the_same_row_whether_it_is_skimmed_or_read_whole():
     untrained["calls"][0] |= {"is_trained": False, "break_reason": "edited"}
     empty = record("c", said=("", ""))
     empty["calls"][0] |= {"completion_ids": [], "logprobs": []}
-    for entry in (record("a", tool="read"), record(reward=None), untrained, empty, {"format": 3}):
+    counted = record("d")
+    counted["calls"][0] |= {"completion_ids": [], "logprobs": [], "counted_tokens": [40, 6]}
+    known = (record("a", tool="read"), record(reward=None), untrained, empty, counted)
+    for entry in (*known, {"format": 3}):
         line = json.dumps(entry).encode()
         assert row_of(skim(line), place) == row_of(json_object(line), place)
+    assert row_of(skim(json.dumps(counted).encode()), place).num_sampled_tokens == 6
 
 
 def _group_run(root: Path) -> None:

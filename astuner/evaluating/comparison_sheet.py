@@ -1,18 +1,17 @@
 """A comparison, and what a gate found, as text for a terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from astuner.evaluation.comparison import ModelComparison
-from astuner.evaluation.differences import ComparedGroup, PairedDifference, RelativeChange
 from astuner.evaluation.gate import GateResult
 from astuner.evaluation.outcomes import EvaluatedModel
 from astuner.evaluation.score_figures import Score
-from astuner.evaluation.tags import tag_name
 from astuner.evaluation.task_changes import ChangedTask
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
-from astuner.logview.view.words import count, duration, number, share, signed
-from astuner.logview.web.addresses import episode_at
+from astuner.logview.view.compared import DifferenceRow, difference_rows, how_tested
+from astuner.logview.view.words import count, number, share
+from astuner.logview.web.addresses import compare_at, episode_at
 
 _VIEWER = "http://127.0.0.1:27886"
 """Where the viewer is found, unless another program has the port."""
@@ -69,63 +68,18 @@ def _failed(score: Score) -> str:
 
 
 def _rows(found: ModelComparison) -> list[tuple[Part, ...]]:
-    rows: list[tuple[Part, ...]] = [tuple((name, DIM) for name in _HEAD)]
-    rows += _group_rows("", found.total)
-    rows.append(_relative_row("seconds", found.seconds, duration))
-    for value, group in found.groups.items():
-        rows += _group_rows(f"{tag_name(found.by, value)} ", group)
-    return rows
+    return [tuple((name, DIM) for name in _HEAD), *map(_row, difference_rows(found))]
 
 
-def _group_rows(prefix: str, group: ComparedGroup) -> list[tuple[Part, ...]]:
-    return [
-        _difference_row(f"{prefix}success", group.success, share),
-        _difference_row(f"{prefix}reward", group.reward, number),
-        _relative_row(f"{prefix}tokens", group.sampled_tokens, lambda mean: number(round(mean))),
-    ]
-
-
-def _difference_row(
-    name: str, found: PairedDifference | None, write: Callable[[float], str]
-) -> tuple[Part, ...]:
-    if found is None:
-        return (name, "0", *["-"] * 6)
-    style = _STYLES.get(found.finding, "")
-    interval = found.interval
-    known = ["not known", "-", "-"]
-    if interval is not None and found.test is not None and found.detectable is not None:
-        reach = f"[{signed(interval.low, 3)}, {signed(interval.high, 3)}]"
-        known = [reach, _p(found.test.p_value), f"{found.detectable:.3f}"]
-    means = (write(found.mean_a), write(found.mean_b), (signed(found.mean, 3), style))
-    return (name, number(found.num_tasks), *means, *known)
-
-
-def _relative_row(
-    name: str, found: RelativeChange | None, write: Callable[[float], str]
-) -> tuple[Part, ...]:
-    if found is None:
-        return (name, "0", *["-"] * 6)
-    interval = found.interval
-    reach = "not known" if interval is None else f"[{interval.low:+.1%}, {interval.high:+.1%}]"
-    means = (write(found.mean_a), write(found.mean_b), f"{found.share:+.1%}")
-    return (name, number(found.num_tasks), *means, reach, "-", "-")
-
-
-def _p(p_value: float) -> str:
-    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
+def _row(row: DifferenceRow) -> tuple[Part, ...]:
+    style = _STYLES.get(row.finding or "", "")
+    means = (row.mean_a, row.mean_b, (row.difference, style))
+    return (row.name, row.num_tasks, *means, row.interval, row.p_value, row.could_show)
 
 
 def _add_tests(sheet: Sheet, found: ModelComparison) -> None:
-    success = found.total.success
-    if success is None or success.test is None:
-        return
-    sheet.add(
-        (
-            f"paired by task; p: {success.test.method}; could show: the smallest true difference "
-            "that so many tasks show with 80% power at 5%",
-            DIM,
-        )
-    )
+    if (said := how_tested(found)) is not None:
+        sheet.add((said, DIM))
 
 
 def _add_changes(sheet: Sheet, found: ModelComparison, *, num_shown: int, folder: Path) -> None:
@@ -138,14 +92,16 @@ def _add_changes(sheet: Sheet, found: ModelComparison, *, num_shown: int, folder
             of_all = f", {num_shown} of {len(changes)}" if num_shown < len(changes) else ""
             sheet.add((f"{what}{of_all}", STRONG), indent=2)
             _add_tasks(sheet, found, changes[:num_shown])
-    if (found.won or found.lost) and num_shown:
-        sheet.add(
-            (
-                f"the links open while `astuner logview {folder}` serves; `astuner show RUN "
-                "EPISODE` shows an episode here",
-                DIM,
-            )
+    sheet.add((f"all tasks side by side: {comparison_link(found)}", DIM))
+    others = {_folder_of(found.a), _folder_of(found.b)} - {folder.absolute()}
+    folders = " ".join(map(str, [folder, *sorted(others)]))
+    sheet.add(
+        (
+            f"the links open while `astuner logview {folders}` serves; "
+            "`astuner show RUN EPISODE` shows an episode here",
+            DIM,
         )
+    )
 
 
 def _add_tasks(sheet: Sheet, found: ModelComparison, changes: Sequence[ChangedTask]) -> None:
@@ -165,5 +121,23 @@ def _add_tasks(sheet: Sheet, found: ModelComparison, changes: Sequence[ChangedTa
 
 def link(model: EvaluatedModel, episode_id: str) -> str:
     """The address of an episode in the viewer."""
+    return f"{_VIEWER}{episode_at(_run_of(model), episode_id)}"
+
+
+def comparison_link(found: ModelComparison) -> str:
+    """The address of the comparison in the viewer."""
+    return f"{_VIEWER}{compare_at(_side_of(found.a), _side_of(found.b))}"
+
+
+def _side_of(model: EvaluatedModel) -> str:
+    return _run_of(model) if model.step is None else f"{_run_of(model)}:{model.step}"
+
+
+def _run_of(model: EvaluatedModel) -> str:
     run_dir = Path(model.run_dir).absolute()
-    return f"{_VIEWER}{episode_at(f'{run_dir.parent.name}/{run_dir.name}', episode_id)}"
+    return f"{run_dir.parent.name}/{run_dir.name}"
+
+
+def _folder_of(model: EvaluatedModel) -> Path:
+    """That holds the runs of all YAMLs."""
+    return Path(model.run_dir).absolute().parent.parent

@@ -12,12 +12,12 @@ from astuner.evaluating.compared import gate_rules, held_against
 from astuner.evaluating.comparison_sheet import comparison_sheet, gate_sheet
 from astuner.evaluating.evaluate import EvaluationStart, ModelEvaluation, evaluate_models
 from astuner.evaluating.order import EvaluationOrder
-from astuner.evaluating.score_sheet import score_sheet
 from astuner.evaluation.comparison import ModelComparison, compare, comparison_record
 from astuner.evaluation.gate import GateResult, GateRules
 from astuner.evaluation.gate_files import gate_record
 from astuner.evaluation.read import read_evaluated
 from astuner.evaluation.scores import ModelScores, Score, score
+from astuner.logview.terminal.scores import score_sheet
 from astuner.logview.terminal.sheet import Sheet
 from astuner.run_dir import RunDir, append_json_line, naming_the_file
 

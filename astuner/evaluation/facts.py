@@ -39,6 +39,18 @@ class EvaluationFacts:
     """The run directory of which this checkpoint was chosen as the best by these very tasks, so
     that its figures are too good; None: it was not."""
 
+    def __post_init__(self) -> None:
+        texts = (self.model, self.split, self.tasks_digest)
+        counts = (self.num_tasks, self.num_repeat)
+        is_sound = (
+            all(isinstance(text, str) for text in texts)
+            and all(type(count) is int and count >= 0 for count in counts)
+            and all(isinstance(text, str | None) for text in (self.weights, self.best_of))
+            and isinstance(self.decides, Mapping)
+        )
+        if not is_sound:
+            raise ValueError("a value is of another kind than evaluations write")
+
     @classmethod
     def read(cls, run_dir: Path) -> Self:
         """Raises UnreadableError where there is none, or it is of another form."""

@@ -1,5 +1,6 @@
 """What became of each attempt at each task: all that statistics need of episodes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -27,6 +28,17 @@ class AttemptOutcome:
     seconds: float
     format_errors: Sequence[str] = ()
     """What was wrong with the form of its replies, such as "cut off"; empty where nothing was."""
+
+    def __post_init__(self) -> None:
+        is_sound = (
+            isinstance(self.episode_id, str)
+            and type(self.attempt) is int
+            and isinstance(self.is_success, bool | None)
+            and (self.reward is None or math.isfinite(self.reward))
+            and math.isfinite(self.seconds)
+        )
+        if not is_sound:
+            raise TypeError("a value is of another kind than records have")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +81,5 @@ class EvaluatedModel:
     run_dir: str
     facts: EvaluationFacts
     tasks: Sequence[TaskOutcomes]
+    step: int | None = None
+    """Behind which step of a training run it was validated; None for an evaluation."""

@@ -66,7 +66,7 @@ def _read_validation(run: RunDir, at: str) -> EvaluatedModel:
         best_of=str(run.root) if at == BEST else None,
     )
     name = f"{run.root.parent.name}/{run.root.name}@step_{step}"
-    return EvaluatedModel(name=name, run_dir=str(run.root), facts=facts, tasks=tasks)
+    return EvaluatedModel(name=name, run_dir=str(run.root), facts=facts, tasks=tasks, step=step)
 
 
 def _step_at(run: RunDir, at: str) -> int:

@@ -28,16 +28,21 @@ def tasks_by_tag(tasks: Sequence[TaskOutcomes], field: str) -> dict[str, list[Ta
 
 def known_tags(tasks: Sequence[TaskOutcomes]) -> str:
     """In words, the tags by which tasks may be told apart."""
-    values: dict[str, set[str]] = {}
-    for task in tasks:
-        for name, value in task.tags.items():
-            values.setdefault(name, set()).add(value)
-    kinds = [name for name, own in values.items() if len(own) <= min(_MANY_VALUES, len(tasks) / 2)]
-    named = sorted(kinds) or sorted(values)
+    named = kinds_of_tasks(tasks) or sorted({name for task in tasks for name in task.tags})
     if not named:
         return "its tasks have none"
     more = ", …" if len(named) > _NUM_NAMED else ""
     return f"there are {', '.join(named[:_NUM_NAMED])}{more}"
+
+
+def kinds_of_tasks(tasks: Sequence[TaskOutcomes]) -> list[str]:
+    """The tags that tell kinds of tasks apart rather than single tasks."""
+    values: dict[str, set[str]] = {}
+    for task in tasks:
+        for name, value in task.tags.items():
+            values.setdefault(name, set()).add(value)
+    most = min(_MANY_VALUES, len(tasks) / 2)
+    return sorted(name for name, own in values.items() if len(own) <= most)
 
 
 def tag_name(field: str | None, value: str) -> str:

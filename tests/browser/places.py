@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping
 
 from astuner.logview.web import addresses
 from tests.browser.written_runs import WrittenRun
+from tests.viewer_runs import START
 from tests.viewer_sets import DOCUMENT
 
 Place = Callable[[WrittenRun, WrittenRun], str]
 """The address for a run, and another one where two are shown."""
+
+EVALUATED = (f"base/{START}", f"tuned/{START}")
+"""Two evaluations on the shelf of these runs."""
 
 PLACES: Mapping[str, Place] = {
     "runs": lambda run, other: addresses.HOME,
@@ -34,6 +38,8 @@ PLACES: Mapping[str, Place] = {
     "compared_steps": lambda run, other: addresses.compare_at(
         f"{run.name}:0", f"{run.name}:{run.num_steps}"
     ),
+    "evaluation": lambda run, other: addresses.evaluation_at(EVALUATED[0]),
+    "compared_evaluations": lambda run, other: addresses.compare_at(*EVALUATED, by="kind"),
     "set": lambda run, other: addresses.set_at(run.set_name),
     "set_tasks": lambda run, other: addresses.set_at(run.set_name, "tasks"),
     "set_task": lambda run, other: addresses.set_at(run.set_name, "tasks", f"{DOCUMENT}/0/0"),

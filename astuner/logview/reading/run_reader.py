@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import NotFoundError, UnreadableError
+from astuner.evaluation.facts import EvaluationFacts
+from astuner.logview.reading.evaluation import EvaluationReader
 from astuner.logview.reading.events import EventsReader, FoundThing, findings_of
 from astuner.logview.reading.index import EpisodeIndex
 from astuner.logview.reading.lines import shown
@@ -35,6 +37,7 @@ class RunReader:
         self.name = name
         """`experiment/start`, unique on its shelf."""
         self.index = EpisodeIndex(root, cache_dir)
+        self.evaluation = EvaluationReader(root)
         self._metrics = MetricsReader(root)
         self._events = EventsReader(root)
         self._vocabulary = VocabularyReader(root)
@@ -54,6 +57,11 @@ class RunReader:
         """When it began, in seconds since 1970; 0 where that is not known."""
         return started_seconds(self.root) or 0.0
 
+    @property
+    def facts(self) -> EvaluationFacts | None:
+        """What was evaluated on what; None where it is no evaluation."""
+        return self.evaluation.facts()
+
     def state(self) -> RunStatus:
         """How it stands right now."""
         return run_status(
@@ -63,6 +71,7 @@ class RunReader:
             log_tail=self.log_tail(_STATUS_LINES),
             num_configs=len(self.config_files()),
             named=self._backbone_and_model,
+            facts=self.facts,
         )
 
     def metrics(self) -> Metrics:

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
+from astuner.evaluation.facts import EvaluationFacts
 from astuner.logview.reading.events import newest, seconds_of
 from astuner.logview.reading.lines import json_object, own_file
 from astuner.logview.reading.log_tail import end_in_log, last_said, planned_in_log
 from astuner.logview.reading.metrics import Metrics, count_in
 from astuner.machine.regular_file import open_regular
-from astuner.run_dir import RunDir
+from astuner.run_dir import BEST, RunDir, RunKind
 from astuner.types import finite_number
 
 Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown", "gone"]
@@ -26,6 +27,7 @@ Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown"
 _WRITTEN = ("metrics.jsonl", "run.log", "events.jsonl", "episodes", "training", "started.json")
 _STARTED_BYTES = 2**16
 _RECENT_STEPS = 5
+_REWARD = "validation/reward_mean"
 _BY_SIGNAL = 128
 """Exit codes above it are those of a signal."""
 
@@ -48,6 +50,7 @@ class ValidationPoint:
 class RunStatus:
     """How a run stands. Times are in seconds since 1970; None is not known."""
 
+    kind: RunKind
     status: Status
     last_line: str | None
     """Why it failed; else the last line of its log."""
@@ -68,11 +71,14 @@ class RunStatus:
     reward_last: float | None
     validation_first: ValidationPoint | None
     validation_last: ValidationPoint | None
+    validation_reward: float | None
+    """Mean of the last validation."""
+    best_step: int | None
+    """Of the checkpoint that did best in validation."""
 
     @property
     def trains(self) -> bool:
-        """Whether it is of a backbone that does."""
-        return self.backbone != "debug"
+        return self.kind == "training"
 
     @property
     def seconds(self) -> float | None:
@@ -98,6 +104,7 @@ def run_status(
     log_tail: Sequence[str],
     num_configs: int,
     named: tuple[str | None, str | None],
+    facts: EvaluationFacts | None,
 ) -> RunStatus:
     """Put together what is known; `named` are backbone and model by the configuration."""
     ending = _ending(root, events, log_tail)
@@ -109,11 +116,13 @@ def run_status(
     rewards = [value for _, value in metrics.series("reward/mean") if value is not None]
     validations = validations_of(metrics)
     left = _seconds_left(metrics, steps, num_steps) if ending.status == "running" else None
+    backbone = _text(started.get("backbone")) or named[0]
     return RunStatus(
+        kind="evaluation" if facts is not None else _kind(root, backbone),
         status=ending.status,
         last_line=ending.last_line,
-        backbone=_text(started.get("backbone")) or named[0],
-        model=_text(started.get("model")) or named[1],
+        backbone=backbone,
+        model=(facts and facts.model) or _text(started.get("model")) or named[1],
         started=started_seconds(root),
         ended=None if ending.status == "running" else ending.ended or written,
         last_written=written,
@@ -125,7 +134,30 @@ def run_status(
         reward_last=rewards[-1] if rewards else None,
         validation_first=validations[0] if validations else None,
         validation_last=validations[-1] if validations else None,
+        validation_reward=next(
+            (v for _, v in reversed(metrics.series(_REWARD)) if v is not None), None
+        ),
+        best_step=_best_step(root),
     )
+
+
+def _kind(root: Path, backbone: str | None) -> RunKind:
+    """By what it wrote at its start; earlier releases wrote nothing of it."""
+    told = _started_record(root).get("kind")
+    if told in get_args(RunKind):
+        return cast("RunKind", told)
+    return "debug" if backbone == "debug" else "training"
+
+
+def _best_step(root: Path) -> int | None:
+    """None where the link leads elsewhere, or the checkpoint is gone."""
+    try:
+        target = (root / "checkpoints" / BEST).resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: links that lead to each other
+        return None
+    best = RunDir(root=root).best_checkpoint() if target.is_relative_to(root) else None
+    number = None if best is None else best.name.rpartition("_")[2]
+    return count_in(int(number)) if number and len(number) < 19 else None
 
 
 def validations_of(metrics: Metrics) -> list[ValidationPoint]:
@@ -145,14 +177,22 @@ def validations_of(metrics: Metrics) -> list[ValidationPoint]:
 
 def started_seconds(root: Path) -> float | None:
     """When the run began: by what it wrote, else by the name of its folder."""
+    told = seconds_of(_started_record(root).get("started"))
+    if told is not None:
+        return told
+    with suppress(ValueError, OverflowError):
+        return time.mktime(time.strptime(root.name[:19], "%Y-%m-%d_%H-%M-%S"))
+    return None
+
+
+def _started_record(root: Path) -> dict[str, Any]:
+    """Empty where there is none, or none that can be read."""
     path = own_file(root, "started.json")
     with suppress(OSError, ValueError):
         if path is not None:
             with open_regular(path) as file:
-                return seconds_of(json_object(file.read(_STARTED_BYTES)).get("started"))
-    with suppress(ValueError, OverflowError):
-        return time.mktime(time.strptime(root.name[:19], "%Y-%m-%d_%H-%M-%S"))
-    return None
+                return json_object(file.read(_STARTED_BYTES))
+    return {}
 
 
 def last_written(root: Path) -> float | None:

@@ -34,6 +34,7 @@ def _make_skimmer() -> Callable[[bytes], dict[str, Any]]:
         break_reason: NotRequired[Any]
         is_trained: NotRequired[Any]
         completion_ids: NotRequired[msgspec.Raw]
+        counted_tokens: NotRequired[Any]
         reply: NotRequired[SkimmedReply]
 
     class SkimmedFailure(TypedDict):

@@ -6,7 +6,7 @@ from itertools import groupby
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.run_status import RunStatus
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
-from astuner.logview.view.words import duration, share
+from astuner.logview.view.words import count, duration, share
 
 _STYLES = {"done": GOOD, "running": STRONG, "failed": BAD, "killed": BAD, "gone": DIM}
 _HEAD = ("run", "status", "steps", "reward", "solved")
@@ -23,9 +23,9 @@ def runs_sheet(runs: Sequence[RunReader]) -> Sheet:
     found = zip(ordered, states, rows[1:], strict=True)
     for experiment, group in groupby(found, key=lambda one: one[0].experiment):
         sheet.add((experiment, STRONG))
-        for _, state, row in group:
+        for one, state, row in group:
             sheet.add(*row, indent=2)
-            if (note := _note(state)) is not None:
+            for note in filter(None, (_evaluated(one), _note(state))):
                 sheet.add((note, DIM), indent=4)
     return sheet
 
@@ -49,13 +49,25 @@ def status_part(state: RunStatus) -> Part:
 
 def _row(run: RunReader, state: RunStatus) -> tuple[Part, ...]:
     first, last = state.validation_first, state.validation_last
+    name = run.name.removeprefix(f"{run.experiment}/")
+    if state.kind == "evaluation":
+        reward, solved = share(state.validation_reward), share(last and last.rate)
+        return name, status_part(state), "-", reward, solved
     return (
-        run.name.removeprefix(f"{run.experiment}/"),
+        name,
         status_part(state),
         steps_done(state),
         change(state.reward_first, state.reward_last),
         change(first.rate if first else None, last.rate if last else None),
     )
+
+
+def _evaluated(run: RunReader) -> str | None:
+    facts = run.facts
+    if facts is None:
+        return None
+    tasks = f"{count(facts.num_tasks, 'task')} of {facts.split}"
+    return f"evaluation of {facts.model} on {tasks}, {count(facts.num_repeat, 'attempt')} each"
 
 
 def _note(state: RunStatus) -> str | None:

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.evaluation.scores import score
 from astuner.logview.reading.events import FoundThing
 from astuner.logview.reading.run_reader import RunReader
 from astuner.logview.reading.run_status import RunStatus, ValidationPoint, validations_of
 from astuner.logview.terminal.choose import read_index
 from astuner.logview.terminal.runs import change, status_part, steps_done
+from astuner.logview.terminal.scores import score_sheet
 from astuner.logview.terminal.sheet import BAD, DIM, GOOD, STRONG, Part, Sheet, columns
-from astuner.logview.view.learning import answer_untrained
+from astuner.logview.view.learning import answer_untrained, best_checkpoint
 from astuner.logview.view.words import clock, duration, share
 from astuner.types import finite_number
 
@@ -34,14 +36,18 @@ _COLUMNS = (
 
 
 def run_sheet(run: RunReader) -> Sheet:
-    """How a run went: its state, its steps, and in a sentence what came of it."""
+    """How a run went: its state, its steps, and in a sentence what came of it; of an evaluation its
+    scores. Raises UnreadableError for one whose records cannot be read."""
     sheet = Sheet()
     state, metrics = run.state(), run.metrics()
     _add_state(sheet, run.name, state)
     sheet.space()
+    if run.facts is not None:
+        sheet.put(score_sheet([score(run.evaluation.evaluated())]))
+        return sheet
     if not state.trains:
         read_index(run.index, step=None, is_validation=None)
-        found = answer_untrained(run.index.outcomes())
+        found = answer_untrained(run.index.outcomes(), kind=state.kind)
         sheet.add((" ".join(filter(None, [found.now, found.of])), STRONG))
         sheet.add(found.verdict)
         return sheet
@@ -51,6 +57,8 @@ def run_sheet(run: RunReader) -> Sheet:
         sheet.add((problem, BAD))
     sheet.space()
     sheet.add((_came_of(state), STRONG))
+    if (best := best_checkpoint(state, metrics)) is not None:
+        sheet.add(f"best checkpoint: {best}")
     return sheet
 
 
@@ -64,7 +72,8 @@ def _add_state(sheet: Sheet, name: str, state: RunStatus) -> None:
         None if state.num_starts < 2 else f"started {state.num_starts} times",
     ]
     sheet.add(status_part(state), (f" · {' · '.join(filter(None, facts))}", DIM))
-    named = " · ".join(filter(None, [state.backbone, state.model]))
+    kind = None if state.kind in ("training", state.backbone) else state.kind
+    named = " · ".join(filter(None, [kind, state.backbone, state.model]))
     if named:
         sheet.add((named, DIM))
     if state.status in ("failed", "killed", "unknown") and state.last_line:

@@ -1,15 +1,16 @@
 """Is a run learning? Its validations and rewards, and what else is worth a look, in sentences."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from astuner.logview.reading.index import OutcomeCounts
 from astuner.logview.reading.metrics import Metrics
-from astuner.logview.reading.run_status import ValidationPoint
+from astuner.logview.reading.run_status import RunStatus, ValidationPoint, validations_of
 from astuner.logview.view.curves import Point, points_of
 from astuner.logview.view.words import count, number, share
+from astuner.run_dir import RunKind
 
 _FEW_STEPS = 3
 """Fewer in a row may be an accident."""
@@ -58,8 +59,15 @@ def answer(
     )
 
 
-def answer_untrained(found: OutcomeCounts) -> LearningAnswer:
-    """Of a run of the debug backbone: what came of its episodes."""
+_UNTRAINED: Mapping[RunKind, str] = {
+    "debug": "The debug backbone trains nothing.",
+    "evaluation": "An evaluation trains nothing.",
+    "measurement": "It measures how often tasks are solved, and trains nothing.",
+}
+
+
+def answer_untrained(found: OutcomeCounts, *, kind: RunKind) -> LearningAnswer:
+    """Of a run that trains nothing: what came of its episodes."""
     failed = f", {number(found.num_failed)} failed" if found.num_failed else ""
     return LearningAnswer(
         before=None,
@@ -67,9 +75,19 @@ def answer_untrained(found: OutcomeCounts) -> LearningAnswer:
         of=f"of {count(found.num_episodes, 'episode')} solved{failed}"
         if found.num_episodes
         else "No episode has ended yet.",
-        verdict="The debug backbone trains nothing.",
+        verdict=_UNTRAINED.get(kind, ""),
         interval="",
     )
+
+
+def best_checkpoint(state: RunStatus, metrics: Metrics) -> str | None:
+    """Which one is the best, in words; None where none is known to be."""
+    if state.best_step is None:
+        return None
+    found = {point.step: point for point in validations_of(metrics)}.get(state.best_step)
+    solved = f", {share(found.rate)} solved in validation" if found else ""
+    last = " and the last one" if state.best_step == state.step else ""
+    return f"step {state.best_step}{last}{solved}"
 
 
 def without_step(message: str, step: int | None) -> str:

@@ -24,6 +24,11 @@ def part_of(run: str, *parts: Any, **query: Any) -> str:
     return _address("runs", experiment, start, *parts, query=query)
 
 
+def evaluation_at(run: str, **query: Any) -> str:
+    """Of a run that is one."""
+    return part_of(run, "evaluation", **query)
+
+
 def step_at(run: str, step: int, *, is_validation: bool = False) -> str:
     return part_of(run, "steps", step, **_kind(is_validation))
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from astuner.errors import NotFoundError
+from astuner.logview.view.words import model_name
 
 if TYPE_CHECKING:
+    from astuner.evaluation.outcomes import EvaluatedModel
     from astuner.logview.reading.groups import GroupRow
     from astuner.logview.reading.run_reader import RunReader
     from astuner.logview.reading.shelf import Shelf
@@ -28,7 +30,19 @@ class ComparedSide:
 
     @property
     def says(self) -> str:
+        if (facts := self.run.facts) is not None:
+            return f"{model_name(facts.model)} on {facts.split}"
         return f"{'validation after' if self.is_validation else 'training of'} step {self.step}"
+
+    def evaluated(self) -> "EvaluatedModel | None":
+        """With all that statistics need; None of what was trained on.
+
+        Raises UnreadableError and NotFoundError, in words.
+        """
+        if not self.is_validation:
+            return None
+        at = None if self.run.facts is not None else f"step_{self.step}"
+        return self.run.evaluation.evaluated(at)
 
     def groups(self) -> "list[GroupRow]":
         self.run.index.refresh(step=self.step, is_validation=self.is_validation)

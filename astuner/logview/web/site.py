@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ADDRESSES = (
     *("run_at", "part_of", "step_at", "group_at", "task_at", "episode_at", "compare_at"),
-    "set_at",
+    *("set_at", "evaluation_at"),
 )
 
 

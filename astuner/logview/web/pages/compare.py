@@ -1,4 +1,4 @@
-"""Two runs, or two steps of one: which tasks became solved, which were lost, and is it chance."""
+"""Two evaluations, runs or steps of one: which tasks were won, which lost, and is it chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from astuner.errors import NotFoundError
+from astuner.errors import ConfigError, NotFoundError, UnreadableError
+from astuner.evaluation.comparison import ModelComparison, compare
+from astuner.evaluation.tags import kinds_of_tasks
+from astuner.logview.view.compared import difference_rows, how_tested
 from astuner.logview.view.differing import PartedText, parted
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.matched import (
@@ -29,6 +32,7 @@ from astuner.logview.web.sides import ComparedSide, read_side, steps_of
 from astuner.logview.web.site import Site
 
 if TYPE_CHECKING:
+    from astuner.evaluation.outcomes import EvaluatedModel
     from astuner.logview.reading.run_reader import RunReader
 
 NUM_SHOWN = 25
@@ -46,6 +50,20 @@ class ComparedAnswers:
     b: PartedText
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDifference:
+    """What two validations, or evaluations, allow to say of their models."""
+
+    comparison: ModelComparison | None
+    """None where they cannot be compared."""
+    refused: str | None
+    """Why not, in words."""
+    can_share: bool
+    """Whether the tasks that both have can be compared."""
+    kinds: Sequence[str]
+    """Tags by which tasks may be told apart."""
+
+
 def routes(site: Site) -> list[BaseRoute]:
     def page(request: Request) -> Response:
         asked = request.query_params
@@ -57,9 +75,62 @@ def routes(site: Site) -> list[BaseRoute]:
         sides = {"a": a, "b": b, "is_one_run": a.run is b.run, "squares": squares, **chooser}
         if "task" in asked:
             return site.page(request, "compare_task.html", **sides, **_task(request, matched, a, b))
-        return site.page(request, "compare.html", **sides, **_tasks(request, matched, a, b))
+        found = _difference(request, a, b)
+        return site.page(
+            request,
+            "compare.html",
+            **sides,
+            **_tasks(request, matched, a, b),
+            **_figures(request, found),
+        )
 
     return [Route("/compare", page)]
+
+
+def _difference(request: Request, a: ComparedSide, b: ComparedSide) -> FoundDifference | None:
+    """None where a side is a step that was trained on, of which evaluations say nothing."""
+    asks_common = request.query_params.get("common") == "1"
+    by = request.query_params.get("by") or None
+    try:
+        own, other = a.evaluated(), b.evaluated()
+    except (UnreadableError, NotFoundError) as error:
+        return FoundDifference(comparison=None, refused=str(error), can_share=False, kinds=())
+    if own is None or other is None:
+        return None
+    kinds = kinds_of_tasks(own.tasks)
+    known_by = by if any(by in task.tags for task in own.tasks) else None
+    try:
+        found = compare(own, other, by=known_by, common_only=asks_common)
+    except ConfigError as error:
+        can_share = not asks_common and _can_be_compared(own, other)
+        return FoundDifference(
+            comparison=None, refused=str(error), can_share=can_share, kinds=kinds
+        )
+    return FoundDifference(comparison=found, refused=None, can_share=False, kinds=kinds)
+
+
+def _can_be_compared(a: "EvaluatedModel", b: "EvaluatedModel") -> bool:
+    """Where tasks are left out that one of them has alone."""
+    try:
+        compare(a, b, common_only=True)
+    except ConfigError:
+        return False
+    return True
+
+
+def _figures(request: Request, found: FoundDifference | None) -> dict[str, Any]:
+    comparison = found.comparison if found else None
+    by = comparison.by if comparison else None
+    return {
+        "found": found,
+        "comparison": comparison,
+        "differences": difference_rows(comparison) if comparison else [],
+        "how_tested": how_tested(comparison) if comparison else None,
+        "common_address": here_with(request, common="1"),
+        "by": by,
+        "kinds": [(kind, here_with(request, by=kind)) for kind in found.kinds] if found else [],
+        "without_kinds": here_with(request, by=""),
+    }
 
 
 def _tasks(
@@ -74,6 +145,7 @@ def _tasks(
         "matched": matched,
         "counts": matched.counts,
         "chance": chance_sentence(matched),
+        "carried": [(k, v) for k, v in asked.multi_items() if k not in ("q", "from")],
         "pairs": pairs,
         "answers": [_answers(pair, a.run, b.run) for pair in pairs.items],
         "shown": shown,

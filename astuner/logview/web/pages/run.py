@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError, UnreadableError
@@ -88,6 +88,9 @@ def routes(site: Site) -> Iterator[BaseRoute]:
     def page(request: Request) -> Response:
         shown = shown_runs(site, request)
         run, metrics = shown.run, shown.curves[0].metrics
+        if run.facts is not None:
+            at = addresses.evaluation_at(run.name, **shown.with_query)
+            return RedirectResponse(at, status_code=303)
         indexed = run.index.refresh(seconds=0.3)
         failed = run.index.rows(
             EpisodeQuery(outcome="failed", order="newest"), limit=_MOST_FAILURES
@@ -114,7 +117,8 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             data=as_data(curves.chart_data([validation, *drawn], shown.labels)),
             table=_table(drawn, metrics),
             named=[_named(metrics, name) for name in curves.known_names(metrics)],
-            problems=metrics.problems,
+            problems=[*metrics.problems, *filter(None, [run.evaluation.problem()])],
+            best=learning.best_checkpoint(states[0], metrics),
             causes=causes,
             num_failed=failed.total,
             num_read=len(failed.rows),
@@ -139,7 +143,7 @@ def _settings(run: "RunReader") -> dict[str, Any]:
 
 def _answers(shown: Shown, states: Sequence[RunStatus]) -> list[learning.LearningAnswer]:
     return [
-        learning.answer_untrained(run.index.outcomes())
+        learning.answer_untrained(run.index.outcomes(), kind=state.kind)
         if not state.trains
         else learning.answer(
             state.validation_first,

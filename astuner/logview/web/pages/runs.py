@@ -23,9 +23,10 @@ _MOST = 100
 _TOGETHER = {
     "curves": lambda first, others: addresses.run_at(first, **{"with": others}),
     "settings": lambda first, others: addresses.part_of(first, "config", **{"with": others[0]}),
-    "tasks": lambda first, others: addresses.compare_at(first, others[0]),
+    "tasks": lambda first, others: addresses.compare_at(others[0], first),
 }
-"""What can be done with several runs; the last two look at two."""
+"""What can be done with several runs, which stand newest first; the last two look at two, of which
+the older one is compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,10 @@ class ListedRun:
     """RunState."""
     spark: str
     """Of the reward."""
+    facts: Any
+    """EvaluationFacts; None of a run that is no evaluation."""
+    num_episodes: int | None
+    """Of an evaluation that is not whole, those that are known to be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +101,31 @@ def routes(site: Site) -> Iterator[BaseRoute]:
 
 def _line_of(run: "RunReader") -> ListedRun:
     rewards = [value for _, value in points_of(run.metrics(), "reward/mean")]
+    state, facts = run.state(), run.facts
+    is_cut = facts is not None and state.validation_last is None
     return ListedRun(
         name=run.name,
         experiment=run.experiment,
         start=run.start,
-        state=run.state(),
+        state=state,
         spark=spark_points(rewards),
+        facts=facts,
+        num_episodes=run.index.outcomes().num_episodes if is_cut else None,
     )
 
 
 def _says(run: "RunReader", asked: str) -> bool:
     """Whether every word that is asked for stands in the run's line."""
     state = run.state()
-    shown = (run.name, state.status, state.backbone, state.model, state.last_line)
+    split = run.facts and run.facts.split
+    shown = (
+        run.name,
+        state.status,
+        state.kind,
+        state.backbone,
+        state.model,
+        split,
+        state.last_line,
+    )
     line = " ".join(part for part in shown if part).casefold()
     return all(word in line for word in asked.casefold().split())

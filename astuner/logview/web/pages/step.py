@@ -6,17 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
 from astuner.logview.reading.query import EpisodeQuery
 from astuner.logview.view.excerpt import excerpt
 from astuner.logview.view.siblings import siblings
-from astuner.logview.view.step_tasks import ORDERS, sorted_tasks, squares, step_sentence, with_text
-from astuner.logview.web.addresses import step_at
-from astuner.logview.web.asked import asked_run, asks_validation, here_with
-from astuner.logview.web.listed import listed
+from astuner.logview.view.step_tasks import sorted_tasks, squares, step_sentence
+from astuner.logview.web.addresses import evaluation_at, step_at
+from astuner.logview.web.asked import asked_run, asks_validation
+from astuner.logview.web.listed_groups import listed_groups
 from astuner.logview.web.side_by_side import PlacedRow, SideBySide, side_by_side
 from astuner.logview.web.site import Site
 from astuner.logview.web.untaught import untaught
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from astuner.logview.reading.groups import GroupRow
     from astuner.logview.reading.run_reader import RunReader
 
-NUM_SHOWN = 100
-"""Tasks on a page."""
 NUM_PREVIEWED = 3
 """Of the best attempts and of the worst, at the task that tells most."""
 PREVIEW_SIGNS = 400
@@ -45,6 +43,8 @@ class GroupPreview:
 def routes(site: Site) -> list[BaseRoute]:
     def page(request: Request) -> Response:
         run, step = asked_run(site, request), request.path_params["step"]
+        if run.facts is not None:
+            return RedirectResponse(evaluation_at(run.name), status_code=303)
         return site.page(
             request,
             "step.html",
@@ -60,13 +60,8 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
     if step not in steps:
         raise _not_there(run, step, steps, is_validation=is_validation)
     groups = run.index.groups(step, is_validation)
-    asked = request.query_params.get("sort", "")
-    order = asked if asked in ORDERS else "best"
-    query = request.query_params.get("q", "")
-    kind = "validation" if is_validation else None
     has_groups = any(group.num_episodes > 1 for group in groups)
     taught_nothing = untaught(run, groups) if has_groups else frozenset()
-    has_failed = any(group.num_failed for group in groups)
     unreadable = EpisodeQuery(step=step, is_validation=is_validation, problem=True)
     return {
         "run": run,
@@ -81,23 +76,9 @@ def _tasks(run: "RunReader", step: int, request: Request, *, is_validation: bool
             seconds=_seconds(run, step, is_validation=is_validation),
         ),
         "success": _success(run, step) if is_validation else None,
-        "tasks": listed(request, with_text(sorted_tasks(groups, order), query), most=NUM_SHOWN),
-        "num_tasks": len(groups),
-        "q": query,
-        "kind": kind,
-        "orders": {
-            name: here_with(request, sort=name)
-            for name in ORDERS
-            if (name != "failed" or has_failed) and (name != "spread" or has_groups)
-        },
-        "order": order,
-        "ORDERS": ORDERS,
-        "has_groups": has_groups,
-        "has_failed": has_failed,
-        "num_unreadable": run.index.count(unreadable),
+        **listed_groups(request, groups, untaught=taught_nothing, selects=is_validation),
         "findings": [found for found in run.findings() if found.step == step],
-        "squares": squares,
-        "untaught": taught_nothing,
+        "num_unreadable": run.index.count(unreadable),
         "preview": None if is_validation else _preview(run, groups),
         "excerpt": partial(excerpt, most=PREVIEW_SIGNS),
         "is_whole": False,

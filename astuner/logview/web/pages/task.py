@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.errors import NotFoundError
@@ -21,7 +21,7 @@ from astuner.logview.view.step_tasks import (
 )
 from astuner.logview.view.trace import HEIGHT, WIDTH, scale_of, trace
 from astuner.logview.view.verdict import read_verdict
-from astuner.logview.web.addresses import compare_at, part_of, path_name
+from astuner.logview.web.addresses import compare_at, group_at, part_of, path_name
 from astuner.logview.web.asked import asked_run
 from astuner.logview.web.listed import listed
 from astuner.logview.web.side_by_side import read_answer, read_small
@@ -59,6 +59,9 @@ def routes(site: Site) -> list[BaseRoute]:
             raise _not_there(run, task_id)
         steps = listed(request, groups, most=NUM_SHOWN)
         newest = groups[-1]
+        if run.facts is not None:
+            at = group_at(run.name, newest.step, task_id, is_validation=newest.is_validation)
+            return RedirectResponse(at, status_code=303)
         tasks = sorted_tasks(run.index.groups(newest.step, newest.is_validation), "best")
         context = {
             "run": run,

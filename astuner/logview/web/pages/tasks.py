@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from astuner.logview.view.matched import SELECTIONS, TaskPair, matched_tasks
 from astuner.logview.view.step_tasks import squares, with_text
+from astuner.logview.web.addresses import evaluation_at
 from astuner.logview.web.asked import asked_run, here_with
 from astuner.logview.web.listed import listed
 from astuner.logview.web.site import Site
@@ -42,6 +43,8 @@ class TaskEnds:
 def routes(site: Site) -> list[BaseRoute]:
     def page(request: Request) -> Response:
         run, asked = asked_run(site, request), request.query_params
+        if run.facts is not None:
+            return RedirectResponse(f"{evaluation_at(run.name)}#tasks", status_code=303)
         indexed = run.index.refresh()
         ends = _ends(run)
         pairs = matched_tasks(ends.first, ends.last).pairs
