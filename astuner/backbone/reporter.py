@@ -136,11 +136,15 @@ class Reporter:
         self._log(written)
 
     def recall_validations(self) -> None:
-        """Those of earlier starts that metrics.jsonl has, where nobody else kept them."""
+        """Those of earlier starts that metrics.jsonl has, where nobody else kept them.
+
+        The best of the checkpoints that are left is marked, which the next one spares.
+        """
         path = self._run_dir.metrics_file
         lines = read_json_lines(path) if path.exists() else ()
         found = (Validation.from_metrics(line) for line in lines)
         self._validations = [validation for validation in found if validation is not None]
+        self.mark_best()
 
     def best_of(self, steps: Collection[int]) -> Validation | None:
         """Of these steps, the one that did best in validation, the earliest of equals; None where
