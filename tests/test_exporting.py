@@ -68,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     make_tiny_model(folder / "base")
     save_run(folder, "whole", tuned_whole(folder / "base"))
-    save_run(folder, "lora", tuned_adapter(folder / "base"), rank=4)
+    policy = tuned_adapter(folder / "base")
+    record_validation(save_run(folder, "lora", policy, rank=4), policy)
     return folder
 
 
@@ -248,21 +249,16 @@ def record_validation(run: RunDir, policy: LoadedModel) -> None:
 
 
 def test_an_adapter_on_another_model_of_the_same_shape_is_not_the_policy_that_was_sampled(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy = tuned_adapter(made / "base")
-    run = save_run(made, "recorded", policy, rank=4)
-    record_validation(run, policy)
-    out = tmp_path / "out"
-    assert command(run.root, "--to", "adapter", "--out", out, "--json") == 0
-    found = json.loads(capsys.readouterr().out)["recorded"]
+    found = json.loads((adapter / "export.json").read_text())["recorded"]
     assert found["num_tokens"] > 3 and found["mean"] < 1e-5
     other = load_policy(str(made / "base"), dtype="float32", device="cpu")
     disturb(other.model, "")
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
     again = ("--base", tmp_path / "other", "--out", tmp_path / "again")
-    assert command(run.root, "--to", "adapter", *again) == 1
+    assert command(run_of(made, "lora"), "--to", "adapter", *again) == 1
     told = capsys.readouterr().err
     assert "is not the policy of its run" in told and "name the right one by --base" in told
     assert not (tmp_path / "again").exists()

@@ -176,4 +176,4 @@ def test_no_reader_has_a_test_unless_it_is_asked_for() -> None:
         for key, value in reader[name].items()
         if "test" in key and value in (None, 0, {"file_path": None})
     }
-    assert keys == {"test", "test_split", "num_test_tasks", "test_path"}
+    assert keys == {"test", "test_split", "num_test_tasks", "test_path", "test_fraction"}

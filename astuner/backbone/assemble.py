@@ -49,18 +49,14 @@ def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
         settings.type, section.model_dump() if section else {}, run.search_dirs
     )
     training, validation = reader.get_training_tasks(), reader.get_validation_tasks()
-    return _fitting(run, training, split="training"), _fitting(run, validation, split="validation")
-
-
-def _fitting(run: Run, tasks: list[Task], *, split: str) -> list[Task]:
     if not _has_tokenizer(run) or not run.settings.data.filter_overlong_prompts:
-        return tasks
-    return without_overlong(
-        tasks,
+        return training, validation
+    fitting = partial(
+        without_overlong,
         max_tokens=run.settings.data.max_prompt_length,
-        split=split,
         load_counter=lambda: _token_counter(run),
     )
+    return fitting(training, split="training"), fitting(validation, split="validation")
 
 
 def _has_tokenizer(run: Run) -> bool:

@@ -152,7 +152,8 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     with new_folder(folder, num_bytes=num_bytes, words=_WORDS) as partial:
         console.phase(f"writing {folder}")
         form.write(source, partial)
-        source = _let_go(source)
+        source = replace(source, model=None)
+        gc.collect()  # behind the last name of the model, whose layers refer to each other
         console.phase(f"verifying {folder}")
         agreement = _checked(form, source, partial)
         change = _change(source)
@@ -232,13 +233,6 @@ def _with_settings(checkpoint: NamedCheckpoint, order: ExportOrder) -> NamedChec
 
 def _replies(checkpoint: NamedCheckpoint) -> ReplySettings | None:
     return ReplySettings.of_run(checkpoint.settings)
-
-
-def _let_go(source: ExportSource) -> ExportSource:
-    """Free the memory of the model."""
-    source = replace(source, model=None)
-    gc.collect()
-    return source
 
 
 def _checked(form: ExportFormat, source: ExportSource, folder: Path) -> ExportAgreement:

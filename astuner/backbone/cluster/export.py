@@ -134,7 +134,7 @@ def logprobs_from(
     """The model's log-probabilities of the tokens from `first` on, [T] in nats."""
     import torch
 
-    ids_1T = torch.tensor([ids])
+    ids_1T = torch.tensor([ids], device=next(model.parameters()).device)
     with torch.no_grad():
         logits_TV = model(input_ids=ids_1T).logits[0, first - 1 : -1].float()
     logprobs_TV = torch.log_softmax(logits_TV / temperature, -1)
