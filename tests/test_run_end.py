@@ -182,6 +182,11 @@ def test_a_run_that_goes_on_knows_the_validations_of_its_earlier_starts(run_of) 
     first.take_validation(validation)
     first.write({"step": 10})
     first.write({"step": 11})
+    for step in (10, 12):
+        run.run_dir.checkpoint_dir(step).mkdir(parents=True)
+    run.run_dir.point_best_to(run.run_dir.checkpoint_dir(12))
+    run.run_dir.checkpoint_dir(12).rmdir()  # set aside, since it goes on from step 11
     second = Reporter(run, lambda _metrics: None, num_steps=30)
     second.recall_validations()
     assert second.best_of({10, 20}) == validation and second.best_of({20}) is None
+    assert run.run_dir.best_checkpoint() == run.run_dir.checkpoint_dir(10)
