@@ -333,6 +333,8 @@ def test_what_training_did_not_change_is_exported_only_when_that_is_asked_for(
         ("whole", ["--to", "hf", "--dtype", "fp8"], 2, "--quantization fp8"),
         ("whole", ["--to", "hf", "--quantize", "Q8_0"], 2, "use --dtype, or --to gguf"),
         ("whole", ["--to", "hf", "--out", "."], 2, "exists already and is not overwritten"),
+        ("whole", ["--to", "hf", "--out", "to_nothing"], 2, "exists already and is not"),
+        ("whole", ["--to", "hf", "--out", "CHECKPOINT/hf"], 2, "lies in the checkpoint"),
         ("lora", ["--to", "hf", "--base", "./gone"], 2, "is not on this machine"),
         ("nothing", ["--to", "hf"], 2, "there is no folder"),
     ],
