@@ -333,8 +333,6 @@ def test_what_training_did_not_change_is_exported_only_when_that_is_asked_for(
         ("whole", ["--to", "hf", "--dtype", "fp8"], 2, "--quantization fp8"),
         ("whole", ["--to", "hf", "--quantize", "Q8_0"], 2, "use --dtype, or --to gguf"),
         ("whole", ["--to", "hf", "--out", "."], 2, "exists already and is not overwritten"),
-        ("whole", ["--to", "hf", "--out", "to_nothing"], 2, "exists already and is not"),
-        ("whole", ["--to", "hf", "--out", "CHECKPOINT/hf"], 2, "lies in the checkpoint"),
         ("lora", ["--to", "hf", "--base", "./gone"], 2, "is not on this machine"),
         ("nothing", ["--to", "hf"], 2, "there is no folder"),
     ],
@@ -353,6 +351,20 @@ def test_what_cannot_be_exported_so_is_said_with_what_to_do(
     assert command(run_of(made, run), *arguments) == code
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_had_is_refused_before_weights_are_read(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(made, "whole")
+    link = tmp_path / "to_nothing"
+    link.symlink_to("nothing")
+    assert command(run, "--to", "hf", "--out", link) == 2
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+    inside = run / "checkpoints" / "step_2" / "hf" / "mine"
+    assert command(run, "--to", "hf", "--out", inside) == 2
+    assert "lies in the checkpoint" in capsys.readouterr().err
+    assert not inside.parent.exists()
 
 
 def test_an_adapter_of_another_base_and_a_torn_checkpoint_are_refused(
