@@ -110,8 +110,8 @@ class ScriptedServer:
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[ScriptedServer]:
-    """The server, listening on this machine."""
+def serving(script: Script, *, listed: bytes = b"") -> Iterator[ScriptedServer]:
+    """The server, listening on this machine; `listed` is what it answers to each GET."""
     scripted = ScriptedServer(script)
 
     class Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,12 @@ def serving(script: Script) -> Iterator[ScriptedServer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             key = self.headers["authorization"].removeprefix("Bearer ")
-            reply = scripted.answer(json.loads(body), key)
+            self._send(scripted.answer(json.loads(body), key))
+
+        def do_GET(self) -> None:
+            self._send(Reply(body=listed))
+
+        def _send(self, reply: Reply) -> None:
             with contextlib.suppress(ConnectionError):  # the caller may have gone
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():

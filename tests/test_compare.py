@@ -11,7 +11,7 @@ from astuner.backbone.run import RunResult
 from astuner.cli.main import main
 from astuner.errors import ConfigError
 from astuner.evaluation.comparison import compare
-from astuner.evaluation.gate import GateRules, check_gate
+from astuner.evaluation.gate import GateRules, check_gate, check_tags_are_there
 from astuner.evaluation.sign_flips import flip_test
 from tests.evaluations import evaluated, outcomes, write_evaluation, write_lines
 from tests.viewer_runs import make_run, record
@@ -152,6 +152,10 @@ def test_a_gate_on_nothing_or_on_a_tag_that_no_task_has_is_refused() -> None:
         ConfigError, match="names 'medium', which no task has; there are easy, hard"
     ):
         check_gate(found, GateRules(not_worse_on={"kind": ["medium"]}))
+    tags = {"kind": {"easy", "hard"}}
+    check_tags_are_there(GateRules(not_worse_on={"kind": []}), tags)
+    with pytest.raises(ConfigError, match="names 'medium', which no task has; there are easy"):
+        check_tags_are_there(GateRules(not_worse_on={"kind": ["easy", "medium"]}), tags)
 
 
 def test_a_gate_passes_nothing_by_accident() -> None:

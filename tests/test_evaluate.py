@@ -1,5 +1,6 @@
 """`astuner evaluate`: real rollouts of a real agent, on a tiny model and on a scripted server."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,9 +14,12 @@ pytest.importorskip("torch")
 from astuner import AstunerJob
 from astuner.cli import main
 from astuner.errors import ConfigError
-from astuner.evaluating.named_model import ModelPlaces, find_named_model
+from astuner.evaluating.named_model import ModelPlaces, find_named_model, served_model
+from astuner.evaluating.server_check import checked_server
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.read import read_evaluated
+from astuner.llm.server import LlmServer
+from astuner.models.manifest import RECORD_NAME, write_manifest
 from astuner.run_dir import RunDir, append_json_line, read_json_lines
 from tests.child_runs import start_command
 from tests.llm_server import KEY, refuses, says, serving
@@ -52,6 +56,8 @@ class Longest(GroupJudge):
         return [(length, length == max(lengths)) for length in lengths]
 """
 NUM_TASKS = 3
+NO_ADDRESSES = ["http://#m", "http://127.0.0.1:99999/v1#m", "http://[::1/v1#m"]
+GATED = ["--model", "TINY", "--model", "TINY"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,11 @@ def write_tasks(path, *, broken=(), num_tasks=NUM_TASKS):
         {
             "main_query": f"What is {i} plus 3?",
             "task_id": f"sum-{i}",
-            "metadata": {"kind": "even" if i % 2 == 0 else "odd", "breaks": i in broken},
+            "metadata": {
+                "kind": "even" if i % 2 == 0 else "odd",
+                "breaks": i in broken,
+                "parts": [i, 3],
+            },
         }
         for i in range(num_tasks)
     ]
@@ -219,17 +229,20 @@ def test_a_server_is_evaluated_with_its_own_count_of_tokens_and_compared(
     ("arguments", "words"),
     [
         (["--model", "http://127.0.0.1:9/v1#m"], "nobody answers there"),
-        (["--by", "colour"], "there are breaks, kind"),
+        (["--by", "parts"], "there are breaks, kind"),
+        ([*GATED, "astuner.evaluation.gate.not_worse_on={colour: []}"], "no task has such a tag"),
+        ([*GATED, "astuner.evaluation.gate.guard=lost.jsonl"], "gate.guard lost.jsonl: it is"),
         (["--split", "tests"], "neither test nor validation"),
         (["--split", "test"], "no test tasks"),
         (["--split", "empty.jsonl"], "holds no task"),
     ],
 )
 def test_what_cannot_be_meant_is_said_before_a_run_directory_is_made(
-    conf, capsys, arguments, words
+    conf, tiny, capsys, arguments, words
 ):
     Path("empty.jsonl").write_text("")
-    assert main(["evaluate", "--conf", conf, *arguments]) == 2
+    models = [str(tiny) if argument == "TINY" else argument for argument in arguments]
+    assert main(["evaluate", "--conf", conf, *models]) == 2
     said = capsys.readouterr().err
     assert words in said
     assert evaluations() == []
@@ -242,17 +255,45 @@ def test_a_refused_key_is_told_with_the_variable_that_it_is_read_from(conf, caps
     assert "OPENAI_API_KEY, and it is not set" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ('"Welcome"', "none but 'Welcome'"),
+        ("<html>Welcome</html>", "cannot be read"),
+        ("null", "none but 'None'"),
+        ('{"data": [', "cannot be read"),
+        ('{"data": [{"id": null}, 5]}', "lists no model"),
+        ('{"data": [{"id": "a"}, {"id": "b"}]}', "NAME is one of a, b"),
+    ],
+)
+def test_a_server_that_does_not_tell_its_one_model_is_asked_nothing(answer, words):
+    with serving(lambda _: says("5"), listed=answer.encode()) as server:
+        named = served_model(LlmServer.read(server.base_url, "NO_KEY", {}), "")
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            asyncio.run(checked_server(named, temperature=0.0))
+        assert server.requests == []
+
+
 def test_a_model_that_does_not_load_leaves_the_others_their_turn(conf, tiny, tmp_path, capsys):
     broken = tmp_path / "broken"
     make_tiny_model(broken)
     (broken / "model.safetensors").write_bytes(b"torn")
+    changed = tmp_path / "checkpoints" / "step_1"
+    make_tiny_model(changed)
+    (changed / RECORD_NAME).write_text("{}")
+    write_manifest(changed)
+    with (changed / "model.safetensors").open("r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"!")  # it loads all the same
     write_conf(tmp_path, None, backbone="verl")
-    models = ["--model", str(broken), "--model", str(tiny)]
+    models = ["--model", str(broken), "--model", str(changed), "--model", str(tiny)]
     assert main(["evaluate", "--conf", conf, *models, "--json"]) == 1
     captured = capsys.readouterr()
-    first, second = json.loads(captured.out)["models"]
+    first, second, third = json.loads(captured.out)["models"]
     assert first["error"] and first["scores"]["num_episodes"] == 0
-    assert second["error"] is None and second["scores"]["num_episodes"] == NUM_TASKS
+    assert second["run_dir"] is None and f"{changed} is not evaluated" in captured.err
+    assert "model.safetensors is not as it was written" in captured.err
+    assert third["error"] is None and third["scores"]["num_episodes"] == NUM_TASKS
     assert "BackboneError" in captured.err and "the YAML's backbone is verl" in captured.err
 
 
@@ -308,7 +349,7 @@ def test_a_checkpoint_may_be_named_in_the_ways_that_people_type(tmp_path, monkey
     }.items():
         assert find_named_model(asked, places).path == str(meant), asked
     assert len(said) == 7  # wherever it was not named itself
-    for asked in (f"{start}/step_3", other.root.name, "./nothing", "http://#m"):
+    for asked in (f"{start}/step_3", other.root.name, "./nothing", *NO_ADDRESSES):
         with pytest.raises(ConfigError, match=re.escape(f"--model {asked}")):
             find_named_model(asked, places)
     with pytest.raises(ConfigError, match="user name or password") as refused:

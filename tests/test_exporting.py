@@ -349,6 +349,20 @@ def test_what_cannot_be_exported_so_is_said_with_what_to_do(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_had_is_refused_before_weights_are_read(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(made, "whole")
+    link = tmp_path / "to_nothing"
+    link.symlink_to("nothing")
+    assert command(run, "--to", "hf", "--out", link) == 2
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+    inside = run / "checkpoints" / "step_2" / "hf" / "mine"
+    assert command(run, "--to", "hf", "--out", inside) == 2
+    assert "lies in the checkpoint" in capsys.readouterr().err
+    assert not inside.parent.exists()
+
+
 def test_an_adapter_of_another_base_and_a_torn_checkpoint_are_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

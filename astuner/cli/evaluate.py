@@ -38,7 +38,7 @@ examples:
   astuner evaluate --conf math_agent.yaml --model best --repeat 8 \\
       astuner.rollout.val_kwargs.do_sample=true astuner.rollout.val_kwargs.temperature=0.7
                                    8 attempts at each task, by chance: pass@k and pass^k
-  astuner evaluate --conf math_agent.yaml --model best --model https://api.openai.com/v1#gpt-5-mini
+  astuner evaluate --conf math_agent.yaml --model best --model https://api.openai.com/v1#gpt-4.1-mini
                                    against a closed model
   astuner evaluate --conf math_agent.yaml --model best --by source
                                    also for each source, or any field of the tasks' metadata

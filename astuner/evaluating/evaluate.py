@@ -24,12 +24,14 @@ from astuner.evaluating.deciding_code import code_digests
 from astuner.evaluating.earlier_evaluation import find_earlier, is_whole
 from astuner.evaluating.evaluated_tasks import (
     VALIDATION,
+    check_is_there,
     read_evaluated_tasks,
 )
 from astuner.evaluating.named_model import (
     ModelPlaces,
     NamedModel,
     check_loadable,
+    check_whole,
     find_named_model,
 )
 from astuner.evaluating.order import EvaluationOrder
@@ -37,6 +39,7 @@ from astuner.evaluating.server_check import checked_server
 from astuner.evaluating.settings_of_model import LOCAL, engine_settings, model_settings
 from astuner.evaluation.deciding import deciding_settings
 from astuner.evaluation.facts import EvaluationFacts
+from astuner.evaluation.gate import GateRules, check_tags_are_there
 from astuner.imports import fix_sys_path, module_folders
 from astuner.launch import OtherWork, launch
 from astuner.logview.view.words import count
@@ -92,6 +95,8 @@ def evaluate_models(start: "EvaluationStart") -> EvaluatedModels:
         models.append(start.evaluate(model))
         if models[-1].ends_all:
             break
+        if models[-1].error is not None and len(start.models) > 1:
+            start.tell(f"{model.name} is not evaluated: {models[-1].error}")
     return EvaluatedModels(models=models, num_models=len(start.models))
 
 
@@ -115,6 +120,17 @@ class EvaluationStart:
         self.tasks = tasks.without_rest(order.max_tasks or evaluation.max_tasks)
         self.tasks.check_has(order.by)
         self._say_what()
+
+    def tell(self, text: str) -> None:
+        """A warning, for who watches."""
+        self._console.warn(text)
+
+    def check_gate(self, rules: GateRules) -> None:
+        """Before anything is rolled out. Raises ConfigError for tags and guard tasks that are not
+        there."""
+        check_tags_are_there(rules, self.tasks.tags)
+        if rules.guard is not None:
+            check_is_there(rules.guard, self._search_dirs, key="evaluation.gate.guard")
 
     def _tell_backbone(self, loaded: LoadedConfig) -> None:
         backbone = loaded.settings.backbone
@@ -228,6 +244,7 @@ class EvaluationStart:
                     "(--again evaluates it anew)"
                 )
                 return ModelEvaluation(name=model.name, run_dir=run_dir.root, is_whole=True)
+            check_whole(model)
             run_dir = run_dir or self._new_run_dir(loaded, facts, model)
             exit_code = self._roll_out(loaded, model, run_dir, is_resumed=is_resumed)
             error = Quit(exit_code - _BY_SIGNAL) if exit_code > _BY_SIGNAL else None

@@ -16,6 +16,7 @@ from astuner.backbone.models_closed import WithModelsClosed
 from astuner.backbone.run import Run, RunResult
 from astuner.config.load import LoadedConfig
 from astuner.errors import ConfigError, Quit
+from astuner.evaluation.read import tags_of
 from astuner.launch import run_to_end
 from astuner.run_dir import RunDir
 from astuner.task_reader import make_task_reader
@@ -44,12 +45,21 @@ class EvaluatedTasks:
 
     def check_has(self, field: str | None) -> None:
         """Raises ConfigError for a field by which none of them can be told from others."""
-        known = {name for task in self.tasks for name in task.metadata}
-        known |= {"source"} if any(task.source for task in self.tasks) else set()
+        known = self.tags
         if field is not None and field not in known:
             raise ConfigError(
-                f"--by {field}: no task has it; there are {', '.join(sorted(known)) or 'none'}"
+                f"--by {field}: no task has it with a number or a short text; there are "
+                f"{', '.join(sorted(known)) or 'none'}"
             )
+
+    @property
+    def tags(self) -> dict[str, set[str]]:
+        """The values of each tag that tasks have."""
+        found: dict[str, set[str]] = {}
+        for task in self.tasks:
+            for name, value in tags_of(task.model_dump(include={"source", "metadata"})).items():
+                found.setdefault(name, set()).add(value)
+        return found
 
 
 def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> EvaluatedTasks:
@@ -106,13 +116,24 @@ def _of_reader(reader: TaskReader, split: str | None, *, reader_type: str) -> Ev
     )
 
 
+def check_is_there(split: str, search_dirs: Sequence[Path], *, key: str) -> None:
+    """Raises ConfigError for what is neither a split nor a file of tasks; `key` names it."""
+    if split not in _SPLITS:
+        _find_file(split, search_dirs, key=key)
+
+
 def _of_file(name: str, search_dirs: Sequence[Path]) -> EvaluatedTasks:
+    path = _find_file(name, search_dirs, key="--split")
+    return EvaluatedTasks(split=str(path), tasks=read_task_file(path))
+
+
+def _find_file(name: str, search_dirs: Sequence[Path], *, key: str) -> Path:
     path = find_path(name, search_dirs)
     if path is None:
         looked = ", ".join(str(place) for place in places(name, search_dirs))
         raise ConfigError(
-            f"--split {name}: it is neither test nor validation, and no file; looked for {looked}"
+            f"{key} {name}: it is neither test nor validation, and no file; looked for {looked}"
         )
     if path.is_dir():
-        raise ConfigError(f"--split {name}: {path} is a folder; name a jsonl file of tasks in it")
-    return EvaluatedTasks(split=str(path), tasks=read_task_file(path))
+        raise ConfigError(f"{key} {name}: {path} is a folder; name a jsonl file of tasks in it")
+    return path

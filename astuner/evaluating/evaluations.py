@@ -109,6 +109,8 @@ def evaluate(order: EvaluationOrder) -> Evaluations:
     console = RunConsole(open_screen(), is_live=False)
     start = EvaluationStart(order, console)
     rules = gate_rules(start.loaded.settings.evaluation.gate)
+    if len(order.models) > 1:
+        start.check_gate(rules)
     found = evaluate_models(start)
     names = _short_names([model.name for model in found.models])
     models = [
@@ -187,8 +189,10 @@ def _all_failed(name: str, total: Score) -> BackboneError:
 def _keep(scores: ModelScores, run_dir: RunDir, *, is_whole: bool) -> None:
     path = run_dir.root / SCORES_FILE
     text = json.dumps(_scores_as_json(scores), ensure_ascii=False, indent=1)
+    partial = path.with_suffix(".partial")
     with naming_the_file(path):
-        path.write_text(f"{text}\n", encoding="utf-8")
+        partial.write_text(f"{text}\n", encoding="utf-8")
+        partial.replace(path)
     if is_whole:
         partial = run_dir.metrics_file.with_suffix(".partial")
         partial.unlink(missing_ok=True)

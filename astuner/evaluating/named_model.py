@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from astuner.backbone.evaluation_run import NamedServer
 from astuner.config.secret import mask_text
 from astuner.errors import BackboneError, ConfigError
 from astuner.evaluating.weights import weights_digest
 from astuner.llm.server import LlmServer
+from astuner.models.manifest import STATE_NAME, is_checkpoint
 from astuner.run_dir import LATEST, RunDir
 from astuner.task_reader.local_path import find_path
 
@@ -72,8 +73,8 @@ def find_named_model(asked: str, places: ModelPlaces) -> NamedModel:
 def _served(asked: str, places: ModelPlaces) -> NamedModel:
     """`http://host:8000/v1#model`; without the name it is still to be asked."""
     base_url, _, model_name = asked.partition("#")
-    parts = urlsplit(base_url)
-    if not parts.hostname:
+    parts = _address_parts(base_url)
+    if parts is None:
         raise ConfigError(
             f"--model {mask_text(asked)}: no address of a server; write it as "
             "http://127.0.0.1:8000/v1#model-name"
@@ -85,6 +86,14 @@ def _served(asked: str, places: ModelPlaces) -> NamedModel:
         )
     server = LlmServer.read(base_url.rstrip("/"), places.api_key_env)
     return served_model(server, model_name)
+
+
+def _address_parts(base_url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(base_url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:  # no number of a port, or half an IPv6 address
+        return None
 
 
 def served_model(server: LlmServer, model_name: str) -> NamedModel:
@@ -184,6 +193,16 @@ def _there_are(asked: str, places: ModelPlaces) -> str:
     return (
         f"Give a model folder, a hub name, best, last, a run ({runs}), or the address of a server"
     )
+
+
+def check_whole(model: NamedModel) -> None:
+    """Raises BackboneError for a checkpoint of ours of which a file is missing or was changed: its
+    weights may load all the same."""
+    folder = Path(model.path)
+    if model.server is None and is_checkpoint(folder):
+        from astuner.models.checkpoint import read_record
+
+        read_record(folder, unread={STATE_NAME})
 
 
 def check_loadable(model: NamedModel) -> None:

@@ -36,6 +36,8 @@ async def _only_model(client: "AsyncOpenAI", server: LlmServer) -> str:
     if len(names) == 1:
         return names[0]
     place = mask_text(server.base_url)
+    if not names:
+        raise ConfigError(f"--model {place}: the server lists no model; write {place}#NAME")
     raise ConfigError(
         f"--model {place}: it says not which model; write {place}#NAME, where NAME is one of "
         f"{_shown(names)}"
@@ -46,10 +48,22 @@ async def _listed(client: "AsyncOpenAI", server: LlmServer) -> list[str]:
     from openai import OpenAIError
 
     try:
-        listed = await client.models.list(timeout=_TIMEOUT_SECONDS)
+        # Not `models.list`, which takes whatever answers for a list.
+        listed = await client.get("/models", cast_to=object, options={"timeout": _TIMEOUT_SECONDS})
     except OpenAIError as error:
         raise _refusal(error, server) from error
-    return [model.id for model in listed.data or ()]
+    except ValueError as error:  # which the package lets through, as of JSON that is cut off
+        place = mask_text(server.base_url)
+        raise ConfigError(f"--model {place}: its list of models cannot be read: {error}") from error
+    found = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(found, list):
+        said = server.without_keys(str(listed))[:200]
+        raise ConfigError(
+            f"--model {mask_text(server.base_url)}: its list of models is none but {said!r}; does "
+            "the address end in /v1?"
+        )
+    names = (model.get("id") for model in found if isinstance(model, dict))
+    return [name for name in names if isinstance(name, str)]
 
 
 async def _ask(client: "AsyncOpenAI", model: NamedServer, *, temperature: float) -> None:
@@ -67,6 +81,9 @@ async def _ask(client: "AsyncOpenAI", model: NamedServer, *, temperature: float)
         raise ConfigError(await _not_there(client, model, error)) from error
     except OpenAIError as error:
         raise _refusal(error, model.server) from error
+    except ValueError as error:
+        place = mask_text(model.server.base_url)
+        raise ConfigError(f"--model {place}: its answer cannot be read: {error}") from error
     if not getattr(answer, "choices", None):
         place = mask_text(model.server.base_url)
         raise ConfigError(f"--model {place}: {describe_no_completion(answer)}")
@@ -87,7 +104,12 @@ async def _not_there(client: "AsyncOpenAI", model: NamedServer, error: "OpenAIEr
 
 
 def _refusal(error: "OpenAIError", server: LlmServer) -> ConfigError:
-    from openai import APIConnectionError, AuthenticationError, PermissionDeniedError
+    from openai import (
+        APIConnectionError,
+        APITimeoutError,
+        AuthenticationError,
+        PermissionDeniedError,
+    )
 
     place = mask_text(server.base_url)
     if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -96,6 +118,11 @@ def _refusal(error: "OpenAIError", server: LlmServer) -> ConfigError:
             f"--model {place}: the server takes no request without a key of its own "
             f"({error.status_code}); the key is read from the variable {server.api_key_env}, and "
             f"{sent}. Set it, or name another one by --api-key-env"
+        )
+    if isinstance(error, APITimeoutError):
+        return ConfigError(
+            f"--model {place}: no answer within {_TIMEOUT_SECONDS:.0f} seconds; see whether the "
+            "server is up, and whether it speaks http or https"
         )
     if isinstance(error, APIConnectionError):
         why = error.__cause__ or error

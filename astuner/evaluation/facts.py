@@ -65,4 +65,7 @@ class EvaluationFacts:
 
     def write(self, run_dir: Path) -> None:
         text = json.dumps({"format": FACTS_FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
-        (run_dir / EVALUATION_FILE).write_text(f"{text}\n", encoding="utf-8")
+        path = run_dir / EVALUATION_FILE
+        partial = path.with_suffix(".partial")
+        partial.write_text(f"{text}\n", encoding="utf-8")
+        partial.replace(path)

@@ -5,7 +5,7 @@ reaches beyond a limit proves neither side.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,6 +17,8 @@ from astuner.evaluation.pairing import pair_tasks
 from astuner.evaluation.tags import known_tags
 
 RuleOutcome = Literal["passed", "failed", "undecided"]
+
+_NUM_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,22 @@ def _check_tags(found: ModelComparison, rules: GateRules) -> list[CheckedRule]:
             for value in values
         ]
     return checked
+
+
+def check_tags_are_there(rules: GateRules, tags: Mapping[str, Collection[str]]) -> None:
+    """`tags` are the values of each tag that tasks have. Raises ConfigError for one of
+    `not_worse_on` that none has."""
+    for name, wanted in rules.not_worse_on.items():
+        if name not in tags:
+            raise ConfigError(
+                f"evaluation.gate.not_worse_on.{name}: no task has such a tag; there are "
+                f"{', '.join(sorted(tags)) or 'none'}"
+            )
+        if missing := [value for value in map(_as_tag, wanted) if value not in tags[name]]:
+            raise ConfigError(
+                f"evaluation.gate.not_worse_on.{name} names {', '.join(map(repr, missing))}, which "
+                f"no task has; there are {', '.join(sorted(tags[name])[:_NUM_NAMED])}"
+            )
 
 
 def _as_tag(value: str | bool | int | float) -> str:

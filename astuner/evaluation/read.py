@@ -151,7 +151,7 @@ def _task_outcomes(task: Mapping[str, Any], own: Mapping[int, AttemptOutcome]) -
     return TaskOutcomes(
         task_id=task["task_id"],
         digest=task_digest(task),
-        tags=_tags_of(task),
+        tags=tags_of(task),
         attempts=tuple(own[attempt] for attempt in sorted(own)),
     )
 
@@ -171,7 +171,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _tags_of(task: Mapping[str, Any]) -> dict[str, str]:
+def tags_of(task: Mapping[str, Any]) -> dict[str, str]:
+    """As in TaskOutcomes, of a task as records hold it."""
     source = {"source": task["source"]} if task.get("source") else {}
     metadata = task.get("metadata") or {}
     return source | {key: _as_text(value) for key, value in metadata.items() if _is_plain(value)}

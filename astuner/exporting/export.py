@@ -5,6 +5,7 @@ and that before the base.
 """
 
 import gc
+import os
 import resource
 import sys
 import time
@@ -27,7 +28,7 @@ from astuner.exporting.probes import read_probe
 from astuner.exporting.recorded import RecordedGap, check_recorded
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.exporting.source import LoadingOrder, load_source
-from astuner.models.manifest import file_entry, write_json
+from astuner.models.manifest import file_entry, is_checkpoint, write_json
 from astuner.models.whole_folder import FolderWords, check_room, new_folder
 
 EXPORT_FILE = "export.json"
@@ -218,10 +219,16 @@ def _check_no_dtype(order: ExportOrder) -> None:
 
 
 def _check_is_free(folder: Path) -> None:
-    if folder.exists():
+    if os.path.lexists(folder):  # a symbolic link to nothing, too
         raise ConfigError(
             f"export: {folder} exists already and is not overwritten; move it away, or give "
             "another by --out"
+        )
+    around = next((path for path in folder.resolve().parents if is_checkpoint(path)), None)
+    if around is not None:
+        raise ConfigError(
+            f"export: {folder} lies in the checkpoint {around}, which is to stay as it was "
+            "written and may be pruned; give another folder by --out"
         )
 
 

@@ -144,7 +144,7 @@ class RemoteChat:
                 ),
                 **asked,
             )
-        except OpenAIError as error:
+        except (OpenAIError, ValueError) as error:  # the latter of JSON that is cut off
             raise EngineError(
                 f"{self._place}: the server did not answer model {self._model_name!r}: "
                 f"{type(error).__name__}: {error}"
