@@ -495,11 +495,13 @@ def test_what_is_wrong_is_told_with_what_to_set_and_ends_with_1(conf, capsys):
         "astuner.rollout.agentscope_workflow='flows->Raising'",
         "astuner.task_judge.judge_protocol='flows->always'",
         "astuner.task_reader.jsonl_dataset_file.validation.file_path=tasks.jsonl",
+        "astuner.task_reader.jsonl_dataset_file.test.file_path=tasks.jsonl",
     ]
     assert main(["doctor", "--conf", conf, "--only", "data,judge,workflow", *overrides]) == 1
     said = capsys.readouterr().out
     assert "flows.py:14 in execute" in said
     assert "4 of 4 validation tasks stand in training" in said
+    assert "4 of 4 test tasks stand in training" in said
     assert "gives 1 to right, wrong and empty answers alike" in said
     assert "3 wrong" in said
 

@@ -26,14 +26,25 @@ def warn_of_contamination(run: Run, training: Sequence[Task], validation: Sequen
 
     Raises what the reader does for a test that cannot be read, before anything is trained.
     """
-    reader = _reader_from_disk(run)
-    test = [] if reader is None else tasks_of_test(reader)
-    known = {"training": training, "validation": validation}
     for line in (
         *_lines(run, validation, {"training": training}, split="validation"),
-        *_lines(run, test, known, split="test"),
+        *contamination_of_test(run, read_test_from_disk(run), training, validation),
     ):
         run.console.warn(line)
+
+
+def read_test_from_disk(run: Run) -> list[Task]:
+    """The test tasks of those sources that cost little to read. Raises what the reader does."""
+    reader = _reader_from_disk(run)
+    return [] if reader is None else tasks_of_test(reader)
+
+
+def contamination_of_test(
+    run: Run, test: Sequence[Task], training: Sequence[Task], validation: Sequence[Task]
+) -> list[str]:
+    """Which test tasks a run trains on or chooses by: a line for each of the two."""
+    known = {"training": training, "validation": validation}
+    return list(_lines(run, test, known, split="test"))
 
 
 def contamination_of_evaluated(run: Run, tasks: Sequence[Task], *, split: str) -> list[str]:

@@ -37,7 +37,7 @@ examples:
                                              one base and two adapters; `model` names one of three
   astuner serve ./exported --host 0.0.0.0 --api-key-env SERVE_KEY
                                              for other machines, who have to show the key
-  astuner serve ./exported --record traces   keep what was asked and answered, to tune on it
+  astuner serve ./exported --record traces   keep what was asked and answered
 
 then, with any client of OpenAI or Anthropic:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
@@ -53,7 +53,7 @@ refused by name.
 
 An adapter is served beside its base, unmerged, and computes what it did in training. Requests for
 different adapters take turns: for the most speed, `astuner export --to merged` and serve that.
-It is for one machine; docs/after_training.md says how vLLM serves an exported folder at scale.
+It is for one machine; docs/serving.md says how vLLM serves an exported folder at scale.
 
 Keys: without any, only this machine is served. --api-key KEY is seen by everybody who lists the
 processes of this machine; --api-key-env NAME and --api-keys-file FILE (a key a line) are not.
@@ -175,7 +175,7 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FOLDER",
-        help="write prompts and replies there, as task_reader.type: tracing reads them, and take "
+        help="write prompts and replies there, as OpenTelemetry's traces, and take "
         "opinions of them at /v1/feedback; personal data and secrets are masked, and a call with "
         "the header x-astuner-record: no is left out",
     )

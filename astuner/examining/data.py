@@ -100,6 +100,15 @@ def look_at_repeats(training: Sequence[Task], validation: Sequence[Task]) -> lis
     return findings
 
 
+def look_at_test(num_tasks: int, shared: Sequence[str]) -> list[DoctorFinding]:
+    """`shared` says which of them stand in another split, a line for each such split."""
+    if not num_tasks:
+        return []
+    if shared:
+        return [_SAY.warning("test", line) for line in shared]
+    return [_SAY.fine("test", f"{num_tasks} tasks, none of which trains or chooses")]
+
+
 def _repeated(pairs: Sequence[RepeatedTask], num_training: int) -> Iterator[DoctorFinding]:
     others = [pair for pair in pairs if pair.has_other_answer]
     same = [pair for pair in pairs if not pair.has_other_answer]

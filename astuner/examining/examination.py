@@ -16,6 +16,7 @@ from typing import Any
 
 from astuner.backbone.assemble import find_model, make_judging, read_tasks
 from astuner.backbone.chats import joining_policy, training_template
+from astuner.backbone.contaminated import contamination_of_test, read_test_from_disk
 from astuner.backbone.drafted_rubrics import with_rubrics
 from astuner.backbone.environments_beside import environments_beside
 from astuner.backbone.generated_tasks import reading_from
@@ -218,6 +219,7 @@ class _Examination:
             return
         await check("data", "duplicates", lambda: data.look_at_repeats(training, validation))
         await check("data", "near duplicates", self._look_at_near_repeats)
+        await check("data", "test", self._look_at_test)
         await check("data", "content", lambda: data.look_at_content(training, needed_field=needed))
         await check("data", "lengths", self._look_at_lengths)
         await check("data", "languages", lambda: data.look_at_scripts(training, validation))
@@ -275,6 +277,15 @@ class _Examination:
             with_content(reader, known.validation),
             deadline=deadline,
         )
+
+    def _look_at_test(self) -> list[DoctorFinding]:
+        known, run = self._gathered, self._run
+        try:
+            test = read_test_from_disk(run)
+        except (ConfigError, TaskReadError) as error:
+            return [Remarks("data").wrong("test", str(error))]
+        shared = contamination_of_test(run, test, known.training, known.validation)
+        return data.look_at_test(len(test), shared)
 
     def _look_at_lengths(self) -> list[DoctorFinding]:
         if self._is_remote:

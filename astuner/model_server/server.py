@@ -39,7 +39,7 @@ from astuner.serving.server import Server
 
 logger = logging.getLogger(__name__)
 
-DOCS = "docs/after_training.md"
+DOCS = "docs/serving.md"
 T = TypeVar("T")
 
 
