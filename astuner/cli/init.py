@@ -59,6 +59,7 @@ def run(parsed: argparse.Namespace) -> int:
         f"made {made.folder}, which tunes {made.model}\n{missing}"
         + textwrap.dedent(f"""\
             cd {shlex.quote(str(made.folder))}
+            astuner doctor --conf {made.conf_file}             is all of it as it should be?
             astuner --conf {made.conf_file} --backbone=debug   the first two tasks, no training
             astuner --conf {made.conf_file}                    tune
             """)

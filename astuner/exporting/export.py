@@ -151,11 +151,11 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     num_bytes = form.num_bytes(source)
     check_room(folder, num_bytes, words=_WORDS)
     with new_folder(folder, num_bytes=num_bytes, words=_WORDS) as partial:
-        console.phase(f"writing {folder}")
+        console.say(f"writing {folder}")
         form.write(source, partial)
         source = replace(source, model=None)
         gc.collect()  # behind the last name of the model, whose layers refer to each other
-        console.phase(f"verifying {folder}")
+        console.say("verifying: loading it again, and asking it the same")
         agreement = _checked(form, source, partial)
         change = _change(source)
         warnings = _check_change(form, agreement, change, order)

@@ -23,7 +23,8 @@ HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _SUFFIX = ".template"
 """Of files that are filled in, and are no modules of this package."""
 _SPLITS = {"train": 64, "validation": 18, "test": 18}
-"""Tasks of each; together all sums of two digits."""
+"""Tasks of each; together all sums of two numbers up to 10. With 0, a wrong product or difference
+ends in the right number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ def _walk(source: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversa
 
 
 def _write_tasks(folder: Path) -> None:
-    sums = [(a, b) for a in range(10) for b in range(10)]
+    sums = [(a, b) for a in range(1, 11) for b in range(1, 11)]
     random.Random(0).shuffle(sums)
     folder.mkdir(parents=True)
     for split, count in _SPLITS.items():
