@@ -4,19 +4,17 @@ from collections.abc import Sequence
 
 from astuner.backbone.chats import joining_policy, training_template
 from astuner.backbone.run import Run
-from astuner.backbone.task_signs import find_signs, warnings_of, with_content
+from astuner.backbone.task_signs import find_signs, warning_of_answers, with_content
 from astuner.errors import AstunerError
 from astuner.inference.probed_turns import probe_plain_turns
 from astuner.inference.template import ChatTemplate
 from astuner.types import Task
 
 
-def tell_of_tasks(run: Run, training: Sequence[Task], validation: Sequence[Task]) -> None:
-    """Warn of tasks that stand in both splits, or twice with different answers."""
-    reader = run.settings.task_reader
-    validation = with_content(reader, validation)
-    signs = find_signs(with_content(reader, training), validation)
-    for text in warnings_of(signs, num_validation=len(validation)):
+def tell_of_tasks(run: Run, training: Sequence[Task]) -> None:
+    """Warn of tasks that stand twice with different answers."""
+    signs = find_signs(with_content(run.settings.task_reader, training), [])
+    if (text := warning_of_answers(signs)) is not None:
         run.console.warn(text)
 
 

@@ -62,20 +62,15 @@ def find_signs(training: Sequence[Task], validation: Sequence[Task]) -> TaskSign
     )
 
 
-def warnings_of(signs: TaskSigns, *, num_validation: int) -> list[str]:
-    """A sentence for each that matters, for the screen."""
-    said = []
-    if signs.leaked:
-        said.append(
-            f"{len(signs.leaked)} of {num_validation} validation tasks stand in training too "
-            f"({shown(signs.leaked)}): validation then measures memory"
-        )
-    if others := [pair for pair in signs.repeated if pair.has_other_answer]:
-        said.append(
-            f"{len(others)} training tasks ask what an earlier one asks, with another answer "
-            f"({shown(others)})"
-        )
-    return [f"{text}; `astuner doctor` tells more" for text in said]
+def warning_of_answers(signs: TaskSigns) -> str | None:
+    """That the same question has two answers, for the screen."""
+    others = [pair for pair in signs.repeated if pair.has_other_answer]
+    if not others:
+        return None
+    return (
+        f"{len(others)} training tasks ask what an earlier one asks, with another answer "
+        f"({shown(others)}); `astuner doctor` tells more"
+    )
 
 
 def shown(pairs: Sequence[RepeatedTask]) -> str:

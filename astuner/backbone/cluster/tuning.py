@@ -92,7 +92,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     training, validation = read_tasks(run)
     warn_of_contamination(run, training, validation)
     most = run.settings.data.max_validation_tasks
-    tell_of_tasks(run, training, validation[:most])
+    tell_of_tasks(run, training)
     engine_run = _prepared(run, prepare, {"train": training, "validation": validation[:most]})
     name = hub_name(worker_run := WorkerRun.of(run))
     variables = {HUB_VARIABLE: f"{name}@{engine_run.namespace}", **engine_run.variables()}

@@ -153,7 +153,7 @@ class _Tuning:
     async def look_first(self) -> None:
         """Say of a new run what its tasks and template show at a glance."""
         if not self._run.is_resumed:
-            tell_of_tasks(self._run, self._training, self._validation)
+            tell_of_tasks(self._run, self._training)
             await tell_of_history(self._run, self._template)
 
     async def run_steps(self, interrupt: Interrupt) -> None:
