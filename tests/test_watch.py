@@ -20,6 +20,7 @@ from astuner.backbone.grace import Grace
 from astuner.backbone.reporter import Reporter
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError
+from astuner.logview.reading.metrics import MetricsReader
 from astuner.run_dir import RunDir, read_json_lines
 from astuner.trajectory.attempt import Failure
 from astuner.trajectory.record import episode_from_record, episode_to_record
@@ -76,10 +77,11 @@ class Following:
         self.exported = []
         self.at_export = lambda saved: None
         run = replace(make_run(loaded, self.run_dir, screen=self.screen), grace=self.grace)
+        self.reporter = Reporter(run, self.logged.append, num_steps=5)
         self.watch = Watch(
             run,
             HubHere(self.hub),
-            reporter=Reporter(run, self.logged.append, num_steps=5),
+            reporter=self.reporter,
             writer=EpisodeWriter(self.run_dir),
             export=self._export,
             describe_silence=lambda: "actor 7 has not answered",
@@ -153,6 +155,28 @@ def test_a_validation_shares_the_line_of_its_step_and_has_its_own_before_the_fir
     lines = list(read_json_lines(following.run_dir.metrics_file))
     assert [line["step"] for line in lines] == [0, 1]
     assert all("validation/reward_mean" in line for line in lines)
+
+
+def test_a_validation_that_ends_behind_its_step_leaves_all_metrics_of_the_step_known(
+    following, monkeypatch
+):
+    monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.01)
+    hub = following.hub
+
+    def end(_saved):
+        hub.finish_validation(1)
+        following.engine.set_result(None)
+
+    following.at_export = end
+    train(hub)
+    hub.saved(SavedState(step=1, weights="/somewhere", probes=()))
+    add(hub, "v", replace(make_episode(0, 1.0), is_validation=True, step=1))
+    asyncio.run(follow_to_end(following.watch, following.engine))
+    first, second = read_json_lines(following.run_dir.metrics_file)
+    assert (first["step"], second["step"]) == (1, 1) and "reward/mean" not in second
+    assert {"train/loss", "validation/reward_mean"} <= following.reporter.metrics.keys()
+    viewed = MetricsReader(following.run_dir.root).read()
+    assert viewed.steps == [1] and viewed.rows == [first | second]
 
 
 def test_best_leads_to_the_checkpoint_that_did_best_before_others_are_dropped(following):

@@ -46,7 +46,7 @@ class Reporter:
         self.has_validation = False
         """Whether there are tasks for it."""
         self.metrics: dict[str, float | None] = {}
-        """Those of the line that was written last."""
+        """Of the step of the line that was written last, with its other lines."""
 
     def plan(self, *, num_tasks: int, num_validation_tasks: int) -> None:
         """Write down what the run is about to do."""
@@ -128,11 +128,12 @@ class Reporter:
         Raises BackboneError where the run directory is gone.
         """
         validation = self._unwritten.pop(int(metrics["step"] or 0), None)
-        self.metrics = {**metrics, **(validation.metrics() if validation else {})}
+        written = {**metrics, **(validation.metrics() if validation else {})}
+        is_same_step = metrics["step"] == self.metrics.get("step")
+        self.metrics = {**self.metrics, **written} if is_same_step else written
         self._run_dir.check_is_there()
-        line = {"time": iso_utc(time.time()), **self.metrics}
-        append_json_line(self._run_dir.metrics_file, line)
-        self._log(self.metrics)
+        append_json_line(self._run_dir.metrics_file, {"time": iso_utc(time.time()), **written})
+        self._log(written)
 
     def recall_validations(self) -> None:
         """Those of earlier starts that metrics.jsonl has, where nobody else kept them.

@@ -18,7 +18,7 @@ class Metrics:
     """One line for each step, as of one moment."""
 
     rows: list[dict[str, Any]]
-    """What each step wrote, by step; of several lines of one step the last."""
+    """What each step wrote, by step; of what several of its lines have, the last."""
     problems: list[str]
     """Lines that could not be read, in words."""
 
@@ -68,7 +68,11 @@ class MetricsReader:
 
 
 def _metrics_of(content: Content) -> Metrics:
-    rows = {step: row for row in content.objects if (step := count_in(row.get("step"))) is not None}
+    rows: dict[int, dict[str, Any]] = {}
+    for row in content.objects:
+        if (step := count_in(row.get("step"))) is not None:
+            # A validation that ended behind its step has a line of its own.
+            rows[step] = rows.get(step, {}) | row
     num_stray = sum(count_in(row.get("step")) is None for row in content.objects)
     stray = [f"metrics.jsonl: {num_stray} lines that name no step were passed over"]
     return Metrics(
