@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,12 @@ _FREE_FORM = frozenset(
 """Settings that hold keys of any name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedConfig:
     """A configuration that passed every check."""
 
-    config: DictConfig
-    """Read-only and resolved: `astuner`, `verl`, `trinity` and the root keys of the user."""
+    values: Mapping[str, Any]
+    """Resolved: `astuner`, `verl`, `trinity` and the root keys of the user."""
     settings: Settings
     """The same `astuner` section, typed."""
     explicit_keys: frozenset[str]
@@ -87,6 +87,12 @@ class LoadedConfig:
     """Of the command line as they were written, without those that hold secrets."""
     home: Path = field(compare=False)
     """The current directory of the start; relative folders of the settings count from it."""
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The values as the code of users gets them: read-only, and an unknown key is an error.
+        Made when it is first wanted, which takes a quarter of what loading does."""
+        return resolved_config(self.values)
 
     @property
     def experiment_name(self) -> str:
@@ -172,9 +178,8 @@ def _load(user: UserInput, find: FindProblems = find_problems) -> LoadedConfig:
     settings = _typed(composed.get("astuner"), user, shown_as)
     problems = find(settings, lambda key: user.origin(key) or "default", shown_as=shown_as)
     _raise_problems(problems, user.file.path)
-    config = resolved_config(composed)
     return LoadedConfig(
-        config=config,
+        values=composed,
         settings=settings,
         explicit_keys=explicit_keys,
         conf_file=Path(os.path.abspath(user.file.path)),
