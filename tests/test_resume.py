@@ -245,7 +245,7 @@ def test_a_run_directory_serves_one_process_at_a_time(tmp_path):
 
 def test_a_disk_without_room_for_a_checkpoint_is_told_before_training(tmp_path):
     check_room(tmp_path / "checkpoints", 1000)
-    with pytest.raises(BackboneError, match=r"one needs about 1,000,000,000,000\.0 MB"):
+    with pytest.raises(BackboneError, match=r"it needs about 1,000,000,000,000\.0 MB"):
         check_room(tmp_path / "checkpoints", 10**18)
 
 

@@ -66,7 +66,8 @@ with run_dir.in_use(), viewer_beside(run_dir.root, home=Path.cwd(), say=say, war
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    return RunDir.create(tmp_path / "launcher_record", "job")
+    # None that trains, so that `latest` leads to the runs of the tests, which train nothing.
+    return RunDir.create(tmp_path / "launcher_record", "job", is_latest=False)
 
 
 @pytest.fixture
