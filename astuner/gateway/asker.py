@@ -6,14 +6,15 @@ An agent of an episode is one (`caller.py`), a client of a model server another.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING, Protocol
 
 from astuner.gateway.flights import Flight, Ticket
 from astuner.gateway.wires.wire_format import Ask
 from astuner.inference.aside import Lane
 from astuner.trajectory.refused import RefusedCall
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Asker(Protocol):
         ...
 
 
-FindAsker = Callable[[Scope], Asker]
+FindAsker = Callable[["Scope"], Asker]
 """Who sends a request, by its ASGI scope. Raises Refusal for nobody who may."""
 
 

@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING, Any
 
 from astuner.gateway.asker import Boarded, Overdue
 from astuner.gateway.flights import Flight, Flights, Fly, Ticket
@@ -21,6 +19,9 @@ from astuner.inference.request import Chat, ChatReply, ChatRequest, OnDelta
 from astuner.serving.keys import Keys, presented_key
 from astuner.trajectory.refusal_log import RefusalLog
 from astuner.trajectory.refused import RefusedCall
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 _LAST_WORDS_SECONDS = 1.0
 """What a reader may take for the end of its answer once its call or its episode is over."""
@@ -113,6 +114,6 @@ class Caller:
             task.cancel()
 
 
-def caller_of(keys: Keys[Caller], scope: Scope) -> Caller:
+def caller_of(keys: Keys[Caller], scope: "Scope") -> Caller:
     """Whose key a request has. Raises Refusal 401, 410."""
     return keys.owner(presented_key(dict(scope["headers"])))
