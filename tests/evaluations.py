@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from astuner.evaluation.facts import EvaluationFacts
@@ -73,18 +74,20 @@ def write_evaluation(
     name: str = "eval",
     start: str = START,
     split: str = "test",
+    model: str = "models/small",
+    texts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """A run directory of an evaluation; the metadata of each task has its kind: its first letter
-    and its number."""
+    and its number. `texts` go to `record`."""
     root = make_run(folder, name, start)
     lines = [
-        _line(task_id, attempt, reward)
+        _line(task_id, attempt, reward, texts)
         for task_id, rewards in tasks.items()
         for attempt, reward in enumerate(rewards)
     ]
     write_lines(root / "episodes" / "validation_000000.jsonl", lines)
     made = [outcomes(rewards, name=task_id) for task_id, rewards in tasks.items()]
-    replace(facts(made, {}), split=split).write(root)
+    replace(facts(made, {}), split=split, model=model).write(root)
     return root
 
 
@@ -92,7 +95,9 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
-def _line(task_id: str, attempt: int, reward: float | None) -> dict[str, Any]:
-    line = record(f"{task_id}-{attempt}", task_id=task_id, attempt=attempt, reward=reward)
+def _line(
+    task_id: str, attempt: int, reward: float | None, texts: Mapping[str, Any]
+) -> dict[str, Any]:
+    line = record(f"{task_id}-{attempt}", task_id=task_id, attempt=attempt, reward=reward, **texts)
     line["task"]["metadata"] = {"kind": task_id[0], "answer": "a text\nof lines"}
     return line

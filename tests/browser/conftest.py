@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.viewer import viewing
-from tests.browser.written_runs import Words, WrittenRun, write_run
-from tests.evaluations import write_evaluation
+from tests.browser.written_runs import Words, WrittenRun, write_evaluations, write_run
 
 if importlib.util.find_spec("playwright") is None:
     collect_ignore_glob = ["test_*.py"]  # `make test-browser` installs what they need
@@ -49,8 +48,7 @@ def chromium() -> "Iterator[Browser]":
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[WrittenRun, WrittenRun]:
     """Two of one experiment, on one shelf, and evaluations beside them."""
     folder = tmp_path_factory.mktemp("runs") / "launcher_record"
-    write_evaluation(folder, {"a1": [0.0, 1.0], "a2": [0.0, None], "b1": [0.0, 0.0]}, name="base")
-    write_evaluation(folder, {"a1": [1.0, 1.0], "a2": [1.0, 0.0], "b1": [1.0, 0.0]}, name="tuned")
+    write_evaluations(folder)
     return (
         write_run(folder),
         write_run(folder, Words(start="2026-02-01_10-00-00", model="models/other"), num_steps=4),

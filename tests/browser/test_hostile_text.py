@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.places import PLACES
 from tests.browser.viewer import viewing
-from tests.browser.written_runs import Words, WrittenRun, write_run
+from tests.browser.written_runs import Words, WrittenRun, write_evaluations, write_run
 
 pytestmark = pytest.mark.browser
 
@@ -70,6 +70,7 @@ SWITCHES = "a[data-action][data-key], button[type=button][data-key]"
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> tuple[WrittenRun, WrittenRun]:
     folder = tmp_path_factory.mktemp("hostile") / "launcher_record"
+    write_evaluations(folder, WORDS)
     other = Words(experiment="sums", start="2026-02-01_10-00-00")
     return write_run(folder, WORDS), write_run(folder, other)
 

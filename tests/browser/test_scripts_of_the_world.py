@@ -8,7 +8,7 @@ from tests.browser.places import PLACES
 from tests.browser.reader import NARROW
 from tests.browser.test_pages import WIDTHS
 from tests.browser.viewer import viewing
-from tests.browser.written_runs import Words, WrittenRun, write_run
+from tests.browser.written_runs import Words, WrittenRun, write_evaluations, write_run
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +39,7 @@ WORDS = Words(
 @pytest.fixture(scope="module")
 def worldly(tmp_path_factory) -> tuple[WrittenRun, WrittenRun]:
     folder = tmp_path_factory.mktemp("worldly") / "launcher_record"
+    write_evaluations(folder, WORDS)
     return write_run(folder, WORDS), write_run(folder)
 
 

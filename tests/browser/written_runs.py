@@ -16,6 +16,7 @@ from astuner.trajectory.record import episode_to_record
 from astuner.trajectory.recorder import Call
 from astuner.trajectory.samples import mean_advantage
 from astuner.types import Completion, Message, Task, Tool, Verdict, WorkflowOutput
+from tests.evaluations import write_evaluation
 from tests.fakes import ByteTokenizer
 from tests.viewer_sets import make_varied_set
 
@@ -119,6 +120,18 @@ def write_run(
     for step in range(num_steps + 1):
         write_step(run, step, answer_times=answer_times)
     return run
+
+
+def write_evaluations(folder: Path, words: Words = Words()) -> None:
+    """Two of the same tasks on the shelf of a run, at `places.EVALUATED`: base and tuned."""
+    first, second, third = (f"{kind} {words.task}" for kind in ("a1", "a2", "b1"))
+    rewards = {
+        "base": {first: [0.0, 1.0], second: [0.0, None], third: [0.0, 0.0]},
+        "tuned": {first: [1.0, 1.0], second: [1.0, 0.0], third: [1.0, 0.0]},
+    }
+    texts = {"said": (words.question, words.answer), "tool": words.tool, "agent": words.agent}
+    for name, tasks in rewards.items():
+        write_evaluation(folder, tasks, name=name, model=words.model, texts=texts)
 
 
 def write_step(run: WrittenRun, step: int, *, answer_times: int = 1) -> None:
