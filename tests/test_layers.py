@@ -27,6 +27,7 @@ LAYERS = (
         "pins",
         "bridge",
         "calling",
+        "waking",
         "workers",
     ),
     ("serving", "config", "console", "run_dir"),

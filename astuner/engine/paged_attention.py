@@ -244,6 +244,8 @@ class PagedPass:
         heads_per_key_head: int,
         dtype: torch.dtype,
     ) -> _PaddedDrafts:
+        if len(rows) == 1 and rows[0].num_queries == 1:
+            return self._lone_query(rows[0], window)
         first_N1 = numpy.array([[row.first_query] for row in rows])
         num_queries_N1 = numpy.array([[row.num_queries] for row in rows])
         num_keys_N1 = numpy.array([[row.num_keys] for row in rows])
@@ -264,6 +266,19 @@ class PagedPass:
             if is_query_NQ.all()
             else self._tensor(is_query_NQ.ravel().nonzero()[0]),
             bias=self._bias(is_allowed_NQK, heads_per_key_head, dtype),
+        )
+
+    def _lone_query(self, row: _ChunkView, window: int | None) -> _PaddedDrafts:
+        """It attends to all keys that there are, and nothing is padded."""
+        first_key = 0 if window is None else max(0, row.num_keys - window)
+        places = numpy.arange(first_key, row.num_keys)
+        return _PaddedDrafts(
+            num_drafts=1,
+            num_queries=1,
+            query_index=self._query_index(numpy.array([[row.first_query]])),
+            key_slots=self._tensor(_slots(numpy.asarray(row.pages), places, self._page_size)),
+            real_queries=None,
+            bias=None,
         )
 
     def _query_index(self, index_NQ: Any) -> Tensor | None:
@@ -395,7 +410,7 @@ def _attend_group(
     """
     num_heads, head_size = query.shape[1:]
     keys, values = (
-        x.index_select(0, group.key_slots).unflatten(0, (group.num_drafts, -1)).transpose(1, 2)
+        x.index_select(0, group.key_slots).view(group.num_drafts, -1, *x.shape[1:]).transpose(1, 2)
         for x in (keys, values)
     )
     num_key_heads = keys.shape[1]

@@ -6,7 +6,6 @@ attendance's, which the sessions of several engines may share.
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from astuner.engine.attendance import Attendance
 from astuner.engine.sampled import SampledTokens
 from astuner.errors import BackboneError, EngineError
+from astuner.waking import run_in, waking_once
 
 Request = TypeVar("Request")
 """What a call asks of the stepper; told from others by identity."""
@@ -150,8 +150,9 @@ class Session(Generic[Request]):
         refusal = EngineError("the engine stopped serving")
         try:
             while self._hand_over():
-                for request, tokens in self._stepper.step():
-                    self._deliver(request, tokens)
+                with waking_once():
+                    for request, tokens in self._stepper.step():
+                        self._deliver(request, tokens)
             self._stepper.cancel(self._unfinished())
         except BaseException as error:  # noqa: BLE001  # told to those who wait
             refusal = self._refusal_for(error)
@@ -213,9 +214,7 @@ class Session(Generic[Request]):
                     waiting.tokens.set_result(outcome)
             self._attendance.check()
 
-        # Where the event loop is gone, nobody waits.
-        with contextlib.suppress(RuntimeError):
-            waiting.loop.call_soon_threadsafe(settle)
+        run_in(waiting.loop, settle)
 
 
 def _repeated(refusal: EngineError) -> EngineError:

@@ -44,11 +44,14 @@ class TokenChooser:
         """
         cumulative, probs = self._take_buffers(logits)
         self._compute_probs(logits, samplings, probs, scratch=cumulative)
-        draw_N = torch.tensor(draws, device=logits.device, dtype=torch.float32)
-        ids = draw(probs, draw_N, scratch=cumulative)
         greedy = [i for i, sampling in enumerate(samplings) if sampling.temperature == 0]
-        if greedy:
-            ids[greedy] = logits[greedy].argmax(-1)
+        if len(greedy) == len(samplings):
+            ids = logits.argmax(-1)
+        else:
+            draw_N = torch.tensor(draws, device=logits.device, dtype=torch.float32)
+            ids = draw(probs, draw_N, scratch=cumulative)
+            if greedy:
+                ids[greedy] = logits[greedy].argmax(-1)
         logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
         return Choice(ids, logprobs, _tops(probs, samplings))
 

@@ -1,11 +1,11 @@
 """Hands a reply to its caller in pieces: as the engine samples them, or all at once."""
 
 import asyncio
-import contextlib
 from collections import deque
 
 from astuner.inference.request import ChatReply, OnDelta
 from astuner.inference.watch import Delta
+from astuner.waking import run_in
 
 
 class DeltaQueue:
@@ -24,9 +24,7 @@ class DeltaQueue:
         if self._is_due:
             return
         self._is_due = True
-        # Where the event loop is gone, nobody listens.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.empty)
+        run_in(self._loop, self.empty)
 
     def empty(self) -> None:
         """Hand over what is there. Called in the event loop."""
