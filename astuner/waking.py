@@ -43,9 +43,9 @@ def run_in(loop: asyncio.AbstractEventLoop, work: Work) -> None:
 
 def _wake(loop: asyncio.AbstractEventLoop, calls: list[Work]) -> None:
     def call_all() -> None:
-        for call in calls:
+        for call in calls:  # each by itself, so that one which raises takes none along
             loop.call_soon(call)
 
     # Where the event loop is gone, nobody listens.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(calls[0] if len(calls) == 1 else call_all)
+        loop.call_soon_threadsafe(call_all)

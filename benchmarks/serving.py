@@ -12,7 +12,7 @@ the same most tokens, as streams of chat completions; one server at a time is up
 to the first piece of a reply, `gap` the mean time between its tokens behind it, both as medians
 over the calls, and p95 of the first. Clients run in a process of their own, on the same cores.
 
-With tools, three functions are offered; a model whose chat template knows none refuses them.
+With tools, three functions are offered, to a copy of the model where its chat template knows none.
 --flat asks many calls of a few tokens and shows the memory of the server's process at each tenth.
 --masking shows what finding personal data and secrets costs.
 """
@@ -56,6 +56,23 @@ TOOLS = [
     }
     for name in ("find_page", "read_page", "count_words")
 ]
+_TOOL_TEMPLATE = """\
+{%- if tools %}{{ '<|im_start|>system\\n# Tools\\n\\nYou may call one or more functions.\\n\\n\
+You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}
+{%- for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}
+{{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and \
+arguments within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, \
+"arguments": <args-json-object>}\\n</tool_call><|im_end|>\\n' }}{% endif %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+{%- else %}{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+{%- for call in message.tool_calls or [] %}{% set call = call.function or call %}
+{{- '\\n<tool_call>\\n{"name": "' + call.name + '", "arguments": ' }}
+{{- (call.arguments | tojson) + '}\\n</tool_call>' }}{% endfor %}{% endif %}
+{{- '<|im_end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+"""Of a model with ChatML and none for tools: calls in the way of Hermes."""
 HEADING = (
     f"{'server':<14} {'tools':>5} {'clients':>7} {'requests/s':>10} {'tokens/s':>9} {'ttft ms':>8} "
     f"{'p95 ms':>8} {'gap ms':>7} {'failed':>6}"
@@ -270,11 +287,42 @@ def row(
     )
 
 
+@contextlib.contextmanager
+def taking_tools(model: str) -> Iterator[str]:
+    """The model, or a copy of it whose template knows tools, where it is one of ChatML."""
+    folder = Path(model)
+    written = "".join(
+        path.read_text()
+        for path in map(folder.joinpath, ("chat_template.jinja", "tokenizer_config.json"))
+        if path.is_file()
+    )
+    if "tools" in written or "<|im_start|>" not in written:
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for path in folder.iterdir():
+            Path(copy, path.name).symlink_to(path.resolve())
+        template = Path(copy, "chat_template.jinja")
+        template.unlink(missing_ok=True)
+        template.write_text(_TOOL_TEMPLATE)
+        print("a copy of the model: its own chat template knows no tools")
+        yield copy
+
+
 def compare(arguments: argparse.Namespace) -> None:
     print(_machine())
+    with (
+        taking_tools(arguments.model)
+        if arguments.tools != "no"
+        else contextlib.nullcontext(arguments.model) as model
+    ):
+        _compare_all(arguments, model)
+
+
+def _compare_all(arguments: argparse.Namespace, model: str) -> None:
     print(HEADING)
     for rival in rivals(arguments):
-        with running(rival, arguments.model) as server:
+        with running(rival, model) as server:
             for has_tools in {"no": (False,), "yes": (True,), "both": (False, True)}[
                 arguments.tools
             ]:
