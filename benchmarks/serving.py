@@ -10,7 +10,9 @@
 the same with --continuous-batching, `vllm` vLLM's server. All get the same prompts, greedy, with
 the same most tokens, as streams of chat completions; one server at a time is up. `ttft` is the time
 to the first piece of a reply, `gap` the mean time between its tokens behind it, both as medians
-over the calls, and p95 of the first. Clients run in a process of their own, on the same cores.
+over the calls, and p95 of the first. `cpu` is the processor time of the server for each token,
+which other work on the machine changes least. Clients run in a process of their own, on the same
+cores.
 
 With tools, three functions are offered, to a copy of the model where its chat template knows none.
 --flat asks many calls of a few tokens and shows the memory of the server's process at each tenth.
@@ -56,6 +58,7 @@ TOOLS = [
     }
     for name in ("find_page", "read_page", "count_words")
 ]
+_TRANSFORMERS = "from transformers.cli.transformers import main; main()"
 _TOOL_TEMPLATE = """\
 {%- if tools %}{{ '<|im_start|>system\\n# Tools\\n\\nYou may call one or more functions.\\n\\n\
 You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}
@@ -75,7 +78,7 @@ arguments within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <fun
 """Of a model with ChatML and none for tools: calls in the way of Hermes."""
 HEADING = (
     f"{'server':<14} {'tools':>5} {'clients':>7} {'requests/s':>10} {'tokens/s':>9} {'ttft ms':>8} "
-    f"{'p95 ms':>8} {'gap ms':>7} {'failed':>6}"
+    f"{'p95 ms':>8} {'gap ms':>7} {'cpu ms':>7} {'failed':>6}"
 )
 
 
@@ -115,11 +118,12 @@ def rivals(arguments: argparse.Namespace) -> Iterator[Rival]:
                 command = (*command, "--record", "{folder}")
             yield Rival(name=name, command=command, tells_usage=usage, environment={})
         elif name in ("transformers", "transformers+batch"):
-            program = str(Path(sys.executable).with_name("transformers"))
-            command = (program, "serve", "{model}", *place)
+            command = (sys.executable, "-c", _TRANSFORMERS, "serve", "{model}", *place)
             if name == "transformers+batch":
-                share = ("--cb-max-memory-percent", str(arguments.cache_share))
-                command = (*command, "--continuous-batching", *share)
+                command = (*command, "--continuous-batching")
+                if arguments.cache_share:
+                    share = str(arguments.cache_share)
+                    command = (*command, "--cb-max-memory-percent", share)
             # It refuses stream_options, and tells the usage anyway.
             yield Rival(name=name, command=command, tells_usage={}, environment={})
         else:
@@ -275,6 +279,7 @@ def row(
     calls: Sequence[Call],
     num_failed: int,
     wall: float,
+    cpu_seconds: float,
 ) -> str:
     firsts = sorted(call.seconds_to_first * 1e3 for call in calls)
     gaps = [gap * 1e3 for call in calls if (gap := call.gap) is not None]
@@ -283,7 +288,8 @@ def row(
     return (
         f"{name:<14} {'yes' if has_tools else 'no':>5} {num_clients:7} {len(calls) / wall:10.2f} "
         f"{num_tokens / wall:9.1f} {statistics.median(firsts):8.0f} {p95:8.0f} "
-        f"{statistics.median(gaps or [0.0]):7.1f} {num_failed:6}"
+        f"{statistics.median(gaps or [0.0]):7.1f} {cpu_seconds / num_tokens * 1e3:7.1f} "
+        f"{num_failed:6}"
     )
 
 
@@ -336,13 +342,16 @@ def _compare_one(
     asyncio.run(measure(server, rival, 2, 4, max_tokens=most, has_tools=has_tools))  # warm
     for num_clients in arguments.clients:
         num_calls = max(arguments.calls, num_clients)
+        before = _cpu_seconds(server.pid)
         calls, failures, wall = asyncio.run(
             measure(server, rival, num_clients, num_calls, max_tokens=most, has_tools=has_tools)
         )
         if not calls:
             print(f"{rival.name:<14} answers nothing: {failures[0]}", flush=True)
             return
-        print(row(rival.name, has_tools, num_clients, calls, len(failures), wall), flush=True)
+        cpu_seconds = _cpu_seconds(server.pid) - before
+        name, num_failed = rival.name, len(failures)
+        print(row(name, has_tools, num_clients, calls, num_failed, wall, cpu_seconds), flush=True)
 
 
 def show_memory(arguments: argparse.Namespace) -> None:
@@ -364,6 +373,23 @@ def show_memory(arguments: argparse.Namespace) -> None:
                             has_tools=False,
                         )
                     )
+
+
+def _cpu_seconds(pid: int) -> float:
+    """That a process and all below it have taken."""
+    times, parents = dict[int, int](), dict[int, int]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            number = int(path.parent.name)
+            parents[number], times[number] = int(fields[1]), int(fields[11]) + int(fields[12])
+
+    def is_below(number: int) -> bool:
+        while number in parents and number != pid:
+            number = parents[number]
+        return number == pid
+
+    return sum(times[one] for one in times if is_below(one)) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_mb(pid: int) -> float:
@@ -416,7 +442,7 @@ def main() -> None:
         type=float,
         default=0.1,
         help="of the free memory, for keys and values of transformers+batch: by its own default a "
-        "small machine without a GPU runs out (default: 0.1)",
+        "small machine without a GPU runs out; 0 leaves it that default (default: 0.1)",
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--calls", type=int, default=32, help="of each row, at least")
