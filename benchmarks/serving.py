@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import statistics
 import subprocess
@@ -288,7 +289,7 @@ def row(
     return (
         f"{name:<14} {'yes' if has_tools else 'no':>5} {num_clients:7} {len(calls) / wall:10.2f} "
         f"{num_tokens / wall:9.1f} {statistics.median(firsts):8.0f} {p95:8.0f} "
-        f"{statistics.median(gaps or [0.0]):7.1f} {cpu_seconds / num_tokens * 1e3:7.1f} "
+        f"{statistics.median(gaps or [0.0]):7.1f} {cpu_seconds / max(1, num_tokens) * 1e3:7.1f} "
         f"{num_failed:6}"
     )
 
@@ -451,6 +452,7 @@ def main() -> None:
     parser.add_argument("--flat", type=int, metavar="N", help="memory over N calls instead")
     parser.add_argument("--masking", action="store_true", help="the cost of masking instead")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended
     if arguments.masking:
         show_masking()
         return

@@ -252,9 +252,12 @@ def test_nothing_of_a_call_is_kept(loaded):
             await some(5, stream=True)
         num_calls = len(it.seen.calls)
         it.seen.calls.clear()
-        await asyncio.sleep(0)
         assert num_calls == 108
-        assert max(counted().values(), default=0) <= 1, "the thread of the engine has its last one"
+        for _ in range(100):  # the thread of the engine may still be at the end of its last pass
+            if (most := max(counted().values(), default=0)) <= 1:
+                break
+            await asyncio.sleep(0.05)
+        assert most <= 1, "the thread of the engine has its last one"
 
     served(body, loaded)
 
