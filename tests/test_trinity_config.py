@@ -7,6 +7,7 @@ import pytest
 
 from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.trinity.config import TrinityFacts, num_runners, trinity_settings, update_size
+from astuner.backbone.validation import is_validation_due
 from astuner.config.load import load_mapping
 from astuner.config.source import flatten
 from astuner.config.usage import unused_keys
@@ -268,3 +269,19 @@ def test_what_has_no_counterpart_is_named_at_start():
         "astuner.model.device",
         "astuner.trainer_common.algorithm.rollout_importance_bound",
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "version", "is_due"),
+    [
+        (-1, 0, False),  # val_before_train decides
+        (-1, 4, False),  # resumed there
+        (0, 1, False),
+        (1, 2, True),
+        (2, 2, False),  # nothing new came
+        (1, 3, True),  # two at once
+        (3, 7, True),
+    ],
+)
+def test_new_weights_are_validated_once_the_interval_is_passed(before, version, is_due):
+    assert is_validation_due(before, version, 2) is is_due

@@ -120,6 +120,15 @@ class Validation:
         }
 
 
+def is_validation_due(before: int, version: int, interval: int) -> bool:
+    """Whether weights of this version are validated, where those of the version `before` came last.
+
+    Versions may come several at once. Behind the first weights of a start, whose version before is
+    negative, nothing is due: there val_before_train decides.
+    """
+    return before >= 0 and version // interval > before // interval
+
+
 def _source_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Without the rates of a source whose episodes all failed: they are not known."""
     by_source: defaultdict[str, list[Episode]] = defaultdict(list)

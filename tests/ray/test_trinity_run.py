@@ -35,7 +35,7 @@ from trinity.common.experience import Experience  # noqa: E402
 from astuner.algorithm.batch import make_batch  # noqa: E402
 from astuner.algorithm.step_advantage import StepAdvantage, return_to_go  # noqa: E402
 from astuner.backbone.trinity.experiences import BATCH_SIZE, STEP  # noqa: E402
-from astuner.run_dir import read_json_lines  # noqa: E402
+from astuner.run_dir import RunDir, read_json_lines  # noqa: E402
 from astuner.trajectory.episode import Episode, Group  # noqa: E402
 from astuner.trajectory.record import episode_from_record  # noqa: E402
 from astuner.trajectory.samples import TrainSample  # noqa: E402
@@ -212,6 +212,7 @@ def watched(
         taught_model,
         workflow=workflow,
         total_training_steps=3,
+        test_freq=1,
         max_token_len_per_gpu=16_384,  # one micro batch, whose mean is that of the update
     )
     make_demanding(path)
@@ -393,8 +394,11 @@ def test_every_update_of_trinity_gets_a_whole_batch(finished: Path) -> None:
 
 
 def metrics_of(conf: Path) -> dict[int, Mapping[str, Any]]:
-    """By step; of several lines of one the last."""
-    return {line["step"]: line for line in read_json_lines(run_folder(conf) / "metrics.jsonl")}
+    """By step, of all of its lines."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for line in read_json_lines(run_folder(conf) / "metrics.jsonl"):
+        found[line["step"]] = {**found.get(line["step"], {}), **line}
+    return found
 
 
 def test_the_metrics_have_the_names_of_the_local_backbone_and_trinity_s_beside(
@@ -402,8 +406,7 @@ def test_the_metrics_have_the_names_of_the_local_backbone_and_trinity_s_beside(
 ) -> None:
     lines = metrics_of(finished)
     assert sorted(lines) == [0, 1, 2, 3]
-    assert "validation/reward_mean" in lines[0]
-    assert "validation/reward_mean" in lines[2]
+    assert all("validation/reward_mean" in line for line in lines.values())
     for step in (1, 2, 3):
         assert lines[step]["rollout/episodes"] == NUM_REPEAT * BATCH
         assert "reward/adder" in lines[step]
@@ -426,6 +429,18 @@ def test_the_policy_samples_with_the_weights_of_the_step_before(finished: Path) 
         }
         assert versions == {step - 1}
     assert metrics_of(finished)[2]["rollout/weight_version_lag"] == 0
+
+
+def test_a_validation_is_of_the_weights_of_its_step_also_of_the_last(finished: Path) -> None:
+    run = RunDir(root=run_folder(finished))
+    for step in (0, 1, 2, 3):
+        episodes = map(episode_from_record, read_json_lines(run.episodes_file(step, "validation")))
+        versions = {c.completion.weight_version for e in episodes for c in e.calls}
+        assert versions == {step}
+    rates = {step: line["validation/success_rate"] for step, line in metrics_of(finished).items()}
+    best = run.best_checkpoint()
+    assert best is not None
+    assert best.name == f"step_{max((2, 3), key=lambda step: (rates[step], -step))}"
 
 
 def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(

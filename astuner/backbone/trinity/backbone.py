@@ -210,6 +210,9 @@ def make_config(run: Run, facts: TrinityFacts) -> Config:
 
 
 def _launch(config: Config, logs: Path, lasting: Collection[str]) -> None:
+    from astuner.backbone.trinity.validating import use_in_launcher  # imports vLLM
+
+    use_in_launcher()
     status: StageStatus = MODE_MAP[config.mode](config)
     if status.error is None:
         return
