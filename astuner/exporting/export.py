@@ -29,7 +29,7 @@ from astuner.exporting.recorded import RecordedGap, check_recorded
 from astuner.exporting.reply_settings import ReplySettings
 from astuner.exporting.source import LoadingOrder, load_source
 from astuner.models.manifest import file_entry, is_checkpoint, write_json
-from astuner.models.whole_folder import FolderWords, check_room, new_folder
+from astuner.models.whole_folder import FolderWords, check_room, new_folder, sole_maker
 
 EXPORT_FILE = "export.json"
 _FORMAT = 1
@@ -137,14 +137,25 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     Raises ConfigError for what the user can mend, BackboneError for a checkpoint that is torn or a
     disk that refuses, ExportRefused where what was written does not compute what was trained.
     """
-    started = time.monotonic()
     checkpoint = _with_settings(find_checkpoint(order.checkpoint, order.exp_dir), order)
     if checkpoint.choice is not None:
         console.say(f"exporting {checkpoint.choice}: {checkpoint.folder}")
     form = _format_of(order)(order, checkpoint)
     named = (order.out or Path(f"{checkpoint.title}-{order.to}")).expanduser()
-    folder = named.absolute()
-    _check_is_free(folder)
+    _check_is_free(named.absolute())
+    with sole_maker(named.absolute(), words=_WORDS):
+        return _carry_out(order, checkpoint, form, named, console)
+
+
+def _carry_out(
+    order: ExportOrder,
+    checkpoint: NamedCheckpoint,
+    form: ExportFormat,
+    named: Path,
+    console: RunConsole,
+) -> Exported:
+    """As `export`, into the folder `named`, which nobody else makes."""
+    started, folder = time.monotonic(), named.absolute()
     console.phase(f"loading {checkpoint.folder}")
     source = load_source(LoadingOrder(checkpoint=checkpoint, base=order.base, device=order.device))
     recorded = check_recorded(checkpoint, source.model, dtype=source.dtype)
