@@ -16,6 +16,7 @@ from astuner.cli import main
 from astuner.errors import ConfigError
 from astuner.evaluating.named_model import ModelPlaces, find_named_model, served_model
 from astuner.evaluating.server_check import checked_server
+from astuner.evaluating.sole_start import sole_start
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.read import read_evaluated
 from astuner.llm.server import LlmServer
@@ -379,6 +380,14 @@ def wait_for_episode(child):
     while not any(run.episodes_file(0, "validation").exists() for run in evaluations()):
         assert not re.search("Error", Path("screen").read_text())
         os.sched_yield()
+
+
+def test_evaluations_of_one_configuration_start_one_after_the_other(tmp_path):
+    with sole_start(tmp_path):
+        with pytest.raises(ConfigError, match="another evaluation in"):
+            sole_start(tmp_path, max_seconds=0).__enter__()
+    with sole_start(tmp_path, max_seconds=0):
+        pass
 
 
 def test_a_job_evaluates_from_python(conf, tiny):

@@ -1,0 +1,47 @@
+"""Lets evaluations of one configuration start one after the other: of two equal ones that are started
+at once, the second has to find the first."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from astuner.errors import ConfigError
+from astuner.run_dir import naming_the_file
+
+_LOCK = ".evaluating"
+_MAX_SECONDS = 60.0
+"""User code that is imported, as torch in a workflow, takes most of a start."""
+_AGAIN_SECONDS = 0.05
+
+
+@contextmanager
+def sole_start(folder: Path, *, max_seconds: float = _MAX_SECONDS) -> Iterator[None]:
+    """Keep other evaluations of the runs in `folder` from starting; wait for one that does.
+
+    A kill ends that too. Raises ConfigError where the other one takes longer than `max_seconds`,
+    AstunerError where the file system refuses.
+    """
+    lock = folder / _LOCK
+    with naming_the_file(lock, then="give the same command again"):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _wait_for(handle, folder, time.monotonic() + max_seconds)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait_for(handle: int, folder: Path, deadline: float) -> None:
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"evaluate: another evaluation in {folder} is starting, and does not get on with "
+                "it; end it, or evaluate beside it with --again"
+            )
+        time.sleep(_AGAIN_SECONDS)
