@@ -60,7 +60,7 @@ _QUIET_SECONDS = 24 * 3600.0
 _LOOKER_SECONDS = (0.01, 0.05, 0.1)
 """How long to wait for one who only looks, after each try."""
 
-_START_AGAIN = "start again, with --resume where there is a checkpoint"
+_START_AGAIN = "start again, a training with --resume where it has a checkpoint"
 
 LATEST = "latest"
 BEST = "best"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from transformers import (
@@ -110,6 +111,16 @@ def largest_file(num_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_array_that_the_disk_takes_in_part_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BackboneError, match="Free some space"),
+        largest_file(100),
+        new_folder(tmp_path / "step_1", num_bytes=1) as partial,
+    ):
+        numpy.zeros(10_000).tofile(partial / "array")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", [100, 20_000])

@@ -283,9 +283,13 @@ class EvaluationStart:
         self, loaded: LoadedConfig, facts: EvaluationFacts, model: NamedModel
     ) -> RunDir:
         run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name, is_latest=False)
-        with naming_the_file(run_dir.root):
-            facts.write(run_dir.root)
-            self._take_over_rubrics(run_dir, loaded, model)
+        try:
+            with naming_the_file(run_dir.root, then="give the same command again"):
+                facts.write(run_dir.root)
+                self._take_over_rubrics(run_dir, loaded, model)
+        except AstunerError:
+            shutil.rmtree(run_dir.root, ignore_errors=True)  # nothing tells what it was to be
+            raise
         return run_dir
 
     def _take_over_rubrics(self, run_dir: RunDir, loaded: LoadedConfig, model: NamedModel) -> None:

@@ -1,4 +1,4 @@
-"""Lets evaluations of one configuration start one after the other: of two equal ones that are started
+"""Lets evaluations of one configuration start one after the other: of two equal ones that are begun
 at once, the second has to find the first."""
 
 import fcntl

@@ -158,17 +158,17 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether it says that the file system refused, or that a file of weights is none.
-
-    safetensors and tokenizers are written in Rust, and have the number in their text only.
-    """
+    """Whether it says that the file system refused, or that a file of weights is none."""
     is_of_weights = type(error).__name__ == "SafetensorError"
     return isinstance(error, OSError) or is_of_weights or _os_error_number(error) is not None
 
 
 def _os_error_number(error: Exception) -> int | None:
+    """safetensors and tokenizers are written in Rust, and have the number in their text only;
+    ndarray.tofile, by which GGUF files are written, has none for a disk that takes no more."""
     if isinstance(error, OSError):
-        return error.errno
+        is_cut = re.fullmatch(r"\d+ requested and \d+ written", str(error))
+        return errno.ENOSPC if is_cut else error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
 
