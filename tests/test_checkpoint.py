@@ -2,9 +2,6 @@
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -24,6 +21,7 @@ from astuner.errors import BackboneError
 from astuner.models.checkpoint import RECORD_NAME, save_checkpoint
 from astuner.models.whole_folder import new_folder
 from astuner.training.packed_attention import packed_attention_enabled
+from tests.full_disk import largest_file
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 
 
@@ -100,17 +98,6 @@ def test_an_existing_folder_is_not_overwritten(
     with pytest.raises(BackboneError, match="exists already"):
         save_checkpoint(tmp_path / "step_1", model, tokenizer, record={}, tensors={})
     assert list((tmp_path / "step_1").iterdir()) == []
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Let the kernel refuse to write beyond a size, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_an_array_that_the_disk_takes_in_part_is_told_as_a_full_disk(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from astuner.evaluation.gate import GateRules, check_gate, check_tags_are_there
 from astuner.evaluation.gate_files import write_gate_json, write_junit
 from astuner.evaluation.sign_flips import flip_test
 from tests.evaluations import evaluated, outcomes, write_evaluation, write_lines
-from tests.test_checkpoint import largest_file
+from tests.full_disk import largest_file
 from tests.viewer_runs import make_run, record
 
 CONFIG = """\

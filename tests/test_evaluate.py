@@ -23,8 +23,8 @@ from astuner.llm.server import LlmServer
 from astuner.models.manifest import RECORD_NAME, write_manifest
 from astuner.run_dir import RunDir, append_json_line, read_json_lines
 from tests.child_runs import start_command
+from tests.full_disk import largest_file
 from tests.llm_server import KEY, refuses, says, serving
-from tests.test_checkpoint import largest_file
 from tests.tiny_model import make_tiny_model
 
 AGENT = """
@@ -391,7 +391,7 @@ def test_evaluations_of_one_configuration_start_one_after_the_other(tmp_path):
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_run_directory(conf, capsys):
-    with largest_file(200):  # room for the start, and not for what is evaluated
+    with largest_file(4000):  # room for the start, and not for what is evaluated
         assert main(["evaluate", "--conf", conf]) == 1
     assert "then give the same command again" in capsys.readouterr().err
     assert list(Path("launcher_record/asking").glob("2*")) == []
