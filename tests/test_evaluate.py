@@ -383,7 +383,7 @@ def wait_for_episode(child):
         os.sched_yield()
 
 
-def test_evaluations_of_one_configuration_start_one_after_the_other(tmp_path):
+def test_evaluations_in_one_folder_start_one_after_the_other(tmp_path):
     with sole_start(tmp_path), pytest.raises(ConfigError, match="another evaluation in"):
         sole_start(tmp_path, max_seconds=0).__enter__()
     with sole_start(tmp_path, max_seconds=0):

@@ -239,8 +239,7 @@ class EvaluationStart:
             loaded = self._settings_for(model)
             with contextlib.ExitStack() as starting:
                 if not self._order.is_again:
-                    folder = loaded.experiment_dir / loaded.experiment_name
-                    starting.enter_context(sole_start(folder))
+                    starting.enter_context(sole_start(loaded.experiment_dir))
                     run_dir = find_earlier(loaded, facts)
                 is_resumed = run_dir is not None
                 if run_dir and is_whole(run_dir, facts, retries_failed=self._order.retries_failed):

@@ -1,4 +1,4 @@
-"""Lets evaluations of one configuration start one after the other: of two equal ones that are begun
+"""Lets evaluations in one folder of runs start one after the other: of two equal ones that are begun
 at once, the second has to find the first."""
 
 import fcntl
@@ -9,9 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from astuner.errors import ConfigError
-from astuner.run_dir import naming_the_file
 
-_LOCK = ".evaluating"
 _MAX_SECONDS = 60.0
 """User code that is imported, as torch in a workflow, takes most of a start."""
 _AGAIN_SECONDS = 0.05
@@ -19,15 +17,19 @@ _AGAIN_SECONDS = 0.05
 
 @contextmanager
 def sole_start(folder: Path, *, max_seconds: float = _MAX_SECONDS) -> Iterator[None]:
-    """Keep other evaluations of the runs in `folder` from starting; wait for one that does.
+    """Keep other evaluations in `folder`, that of all runs, from starting; wait for one that does.
 
     A kill ends that too. Raises ConfigError where the other one takes longer than `max_seconds`,
-    AstunerError where the file system refuses.
+    and where the folder cannot be had.
     """
-    lock = folder / _LOCK
-    with naming_the_file(lock, then="give the same command again"):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder of runs {folder} cannot be had: {error.strerror}; give another by "
+            "--exp-dir or astuner.experiment_dir"
+        ) from error
     try:
         _wait_for(handle, folder, time.monotonic() + max_seconds)
         yield
