@@ -1,5 +1,5 @@
-"""Lets evaluations in one folder of runs start one after the other: of two equal ones that are begun
-at once, the second has to find the first."""
+"""Lets evaluations in one folder of runs start one after the other: of two equal ones that begin
+together, the second has to find the first."""
 
 import fcntl
 import os
