@@ -60,6 +60,8 @@ _QUIET_SECONDS = 24 * 3600.0
 _LOOKER_SECONDS = (0.01, 0.05, 0.1)
 """How long to wait for one who only looks, after each try."""
 
+_START_AGAIN = "start again, a training with --resume where it has a checkpoint"
+
 LATEST = "latest"
 BEST = "best"
 EpisodeKind = Literal["train", "validation"]
@@ -424,15 +426,17 @@ def json_line(record: Mapping[str, Any], *, where: str) -> bytes:
 
 
 @contextmanager
-def naming_the_file(path: Path) -> Iterator[None]:
-    """Around writing `path`: what the file system refuses becomes an AstunerError."""
+def naming_the_file(path: Path, *, then: str = _START_AGAIN) -> Iterator[None]:
+    """Around writing `path`: what the file system refuses becomes an AstunerError.
+
+    `then` is what to do once the cause is mended.
+    """
     try:
         yield
     except OSError as error:
         raise AstunerError(
             f"writing {path}: {told(error, folder=path.absolute().parent)}. What was written "
-            f"before stays. To go on, {advice(error.errno)}, then start again, with --resume where "
-            "there is a checkpoint"
+            f"before stays. To go on, {advice(error.errno)}, then {then}"
         ) from error
 
 

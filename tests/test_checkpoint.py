@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from transformers import (
@@ -23,6 +21,7 @@ from astuner.errors import BackboneError
 from astuner.models.checkpoint import RECORD_NAME, save_checkpoint
 from astuner.models.whole_folder import new_folder
 from astuner.training.packed_attention import packed_attention_enabled
+from tests.full_disk import largest_file
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 
 
@@ -101,15 +100,14 @@ def test_an_existing_folder_is_not_overwritten(
     assert list((tmp_path / "step_1").iterdir()) == []
 
 
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Let the kernel refuse to write beyond a size, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_an_array_that_the_disk_takes_in_part_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BackboneError, match="Free some space"),
+        largest_file(100),
+        new_folder(tmp_path / "step_1", num_bytes=1) as partial,
+    ):
+        numpy.zeros(10_000).tofile(partial / "array")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("limit", [100, 20_000])

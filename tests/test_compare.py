@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,11 +10,13 @@ import pytest
 
 from astuner.backbone.run import RunResult
 from astuner.cli.main import main
-from astuner.errors import ConfigError
+from astuner.errors import AstunerError, ConfigError
 from astuner.evaluation.comparison import compare
 from astuner.evaluation.gate import GateRules, check_gate, check_tags_are_there
+from astuner.evaluation.gate_files import write_gate_json, write_junit
 from astuner.evaluation.sign_flips import flip_test
 from tests.evaluations import evaluated, outcomes, write_evaluation, write_lines
+from tests.full_disk import largest_file
 from tests.viewer_runs import make_run, record
 
 CONFIG = """\
@@ -195,6 +198,20 @@ def test_the_command_compares_gates_and_writes_what_ci_reads(tmp_path: Path, cap
     assert main([*command, "--junit", str(junit)]) == 2
     assert main(["compare", str(base)]) == 2
     assert "single evaluation" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_leaves_the_files_of_a_gate_as_they_were(tmp_path: Path) -> None:
+    a, b = evaluated([[0.0]] * 8), evaluated([[1.0]] * 8)
+    found = compare(a, b)
+    result = check_gate(found, GateRules(min_gain=0.0))
+    paths = [tmp_path / "gate.xml", tmp_path / "gate.json"]
+    for path, write in zip(paths, (write_junit, write_gate_json), strict=True):
+        path.write_text("as it was")
+        with largest_file(100), pytest.raises(AstunerError, match=f"writing {path}: .*again"):
+            write(path, found, result)
+        assert path.read_text() == "as it was"
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    write_gate_json(Path(os.devnull), found, result)  # is no file to be replaced
 
 
 def test_guard_tasks_are_found_beside_what_is_compared(tmp_path: Path) -> None:

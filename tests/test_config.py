@@ -30,6 +30,7 @@ from astuner.config.source import RENAMED_KEYS, RENAMED_VALUES, flatten
 from astuner.config.usage import unused_keys
 from astuner.errors import ConfigError
 from astuner.rollout.madness import CHECKS
+from tests.full_disk import largest_file
 
 QUICK_START = """\
 astuner:
@@ -765,6 +766,16 @@ def test_the_saved_copy_holds_no_secret_and_can_be_loaded(project: Path) -> None
         "services": [{"api_key": "***", "url": "u"}],
         "api_key": None,
     }
+
+
+def test_a_full_disk_leaves_no_part_of_the_settings_and_is_told(project: Path) -> None:
+    loaded = _load(SHORT)
+    with largest_file(20):
+        with pytest.raises(OSError, match="File too large"):
+            save_resolved(loaded.config, Path("saved.yaml"))
+        with pytest.raises(ConfigError, match=r"temporary files: .*has room, by .* TMPDIR"):
+            load_config(Path("conf.yaml"))
+    assert not Path("saved.yaml").exists()
 
 
 def test_a_model_behind_a_link_is_the_one_that_the_link_names_now(project: Path) -> None:

@@ -16,12 +16,14 @@ from astuner.cli import main
 from astuner.errors import ConfigError
 from astuner.evaluating.named_model import ModelPlaces, find_named_model, served_model
 from astuner.evaluating.server_check import checked_server
+from astuner.evaluating.sole_start import sole_start
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.read import read_evaluated
 from astuner.llm.server import LlmServer
 from astuner.models.manifest import RECORD_NAME, write_manifest
 from astuner.run_dir import RunDir, append_json_line, read_json_lines
 from tests.child_runs import start_command
+from tests.full_disk import largest_file
 from tests.llm_server import KEY, refuses, says, serving
 from tests.tiny_model import make_tiny_model
 
@@ -379,6 +381,20 @@ def wait_for_episode(child):
     while not any(run.episodes_file(0, "validation").exists() for run in evaluations()):
         assert not re.search("Error", Path("screen").read_text())
         os.sched_yield()
+
+
+def test_evaluations_in_one_folder_start_one_after_the_other(tmp_path):
+    with sole_start(tmp_path), pytest.raises(ConfigError, match="another evaluation in"):
+        sole_start(tmp_path, max_seconds=0).__enter__()
+    with sole_start(tmp_path, max_seconds=0):
+        pass
+
+
+def test_a_disk_that_is_full_from_the_start_leaves_no_run_directory(conf, capsys):
+    with largest_file(4000):  # room for the start, and not for what is evaluated
+        assert main(["evaluate", "--conf", conf]) == 1
+    assert "then give the same command again" in capsys.readouterr().err
+    assert list(Path("launcher_record/asking").glob("2*")) == []
 
 
 def test_a_job_evaluates_from_python(conf, tiny):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from astuner.models.adapter import AdapterSettings, attach_adapter, merged_weigh
 from astuner.models.checkpoint import save_checkpoint
 from astuner.models.load import LoadedModel, load_policy
 from astuner.models.vllm_adapter import config_objections, max_rank_for
+from astuner.models.whole_folder import FolderWords, sole_maker
 from astuner.run_dir import RunDir, append_json_lines
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.record import attempt_to_record
@@ -509,6 +511,32 @@ def test_a_full_disk_leaves_nothing_behind(
     assert command(run_of(made, "lora"), "--to", "hf", "--out", tmp_path / "out") == 1
     told = capsys.readouterr().err
     assert "the export will not fit into" in told and "on another disk by --out" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+WORDS = FolderWords(work="the export", instead="", elsewhere="", go_on="")
+
+
+def test_what_a_kill_left_of_an_export_goes_with_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / ".out.lock").touch()
+    left = [tmp_path / f".out.{pid}.partial" for pid in (1, os.getpid())]  # processes that live
+    of_others = [tmp_path / ".outer.1.partial", tmp_path / ".out.own.partial"]
+    for folder in (*left, *of_others):
+        folder.mkdir()
+    with sole_maker(tmp_path / "out", words=WORDS):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted(of_others)
+
+
+def test_of_two_exports_to_one_place_the_second_is_refused_before_it_loads_anything(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, being_written = tmp_path / "a" / "out", tmp_path / "a" / ".out.1.partial"
+    with sole_maker(out, words=WORDS):
+        being_written.mkdir()
+        assert command(run_of(made, "whole"), "--to", "hf", "--out", out) == 2
+        assert f"another process is making {out}; wait for it" in capsys.readouterr().err
+        being_written.rmdir()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from astuner.cli import main
 from astuner.errors import ConfigError
 from astuner.exporting import llama_cpp
 from astuner.exporting.format import (
@@ -37,6 +38,7 @@ from astuner.exporting.reply_settings import ReplySettings
 from astuner.inference.template import ChatTemplate
 from astuner.models.adapter import AdapterSettings, attach_adapter
 from astuner.models.load import load_policy
+from astuner.models.manifest import write_json
 from tests.tiny_model import make_tiny_model
 
 SHORT = 5
@@ -175,6 +177,16 @@ def test_what_is_missing_or_not_known_is_said_before_anything_is_loaded(
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(ConfigError, match=r"pip install 'astuner\[gguf\]'"):
         gguf_file(None, None)
+
+
+@pytest.mark.parametrize("to", ["gguf", "ollama"])
+def test_a_model_that_the_converter_lacks_is_refused_before_its_weights_are_read(
+    to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "config.json", {"architectures": ["DiffLlamaForCausalLM"]})
+    assert main(["export", str(tmp_path), "--to", to, "--out", str(tmp_path.parent / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "does not know the architecture DiffLlamaForCausalLM" in told and "--to hf" in told
 
 
 def test_a_tokenizer_that_cuts_text_in_a_way_of_its_own_is_refused(

@@ -40,7 +40,10 @@ def compose_config(user: UserInput) -> DictConfig:
     primary = _primary(user.file)
     _check_size(primary)
     with _temporary_folder() as folder:
-        OmegaConf.save(OmegaConf.create(primary), Path(folder) / f"{_PRIMARY}.yaml")
+        try:
+            OmegaConf.save(OmegaConf.create(primary), Path(folder) / f"{_PRIMARY}.yaml")
+        except OSError as error:
+            raise ConfigError(_no_place(error)) from error
         try:
             with _hydra(folder):
                 return compose(_PRIMARY, overrides=[o.text for o in user.overrides])
@@ -54,10 +57,14 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
     try:
         return tempfile.TemporaryDirectory(prefix="astuner_")
     except OSError as error:
-        raise ConfigError(
-            f"there is no folder for temporary files: {error.strerror}; name one that can be "
-            "written, and has room, by the environment variable TMPDIR"
-        ) from error
+        raise ConfigError(_no_place(error)) from error
+
+
+def _no_place(error: OSError) -> str:
+    return (
+        f"there is no folder for temporary files: {error.strerror}; name one that can be written, "
+        "and has room, by the environment variable TMPDIR"
+    )
 
 
 @contextmanager

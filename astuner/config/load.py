@@ -208,11 +208,16 @@ def packaged_values() -> dict[str, Any]:
 def save_resolved(
     config: DictConfig, path: Path, *, shown_as: Mapping[str, Any] = SHOWN_AS_IS
 ) -> None:
-    """Write the resolved configuration as YAML, without secrets and values of the environment."""
+    """Write the resolved configuration as YAML, without secrets and values of the environment.
+
+    Whole or not at all: gates and exports read it later.
+    """
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     shown = OmegaConf.create(without_secrets(literal(plain), shown_as))
-    path.write_text(OmegaConf.to_yaml(shown), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(OmegaConf.to_yaml(shown), encoding="utf-8")
+    partial.replace(path)
 
 
 def _check_names(user: UserInput) -> None:

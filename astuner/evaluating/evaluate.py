@@ -4,7 +4,7 @@ run. Goes on with what an earlier start left, and shows again what is whole."""
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from astuner.evaluating.named_model import (
 from astuner.evaluating.order import EvaluationOrder
 from astuner.evaluating.server_check import checked_server
 from astuner.evaluating.settings_of_model import LOCAL, engine_settings, model_settings
+from astuner.evaluating.sole_start import sole_start
 from astuner.evaluation.deciding import deciding_settings
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.gate import GateRules, check_tags_are_there
@@ -236,17 +237,22 @@ class EvaluationStart:
         run_dir = None
         try:
             loaded = self._settings_for(model)
-            run_dir = None if self._order.is_again else find_earlier(loaded, facts)
-            is_resumed = run_dir is not None
-            if run_dir and is_whole(run_dir, facts, retries_failed=self._order.retries_failed):
-                self._console.say(
-                    f"{model.name} was evaluated before, in {run_dir.root}; nothing is done again "
-                    "(--again evaluates it anew)"
+            with contextlib.ExitStack() as starting:
+                if not self._order.is_again:
+                    starting.enter_context(sole_start(loaded.experiment_dir))
+                    run_dir = find_earlier(loaded, facts)
+                is_resumed = run_dir is not None
+                if run_dir and is_whole(run_dir, facts, retries_failed=self._order.retries_failed):
+                    self._console.say(
+                        f"{model.name} was evaluated before, in {run_dir.root}; nothing is done "
+                        "again (--again evaluates it anew)"
+                    )
+                    return ModelEvaluation(name=model.name, run_dir=run_dir.root, is_whole=True)
+                check_whole(model)
+                run_dir = run_dir or self._new_run_dir(loaded, facts, model)
+                exit_code = self._roll_out(
+                    loaded, model, run_dir, is_resumed=is_resumed, on_begun=starting.close
                 )
-                return ModelEvaluation(name=model.name, run_dir=run_dir.root, is_whole=True)
-            check_whole(model)
-            run_dir = run_dir or self._new_run_dir(loaded, facts, model)
-            exit_code = self._roll_out(loaded, model, run_dir, is_resumed=is_resumed)
             error = Quit(exit_code - _BY_SIGNAL) if exit_code > _BY_SIGNAL else None
         except AstunerError as failed:
             error = failed
@@ -276,9 +282,13 @@ class EvaluationStart:
         self, loaded: LoadedConfig, facts: EvaluationFacts, model: NamedModel
     ) -> RunDir:
         run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name, is_latest=False)
-        with naming_the_file(run_dir.root):
-            facts.write(run_dir.root)
-            self._take_over_rubrics(run_dir, loaded, model)
+        try:
+            with naming_the_file(run_dir.root, then="give the same command again"):
+                facts.write(run_dir.root)
+                self._take_over_rubrics(run_dir, loaded, model)
+        except AstunerError:
+            shutil.rmtree(run_dir.root, ignore_errors=True)  # nothing tells what it was to be
+            raise
         return run_dir
 
     def _take_over_rubrics(self, run_dir: RunDir, loaded: LoadedConfig, model: NamedModel) -> None:
@@ -292,9 +302,16 @@ class EvaluationStart:
                 return
 
     def _roll_out(
-        self, loaded: LoadedConfig, model: NamedModel, run_dir: RunDir, *, is_resumed: bool
+        self,
+        loaded: LoadedConfig,
+        model: NamedModel,
+        run_dir: RunDir,
+        *,
+        is_resumed: bool,
+        on_begun: Callable[[], None],
     ) -> int:
-        """Returns the exit code, 128 and a signal's number where one ended it."""
+        """Returns the exit code, 128 and a signal's number where one ended it. `on_begun` is called
+        as soon as others see that somebody is at work there."""
         work = EvaluationWork(
             tasks=self.tasks.tasks,
             num_repeat=self.num_repeat,
@@ -303,6 +320,11 @@ class EvaluationStart:
             retries_failed=self._order.retries_failed,
         )
         self._console.say(f"model {model.name}")
+
+        def make_backbone() -> EvaluationBackbone:
+            on_begun()
+            return EvaluationBackbone(work)
+
         return launch(
             loaded,
             workflow_class=self._order.workflow_class,
@@ -310,7 +332,7 @@ class EvaluationStart:
             search_dirs=self._search_dirs,
             other=OtherWork(
                 name="evaluation",
-                make_backbone=lambda: EvaluationBackbone(work),
+                make_backbone=make_backbone,
                 run_dir=run_dir,
                 is_resumed=is_resumed,
                 describe_saved=partial(_describe_kept, run_dir),

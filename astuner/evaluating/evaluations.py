@@ -190,7 +190,7 @@ def _keep(scores: ModelScores, run_dir: RunDir, *, is_whole: bool) -> None:
     path = run_dir.root / SCORES_FILE
     text = json.dumps(_scores_as_json(scores), ensure_ascii=False, indent=1)
     partial = path.with_suffix(".partial")
-    with naming_the_file(path):
+    with naming_the_file(path, then="give the same command again"):
         partial.write_text(f"{text}\n", encoding="utf-8")
         partial.replace(path)
     if is_whole:

@@ -55,6 +55,17 @@ def write_junit(path: Path, found: ModelComparison, result: GateResult) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with naming_the_file(path):
+    """Whole or not at all, since no half of it may be read; what is no file, as it comes."""
+    content = text.encode("utf-8", "backslashreplace")
+    with naming_the_file(path, then="give the same command again"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            path.write_bytes(content)
+            return
+        target = path.resolve()
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)

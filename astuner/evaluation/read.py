@@ -81,6 +81,11 @@ def _step_at(run: RunDir, at: str) -> int:
     asked = _best_step(run) if at == BEST else _number_in(at)
     if asked in steps:
         return asked
+    if asked is None and at == BEST:
+        raise NotFoundError(
+            f"{run.root} knows no best checkpoint; write @first, @last or one of "
+            f"{', '.join(f'@step_{step}' for step in steps)}"
+        )
     raise NotFoundError(
         f"{run.root} has no records of a validation @{at}; write @first, @last, @best or one of "
         f"{', '.join(f'@step_{step}' for step in steps)}"

@@ -6,6 +6,7 @@ Written from the run's own records, which hold no secrets. What is not known is 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import glob
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,9 @@ def find_evaluations(checkpoint: NamedCheckpoint) -> Iterator[tuple[Path, Evalua
     """The evaluations of this checkpoint beside its run, with their folders."""
     if checkpoint.run_dir is None:
         return
-    for path in sorted(checkpoint.run_dir.root.parent.parent.glob(f"*/*/{EVALUATION_FILE}")):
+    folder = checkpoint.run_dir.root.parent.parent
+    # Path.glob raises where a folder is deleted while it looks.
+    for path in sorted(folder / name for name in glob(f"*/*/{EVALUATION_FILE}", root_dir=folder)):
         with suppress(AstunerError, OSError):
             facts = EvaluationFacts.read(path.parent)
             if Path(facts.model).expanduser().resolve() == checkpoint.folder:

@@ -21,15 +21,16 @@ from astuner.exporting.card import CardFacts, astuner_version, write_card
 from astuner.exporting.checkpoint_named import NamedCheckpoint, find_checkpoint
 from astuner.exporting.compare import agreement_of, coarser
 from astuner.exporting.format import ExportAgreement, ExportFormat, ExportRefused, ExportSource
-from astuner.exporting.gguf import QUANTIZATIONS, gguf_file
+from astuner.exporting.gguf import QUANTIZATIONS, GgufFile, gguf_file
+from astuner.exporting.gguf_conversion import check_architecture
 from astuner.exporting.model_folder import DTYPES, ModelFolder
 from astuner.exporting.ollama import OllamaFolder
 from astuner.exporting.probes import read_probe
 from astuner.exporting.recorded import RecordedGap, check_recorded
 from astuner.exporting.reply_settings import ReplySettings
-from astuner.exporting.source import LoadingOrder, load_source
+from astuner.exporting.source import LoadingOrder, load_source, written_architectures
 from astuner.models.manifest import file_entry, is_checkpoint, write_json
-from astuner.models.whole_folder import FolderWords, check_room, new_folder
+from astuner.models.whole_folder import FolderWords, check_room, new_folder, sole_maker
 
 EXPORT_FILE = "export.json"
 _FORMAT = 1
@@ -110,13 +111,22 @@ def _adapter_folder(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFo
 
 def _gguf_file(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFormat:
     _check_no_dtype(order)
-    return gguf_file(order.quantize, _replies(checkpoint))
+    return _converted(order, checkpoint)
+
+
+def _converted(order: ExportOrder, checkpoint: NamedCheckpoint) -> GgufFile:
+    """Refuses before weights are read what the converter will refuse."""
+    file = gguf_file(order.quantize, _replies(checkpoint))
+    architectures = written_architectures(checkpoint)
+    if architectures is not None:
+        check_architecture(architectures)
+    return file
 
 
 def _ollama_folder(order: ExportOrder, checkpoint: NamedCheckpoint) -> ExportFormat:
     _check_no_dtype(order)
     return OllamaFolder(
-        file=gguf_file(order.quantize, _replies(checkpoint)),
+        file=_converted(order, checkpoint),
         num_context=checkpoint.setting("rollout.max_model_len"),
     )
 
@@ -137,14 +147,25 @@ def export(order: ExportOrder, console: RunConsole) -> Exported:
     Raises ConfigError for what the user can mend, BackboneError for a checkpoint that is torn or a
     disk that refuses, ExportRefused where what was written does not compute what was trained.
     """
-    started = time.monotonic()
     checkpoint = _with_settings(find_checkpoint(order.checkpoint, order.exp_dir), order)
     if checkpoint.choice is not None:
         console.say(f"exporting {checkpoint.choice}: {checkpoint.folder}")
     form = _format_of(order)(order, checkpoint)
     named = (order.out or Path(f"{checkpoint.title}-{order.to}")).expanduser()
-    folder = named.absolute()
-    _check_is_free(folder)
+    _check_is_free(named.absolute())
+    with sole_maker(named.absolute(), words=_WORDS):
+        return _carry_out(order, checkpoint, form, named, console)
+
+
+def _carry_out(
+    order: ExportOrder,
+    checkpoint: NamedCheckpoint,
+    form: ExportFormat,
+    named: Path,
+    console: RunConsole,
+) -> Exported:
+    """As `export`, into the folder `named`, which nobody else makes."""
+    started, folder = time.monotonic(), named.absolute()
     console.phase(f"loading {checkpoint.folder}")
     source = load_source(LoadingOrder(checkpoint=checkpoint, base=order.base, device=order.device))
     recorded = check_recorded(checkpoint, source.model, dtype=source.dtype)

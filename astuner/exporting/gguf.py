@@ -220,7 +220,7 @@ def _check_tokens(runtime: LlamaCpp, source: ExportSource) -> None:
         f"spaces and several scripts than the tokenizer does: token {place + 1} is "
         f"{_shown(source.tokenizer, theirs, place)}, not {_shown(source.tokenizer, ours, place)}. "
         "It has no pre-tokenizer that cuts as this one does; nothing of the export is kept. Export "
-        "with --to merged, which transformers and vLLM load"
+        "with --to hf, which transformers and vLLM load"
     )
 
 
@@ -246,7 +246,7 @@ def _check_ends(runtime: LlamaCpp, source: ExportSource) -> None:
             f"the gguf export is refused: in training a reply ended at {names}, and "
             f"{runtime.name} goes on behind it: a GGUF file names three such tokens, and this "
             f"model has {len(source.stop_ids)}. Name fewer in eos_token_id of the checkpoint's "
-            "generation_config.json, or export with --to merged"
+            "generation_config.json, or export with --to hf"
         )
 
 
@@ -259,7 +259,7 @@ def _check_chats(runtime: LlamaCpp, source: ExportSource) -> None:
             raise ExportRefused(
                 f"the gguf export is refused: asked as a chat, {runtime.name} makes {length} "
                 f"tokens of the probe {probe.name!r}, and training {len(probe.prompt_ids)}. "
-                "Nothing of it is kept; export with --to merged"
+                "Nothing of it is kept; export with --to hf"
             )
 
 

@@ -73,7 +73,7 @@ def check_architecture(architectures: Sequence[str] | None) -> None:
     raise ConfigError(
         f"export: llama.cpp's converter ({CONVERTER}) does not know the architecture "
         f"{named or '(config.json names none)'}{hint}, so that there is no GGUF of this model. "
-        "Export with --to merged, which transformers and vLLM load"
+        "Export with --to hf, which transformers and vLLM load"
     )
 
 
@@ -90,7 +90,7 @@ def convert(order: Conversion) -> None:
         except Exception as error:  # the converter refuses by whatever comes: asserts, KeyErrors
             raise ExportRefused(
                 f"export: llama.cpp's converter ({CONVERTER}) failed: {type(error).__name__}: "
-                f"{error}. Nothing of the export is kept; --to merged needs no converter"
+                f"{error}. Nothing of the export is kept; --to hf needs no converter"
             ) from error
 
 
@@ -139,7 +139,7 @@ class PreTokenizer:
             raise ConfigError(
                 f"export: llama.cpp's converter ({CONVERTER}) does not know how this tokenizer "
                 f"cuts text ({json.dumps(settings.get('pre_tokenizer'))[:200]}), so that there is "
-                "no GGUF of this model. Export with --to merged, which transformers and vLLM load"
+                "no GGUF of this model. Export with --to hf, which transformers and vLLM load"
             ) from error
 
 

@@ -159,7 +159,7 @@ class LlamaCpp:
             raise ExportRefused(
                 f"verifying the export failed: {self.name} refuses {path} with "
                 f"{answer.status_code}: {answer.text[:500]}. It cannot use this file as it is; "
-                "export with --to merged"
+                "export with --to hf"
             )
         return answer.json()
 
@@ -171,7 +171,7 @@ class LlamaCpp:
         why = f"it ended by itself ({_ending(code)})" if code is not None else str(error)
         return (
             f"the export is refused: {self.name} broke on {path}: {why}. Its last words: "
-            f"{_last_words(self._log)}. Nobody could run this file; export with --to merged"
+            f"{_last_words(self._log)}. Nobody could run this file; export with --to hf"
         )
 
 
@@ -258,7 +258,7 @@ def _address(process: "subprocess.Popen[str]", order: dict[str, Any], file: Path
     raise ExportRefused(
         f"the export is refused: {LlamaCpp.name} cannot load {file.name} "
         f"({_ending(process.wait())}): {_last_words(log)}. Nobody could run this file; export with "
-        "--to merged"
+        "--to hf"
     )
 
 

@@ -105,6 +105,15 @@ def find_base(order: LoadingOrder) -> str | None:
     return str(fetch_revision(base, revision))
 
 
+def written_architectures(checkpoint: NamedCheckpoint) -> Sequence[str] | None:
+    """As config.json names them; None for an adapter, whose base may not be at hand yet.
+
+    Raises BackboneError for a file that is damaged.
+    """
+    file = checkpoint.folder / "config.json"
+    return _read(file).get("architectures") or () if file.is_file() else None
+
+
 def compute_dtype(checkpoint: NamedCheckpoint) -> str:
     """The type that the checkpoint's model computes in: that of its weights."""
     named = checkpoint.setting("model.dtype")

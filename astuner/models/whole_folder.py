@@ -1,19 +1,20 @@
 """Folders that appear whole or not at all, and go at once.
 
 What is being written or deleted lies under a temporary name beside its place: a kill leaves at most
-a folder that starts with a dot and ends in `.partial`.
+a folder that starts with a dot and ends in `.partial`, and where one is kept an empty `.lock`.
 """
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from astuner.errors import BackboneError
+from astuner.errors import BackboneError, ConfigError
 from astuner.machine.os_errors import advice
 from astuner.models.manifest import sync
 
@@ -67,6 +68,54 @@ def new_folder(folder: Path, *, num_bytes: int, words: FolderWords = _CHECKPOINT
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def sole_maker(folder: Path, *, words: FolderWords) -> Iterator[None]:
+    """Keep other processes from making `folder`, and delete what kills left of it.
+
+    A lock tells, and no process id: another program may have that of one that was killed. Raises
+    ConfigError where another process is at it, BackboneError for what the file system refuses.
+    """
+    lock = folder.with_name(f".{folder.name}.lock")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise BackboneError(_failure(folder, None, error, words)) from error
+    try:
+        if not _is_taken(handle, lock):
+            raise ConfigError(
+                f"{words.work}: another process is making {folder}; wait for it or end it, or "
+                f"{words.instead}"
+            )
+        try:
+            _remove_partials(folder)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+        for parent in made:
+            with suppress(OSError):  # it holds what was made
+                parent.rmdir()
+
+
+def _is_taken(handle: int, lock: Path) -> bool:
+    """Whether the lock is ours now, and the file not one that its last owner just deleted."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), lock.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _remove_partials(folder: Path) -> None:
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.partial")
+    for path in folder.parent.iterdir():
+        if ours.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Delete a folder, which is gone from its place at once."""
     doomed = _partial(folder)
@@ -109,29 +158,31 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether it says that the file system refused, or that a file of weights is none.
-
-    safetensors and tokenizers are written in Rust, and have the number in their text only.
-    """
+    """Whether it says that the file system refused, or that a file of weights is none."""
     is_of_weights = type(error).__name__ == "SafetensorError"
     return isinstance(error, OSError) or is_of_weights or _os_error_number(error) is not None
 
 
 def _os_error_number(error: Exception) -> int | None:
+    """safetensors and tokenizers are written in Rust, and have the number in their text only;
+    ndarray.tofile, by which GGUF files are written, has none for a disk that takes no more."""
     if isinstance(error, OSError):
-        return error.errno
+        is_cut = re.fullmatch(r"\d+ requested and \d+ written", str(error))
+        return errno.ENOSPC if is_cut else error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
 
 
-def _failure(folder: Path, num_bytes: int, error: Exception, words: FolderWords) -> str:
+def _failure(folder: Path, num_bytes: int | None, error: Exception, words: FolderWords) -> str:
+    """`num_bytes` None: nobody knows yet how much it takes."""
     free = shutil.disk_usage(_existing(folder)).free
+    needed = "" if num_bytes is None else f"it needs about {_megabytes(num_bytes)}, and "
     number = _os_error_number(error)
     is_full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     to_do = "free some space or give another folder" if is_full else advice(number)
     return (
-        f"{words.work} failed: {folder}: {error}; it needs about {_megabytes(num_bytes)}, "
-        f"and {_megabytes(free)} are free on that disk. "
+        f"{words.work} failed: {folder}: {error}; {needed}{_megabytes(free)} are free on that "
+        "disk. "
         f"{to_do[0].upper()}{to_do[1:]}, then {words.go_on}"
     )
 
