@@ -133,7 +133,8 @@ def test_a_run_warns_where_its_test_is_its_training(tmp_path: Path) -> None:
     file = write_questions(tmp_path / "a.jsonl", "one thing", "another thing")
     of_run = {"training": file, "test": file}
     run, screen = run_on(tmp_path, type="jsonl_dataset_file", jsonl_dataset_file=of_run)
-    warn_of_contamination(run, [ask("one thing", "1"), ask("another thing", "2")], [])
+    training = [ask("one thing", "1"), ask("another thing", "2")]
+    assert warn_of_contamination(run, training, []) == 2
     [line] = screen.getvalue().splitlines()
     assert line.startswith(
         "warning: 2 of 2 test tasks stand in training too: 2 word by word (1 = 1"
@@ -162,7 +163,7 @@ def test_dummy_tasks_and_servers_are_left_alone(tmp_path: Path) -> None:
     }
     run, screen = run_on(tmp_path, type="mixture", mixture={"sources": sources})
     dummies = [ask("[dummy task @ 1]", "d/1", source="d")]
-    warn_of_contamination(run, dummies, dummies)
+    assert warn_of_contamination(run, dummies, dummies) is None
     assert screen.getvalue() == ""
     others = [ask("from a file", "s/1", source="s")]
     warn_of_contamination(run, others, others)
