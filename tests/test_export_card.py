@@ -51,16 +51,16 @@ def card_of(checkpoint: Path) -> str:
 
 def test_each_evaluation_has_its_success_with_interval_and_tasks(tmp_path: Path) -> None:
     checkpoint = tmp_path / "math" / "2026-01-31_09-30-00" / "checkpoints" / "step_2"
-    of_it = {"name": "eval", "model": str(checkpoint)}
+    model = str(checkpoint)
     tasks = {"a1": [1.0, 1.0], "a2": [1.0, 0.0], "a3": [0.0, None], "a4": [1.0, 1.0]}
-    write_evaluation(tmp_path, tasks, **of_it)
-    write_evaluation(tmp_path, {"a1": [1.0]}, name="eval", start="2026-01-31_10-00-00")
-    begun = write_evaluation(tmp_path, tasks, start="2026-01-31_11-00-00", **of_it)
+    write_evaluation(tmp_path, tasks, model=model)
+    write_evaluation(tmp_path, {"a1": [1.0]}, start="2026-01-31_10-00-00")
+    begun = write_evaluation(tmp_path, tasks, start="2026-01-31_11-00-00", model=model)
     records = begun / "episodes" / "validation_000000.jsonl"
     records.write_text("".join(records.read_text().splitlines(keepends=True)[:3]))
     nothing = {"a1": [None], "a2": [None]}
-    write_evaluation(tmp_path, nothing, start="2026-01-31_12-00-00", **of_it)
-    torn = write_evaluation(tmp_path, tasks, start="2026-01-31_13-00-00", **of_it)
+    write_evaluation(tmp_path, nothing, start="2026-01-31_12-00-00", model=model)
+    torn = write_evaluation(tmp_path, tasks, start="2026-01-31_13-00-00", model=model)
     (torn / "episodes" / "validation_000000.jsonl").write_text('{"task": 1}\n')
     card = card_of(checkpoint)
     rows = [line for line in card.splitlines() if line.startswith("| `test`")]
