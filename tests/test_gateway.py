@@ -738,7 +738,9 @@ def test_a_door_outlasts_the_time_in_which_the_process_was_stopped():
     async def run():
         async with Gateway(gateway_options()) as gateway:
             door = gateway.open(make_chat([]), seconds=5, is_validation=False)
-            asyncio.get_running_loop().ahead_seconds = 3600.0
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, TurnedLoop)
+            loop.ahead_seconds = 3600.0
             for _ in range(3):
                 await asyncio.sleep(0)
             assert door.address(agent_name="a", target_tag="t").api_key
