@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from astuner.tuner import ModelTuner
-from astuner.types import Judgement, WorkflowOutput, WorkflowTask
-from astuner.workflow import Workflow
-
 if TYPE_CHECKING:
     from astuner.job import AstunerJob
+    from astuner.tuner import ModelTuner
+    from astuner.types import Judgement, WorkflowOutput, WorkflowTask
+    from astuner.workflow import Workflow
 
 __version__ = "0.1.0"
 
@@ -20,11 +19,25 @@ __all__ = [
     "WorkflowTask",
     "__version__",
 ]
+_PLACES = {
+    "AstunerJob": "astuner.job",
+    "Judgement": "astuner.types",
+    "ModelTuner": "astuner.tuner",
+    "Workflow": "astuner.workflow",
+    "WorkflowOutput": "astuner.types",
+    "WorkflowTask": "astuner.types",
+}
+"""Imported when asked for: the command answers signals before it imports the rest."""
 
 
 def __getattr__(name: str) -> object:
-    if name == "AstunerJob":
-        from astuner.job import AstunerJob
+    from importlib import import_module
 
-        return AstunerJob
+    if name in _PLACES:
+        found = globals()[name] = getattr(import_module(_PLACES[name]), name)
+        return found
     raise AttributeError(f"module 'astuner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ from typing import Any
 
 from astuner.evaluation.facts import EvaluationFacts
 from astuner.evaluation.outcomes import AttemptOutcome, EvaluatedModel, TaskOutcomes
+from astuner.task_reader.jsonl_dataset_file import read_task_file
+from astuner.task_reader.same_tasks import fingerprint
 from tests.viewer_runs import START, make_run, record
 
 Rewards = Sequence[float | None]
@@ -75,10 +77,11 @@ def write_evaluation(
     start: str = START,
     split: str = "test",
     model: str = "models/small",
+    file: Path | None = None,
     texts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """A run directory of an evaluation; the metadata of each task has its kind: its first letter
-    and its number. `texts` go to `record`."""
+    and its number. `texts` go to `record`; of the tasks in `file` is the digest."""
     root = make_run(folder, name, start)
     lines = [
         _line(task_id, attempt, reward, texts)
@@ -87,7 +90,10 @@ def write_evaluation(
     ]
     write_lines(root / "episodes" / "validation_000000.jsonl", lines)
     made = [outcomes(rewards, name=task_id) for task_id, rewards in tasks.items()]
-    replace(facts(made, {}), split=split, model=model).write(root)
+    found = replace(facts(made, {}), split=split, model=model)
+    if file is not None:
+        found = replace(found, tasks_digest=fingerprint(read_task_file(file)))
+    found.write(root)
     return root
 
 

@@ -70,6 +70,36 @@ def refuses(status: int, message: str = "no", *, code: str | None = None, **head
     )
 
 
+def answers_as_gpt5(body: Mapping[str, Any]) -> Reply:
+    """As OpenAI's models answer that think: one limit has another name, one temperature is all
+    there is, and a limit that thinking uses up is an error.
+
+    https://github.com/griptape-ai/ComfyUI-Griptape/issues/312
+    https://github.com/spiceai/spiceai/issues/7126
+    """
+    if "max_tokens" in body:
+        return refuses(
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+            code="unsupported_parameter",
+        )
+    if body.get("temperature", 1) != 1:
+        return refuses(
+            400,
+            f"Unsupported value: 'temperature' does not support {body['temperature']} with this "
+            "model. Only the default (1) value is supported.",
+            code="unsupported_value",
+        )
+    if body["max_completion_tokens"] < 2:
+        return refuses(
+            400,
+            "Could not finish the message because max_tokens or model output limit was reached. "
+            "Please try again with higher max_tokens.",
+        )
+    return says("5")
+
+
 Script = Sequence[Reply] | Callable[[dict[str, Any]], Reply]
 
 

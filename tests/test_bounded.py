@@ -8,7 +8,7 @@ import time
 import pytest
 
 from astuner.errors import WorkflowError
-from astuner.rollout.bounded import bounded
+from astuner.rollout.bounded import TimeLeft, bounded
 
 LATE = WorkflowError("late")
 
@@ -25,6 +25,25 @@ def test_what_takes_longer_than_allowed_is_ended_then(seconds):
     with pytest.raises(WorkflowError, match="late"):
         asyncio.run(bounded(work(600), seconds=seconds, error=LATE))
     assert seconds <= time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("late_seconds", "ends_after"),
+    [
+        ((), 3.0),
+        ((0.5, 0.5), 3.0),
+        ((0.9, 0.9), 3.8),
+        ((60.0,), 63.0),  # the process was stopped
+        ((60.0, 0.9), 63.0),
+    ],
+)
+def test_a_late_slice_counts_as_it_took_and_a_stop_does_not(late_seconds, ends_after):
+    now, late = 0.0, list(late_seconds)
+    left = TimeLeft(3.0, clock=lambda: now)
+    while left.seconds > 0:
+        now += left.begin_slice() + (late.pop(0) if late else 0.0)
+        left.end_slice()
+    assert now == pytest.approx(ends_after)
 
 
 def test_no_time_at_all_is_none():

@@ -558,3 +558,38 @@ def test_a_thread_has_let_go_of_what_it_was_called_with_when_the_run_has_ended()
 
     run_to_end(Leaving(stop_serving), None)
     assert freed.is_set()
+
+
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == "astuner.cli.main":
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Interrupter())
+signal.signal(signal.SIGINT, signal.{handler})
+sys.argv = ["astuner", "--version"]
+runpy.run_module("astuner", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "code", "said"),
+    [
+        (signal.SIGINT, "default_int_handler", 130, "astuner: ended by SIGINT\n"),
+        (signal.SIGTERM, "default_int_handler", 143, "astuner: ended by SIGTERM\n"),
+        (signal.SIGINT, "SIG_IGN", 0, ""),
+    ],
+)
+def test_a_signal_while_the_command_imports_ends_it_with_a_line(number, handler, code, said):
+    script = INTERRUPTED_IMPORT.format(number=int(number), handler=handler)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (code, said)
+
+
+def test_importing_the_package_leaves_signals_to_python():
+    seen = "[signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]"
+    script = f"import signal; old = {seen}; from astuner import *; assert old == {seen}, {seen}"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -228,6 +228,32 @@ def test_guard_tasks_are_found_beside_what_is_compared(tmp_path: Path) -> None:
     assert find_guard(model, "other.jsonl") is None
 
 
+def test_guard_tasks_are_told_from_others_in_a_file_of_the_same_name(tmp_path: Path) -> None:
+    from astuner.evaluation.guard import find_guard
+    from astuner.evaluation.read import read_evaluated
+
+    ours, theirs, moved = (tmp_path / name / "g.jsonl" for name in ("ours", "theirs", "moved"))
+    for path, question in ((ours, "2 + 3?"), (theirs, "a capital?"), (moved, "2 + 3?")):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"main_query": question}) + "\n")
+    tuned = write_evaluation(tmp_path, {"a1": [1.0]})
+    on_ours = write_evaluation(
+        tmp_path, {"g1": [0.0]}, start="2026-01-31_10-00-00", split=str(ours), file=ours
+    )
+    write_evaluation(
+        tmp_path, {"h1": [1.0]}, start="2026-01-31_11-00-00", split=str(theirs), file=theirs
+    )
+    model = read_evaluated(tuned)
+    for named in (str(ours), str(moved)):
+        found = find_guard(model, named)
+        assert found is not None and found.run_dir == str(on_ours)
+    found = find_guard(model, "g.jsonl", [ours.parent])
+    assert found is not None and found.run_dir == str(on_ours)
+    with pytest.raises(ConfigError, match=r"theirs/g\.jsonl, .*ours/g\.jsonl lie beside"):
+        find_guard(model, "g.jsonl")
+    assert find_guard(model, "mine/g.jsonl") is None
+
+
 def test_a_run_compares_its_validations_and_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     root = make_run(tmp_path)
     (root / "config.yaml").write_text(CONFIG)

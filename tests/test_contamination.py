@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from astuner.backbone.contaminated import contamination_of_evaluated, warn_of_contamination
-from astuner.config.load import load_mapping
+from astuner.config.load import load_config, load_mapping
 from astuner.errors import ConfigError
 from astuner.evaluation import contamination
 from astuner.evaluation.contamination import find_contamination, find_contaminations
+from astuner.imports import module_folders
 from astuner.run_dir import RunDir
+from astuner.task_reader import make_task_reader
 from astuner.types import Task
 from tests.runs import make_run
 
+TUTORIALS = Path(__file__).parents[1] / "tutorial"
 BAKER = "the old baker sells fresh bread and sweet rolls to people of this small town at dawn"
 WORDS = BAKER.split()
 
@@ -47,6 +50,21 @@ def test_one_word_of_many_makes_it_nearly_the_same() -> None:
 def test_other_numbers_make_another_question() -> None:
     tasks = [ask(f"{' '.join(WORDS)} for 3 coins", "a")]
     assert shared(tasks, [ask(f"{' '.join(WORDS)} for 4 coins", "7")])["near"] == []
+
+
+@pytest.mark.parametrize(
+    ("sum_", "other"), [("1 + 5 =", "1 - 5 ="), ("0+8", "0-8"), ("2 * -3", "2 * 3"), ("3/4", "3^4")]
+)
+def test_other_operators_make_another_question(sum_: str, other: str) -> None:
+    tasks = [ask(f"{BAKER}: {sum_}", "a")]
+    answers = {"metadata": {"answer": "5"}}
+    assert shared(tasks, [ask(f"{BAKER}: {other}", "7", **answers)])["same"] == []
+    assert shared([ask(sum_, "a")], [ask(other, "7")]) == {"same": [], "near": []}
+
+
+def test_a_dash_between_words_makes_no_other_question() -> None:
+    found = shared([ask("fresh bread - sweet rolls?", "a")], [ask("fresh bread, sweet rolls", "7")])
+    assert found["same"] == [("a", "7")]
 
 
 def test_a_template_that_all_questions_share_makes_none_alike() -> None:
@@ -133,7 +151,8 @@ def test_a_run_warns_where_its_test_is_its_training(tmp_path: Path) -> None:
     file = write_questions(tmp_path / "a.jsonl", "one thing", "another thing")
     of_run = {"training": file, "test": file}
     run, screen = run_on(tmp_path, type="jsonl_dataset_file", jsonl_dataset_file=of_run)
-    warn_of_contamination(run, [ask("one thing", "1"), ask("another thing", "2")], [])
+    training = [ask("one thing", "1"), ask("another thing", "2")]
+    assert warn_of_contamination(run, training, []) == 2
     [line] = screen.getvalue().splitlines()
     assert line.startswith(
         "warning: 2 of 2 test tasks stand in training too: 2 word by word (1 = 1"
@@ -162,9 +181,24 @@ def test_dummy_tasks_and_servers_are_left_alone(tmp_path: Path) -> None:
     }
     run, screen = run_on(tmp_path, type="mixture", mixture={"sources": sources})
     dummies = [ask("[dummy task @ 1]", "d/1", source="d")]
-    warn_of_contamination(run, dummies, dummies)
+    assert warn_of_contamination(run, dummies, dummies) is None
     assert screen.getvalue() == ""
     others = [ask("from a file", "s/1", source="s")]
     warn_of_contamination(run, others, others)
     assert "1 of 1 validation tasks" in screen.getvalue()
     assert contamination_of_evaluated(run, others, split="test") == []
+
+
+@pytest.mark.parametrize("name", ["countdown", "document_qa", "math_agent", "reasoning_gym"])
+def test_no_tutorial_validates_on_what_it_trains(name: str) -> None:
+    """Those whose tasks lie here or are made in a moment; the others download or generate theirs,
+    or play games, whose tasks have no words."""
+    if name == "reasoning_gym":
+        pytest.importorskip("reasoning_gym")
+    conf = TUTORIALS / f"example_{name}" / f"{name}_laptop.yaml"
+    settings = load_config(conf).settings.task_reader
+    section = getattr(settings, settings.type).model_dump()
+    reader = make_task_reader(settings.type, section, module_folders(conf))
+    training, validation = reader.get_training_tasks(), reader.get_validation_tasks()
+    assert len(validation) > 10
+    assert find_contaminations(validation, {"training": training}, split="validation") == []

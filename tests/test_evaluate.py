@@ -24,7 +24,7 @@ from astuner.models.manifest import RECORD_NAME, write_manifest
 from astuner.run_dir import RunDir, append_json_line, read_json_lines
 from tests.child_runs import start_command
 from tests.full_disk import largest_file
-from tests.llm_server import KEY, refuses, says, serving
+from tests.llm_server import KEY, answers_as_gpt5, refuses, says, serving
 from tests.tiny_model import make_tiny_model
 
 AGENT = """
@@ -225,6 +225,17 @@ def test_a_server_is_evaluated_with_its_own_count_of_tokens_and_compared(
         rules = compared["gate"]["rules"]
         assert [rule["outcome"] for rule in rules] == ["undecided", "passed"]
         assert [model["is_whole"] for model in found["models"]] == [True, True]
+
+
+def test_a_server_that_wants_another_limit_and_temperature_is_evaluated(conf, caplog):
+    cooler = "astuner.rollout.val_kwargs.temperature=0.5"
+    with serving(answers_as_gpt5) as server:
+        model = ["--model", f"{server.base_url}#gpt-5"]
+        assert main(["evaluate", "--conf", conf, *model, cooler]) == 0
+    (run,) = evaluations()
+    tasks = read_evaluated(run.root).tasks
+    assert len(tasks) == NUM_TASKS and all(task.attempts[0].is_success for task in tasks)
+    assert len([r for r in caplog.records if r.name == "astuner.llm.dialect"]) == 2
 
 
 @pytest.mark.parametrize(

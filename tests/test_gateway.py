@@ -714,13 +714,43 @@ async def until(condition, *, seconds=5.0):
             await asyncio.sleep(0.002)
 
 
-def test_the_deadline_of_the_episode_bounds_a_call():
+def test_calls_that_are_ended_are_answered_410_and_their_engine_is_free():
     async def body(it):
-        response = await it.ask()
-        assert response.status_code == 410
+        call = asyncio.create_task(it.ask())
+        await until(lambda: it.engine.running == 1)
+        it.door.end_calls()
+        assert (await call).status_code == 410
         assert it.engine.cancelled == 1 and it.calls == []
 
-    served(body, script=ScriptedEngine(lambda p: "late", delay_seconds=30), seconds=0.3)
+    served(body, script=ScriptedEngine(lambda p: "late", delay_seconds=30))
+
+
+class TurnedLoop(asyncio.SelectorEventLoop):
+    """Its clock goes on by `ahead_seconds`, as while the process is stopped."""
+
+    ahead_seconds = 0.0
+
+    def time(self):
+        return super().time() + self.ahead_seconds
+
+
+def test_a_door_outlasts_the_time_in_which_the_process_was_stopped():
+    async def run():
+        async with Gateway(gateway_options()) as gateway:
+            door = gateway.open(make_chat([]), seconds=5, is_validation=False)
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, TurnedLoop)
+            loop.ahead_seconds = 3600.0
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert door.address(agent_name="a", target_tag="t").api_key
+            door.end_calls()
+            with pytest.raises(WorkflowError, match="the episode has ended"):
+                door.address(agent_name="b", target_tag="t")
+            await door.close()
+
+    with asyncio.Runner(loop_factory=TurnedLoop) as runner:
+        runner.run(run())
 
 
 def test_an_episode_that_ends_cancels_its_calls_and_answers_them_410():

@@ -27,7 +27,7 @@ from astuner.llm import LlmUsage, usage_of_process
 from astuner.llm.answer_schema import find_problem
 from astuner.llm.budget import Budget
 from astuner.llm.limiter import CallLimiter
-from tests.llm_server import KEY, Naps, Reply, make_model, refuses, says, serving
+from tests.llm_server import KEY, Naps, Reply, answers_as_gpt5, make_model, refuses, says, serving
 
 pytest.importorskip("openai")
 
@@ -520,3 +520,10 @@ def test_importing_the_client_loads_none_of_the_packages_that_it_asks_through():
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_model_that_wants_another_limit_and_temperature_is_asked_by_those():
+    answer, _, server = ask(answers_as_gpt5)
+    assert answer == "5" and len(server.requests) == 3
+    assert "temperature" not in server.requests[-1]
+    assert server.requests[-1]["max_completion_tokens"] == 100

@@ -1,5 +1,6 @@
 """events.jsonl: what a run says of itself to those who read its directory."""
 
+import json
 import os
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def change(section: str, **values: object) -> None:
     path.write_text(yaml.safe_dump(settings))
 
 
+def write_test_tasks(number: int) -> None:
+    tasks = [{"main_query": f"a question of the test, {index}"} for index in range(number)]
+    Path("test.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
+    path = Path("adder.yaml")
+    settings = yaml.safe_load(path.read_text())
+    reader = settings["astuner"]["task_reader"]
+    reader[reader["type"]]["test"] = {"file_path": "test.jsonl"}
+    path.write_text(yaml.safe_dump(settings))
+
+
 def test_a_start_says_who_runs_what(conf, taught_model):  # noqa: F811
     assert main(["--conf", conf, "--backbone=debug"]) == 0
     started, planned, ended = events_in(latest_run())
@@ -43,11 +54,13 @@ def test_a_start_says_who_runs_what(conf, taught_model):  # noqa: F811
     assert started["time"] <= planned["time"] <= ended["time"]
 
 
-def test_a_run_that_trains_says_what_it_will_do_and_what_it_saved(conf):  # noqa: F811
+def test_a_run_that_trains_says_what_it_will_do_and_what_it_saved(conf, capsys):  # noqa: F811
+    write_test_tasks(3)
     assert main(["--conf", conf]) == 0
     (planned,) = events_in(latest_run(), "planned")
-    counts = ("num_steps", "num_tasks", "num_validation_tasks")
-    assert [planned[name] for name in counts] == [2, 4, 2]
+    counts = ("num_steps", "num_tasks", "num_validation_tasks", "num_test_tasks")
+    assert [planned[name] for name in counts] == [2, 4, 2, 3]
+    assert "4 for training, 2 for validation, 3 for the test; 2 steps" in capsys.readouterr().err
     saved = events_in(latest_run(), "saved")
     assert [event["step"] for event in saved] == [1, 2]
     assert all((latest_run() / event["checkpoint"]).is_dir() for event in saved)

@@ -7,6 +7,7 @@ import pytest
 
 from astuner.errors import ConfigError, NotFoundError, UnreadableError
 from astuner.evaluation.facts import EVALUATION_FILE
+from astuner.evaluation.gate import GateRules, check_tags_are_there
 from astuner.evaluation.intervals import Interval, share_interval, t_quantile
 from astuner.evaluation.passes import pass_all_k, pass_at_k
 from astuner.evaluation.read import read_evaluated
@@ -97,6 +98,20 @@ def test_scores_by_a_tag_name_the_tags_there_are(tmp_path: Path) -> None:
     assert "kind=a" in score_sheet([found]).plain
     with pytest.raises(ConfigError, match="no task has a tag 'level'; there are kind"):
         score(model, by="level")
+
+
+def test_many_tags_are_counted_and_those_like_what_was_asked_come_first() -> None:
+    tags = {f"field_{index:02}": "x" for index in range(20)}
+    tasks = [outcomes([1.0], name=f"t{n}", tags={**tags, "level": str(n)}) for n in range(4)]
+    shown = "there are level, field_00, field_01, .*, field_10 and 9 more"
+    with pytest.raises(ConfigError, match=f"no task has a tag 'levle'; {shown}"):
+        score(evaluated(tasks), by="levle")
+    rules = GateRules(not_worse_on={"levle": []})
+    with pytest.raises(ConfigError, match=r"there are level, field_00.* and 9 more"):
+        check_tags_are_there(rules, {name: {"x"} for name in [*tags, "level"]})
+    values = {"level": {f"grade {index}" for index in range(20)}}
+    with pytest.raises(ConfigError, match=r"there are grade 7, .* and 8 more"):
+        check_tags_are_there(GateRules(not_worse_on={"level": ["grade7"]}), values)
 
 
 def test_a_validation_of_a_training_run_is_an_evaluation_too(tmp_path: Path) -> None:

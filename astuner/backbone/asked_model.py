@@ -11,6 +11,7 @@ from astuner.backbone.assemble import find_model
 from astuner.backbone.chats import MakeChat, make_remote_chat, make_token_chat
 from astuner.backbone.run import Run
 from astuner.inference.shapes.remote import RemoteChat
+from astuner.llm.dialect import Dialect
 from astuner.trajectory.recorder import Recorder
 from astuner.types import WorkflowTask
 
@@ -78,6 +79,7 @@ def _reference_engine(run: Run, loaded: "LoadedEngine", reference: str) -> "Refe
 
 def model_behind(run: Run, client: Any, *, model_name: str, setting: str) -> AskedModel:
     """The one of that name behind `client`, an `openai.AsyncOpenAI`; `setting` names the server."""
+    dialect = Dialect(model_name)
 
     def make(recorder: Recorder, task: WorkflowTask, *, is_trained: bool) -> RemoteChat:
         return make_remote_chat(
@@ -85,6 +87,7 @@ def model_behind(run: Run, client: Any, *, model_name: str, setting: str) -> Ask
             client,
             recorder,
             model_name=model_name,
+            dialect=dialect,
             setting=setting,
             is_trained=is_trained,
             is_validation=task.is_validation,

@@ -18,6 +18,7 @@ from astuner.inference.request import Chat
 from astuner.inference.shapes.remote import RemoteChat
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.inference.template import ChatTemplate
+from astuner.llm.dialect import Dialect
 from astuner.llm.server import LlmServer
 from astuner.rollout.madness import check_names, find_madness
 from astuner.trajectory.recorder import Recorder
@@ -127,6 +128,7 @@ def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrain
     """Chats by the name of a model: the reference, or one of the server."""
     untrained = run.settings.rollout.untrained_model
     clients: list[Any] = []
+    dialects: dict[str, Dialect] = {}
 
     def make(recorder: Recorder, task: WorkflowTask, model: str) -> Chat:
         if model == REFERENCE:
@@ -144,6 +146,7 @@ def make_untrained_chats(run: Run, make_reference_chat: MakeChat) -> MakeUntrain
             clients[0],
             recorder,
             model_name=model,
+            dialect=dialects.setdefault(model, Dialect(model)),
             setting="rollout.untrained_model.base_url",
             is_trained=False,
         )
@@ -157,6 +160,7 @@ def make_remote_chat(
     recorder: Recorder,
     *,
     model_name: str,
+    dialect: Dialect,
     setting: str,
     is_trained: bool,
     is_validation: bool = False,
@@ -174,6 +178,7 @@ def make_remote_chat(
         top_k=sampling.top_k,
         max_new_tokens=rollout.max_response_length_in_one_turn,
         offers_tools=not rollout.agentscope_disable_toolcalls,
+        dialect=dialect,
         setting=setting,
         is_trained=is_trained,
     )

@@ -21,16 +21,22 @@ _READS_FROM_DISK = ("jsonl_dataset_file", "huggingface_dat_repo", "harbor", "dat
 are in no other split."""
 
 
-def warn_of_contamination(run: Run, training: Sequence[Task], validation: Sequence[Task]) -> None:
+def warn_of_contamination(
+    run: Run, training: Sequence[Task], validation: Sequence[Task]
+) -> int | None:
     """Say which tasks of the validation and the test of a run stand in an earlier split too.
 
-    Raises what the reader does for a test that cannot be read, before anything is trained.
+    Returns the number of test tasks, None where a source would have to be asked for them. Raises
+    what the reader does for a test that cannot be read, before anything is trained.
     """
+    test = read_test_from_disk(run)
     for line in (
         *_lines(run, validation, {"training": training}, split="validation"),
-        *contamination_of_test(run, read_test_from_disk(run), training, validation),
+        *contamination_of_test(run, test, training, validation),
     ):
         run.console.warn(line)
+    sources = task_sources(run.settings.task_reader).values()
+    return len(test) if all(source.type in _READS_FROM_DISK for source in sources) else None
 
 
 def read_test_from_disk(run: Run) -> list[Task]:

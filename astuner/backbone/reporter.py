@@ -48,13 +48,16 @@ class Reporter:
         self.metrics: dict[str, float | None] = {}
         """Of the step of the line that was written last, with its other lines."""
 
-    def plan(self, *, num_tasks: int, num_validation_tasks: int) -> None:
+    def plan(
+        self, *, num_tasks: int, num_validation_tasks: int, num_test_tasks: int | None = None
+    ) -> None:
         """Write down what the run is about to do."""
         self.has_validation = num_validation_tasks > 0
         self._events.planned(
             num_steps=self._num_steps,
             num_tasks=num_tasks,
             num_validation_tasks=num_validation_tasks,
+            num_test_tasks=num_test_tasks,
         )
 
     def go_on_from(

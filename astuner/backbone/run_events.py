@@ -51,13 +51,22 @@ class RunEvents:
             config=config_file,
         )
 
-    def planned(self, *, num_steps: int | None, num_tasks: int, num_validation_tasks: int) -> None:
-        """`num_steps` of the whole run; None where nobody knows the end."""
+    def planned(
+        self,
+        *,
+        num_steps: int | None,
+        num_tasks: int,
+        num_validation_tasks: int,
+        num_test_tasks: int | None = None,
+    ) -> None:
+        """`num_steps` of the whole run; None where nobody knows the end. `num_test_tasks` are those
+        on which nothing is trained or chosen; None where nobody counted them."""
         self._write(
             "planned",
             num_steps=num_steps,
             num_tasks=num_tasks,
             num_validation_tasks=num_validation_tasks,
+            num_test_tasks=num_test_tasks,
         )
 
     def found(self, finding: Finding, *, step: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from astuner.cli.output import write_out
 from astuner.errors import ConfigError
+from astuner.imports import module_folders
 
 if TYPE_CHECKING:
     from astuner.evaluation.comparison import ModelComparison
@@ -127,7 +128,8 @@ def _gate_result(found: "ModelComparison", parsed: argparse.Namespace) -> "GateR
     from astuner.evaluation.gate_files import write_gate_json, write_junit
 
     rules = saved_gate_rules(Path(found.b.run_dir), parsed.conf)
-    result = held_against(found, rules)
+    search_dirs = () if parsed.conf is None else module_folders(parsed.conf)
+    result = held_against(found, rules, search_dirs)
     if parsed.gate_json is not None:
         write_gate_json(parsed.gate_json, found, result)
     if parsed.junit is not None:

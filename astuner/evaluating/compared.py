@@ -1,5 +1,6 @@
 """Carries out a comparison: finds what was named, compares, and holds it against a gate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,21 +91,25 @@ def saved_gate_rules(run_dir: Path, conf_file: Path | None) -> GateRules:
     return gate_rules(load_saved(saved, conf_file=conf_file).settings.evaluation.gate)
 
 
-def compare_guard(found: ModelComparison, rules: GateRules) -> ModelComparison | None:
-    """Both models on the guard tasks; None where there is no guard, or one was not evaluated on
-    them.
+def compare_guard(
+    found: ModelComparison, rules: GateRules, search_dirs: Sequence[Path]
+) -> ModelComparison | None:
+    """Both models on the guard tasks, whose file lies in one of `search_dirs`; None where there is
+    no guard, or one was not evaluated on them.
 
-    Raises ConfigError where the two cannot be compared there.
+    Raises as `find_guard`, and ConfigError where the two cannot be compared there.
     """
     if rules.guard is None:
         return None
-    a, b = find_guard(found.a, rules.guard), find_guard(found.b, rules.guard)
+    a, b = (find_guard(side, rules.guard, search_dirs) for side in (found.a, found.b))
     return None if a is None or b is None else compare(a, b)
 
 
-def held_against(found: ModelComparison, rules: GateRules) -> GateResult:
+def held_against(
+    found: ModelComparison, rules: GateRules, search_dirs: Sequence[Path]
+) -> GateResult:
     """The comparison held against the rules, with the evaluations on guard tasks that lie beside.
 
-    Raises ConfigError as `check_gate` and `compare_guard`.
+    Raises as `check_gate` and `compare_guard`.
     """
-    return check_gate(found, rules, guard=compare_guard(found, rules))
+    return check_gate(found, rules, guard=compare_guard(found, rules, search_dirs))

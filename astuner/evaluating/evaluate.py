@@ -111,7 +111,7 @@ class EvaluationStart:
         self._tell_backbone(first)
         self._engine = {**self._stand_in, **engine_settings(first)}
         self.loaded = first if self._engine == self._stand_in else order.load(self._engine)
-        self._search_dirs = order.search_dirs or module_folders(self.loaded.conf_file)
+        self.search_dirs = order.search_dirs or module_folders(self.loaded.conf_file)
         fix_sys_path()
         self._run = self._make_run(self.loaded)
         evaluation = self.loaded.settings.evaluation
@@ -131,7 +131,7 @@ class EvaluationStart:
         there."""
         check_tags_are_there(rules, self.tasks.tags)
         if rules.guard is not None:
-            check_is_there(rules.guard, self._search_dirs, key="evaluation.gate.guard")
+            check_is_there(rules.guard, self.search_dirs, key="evaluation.gate.guard")
 
     def _tell_backbone(self, loaded: LoadedConfig) -> None:
         backbone = loaded.settings.backbone
@@ -143,7 +143,7 @@ class EvaluationStart:
 
     def _make_run(self, loaded: LoadedConfig) -> Run:
         """For reading tasks; nothing is written into its run directory."""
-        settings, config, search_dirs = loaded.settings, loaded.config, self._search_dirs
+        settings, config, search_dirs = loaded.settings, loaded.config, self.search_dirs
         return Run(
             settings=settings,
             config=config,
@@ -165,7 +165,7 @@ class EvaluationStart:
         places = ModelPlaces(
             experiment_dir=loaded.experiment_dir,
             experiment_name=loaded.experiment_name,
-            search_dirs=self._search_dirs,
+            search_dirs=self.search_dirs,
             api_key_env=self._order.api_key_env,
             say=self._console.say,
         )
@@ -214,7 +214,7 @@ class EvaluationStart:
                     loaded.settings,
                     workflow_class=self._run.workflow_class,
                     judge_class=self._order.judge_class,
-                    search_dirs=self._search_dirs,
+                    search_dirs=self.search_dirs,
                 ),
             },
             weights=model.weights,
@@ -329,7 +329,7 @@ class EvaluationStart:
             loaded,
             workflow_class=self._order.workflow_class,
             judge_class=self._order.judge_class,
-            search_dirs=self._search_dirs,
+            search_dirs=self.search_dirs,
             other=OtherWork(
                 name="evaluation",
                 make_backbone=make_backbone,

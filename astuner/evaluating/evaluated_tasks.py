@@ -17,6 +17,7 @@ from astuner.backbone.run import Run, RunResult
 from astuner.config.load import LoadedConfig
 from astuner.errors import ConfigError, Quit
 from astuner.evaluation.read import tags_of
+from astuner.evaluation.tags import listed
 from astuner.launch import run_to_end
 from astuner.run_dir import RunDir
 from astuner.task_reader import make_task_reader
@@ -49,7 +50,7 @@ class EvaluatedTasks:
         if field is not None and field not in known:
             raise ConfigError(
                 f"--by {field}: no task has it with a number or a short text; there are "
-                f"{', '.join(sorted(known)) or 'none'}"
+                f"{listed(sorted(known), near=field) or 'none'}"
             )
 
     @property

@@ -121,7 +121,7 @@ def evaluate(order: EvaluationOrder) -> Evaluations:
     if not errors:
         try:
             _evaluate_guard(order, rules, console)
-            comparisons = _compared(models, order.by, rules)
+            comparisons = _compared(models, order.by, rules, start.search_dirs)
         except AstunerError as error:  # the table is shown all the same
             errors = [error]
     return Evaluations(
@@ -143,14 +143,17 @@ def _evaluate_guard(order: EvaluationOrder, rules: GateRules, console: RunConsol
 
 
 def _compared(
-    models: Sequence["ScoredEvaluation"], by: str | None, rules: GateRules
+    models: Sequence["ScoredEvaluation"],
+    by: str | None,
+    rules: GateRules,
+    search_dirs: Sequence[Path],
 ) -> list[HeldComparison]:
     evaluated = [model.scores.model for model in models if model.scores is not None]
     comparisons = [compare(evaluated[0], other, by=by) for other in evaluated[1:]]
     return [
         HeldComparison(
             comparison=found,
-            gate=None if rules.asks_for_nothing else held_against(found, rules),
+            gate=None if rules.asks_for_nothing else held_against(found, rules, search_dirs),
         )
         for found in comparisons
     ]

@@ -8,6 +8,7 @@ from astuner.backbone.evaluation_run import NamedServer
 from astuner.config.secret import mask_text
 from astuner.errors import ConfigError
 from astuner.evaluating.named_model import NamedModel, served_model
+from astuner.llm.dialect import Dialect
 from astuner.llm.server import LlmServer, describe_no_completion
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 60.0
 """A server may load a model at the first question."""
 _NUM_SHOWN = 8
+_LIMIT_REACHED = "output limit was reached"
+"""What OpenAI's models say that think for longer than a token: they are there, and they answer."""
 
 
 async def checked_server(model: NamedModel, *, temperature: float) -> NamedModel:
@@ -70,16 +73,21 @@ async def _ask(client: "AsyncOpenAI", model: NamedServer, *, temperature: float)
     from openai import NotFoundError, OpenAIError
 
     try:
-        answer: Any = await client.chat.completions.create(
-            model=model.model_name,
-            messages=[{"role": "user", "content": "Say yes."}],
-            max_tokens=1,
-            temperature=temperature,
-            timeout=_TIMEOUT_SECONDS,
+        answer: Any = await Dialect(model.model_name, tell=_leave_to_the_run).ask(
+            client.chat.completions.create,
+            {
+                "model": model.model_name,
+                "messages": [{"role": "user", "content": "Say yes."}],
+                "max_tokens": 1,
+                "temperature": temperature,
+                "timeout": _TIMEOUT_SECONDS,
+            },
         )
     except NotFoundError as error:
         raise ConfigError(await _not_there(client, model, error)) from error
     except OpenAIError as error:
+        if _LIMIT_REACHED in str(error):
+            return
         raise _refusal(error, model.server) from error
     except ValueError as error:
         place = mask_text(model.server.base_url)
@@ -87,6 +95,10 @@ async def _ask(client: "AsyncOpenAI", model: NamedServer, *, temperature: float)
     if not getattr(answer, "choices", None):
         place = mask_text(model.server.base_url)
         raise ConfigError(f"--model {place}: {describe_no_completion(answer)}")
+
+
+def _leave_to_the_run(_learnt: str) -> None:
+    """Which says it in its own log."""
 
 
 async def _not_there(client: "AsyncOpenAI", model: NamedServer, error: "OpenAIError") -> str:

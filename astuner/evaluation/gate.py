@@ -14,11 +14,9 @@ from astuner.evaluation.comparison import ModelComparison
 from astuner.evaluation.differences import ComparedGroup, PairedDifference, compare_by_tag
 from astuner.evaluation.intervals import Interval
 from astuner.evaluation.pairing import pair_tasks
-from astuner.evaluation.tags import known_tags
+from astuner.evaluation.tags import known_tags, listed
 
 RuleOutcome = Literal["passed", "failed", "undecided"]
-
-_NUM_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +125,8 @@ def _check_tags(found: ModelComparison, rules: GateRules) -> list[CheckedRule]:
         if missing := [value for value in values if value not in groups]:
             raise ConfigError(
                 f"evaluation.gate.not_worse_on.{name} names {', '.join(map(repr, missing))}, which "
-                f"no task has; there are {', '.join(sorted(groups))}. "
-                f"Tags: {known_tags([pair.a for pair in pairs])}"
+                f"no task has; there are {listed(sorted(groups), near=missing[0])}. "
+                f"Tags: {known_tags([pair.a for pair in pairs], near=name)}"
             )
         checked += [
             _check_drop(f"not_worse_on {name}={value}", groups[value].success, rules.max_drop)
@@ -144,12 +142,12 @@ def check_tags_are_there(rules: GateRules, tags: Mapping[str, Collection[str]]) 
         if name not in tags:
             raise ConfigError(
                 f"evaluation.gate.not_worse_on.{name}: no task has such a tag; there are "
-                f"{', '.join(sorted(tags)) or 'none'}"
+                f"{listed(sorted(tags), near=name) or 'none'}"
             )
         if missing := [value for value in map(_as_tag, wanted) if value not in tags[name]]:
             raise ConfigError(
                 f"evaluation.gate.not_worse_on.{name} names {', '.join(map(repr, missing))}, which "
-                f"no task has; there are {', '.join(sorted(tags[name])[:_NUM_NAMED])}"
+                f"no task has; there are {listed(sorted(tags[name]), near=missing[0])}"
             )
 
 

@@ -1,5 +1,6 @@
 """Kinds of tasks: by their source, or by a field of their metadata."""
 
+import difflib
 from collections.abc import Sequence
 
 from astuner.errors import ConfigError
@@ -17,8 +18,8 @@ def tasks_by_tag(tasks: Sequence[TaskOutcomes], field: str) -> dict[str, list[Ta
     """
     if not any(field in task.tags for task in tasks):
         raise ConfigError(
-            f"no task has a tag {field!r}; {known_tags(tasks)}. A tag is `source`, or a field of "
-            "the tasks' metadata whose value is a number or a short text"
+            f"no task has a tag {field!r}; {known_tags(tasks, near=field)}. A tag is `source`, "
+            "or a field of the tasks' metadata whose value is a number or a short text"
         )
     parts: dict[str, list[TaskOutcomes]] = {}
     for task in tasks:
@@ -26,13 +27,23 @@ def tasks_by_tag(tasks: Sequence[TaskOutcomes], field: str) -> dict[str, list[Ta
     return dict(sorted(parts.items(), key=lambda part: (-len(part[1]), part[0])))
 
 
-def known_tags(tasks: Sequence[TaskOutcomes]) -> str:
-    """In words, the tags by which tasks may be told apart."""
-    named = kinds_of_tasks(tasks) or sorted({name for task in tasks for name in task.tags})
-    if not named:
-        return "its tasks have none"
-    more = ", …" if len(named) > _NUM_NAMED else ""
-    return f"there are {', '.join(named[:_NUM_NAMED])}{more}"
+def known_tags(tasks: Sequence[TaskOutcomes], *, near: str) -> str:
+    """In words, the tags by which tasks may be told apart: those like `near`, then those that tell
+    kinds of tasks apart, then the others."""
+    kinds = kinds_of_tasks(tasks)
+    others = {name for task in tasks for name in task.tags}.difference(kinds)
+    named = listed([*kinds, *sorted(others)], near=near)
+    return f"there are {named}" if named else "its tasks have none"
+
+
+def listed(names: Sequence[str], *, near: str) -> str:
+    """The first of the names for a message, those like `near` before all others, and how many more
+    there are; empty where there are none."""
+    alike = difflib.get_close_matches(near, names, n=_NUM_NAMED)
+    ordered = [*alike, *(name for name in names if name not in alike)]
+    num_left = len(ordered) - _NUM_NAMED
+    more = f" and {num_left} more" if num_left > 0 else ""
+    return ", ".join(ordered[:_NUM_NAMED]) + more
 
 
 def kinds_of_tasks(tasks: Sequence[TaskOutcomes]) -> list[str]:

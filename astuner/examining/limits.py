@@ -6,10 +6,9 @@ from astuner.backbone.run import Run
 from astuner.config.sections.model import LoraSettings
 from astuner.errors import ConfigError
 from astuner.examining.finding import DoctorFinding, Remarks
+from astuner.models.vllm_adapter import MAX_RANKS, max_rank_for
 
 _SAY = Remarks("model")
-SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Of vLLM's max_lora_rank; an adapter is served in the next larger one."""
 _UNSERVED_TARGETS = frozenset(["lm_head", "embed_tokens", "wte", "embed_out"])
 """Names of embeddings and heads, of which vLLM takes adapters of few models only."""
 
@@ -82,12 +81,13 @@ def look_at_adapter(lora: LoraSettings) -> list[DoctorFinding]:
 
 def judge_adapter(rank: int, targets: Sequence[str] | None) -> list[DoctorFinding]:
     findings = []
-    if rank > SERVED_RANKS[-1]:
+    served = max_rank_for(rank)
+    if served is None:
         findings.append(
             _SAY.warning(
                 "adapter",
-                f"vLLM serves adapters of rank {SERVED_RANKS[-1]} at most, and this is {rank}",
-                f"model.lora.rank: {SERVED_RANKS[-1]}, or trainer_common.save_merged: true",
+                f"vLLM serves adapters of rank {MAX_RANKS[-1]} at most, and this is {rank}",
+                f"model.lora.rank: {MAX_RANKS[-1]}, or trainer_common.save_merged: true",
             )
         )
     unserved = sorted(_UNSERVED_TARGETS & {name.rpartition(".")[2] for name in targets or ()})
@@ -99,7 +99,6 @@ def judge_adapter(rank: int, targets: Sequence[str] | None) -> list[DoctorFindin
                 "take them out of model.lora.target_modules, or trainer_common.save_merged: true",
             )
         )
-    served = next((one for one in SERVED_RANKS if one >= rank), None)
     if not findings:
         findings.append(_SAY.fine("adapter", f"rank {rank}: vLLM serves it with rank {served}"))
     return findings

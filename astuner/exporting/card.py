@@ -16,6 +16,8 @@ import yaml
 from astuner.config.secret import without_secrets
 from astuner.errors import AstunerError
 from astuner.evaluation.facts import EVALUATION_FILE, EvaluationFacts
+from astuner.evaluation.read import read_evaluated
+from astuner.evaluation.scores import score
 from astuner.exporting.checkpoint_named import NamedCheckpoint
 from astuner.exporting.format import ExportAgreement
 from astuner.exporting.recorded import RecordedGap
@@ -111,7 +113,12 @@ def _training(checkpoint: NamedCheckpoint) -> Iterator[tuple[str, str]]:
     yield "read by", _code(reader)
     if planned:
         num_validation = planned.get("num_validation_tasks")
-        yield "tasks", f"{planned.get('num_tasks')} to train, {num_validation} to validate"
+        num_test = planned.get("num_test_tasks")
+        for_test = f", {num_test} to test" if num_test else ""
+        yield (
+            "tasks",
+            f"{planned.get('num_tasks')} to train, {num_validation} to validate{for_test}",
+        )
     yield "workflow", _code(setting("rollout.agentscope_workflow"))
     yield "judge", _code(setting("task_judge.judge_protocol") or "the workflow gives the reward")
     yield "backbone", _code(setting("backbone"))
@@ -183,13 +190,35 @@ def _evaluations(checkpoint: NamedCheckpoint) -> str:
             "None of this checkpoint was found. Tasks that training never saw tell how good it is: "
             f"`astuner evaluate --conf FILE --model {checkpoint.folder} --split test`\n"
         )
-    lines = ["| split | tasks | attempts each | recorded in |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| split | tasks | attempts each | success, 95% | recorded in |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for folder, facts in found:
         lines.append(
             f"| {_code(_short(facts.split))} | {facts.num_tasks} | {facts.num_repeat} | "
-            f"{_code(_short(str(folder)))} |"
+            f"{_success(folder)} | {_code(_short(str(folder)))} |"
         )
+    if any(facts.best_of for _, facts in found):
+        lines.append("\nOn *validation* it is too good: the checkpoint was chosen by those tasks.")
     return "\n".join(lines) + "\n"
+
+
+def _success(folder: Path) -> str:
+    """Of an evaluation, in words and figures."""
+    try:
+        scores = score(read_evaluated(folder))
+    except AstunerError:
+        return "its records cannot be read"
+    if scores.num_missing:
+        return f"not finished, {scores.num_missing} episodes are missing"
+    total = scores.total
+    failed = f", {total.num_failed} failed" if total.num_failed else ""
+    if total.success is None:
+        return f"not known: no episode was judged{failed}"
+    interval = total.success.interval
+    between = "" if interval is None else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{total.success.mean:.3f}{between} of {total.success.num_tasks} tasks{failed}"
 
 
 def find_evaluations(checkpoint: NamedCheckpoint) -> Iterator[tuple[Path, EvaluationFacts]]:

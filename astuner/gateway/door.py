@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 _MAX_RETRIES = 2
 _CLOSE_SECONDS = 5.0
-_GRACE_SECONDS = 1.0
-"""Calls wait so much longer than the episode may last, so that its own deadline is the one that is
-told."""
 # The gateway speaks plain HTTP: loading certificates would take 60 ms a client, and a proxy of the
 # environment would not find it.
 _HTTP_OPTIONS: dict[str, Any] = {
@@ -67,8 +64,6 @@ class Door:
         self._log = log
         self._find_base_url = find_base_url
         self._seconds = seconds
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(seconds + _GRACE_SECONDS, self._close_callers)
         self._callers: dict[tuple[str, str], tuple[Caller, Address]] = {}
         self._async_clients: list[AsyncOpenAI] = []
         self._sync_clients: list[OpenAI] = []
@@ -117,10 +112,16 @@ class Door:
             "max_retries": _MAX_RETRIES,
         }
 
+    def end_calls(self) -> None:
+        """What is under way is cancelled and answered, and nothing more is: the episode is over by
+        its own clock, which a stopped process does not turn."""
+        self._is_closed = True
+        for caller, _ in self._callers.values():
+            caller.close()
+
     async def close(self) -> None:
         """The keys are worth nothing any more; what is under way is cancelled."""
-        self._deadline.cancel()
-        self._close_callers()
+        self.end_calls()
         for _, address in self._callers.values():
             self._keys.revoke(address.api_key)
         for client in self._sync_clients:
@@ -129,8 +130,3 @@ class Door:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await asyncio.gather(*(client.close() for client in self._async_clients))
-
-    def _close_callers(self) -> None:
-        self._is_closed = True
-        for caller, _ in self._callers.values():
-            caller.close()

@@ -82,7 +82,8 @@ class Gateway:
         return None if self._server is None else self._server.port
 
     def open(self, chat: Chat, *, seconds: float, is_validation: bool) -> Door:
-        """A door for the calls of an episode that may take so long."""
+        """A door for the calls of an episode, of which none may take longer; whoever ends the
+        episode ends them."""
         return Door(
             chat,
             self._keys,

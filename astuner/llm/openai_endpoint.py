@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from astuner.errors import ConfigError, LlmError
+from astuner.llm.dialect import Dialect
 from astuner.llm.endpoint import Answer, Question, Setback
 from astuner.llm.quoting import short
 from astuner.llm.retries import status_setback
@@ -50,19 +51,21 @@ class OpenAIEndpoint:
         self._server = server
         self._model_name = model_name
         self._client = server.open_client(max_retries=0)
+        self._dialect = Dialect(self.name)
 
     async def answer(self, question: Question, *, seconds: float) -> Answer | Setback:
         """Ask once; see `ModelEndpoint`."""
         from openai import APIConnectionError, APIStatusError, APITimeoutError, Timeout
 
-        requests = self._client.chat.completions.with_raw_response
+        asked = {
+            "model": self._model_name,
+            "messages": [*question.messages],
+            "timeout": Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
+            **_sampling(question),
+        }
         try:
-            response = await requests.create(
-                model=self._model_name,
-                messages=[*question.messages],  # type: ignore[arg-type]  # plain mappings
-                timeout=Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
-                **_sampling(question),
-            )
+            requests = self._client.chat.completions.with_raw_response
+            response = await self._dialect.ask(requests.create, asked)
         except APIStatusError as error:
             return self._refused(error)
         except APITimeoutError:

@@ -1,11 +1,12 @@
 """Waiting for user code, for so long and no longer.
 
 Agent frameworks and judges may swallow a cancellation, so the wait for its effect is bounded too.
-Time is waited for in slices that count as long as they were meant to be: the time in which the
-process was stopped (Ctrl-Z, a paused container) is nobody's.
+Time is waited for in slices. One that took much longer than it was meant to counts as it was meant:
+the time in which the process was stopped (Ctrl-Z, a paused container) is nobody's.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,6 +15,26 @@ from astuner.rollout.containment import contained
 
 _CANCEL_GRACE_SECONDS = 5.0
 _SLICE_SECONDS = 1.0
+_MUCH_LONGER = 2.0
+"""Times. A busy machine is late by less, and that counts: it would add up to minutes an hour."""
+
+
+class TimeLeft:
+    """How much is left of a bounded wait, of which slices are taken one after the other."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+
+    def begin_slice(self) -> float:
+        """The seconds that it is meant to take."""
+        self._meant, self._begun = min(self.seconds, _SLICE_SECONDS), self._clock()
+        return self._meant
+
+    def end_slice(self) -> None:
+        took = self._clock() - self._begun
+        was_stopped = took > _MUCH_LONGER * self._meant
+        self.seconds -= self._meant if was_stopped else max(self._meant, took)
 
 
 def _nothing(_reason: str) -> None:
@@ -53,11 +74,11 @@ async def bounded(
 async def _is_done_in_time(
     task: asyncio.Future[Any], seconds: float, stands_still: Callable[[], bool]
 ) -> bool:
-    left = seconds
-    while not task.done() and left > 0:
-        await asyncio.wait({task}, timeout=min(left, _SLICE_SECONDS))
+    left = TimeLeft(seconds)
+    while not task.done() and left.seconds > 0:
+        await asyncio.wait({task}, timeout=left.begin_slice())
         if not stands_still():
-            left -= _SLICE_SECONDS
+            left.end_slice()
     return task.done()
 
 

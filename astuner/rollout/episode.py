@@ -152,7 +152,13 @@ async def _execute_in_time(
     workflow: Workflow, stage: Stage, settings: EpisodeSettings, recorder: Recorder
 ) -> Any:
     """Afterwards the closed recorder refuses the model calls of whatever still runs: no judge would
-    see them."""
+    see them. Those under way end, and with them threads that wait for one."""
+
+    def end(reason: str) -> None:
+        recorder.end(reason)
+        if stage.door is not None:
+            stage.door.end_calls()
+
     tuner = ModelTuner(
         stage.chat, config=settings.config, door=stage.door, refusal_log=settings.refusal_log
     )
@@ -164,7 +170,7 @@ async def _execute_in_time(
             error=WorkflowError(
                 f"{name} did not finish in {stage.seconds:g} s (rollout.episode_timeout_seconds)"
             ),
-            on_end=recorder.end,
+            on_end=end,
         )
 
 

@@ -90,7 +90,7 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
     """Run the engine that `prepare` configures to its end, or to the user's."""
     run = replace(run, settings=with_num_gpus(run.settings))
     training, validation = read_tasks(run)
-    warn_of_contamination(run, training, validation)
+    num_test = warn_of_contamination(run, training, validation)
     most = run.settings.data.max_validation_tasks
     tell_of_tasks(run, training)
     engine_run = _prepared(run, prepare, {"train": training, "validation": validation[:most]})
@@ -114,7 +114,11 @@ async def tune(run: Run, prepare: Callable[[Run, Tasks], EngineRun]) -> RunResul
             curriculum=StoredCurriculum.open(run, training, first_step=engine_run.first_step),
         )
         reporter = Reporter(run, log, num_steps=engine_run.num_steps)
-        reporter.plan(num_tasks=len(training), num_validation_tasks=len(validation[:most]))
+        reporter.plan(
+            num_tasks=len(training),
+            num_validation_tasks=len(validation[:most]),
+            num_test_tasks=num_test,
+        )
         if run.is_resumed:
             reporter.recall_validations()
         watch = Watch(

@@ -72,10 +72,10 @@ class LocalBackbone:
         environments: Mapping[str, Environments],
     ) -> RunResult:
         training, validation = read_tasks(run)
-        warn_of_contamination(run, training, validation)
+        num_test = warn_of_contamination(run, training, validation)
         saved = find_saved(run, training) if run.is_resumed else None
         rollouts = partial(Rollouts, run, gateway=gateway, environments=environments, writer=writer)
-        tuning = _Tuning(run, training, validation, saved, log, writer, rollouts)
+        tuning = _Tuning(run, training, validation, num_test, saved, log, writer, rollouts)
         notice = "the weights are saved first"
         with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:
             try:
@@ -105,6 +105,7 @@ class _Tuning:
         run: Run,
         training: Sequence[Task],
         validation: Sequence[Task],
+        num_test: int | None,
         saved: Saved | None,
         log: LogMetrics,
         writer: EpisodeWriter,
@@ -118,9 +119,10 @@ class _Tuning:
         self._curriculum = _curriculum(self._order, training)
         self._num_steps = _count_steps(settings, self._order)
         self._advantage = load_advantage(run)
+        for_test = f", {num_test} for the test" if num_test else ""
         self._console.say(
-            f"tasks: {len(training)} for training, {len(self._validation)} for validation; "
-            f"{self._num_steps} steps of {settings.data.train_batch_size} tasks x "
+            f"tasks: {len(training)} for training, {len(self._validation)} for validation"
+            f"{for_test}; {self._num_steps} steps of {settings.data.train_batch_size} tasks x "
             f"{settings.rollout.num_repeat} episodes"
         )
         if self._curriculum is not None:
@@ -139,7 +141,11 @@ class _Tuning:
         self._keeper = CheckpointKeeper(run, tuned.policy, tuned.trainer, training)
         self._llm_metrics = LlmMetrics()
         self._reporter = Reporter(run, log, num_steps=self._num_steps)
-        self._reporter.plan(num_tasks=len(training), num_validation_tasks=len(self._validation))
+        self._reporter.plan(
+            num_tasks=len(training),
+            num_validation_tasks=len(self._validation),
+            num_test_tasks=num_test,
+        )
         self._interrupt = Interrupt()
         self._state = saved.state if saved else self._state_after(0, {}, best=None, is_logged=True)
         if saved:

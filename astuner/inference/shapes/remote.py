@@ -17,6 +17,7 @@ from astuner.inference.deltas import tell_all
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
 from astuner.inference.request import TOOL_CHOICES, ChatReply, ChatRequest, OnDelta
 from astuner.inference.tools.protocol import ToolCall
+from astuner.llm.dialect import Dialect
 from astuner.llm.server import describe_no_completion
 from astuner.trajectory.recorder import Call, Recorder
 from astuner.types import Completion, Message, Tool
@@ -34,13 +35,15 @@ class RemoteChat:
         temperature: float,
         max_new_tokens: int,
         offers_tools: bool,
+        dialect: Dialect,
         setting: str = "debug.openai_base_url",
         is_trained: bool = True,
         top_p: float = 1.0,
         top_k: int = -1,
     ) -> None:
-        """`setting` is the one that names the server; `is_trained` whether it stands in for the
-        policy. A `top_p` of 1 and a `top_k` of -1, which restrict nothing, are not sent."""
+        """`dialect` is that of the model, for all of its chats; `setting` the one that names the
+        server; `is_trained` whether it stands in for the policy. A `top_p` of 1 and a `top_k` of
+        -1, which restrict nothing, are not sent."""
         self.recorder = recorder
         self._setting = setting
         self._is_trained = is_trained
@@ -52,6 +55,7 @@ class RemoteChat:
         self._top_p, self._top_k = top_p, top_k
         self._max_new_tokens = max_new_tokens
         self._offers_tools = offers_tools
+        self._dialect = dialect
         self._started = time.monotonic()
 
     async def complete(self, request: ChatRequest, *, on_delta: OnDelta | None = None) -> ChatReply:
@@ -90,7 +94,7 @@ class RemoteChat:
                 prompt_ids=(),
                 completion=completion,
                 reply=assistant_message(text, tool_calls=calls),
-                temperature=self._temperature,
+                temperature=self._dialect.sampled_temperature(self._temperature),
                 extends=None,
                 break_reason=None,
                 started_seconds=started - self._started,
@@ -134,16 +138,14 @@ class RemoteChat:
             asked |= {"tools": list(tools), "tool_choice": choice}
             if request.only_one_call:
                 asked["parallel_tool_calls"] = False
+        asked |= {
+            "model": self._model_name,
+            "messages": [_wire(message) for message in messages],
+            "temperature": self._temperature,
+            "max_tokens": min(self._max_new_tokens, request.max_new_tokens or self._max_new_tokens),
+        }
         try:
-            return await self._client.chat.completions.create(
-                model=self._model_name,
-                messages=[_wire(message) for message in messages],
-                temperature=self._temperature,
-                max_tokens=min(
-                    self._max_new_tokens, request.max_new_tokens or self._max_new_tokens
-                ),
-                **asked,
-            )
+            return await self._dialect.ask(self._client.chat.completions.create, asked)
         except (OpenAIError, ValueError) as error:  # the latter of JSON that is cut off
             raise EngineError(
                 f"{self._place}: the server did not answer model {self._model_name!r}: "

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from astuner.llm.quoting import short
 from astuner.task_generation.draft import DraftCandidate
-from astuner.task_generation.gates.duplicates.words import words_of
+from astuner.task_generation.gates.duplicates.words import operators_of, words_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +46,10 @@ def are_about_different_things(one: KnownText, other: KnownText) -> bool:
 
     "What is the default of `max_calls`?" and "… of `max_tokens`?" differ in one word of many, and
     lie close together by any measure of whole sentences. So they are told apart by what they name:
-    each names something (a number, an identifier, a quoted word, an abbreviation) that the other
-    does not; or by their answers, which were checked against the text by then: these name different
-    things only; or, of a few words, each has one that the other has not; or, of more words, they
-    have none in common.
+    each names something (a number, an operator beside one, an identifier, a quoted word, an
+    abbreviation) that the other does not; or by their answers, which were checked against the text
+    by then: these name different things only; or, of a few words, each has one that the other has
+    not; or, of more words, they have none in common.
     """
     if _each_names_its_own(one.question, other.question):
         return True
@@ -76,7 +76,7 @@ def _words_in(text: str) -> frozenset[str]:
 
 
 def _each_names_its_own(one: str, other: str) -> bool:
-    named, other_named = names_in(one), names_in(other)
+    named, other_named = (names_in(text) | operators_of(text) for text in (one, other))
     return bool(named - other_named) and bool(other_named - named)
 
 

@@ -9,17 +9,25 @@ from collections.abc import Sequence
 import numpy
 
 _EAST_ASIAN = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-_WORD = re.compile(rf"{_EAST_ASIAN}|(?:(?!{_EAST_ASIAN})\w)+")
+_SIGN = r"[-+*/^%=<>\u2212\u00d7\u00f7\u2260\u2264\u2265]"
+_OPERATOR = re.compile(rf"(?<=\d){_SIGN}|(?<=\d\s){_SIGN}|{_SIGN}(?=\s?\d)")
+"""A sign beside a number: 1 + 5 is another question than 1 - 5."""
+_WORD = re.compile(rf"{_EAST_ASIAN}|(?:(?!{_EAST_ASIAN})\w)+|{_OPERATOR.pattern}")
 _EDGE = ""
 """Stands before the first word and behind the last one."""
 
 
 def words_of(text: str) -> Sequence[str]:
-    """Words without case, compatibility forms and punctuation.
+    """Words without case, compatibility forms and punctuation, but with the operators of sums.
 
     Chinese and Japanese are written without spaces: each of their characters is a word.
     """
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def operators_of(text: str) -> frozenset[str]:
+    """The signs that `words_of` keeps."""
+    return frozenset(_OPERATOR.findall(unicodedata.normalize("NFKC", text)))
 
 
 def hashed_pairs(words: Sequence[str]) -> numpy.ndarray:
