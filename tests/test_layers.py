@@ -38,6 +38,8 @@ LAYERS = (
     ("inference",),
     ("training", "gateway"),
     ("tuner", "task_reader", "task_judge", "task_generation"),
+    ("traces",),
+    ("trace_tasks",),
     ("workflow",),
     ("function_workflow",),
     ("rollout",),
