@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from astuner.traces.span import Span, TracedEvent
+from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Trace, TraceFeedback
 
 Cursor = Mapping[str, Any]
@@ -17,11 +17,11 @@ class FoundFeedback:
     """Feedback that a source keeps apart from what it is about."""
 
     trace_id: str
-    """Of the source, as in `Span.trace_id`; empty where it names the span only."""
+    """Of the source, as in `TracedSpan.trace_id`; empty where it names the span only."""
     feedback: TraceFeedback
 
 
-Found = Span | TracedEvent | FoundFeedback | Trace
+Found = TracedSpan | TracedEvent | FoundFeedback | Trace
 """What sources yield: spans and what belongs to them, or whole traces."""
 
 

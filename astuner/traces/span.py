@@ -21,7 +21,7 @@ class TracedEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TracedSpan:
     """What one operation of an agent's program left."""
 
     trace_id: str
