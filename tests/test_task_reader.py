@@ -87,11 +87,6 @@ def test_an_unknown_type_names_the_nearest() -> None:
         make_task_reader("json_dataset_file", {})
 
 
-def test_a_type_that_is_not_available_yet_says_so() -> None:
-    with pytest.raises(ConfigError, match="not available in this version; available are jsonl"):
-        make_task_reader("tracing", {})
-
-
 def test_the_readers_import_no_data_library() -> None:
     code = (
         "import sys, astuner.task_reader; "
