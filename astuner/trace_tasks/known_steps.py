@@ -19,8 +19,7 @@ from astuner.config.trace_steps import PlannedStep
 from astuner.llm import LanguageModel
 from astuner.trace_tasks.known_task import KnownTask
 from astuner.trace_tasks.step import EachStep, TraceStep
-from astuner.trace_tasks.steps.balance import Balance
-from astuner.trace_tasks.steps.choose import Choice
+from astuner.trace_tasks.steps.choose import TraceChoice
 from astuner.trace_tasks.steps.cut import cut
 from astuner.trace_tasks.steps.llm_evaluate import LlmEvaluation
 from astuner.trace_tasks.steps.reference import ReferenceStep
@@ -53,7 +52,7 @@ async def open_step(planned: PlannedStep, material: StepMaterial) -> TraceStep:
 
 def _choose(params: ChooseParams, material: StepMaterial) -> TraceStep:
     del material
-    return EachStep(Choice(params))
+    return EachStep(TraceChoice(params))
 
 
 def _cut(params: CutParams, material: StepMaterial) -> TraceStep:
@@ -71,6 +70,8 @@ def _llm_evaluate(params: LlmEvaluateParams, material: StepMaterial) -> TraceSte
 
 
 def _balance(params: BalanceParams, material: StepMaterial) -> TraceStep:
+    from astuner.trace_tasks.steps.balance import Balance  # needs numpy, and a run does not
+
     return EachStep(Balance(params, material.known))
 
 
@@ -87,7 +88,7 @@ _STEPS: Mapping[FilterType, _Make] = {
 async def _open_deduplication(
     params: TraceDeduplicationParams, material: StepMaterial
 ) -> TraceStep:
-    # These need numpy, and most that is done with tasks does not.
+    # As in `_balance`.
     from astuner.task_generation.gates.duplicates.opening import open_semantic
     from astuner.task_generation.gates.duplicates.text_duplicates import TextDuplicates
     from astuner.trace_tasks.steps.deduplication import Deduplication, text_of_asked

@@ -72,8 +72,8 @@ class ChooseParams(FilterParams):
     end: Moment | None = Field(
         default=None, alias="to", description="Before this date or time; null: no limit."
     )
-    agents: tuple[str, ...] = Field((), strict=False, description="Names of agents; none: all.")
-    tags: tuple[str, ...] = Field((), strict=False, description="Any of these tags; none: all.")
+    agents: list[str] = Field(default=[], description="Names of agents; none: all.")
+    tags: list[str] = Field(default=[], description="Any of these tags; none: all.")
     max_per_user: int | None = Field(
         default=None,
         ge=1,
@@ -94,14 +94,12 @@ class CutParams(FilterParams):
 
 
 class ReferenceParams(FilterParams):
-    order: tuple[ReferenceKind, ...] = Field(
-        default=("correction", "accepted", "tool_result", "feedback"),
-        strict=False,
+    order: list[ReferenceKind] = Field(
+        default=["correction", "accepted", "tool_result", "feedback"],
         description="Where an answer is looked for, the first that has one counts.",
     )
-    tools: tuple[str, ...] = Field(
-        default=(),
-        strict=False,
+    tools: list[str] = Field(
+        default=[],
         description="Tools whose last result is the answer; none: of no tool.",
     )
     feedback_above: float = Field(
@@ -113,14 +111,11 @@ class ReferenceParams(FilterParams):
 
 
 class LlmEvaluateParams(FilterParams):
-    custom_rubrics: str | tuple[str, ...] | None = Field(
+    custom_rubrics: str | list[str] | None = Field(
         default=None,
-        strict=False,
         description="What a good answer is; null: right and whole.",
     )
-    temperature: float = Field(
-        default=0.0, ge=0, strict=False, description="Of the model that is asked."
-    )
+    temperature: float = Field(default=0.0, ge=0, description="Of the model that is asked.")
     print_reason: bool = Field(default=False, description="Show why each was kept or left out.")
     max_thread: int = Field(default=8, ge=1, description="Requests at the same time.")
 
@@ -163,10 +158,8 @@ class SplitParams(FilterParams):
         default="user",
         description="What stands on one side; user: with all its sessions, where known.",
     )
-    validation_fraction: float = Field(
-        default=0.2, ge=0, lt=1, strict=False, description="Of the tasks."
-    )
-    test_fraction: float = Field(default=0.0, ge=0, lt=1, strict=False, description="Of the tasks.")
+    validation_fraction: float = Field(default=0.2, ge=0, lt=1, description="Of the tasks.")
+    test_fraction: float = Field(default=0.0, ge=0, lt=1, description="Of the tasks.")
     order: Literal["time", "random"] = Field(
         default="time", description="time: the newest are held out; random: any, by a digest."
     )

@@ -9,7 +9,7 @@ from astuner.trace_tasks.step import TurnDropped
 from astuner.trace_tasks.turns import feedback_on, is_failed, mean_score
 
 
-class Choice:
+class TraceChoice:
     """Keeps what the params say; all conditions have to hold."""
 
     def __init__(self, params: ChooseParams) -> None:

@@ -108,7 +108,7 @@ def _counted(found: Candidate | TurnDropped, count: StepCount) -> Sequence[Candi
     return (found,)
 
 
-def _prompt(candidate: Candidate, answer: str, rubrics: str | tuple[str, ...] | None) -> str:
+def _prompt(candidate: Candidate, answer: str, rubrics: str | list[str] | None) -> str:
     listed = [rubrics] if isinstance(rubrics, str) else [*(rubrics or (_GOOD_ANSWER,))]
     return _PROMPT.format(
         rubrics="\n".join(f"- {rubric.strip()}" for rubric in listed),
