@@ -5,12 +5,13 @@ Traces are taken as they come; what grows with their number is a few words for e
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Any
 
 from astuner.config.trace_steps import PlannedStep, PlannedSteps
 from astuner.errors import TaskReadError
-from astuner.run_dir import json_line, read_json_lines
+from astuner.run_dir import json_line
 from astuner.task_generation.draft import SIDES, Side
 from astuner.trace_tasks.candidate import Candidate
 from astuner.trace_tasks.found import TracePlace
@@ -74,7 +75,7 @@ class _Made:
     """What one making has found so far; the rows themselves are on disk."""
 
     turns: dict[str, SidedTurn] = field(default_factory=dict)
-    """By the id of the task."""
+    """By the id of the task, in the order of the rows."""
     read_sessions: set[str] = field(default_factory=set)
     """Digests."""
     num_traces: int = 0
@@ -124,9 +125,11 @@ async def make_traced_tasks(
         material = order.make_material(known)
         made, counts = _Made(), [_count_of("read"), *map(_count_of_step, order.planned.steps)]
         with open_private(files.rows_file) as rows:
-            async for candidate in await _through_steps(order, material, made, counts, sides):
-                _write_row(candidate, rows, made, sides, now())
-                watch(made.num_traces, len(made.turns))
+            left = _through_steps(order, material, made, counts, sides)
+            async with contextlib.aclosing(left):
+                async for candidate in left:
+                    _write_row(candidate, rows, made, sides, now())
+                    watch(made.num_traces, len(made.turns))
         return _settled(order, made, counts, known, sides, manifest, say)
 
 
@@ -137,16 +140,22 @@ async def _through_steps(
     counts: Sequence[StepCount],
     sides: TraceSides,
 ) -> Candidates:
+    """What is left behind all of them. Whatever ends it, each step ends before the one that it
+    takes candidates from."""
     mask = TraceMask(key=bytes.fromhex(sides.key)) if order.planned.is_masked else None
-    candidates = _candidates(order, made, counts[0], mask)
-    for planned, count in zip(order.planned.steps, counts[1:], strict=True):
-        candidates = (await open_step(planned, material))(candidates, count)
-    return candidates
+    async with contextlib.AsyncExitStack() as stack:
+        candidates = _candidates(order, made, counts[0], mask)
+        stack.push_async_callback(candidates.aclose)
+        for planned, count in zip(order.planned.steps, counts[1:], strict=True):
+            candidates = (await open_step(planned, material))(candidates, count)
+            stack.push_async_callback(candidates.aclose)
+        async for candidate in candidates:
+            yield candidate
 
 
 async def _candidates(
     order: TracingOrder, made: _Made, count: StepCount, mask: TraceMask | None
-) -> AsyncIterator[Candidate]:
+) -> Candidates:
     """All traces that hold a message, masked. One thread reads, since databases want that."""
     traces = _traces(order, made.unread, mask)
     loop = asyncio.get_running_loop()
@@ -229,7 +238,7 @@ def _settled(
     if manifest is not None and not known:
         say(f"tasks of other settings: moved to {order.files.move_away()}")
     order.files.write(
-        rows={side: _rows(order.files, side, kept, split) for side in SIDES},
+        lines=_lines(order.files, made, kept, split),
         sides=split.sides.model_dump_json(indent=2) + "\n",
         sheet=counts_sheet(counts, num_by_side, made.unread, made.notes),
         manifest=_manifest(order, made, counts, num_by_side),
@@ -243,17 +252,18 @@ def _settled(
     )
 
 
-def _rows(
-    files: TracedFiles, side: Side, kept: Mapping[str, KnownTask], split: SplitTurns
-) -> Iterator[Mapping[str, Any]]:
+def _lines(
+    files: TracedFiles, made: _Made, kept: Mapping[str, KnownTask], split: SplitTurns
+) -> Iterator[tuple[Side, bytes]]:
     """What stays first, in its order, then what was made now."""
     if kept:
         for _, row in files.rows():
-            if row["task_id"] in kept and split.of_session[session_of_task(row["task_id"])] == side:
-                yield row
-    for row in read_json_lines(files.rows_file):
-        if split.of_session[session_of_task(row["task_id"])] == side:
-            yield row
+            if row["task_id"] in kept:
+                side = split.of_session[session_of_task(row["task_id"])]
+                yield side, json_line(row, where=row["task_id"])
+    with files.rows_file.open("rb") as rows:
+        for task_id, line in zip(made.turns, rows, strict=True):
+            yield split.of_session[session_of_task(task_id)], line
 
 
 def _nothing_left(order: TracingOrder, made: _Made, counts: Sequence[StepCount]) -> TaskReadError:

@@ -1,13 +1,13 @@
 """What every step does: it takes candidates as they come, and gives those that are kept."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from astuner.trace_tasks.candidate import Candidate
 
-Candidates = AsyncIterator[Candidate]
+Candidates = AsyncGenerator[Candidate, None]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,14 +17,14 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from astuner.errors import ConfigError
-from astuner.run_dir import json_line, naming_the_file, read_json_lines
+from astuner.run_dir import naming_the_file, read_json_lines
 from astuner.task_generation.draft import SIDES, Side
 from astuner.task_reader.tracing import file_beside
 
@@ -134,18 +134,13 @@ class TracedFiles:
     def write(
         self,
         *,
-        rows: Mapping[Side, Iterable[Mapping[str, Any]]],
+        lines: Iterable[tuple[Side, bytes]],
         sides: str,
         sheet: str,
         manifest: Mapping[str, Any],
     ) -> None:
-        """Replace them all. Rows may come from the files that are replaced."""
-        parts = {
-            self.of_side(side): self._written(
-                self.of_side(side), (json_line(row, where=side) for row in lines)
-            )
-            for side, lines in rows.items()
-        }
+        """Replace them all. Lines may come from the files that are replaced."""
+        parts = self._written_sides(lines)
         with naming_the_file(self.manifest_file):
             self.manifest_file.unlink(missing_ok=True)
         self._replace(self.sides_file, sides)
@@ -155,26 +150,39 @@ class TracedFiles:
         self._replace(self.sheet_file, sheet)
         self._replace(self.manifest_file, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
 
+    def _written_sides(self, lines: Iterable[tuple[Side, bytes]]) -> dict[Path, Path]:
+        """The part of each file, whole and on disk."""
+        paths = [self.of_side(side) for side in SIDES]
+        parts = {path: path.with_name(f".{path.name}.partial") for path in paths}
+        with naming_the_file(self.training_file), ExitStack() as stack:
+            files = {
+                side: stack.enter_context(open_private(parts[self.of_side(side)])) for side in SIDES
+            }
+            for side, line in lines:
+                files[side].write(line)
+            for file in files.values():
+                _sync(file)
+        return parts
+
     def _beside(self, name: str) -> Path:
         return self.training_file.with_name(f"{self._stem}.{name}")
 
     def _replace(self, path: Path, text: str) -> None:
-        part = self._written(path, [text.encode("utf-8", "backslashreplace")])
-        with naming_the_file(path):
-            part.replace(path)
-
-    def _written(self, path: Path, lines: Iterable[bytes]) -> Path:
         part = path.with_name(f".{path.name}.partial")
-        with naming_the_file(path), open_private(part) as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        return part
+        with naming_the_file(path):
+            with open_private(part) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+                _sync(file)
+            part.replace(path)
 
 
 def open_private(path: Path) -> BinaryIO:
     """An empty file that only its owner may read, for writing."""
     path.unlink(missing_ok=True)
-    return os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
-    )
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

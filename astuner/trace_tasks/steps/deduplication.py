@@ -1,13 +1,13 @@
 """Leaves out turns that ask nearly what another one asks, by words and where wanted by meaning."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from astuner.task_generation.gates.duplicates.known_text import KnownText
 from astuner.task_generation.gates.duplicates.semantic_duplicates import SemanticDuplicates
 from astuner.task_generation.gates.duplicates.text_duplicates import TextDuplicates
 from astuner.trace_tasks.candidate import Candidate
-from astuner.trace_tasks.step import StepCount
+from astuner.trace_tasks.step import Candidates, StepCount
 from astuner.trace_tasks.turn_ids import task_id_of
 
 _NUM_ASKED = 3
@@ -23,9 +23,7 @@ class Deduplication:
     known_ids: frozenset[str]
     """Of tasks that are there already, which have been added to both."""
 
-    async def __call__(
-        self, candidates: AsyncIterator[Candidate], count: StepCount
-    ) -> AsyncIterator[Candidate]:
+    async def __call__(self, candidates: Candidates, count: StepCount) -> Candidates:
         async for candidate in candidates:
             count.num_in += 1
             if task_id_of(candidate) not in self.known_ids:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, Field
@@ -13,7 +13,7 @@ from astuner.llm import LanguageModel
 from astuner.llm.quoting import short
 from astuner.task_judge.asking.fence import fenced
 from astuner.trace_tasks.candidate import Candidate
-from astuner.trace_tasks.step import StepCount, TurnDropped
+from astuner.trace_tasks.step import Candidates, StepCount, TurnDropped
 from astuner.trace_tasks.turns import own_answer
 from astuner.traces.trace import Step
 
@@ -49,15 +49,13 @@ class TurnVerdict(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LlmEvaluation:
-    """Asks about several turns at once, and gives them in their order."""
+    """Asks about several turns at once, and gives them in their order. Closes the model."""
 
     model: LanguageModel
     params: LlmEvaluateParams
     say: Callable[[str], None]
 
-    async def __call__(
-        self, candidates: AsyncIterator[Candidate], count: StepCount
-    ) -> AsyncIterator[Candidate]:
+    async def __call__(self, candidates: Candidates, count: StepCount) -> Candidates:
         """Raises LlmBudgetError and ConfigError; a single question without an answer drops its
         turn, which is asked about again when tasks are made the next time."""
         asked: deque[asyncio.Task[Candidate | TurnDropped]] = deque()
@@ -75,6 +73,7 @@ class LlmEvaluation:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+            await self.model.close()
 
     async def _looked_at(self, candidate: Candidate) -> Candidate | TurnDropped:
         own = own_answer(candidate)

@@ -4,12 +4,12 @@ What the deployed model answered is no reference on its own: learning towards it
 mistakes.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from astuner.config.sections.trace_filters import ReferenceKind, ReferenceParams
 from astuner.trace_tasks.candidate import Candidate
-from astuner.trace_tasks.step import StepCount
+from astuner.trace_tasks.step import Candidates, StepCount
 from astuner.trace_tasks.turns import (
     feedback_on_answer,
     is_bad,
@@ -37,9 +37,7 @@ class ReferenceStep:
 
     params: ReferenceParams
 
-    async def __call__(
-        self, candidates: AsyncIterator[Candidate], count: StepCount
-    ) -> AsyncIterator[Candidate]:
+    async def __call__(self, candidates: Candidates, count: StepCount) -> Candidates:
         async for candidate in candidates:
             count.num_in += 1
             found = find_reference(candidate, self.params)
