@@ -65,6 +65,7 @@ def test_every_reader_is_made_by_its_type(tmp_path: Path) -> None:
         "harbor": {"path": str(tmp_path / "task"), "validation_path": None},
         "reasoning_gym": {"datasets": ["chain_sum"], "num_tasks": 1},
         "data_generation": {"output_dir": str(tmp_path / "data")},
+        "tracing": {"train_output_path": str(file)},
         "mixture": {"sources": {"a": {"type": "random_dummy", "random_dummy": {"num_tasks": 1}}}},
     }
     write_task(tmp_path / "task")

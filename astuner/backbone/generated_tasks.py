@@ -204,11 +204,11 @@ def reading_from(run: Run, folders: Mapping[str, Path]) -> Run:
     )
 
 
-def with_values(run: Run, settings: Mapping[str, str]) -> Run:
+def with_values(run: Run, changes: Mapping[str, str]) -> Run:
     """The run with these settings of its reader, by dotted key."""
     values = OmegaConf.to_container(run.config, resolve=True)
     assert isinstance(values, dict)
-    for key, value in settings.items():
+    for key, value in changes.items():
         *parents, name = key.split(".")
         section: Any = values
         for parent in parents:

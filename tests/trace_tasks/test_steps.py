@@ -22,7 +22,7 @@ from astuner.llm.budget import Budget
 from astuner.trace_tasks.candidate import Candidate
 from astuner.trace_tasks.known_steps import open_step
 from astuner.trace_tasks.known_task import KnownTask
-from astuner.trace_tasks.step import Candidates, EachStep, StepCount, TraceStep
+from astuner.trace_tasks.step import Candidates, EachStep, StepCount, TraceStep, TurnDropped
 from astuner.trace_tasks.steps.balance import Balance
 from astuner.trace_tasks.steps.choose import TraceChoice
 from astuner.trace_tasks.steps.cut import cut
@@ -65,7 +65,7 @@ def chosen(traces: Sequence[Trace], **params: Any) -> tuple[list[str], dict[str,
 
 def turns_of(one: Trace, **params: Any) -> list[str]:
     found = cut(Candidate(trace=one), params=CutParams(**params))
-    return [turn.question for turn in found] if isinstance(found, list) else [found.reason]
+    return [found.reason] if isinstance(found, TurnDropped) else [turn.question for turn in found]
 
 
 def last_turn(steps: Sequence[Step], *feedback: TraceFeedback) -> Candidate:
