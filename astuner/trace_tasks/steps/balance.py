@@ -24,24 +24,27 @@ class Intents:
     def __init__(self, similarity: float) -> None:
         """Words in common, of all words of both, from which on two questions have one intent."""
         self._similarity = similarity
-        self._leaders: list[frozenset[str]] = []
+        self._num_words: list[int] = []
+        """Of each cluster's first question."""
         self._having: defaultdict[str, list[int]] = defaultdict(list)
 
     def number_of(self, question: str) -> int:
         """Of its cluster, which may be new."""
         words = frozenset(words_of(question))
-        shared = Counter(number for word in words for number in self._having.get(word, ()))
-        nearest = max(shared, key=lambda number: (self._overlap(words, number), -number), default=0)
-        if shared and self._overlap(words, nearest) >= self._similarity:
-            return nearest
-        self._leaders.append(words)
+        shared: Counter[int] = Counter()
         for word in words:
-            self._having[word].append(len(self._leaders) - 1)
-        return len(self._leaders) - 1
-
-    def _overlap(self, words: frozenset[str], number: int) -> float:
-        leader = self._leaders[number]
-        return len(words & leader) / len(words | leader)
+            shared.update(self._having.get(word, ()))
+        overlaps = [
+            (num / (len(words) + self._num_words[number] - num), -number)
+            for number, num in shared.items()
+        ]
+        overlap, nearest = max(overlaps, default=(0.0, 0))
+        if overlaps and overlap >= self._similarity:
+            return -nearest
+        self._num_words.append(len(words))
+        for word in words:
+            self._having[word].append(len(self._num_words) - 1)
+        return len(self._num_words) - 1
 
 
 class Balance:
