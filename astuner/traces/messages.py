@@ -175,8 +175,9 @@ def _of_message(message: Any, default: Role | None) -> list[Step]:
     told = parsed(message)
     inner = _unwrapped(told) if isinstance(told, Mapping) else {}
     if inner.keys().isdisjoint(_MESSAGE_KEYS):
-        is_said = default is not None and message not in (None, "")
-        return [Step(role=default, text=as_json(message))] if is_said else []
+        if default is None or message in (None, ""):
+            return []
+        return [Step(role=default, text=as_json(message))]
     role = _role_of(inner) or default
     if role is None:
         return []
@@ -232,8 +233,7 @@ def _unwrapped(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _class_of(message: Mapping[str, Any]) -> Any:
     path = message.get("id")
-    is_path = isinstance(path, Sequence) and not isinstance(path, str) and path
-    return path[-1] if is_path else message.get("type")
+    return path[-1] if isinstance(path, list) and path else message.get("type")
 
 
 def _tool_call(call: Mapping[str, Any]) -> TracedToolCall:
