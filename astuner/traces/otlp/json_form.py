@@ -6,7 +6,6 @@ base64, 64-bit integers as texts or numbers.
 
 import base64
 import binascii
-import math
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -155,5 +154,5 @@ def _of_base64(text: str) -> str:
 
 def _seconds(nanoseconds: Any) -> float | None:
     """None where there is no time, which some write as 0."""
-    number = float(nanoseconds or 0)
-    return number / 1e9 if number > 0 and math.isfinite(number) else None
+    number = int(nanoseconds or 0)  # a division of integers rounds once
+    return number / 1_000_000_000 if number > 0 else None

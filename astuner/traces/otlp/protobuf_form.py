@@ -190,4 +190,4 @@ def _id(value: bytes) -> str:
 
 
 def _seconds(nanoseconds: int) -> float | None:
-    return nanoseconds / 1e9 if nanoseconds else None
+    return nanoseconds / 1_000_000_000 if nanoseconds else None
