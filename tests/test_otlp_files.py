@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from astuner.errors import TraceSourceError
+from astuner.errors import ConfigError, TraceSourceError
 from astuner.traces.otlp.files import FilePosition, read_otlp
 from astuner.traces.otlp.json_form import WrongForm, json_records
 from astuner.traces.otlp.protobuf_form import protobuf_records
@@ -207,3 +208,13 @@ def test_bodies_of_requests_are_read_or_refused() -> None:
     for document in ([], {"resourceMetrics": []}, {"resourceSpans": [{"scopeSpans": 3}]}):
         with pytest.raises(WrongForm):
             list(json_records(document))
+
+
+def test_protobuf_without_its_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "traces.pb"
+    path.write_bytes(MESSAGES[0])
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto.trace.v1.trace_pb2", None)
+    with pytest.raises(ConfigError, match=r"pip install 'astuner\[traces\]'"):
+        read(path)

@@ -1,7 +1,9 @@
 """From spans to conversations: which call goes on with which, and what belongs to it."""
 
 import asyncio
+import os
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from astuner.errors import TraceSourceError
 from astuner.model_server.feedback import AnsweredCalls, FeedbackDesk
 from astuner.model_server.recording import CallRecorder, RecordingOptions
 from astuner.model_server.served_call import ServedCall
-from astuner.traces import conversation
-from astuner.traces.conversation import OpenConversations
+from astuner.traces import growing_traces, spool
+from astuner.traces.growing_traces import GrowingTraces
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import FoundFeedback, Unread
 from astuner.traces.span import TracedEvent, TracedSpan
+from astuner.traces.spool import SpanSpool
 from astuner.traces.trace import Origin, Step, Trace, TracedTokens, TraceFeedback
 from tests.otlp_files import (
     START,
@@ -263,7 +267,7 @@ def test_whole_traces_of_a_source_pass_as_they_are() -> None:
 def test_conversations_that_waited_longest_end_where_memory_would_grow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conversation, "_MAX_OPEN", 2)
+    monkeypatch.setattr(growing_traces, "_MAX_OPEN", 2)
     spans = [chat(f"{n}", [("user", f"q{n}")], HELLO, at=n) for n in range(5)]
     late = chat("late", [("user", "q0"), HELLO, MORE], DONE, at=9)
     traces = traces_of(*spans, late)
@@ -271,7 +275,7 @@ def test_conversations_that_waited_longest_end_where_memory_would_grow(
 
 
 def test_ids_of_prompts_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "_MAX_PROMPT_IDS", 3)
+    monkeypatch.setattr(growing_traces, "_MAX_PROMPT_IDS", 3)
     ids = {"astuner.prompt_ids": "[1,2]", "astuner.reply_ids": "[3]"}
     unread = Unread()
     spans = [
@@ -288,7 +292,7 @@ def test_ids_of_prompts_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_session_of_thousands_of_turns_is_one_trace() -> None:
-    open_ones, steps = OpenConversations(), [Step(role="user", text="q")]
+    open_ones, steps = GrowingTraces(), [Step(role="user", text="q")]
     for turn in range(300):
         reply = Step(role="assistant", text=f"a{turn}", span_id=f"{turn}")
         grown = open_ones.extend(steps, reply, traced(f"{turn}"), choice=0, user=None)
@@ -373,3 +377,27 @@ def test_what_our_own_server_records_is_read_back(tmp_path: Path, path: str) -> 
         1_700_000_002.5,
         0.75,
     )
+
+
+def open_files() -> list[str]:
+    """Without the listing's own."""
+    found = os.listdir("/proc/self/fd")
+    return [one for one in found if os.path.lexists(f"/proc/self/fd/{one}")]
+
+
+def test_what_waits_lies_in_files_without_a_name_and_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(spool, "_CACHE_KIB", 64)
+    with SpanSpool() as waiting:
+        for number in range(200):
+            noise = random.Random(number).randbytes(2_000).hex()
+            waiting.add(chat(f"{number}", [("user", noise)], HELLO, session=""))
+        waiting.settle()
+        names = [os.readlink(f"/proc/self/fd/{one}") for one in open_files()]
+        assert any(name.startswith(str(tmp_path)) and "(deleted)" in name for name in names)
+        assert list(tmp_path.iterdir()) == []
+        assert len(list(waiting.spans())) == 200
+    with pytest.raises(TraceSourceError, match="SQLITE_TMPDIR"), SpanSpool():
+        raise sqlite3.OperationalError("database or disk is full")

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from astuner.traces.conversation import Conversation, OpenConversations
+from astuner.traces.growing_traces import GrowingTrace, GrowingTraces
 from astuner.traces.reading import Unread
 from astuner.traces.spool import SpanAbove, SpanSpool, WaitedSpan
 from astuner.traces.trace import Origin, Step, Trace
@@ -43,7 +43,7 @@ class _Assembly:
         self._unread = unread
         self._origin = origin
         self._shared = ""
-        self._open = self._without_session = OpenConversations()
+        self._open = self._without_session = GrowingTraces()
         """Of the session at hand. A client that names no session may open a trace for each call, so
         that all of these are looked through together."""
         self._results: OrderedDict[tuple[str, ...], Step] = OrderedDict()
@@ -54,9 +54,11 @@ class _Assembly:
             if self._open is not self._without_session:
                 yield from map(self._trace, self._open.close_all())
             has_session = waited.session is not None
-            self._open = OpenConversations() if has_session else self._without_session
+            self._open = GrowingTraces() if has_session else self._without_session
             self._shared = waited.shared
             self._results.clear()
+        if waited.kind == "agent" and self._spool.is_told(waited.span):
+            return
         reading = read_span(waited.span, self._spool.events(waited.span))
         place = f"span {waited.span.span_id} of trace {waited.span.trace_id}"
         for _ in range(reading.num_unreadable):
@@ -66,7 +68,7 @@ class _Assembly:
                 self._remember(reading)
             case "chat":
                 self._take_call(waited, reading, place)
-            case "agent" if not self._spool.is_told(waited.span):
+            case "agent":
                 self._take_agent(waited, reading)
         yield from map(self._trace, self._open.close_excess())
 
@@ -135,7 +137,7 @@ class _Assembly:
             error=step.error or known.error,
         )
 
-    def _trace(self, conversation: Conversation) -> Trace:
+    def _trace(self, conversation: GrowingTrace) -> Trace:
         feedback = [*conversation.feedback]
         for trace_id in conversation.trace_ids:
             for waiting in self._spool.feedback(trace_id):
@@ -153,7 +155,7 @@ class _Assembly:
 
 
 def _describe(
-    conversation: Conversation,
+    conversation: GrowingTrace,
     waited: WaitedSpan,
     reading: SpanReading,
     above: Sequence[SpanAbove],

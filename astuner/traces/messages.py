@@ -77,7 +77,7 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
 
 def read_text(value: Any) -> str:
     """What a text says, a list of parts, or any other value, as JSON."""
-    content = _Content()
+    content = _ReadParts()
     content.add_all(parsed(value) if _is_parts(value) else value)
     return content.text
 
@@ -108,7 +108,7 @@ def as_json(value: Any) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Content:
+class _ReadParts:
     """What the parts of one message hold, as they are gone through."""
 
     texts: list[str] = field(default_factory=list)
@@ -182,12 +182,12 @@ def _of_message(message: Any, default: Role | None) -> list[Step]:
     if role is None:
         return []
     said = _first(inner, "parts", "content", "contents", "text", "response")
-    content = _Content()
+    content = _ReadParts()
     content.add_all(parsed(said) if _is_parts(said) else said)
     return _steps(inner, role, content)
 
 
-def _steps(message: Mapping[str, Any], role: Role, content: _Content) -> list[Step]:
+def _steps(message: Mapping[str, Any], role: Role, content: _ReadParts) -> list[Step]:
     calls = message.get("tool_calls")
     if isinstance(message.get("function_call"), Mapping):
         calls = [message["function_call"]]
@@ -249,7 +249,7 @@ def _tool_call(call: Mapping[str, Any]) -> TracedToolCall:
 
 
 def _result(part: Mapping[str, Any]) -> Step:
-    inner = _Content()
+    inner = _ReadParts()
     told = _first(part, "response", "result", "content", "output")
     inner.add_all(parsed(told) if _is_parts(told) else told)
     call_id = _first(part, "id", "tool_use_id", "call_id", "tool_call_id")
@@ -264,7 +264,7 @@ def _result(part: Mapping[str, Any]) -> Step:
     )
 
 
-def _result_text(content: _Content) -> str:
+def _result_text(content: _ReadParts) -> str:
     """Of parts, what they say; those of results that stand inside of one, too."""
     return "\n".join([*content.texts, *(step.text for step in content.results)])
 

@@ -89,6 +89,8 @@ class WaitedSpan:
     """That spans of its trace name; None: none does."""
     shared: str
     """The same for all spans of one session, or of one trace without any."""
+    kind: SpanKind
+    """As far as its attributes say without their meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +168,11 @@ class SpanSpool:
         """Session by session in the order of their first time; in one, in order of time, agents
         last."""
         rows = self._connection.execute(
-            "SELECT data, named, shared FROM ordered JOIN spans USING (id) JOIN "
+            "SELECT data, named, shared, kind FROM ordered JOIN spans USING (id) JOIN "
             "(SELECT trace, session AS named, shared FROM traces) USING (trace) ORDER BY place"
         )
-        for data, session, shared in rows:
-            yield WaitedSpan(span=_unpacked(data), session=session, shared=shared)
+        for data, session, shared, kind in rows:
+            yield WaitedSpan(span=_unpacked(data), session=session, shared=shared, kind=kind)
 
     def events(self, span: TracedSpan) -> Sequence[TracedEvent]:
         """The log records that name it, in order of time."""

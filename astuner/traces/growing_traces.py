@@ -22,7 +22,7 @@ _EMPTY = b""
 
 
 @dataclass(slots=True, kw_only=True)
-class Conversation:
+class GrowingTrace:
     """One trace on its way."""
 
     trace_id: str
@@ -80,13 +80,13 @@ class Conversation:
         )
 
 
-class OpenConversations:
+class GrowingTraces:
     """Those of one session that a next call may go on with."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, Conversation] = OrderedDict()
+        self._open: OrderedDict[str, GrowingTrace] = OrderedDict()
         """By their id, the one that waited longest first."""
-        self._by_mark: dict[bytes, list[Conversation]] = {}
+        self._by_mark: dict[bytes, list[GrowingTrace]] = {}
         self._num_characters = 0
 
     def extend(
@@ -97,7 +97,7 @@ class OpenConversations:
         *,
         choice: int,
         user: str | None,
-    ) -> Conversation:
+    ) -> GrowingTrace:
         """The conversation that the reply to these messages belongs to, which may be a new one.
 
         `choice` numbers the replies of one call from 0 on; `user` asked, where that is known.
@@ -108,7 +108,7 @@ class OpenConversations:
         conversation, num_known = self._earlier(_system(system), marks, user)
         if conversation is None:
             suffix = f"-{choice}" if choice else ""
-            conversation = Conversation(
+            conversation = GrowingTrace(
                 trace_id=f"{span.trace_id}-{span.span_id}{suffix}",
                 steps=[],
                 trace_ids={},
@@ -130,7 +130,7 @@ class OpenConversations:
         mark = _marks(steps[len(list(leading_system(steps))) :])[-1]
         return any(trace_id in one.trace_ids for one in self._by_mark.get(mark, ()))
 
-    def close_excess(self) -> Iterator[Conversation]:
+    def close_excess(self) -> Iterator[GrowingTrace]:
         """Ends those that waited longest where memory would grow."""
         while len(self._open) > _MAX_OPEN or (
             self._num_characters > _MAX_CHARACTERS and len(self._open) > 1
@@ -139,7 +139,7 @@ class OpenConversations:
             self._drop(oldest)
             yield oldest
 
-    def close_all(self) -> Iterator[Conversation]:
+    def close_all(self) -> Iterator[GrowingTrace]:
         """In the order in which the last call of each came."""
         while self._open:
             oldest = next(iter(self._open.values()))
@@ -148,7 +148,7 @@ class OpenConversations:
 
     def _earlier(
         self, system: str, marks: Sequence[bytes], user: str | None
-    ) -> tuple[Conversation | None, int]:
+    ) -> tuple[GrowingTrace | None, int]:
         """The one that holds the longest beginning of a call, and how many messages that is."""
         for num_known in range(len(marks) - 1, 0, -1):
             for conversation in self._by_mark.get(marks[num_known], ()):
@@ -157,7 +157,7 @@ class OpenConversations:
                     return conversation, num_known
         return None, 0
 
-    def _keep(self, conversation: Conversation) -> None:
+    def _keep(self, conversation: GrowingTrace) -> None:
         name = conversation.trace_id
         while name in self._open:  # spans without ids
             name += "+"
@@ -166,7 +166,7 @@ class OpenConversations:
         self._by_mark.setdefault(conversation.mark, []).append(conversation)
         self._num_characters += conversation.num_characters
 
-    def _drop(self, conversation: Conversation) -> None:
+    def _drop(self, conversation: GrowingTrace) -> None:
         del self._open[conversation.trace_id]
         alike = self._by_mark[conversation.mark]
         alike[:] = [one for one in alike if one is not conversation]
@@ -175,7 +175,7 @@ class OpenConversations:
         self._num_characters -= conversation.num_characters
 
 
-def _grow(conversation: Conversation, new: Sequence[Step], reply: Step, asked: bytes) -> None:
+def _grow(conversation: GrowingTrace, new: Sequence[Step], reply: Step, asked: bytes) -> None:
     if conversation.is_unanswered:
         conversation.steps.pop()
     if conversation.steps and conversation.steps[-1].tools == reply.tools:
@@ -189,7 +189,7 @@ def _grow(conversation: Conversation, new: Sequence[Step], reply: Step, asked: b
     conversation.mark = asked if conversation.is_unanswered else _mark(asked, reply)
 
 
-def _bounded(conversation: Conversation, reply: Step) -> Step:
+def _bounded(conversation: GrowingTrace, reply: Step) -> Step:
     """Without the ids of its prompt where the conversation has too many of those."""
     if reply.tokens is None or reply.tokens.prompt_ids is None:
         return reply
