@@ -40,7 +40,7 @@ class _OneFile:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--spans", type=int, nargs="+", default=[10_000, 100_000])
     print(f"{'spans':>10} {'traces':>9} {'spans/s':>9} {'seconds':>8} {'MB of memory':>13}")
     for num_spans in parser.parse_args().spans:
