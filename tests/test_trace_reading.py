@@ -293,7 +293,7 @@ def test_ids_of_prompts_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch)
     assert list(unread.counts) == ["ids of a prompt in a conversation that has too many"]
 
 
-def test_a_session_of_thousands_of_turns_is_one_trace() -> None:
+def test_a_session_of_hundreds_of_turns_is_one_trace_that_holds_each_step_once() -> None:
     open_ones, steps = GrowingTraces(), [Step(role="user", text="q")]
     for turn in range(300):
         reply = Step(role="assistant", text=f"a{turn}", span_id=f"{turn}")

@@ -284,6 +284,19 @@ def test_agents_and_tools_are_told_apart_from_calls() -> None:
     ]
 
 
+def test_of_chains_only_the_outermost_is_an_agent() -> None:
+    told = {
+        "openinference.span.kind": "CHAIN",
+        "input.value": '{"input": "Hi"}',
+        "output.value": '{"messages": [{"type": "human", "content": "Hi"}, ["ai", "x"], '
+        '{"type": "ai", "content": "Hello"}]}',
+    }
+    outer = said(told)
+    assert outer.kind == "agent" and [step.text for step in outer.input] == ["Hi"]
+    assert [step.text for step in outer.output] == ["Hello"]
+    assert said(told, parent_id="r").kind == "other"
+
+
 def test_a_call_that_failed_without_a_word_is_a_reply_with_its_error() -> None:
     told = {key: value for key, value in NEW.items() if "output" not in key}
     [reply] = said({**OF_CALL, **told}, error="overloaded").output

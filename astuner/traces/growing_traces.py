@@ -226,8 +226,8 @@ def _mark(before: bytes, step: Step) -> bytes:
     """Who said what: neither white space at the ends nor ids nor thoughts count, which some
     recorders drop from histories."""
     calls = [(call.name, _plain_arguments(call.arguments)) for call in step.tool_calls]
-    told = json.dumps([step.role, step.text.strip(), calls])
-    return blake2b(before + told.encode(), digest_size=16).digest()
+    told = f"{step.role}\n{json.dumps(calls) if calls else ''}\n{step.text.strip()}"
+    return blake2b(before + told.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _plain_arguments(arguments: str) -> Any:

@@ -7,6 +7,7 @@ what LangChain makes of them, mixed or as JSON in a text. What is no text become
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from astuner.traces.trace import Role, Step, TracedToolCall
@@ -35,6 +36,8 @@ _RESULTS = {
     "server_tool_call_response",
 }
 _MEDIA = ("image", "audio", "video", "document", "file")
+_MAX_RECALLED, _MAX_RECALLED_CHARACTERS = 16_384, 1_000
+"""Messages that are not read again; about 50 MB of memory at most."""
 _MESSAGE_KEYS = {"role", "parts", "content", "contents", "tool_calls"}
 """An object without any of these is no message."""
 _LEFT_OUT = {
@@ -69,7 +72,7 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
     steps: list[Step] = []
     num_unreadable = 0
     for message in messages:
-        found = _of_message(message, role)
+        found = _recalled(message, role)
         steps += found
         num_unreadable += not found
     return ReadMessages(steps=steps, num_unreadable=num_unreadable)
@@ -168,6 +171,19 @@ def _medium(part: Mapping[str, Any], kind: str) -> str:
     """The word of the placeholder."""
     told = f"{part.get('modality', '')} {kind} {part.get('media_type') or part.get('mime_type')}"
     return next((medium for medium in _MEDIA if medium in told.lower()), kind)
+
+
+def _recalled(message: Any, default: Role | None) -> Sequence[Step]:
+    """As `_of_message`; a conversation comes again with each call."""
+    text = json.dumps(message, default=str)
+    if len(text) > _MAX_RECALLED_CHARACTERS:
+        return _of_message(message, default)
+    return _of_text(text, default)
+
+
+@lru_cache(maxsize=_MAX_RECALLED)
+def _of_text(text: str, default: Role | None) -> Sequence[Step]:
+    return tuple(_of_message(json.loads(text), default))
 
 
 def _of_message(message: Any, default: Role | None) -> list[Step]:

@@ -22,6 +22,8 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
     told = span.attributes
     if not any(key.startswith(("openinference.", "llm.input_messages.")) for key in told):
         return None
+    if span.parent_id and str(told.get("openinference.span.kind")).upper() == "CHAIN":
+        return SpanReading(kind="other")  # a step of a program; the outermost one is an agent
     signs = signs_of(told)
     kind = "chat" if signs.kind == "other" and nested(told, "llm.output_messages") else signs.kind
     asked, answered = _asked(told), _answered(told)
