@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from astuner.traces.messages import read_messages, read_text, read_tools
 from astuner.traces.span import TracedEvent
@@ -388,3 +390,59 @@ def test_tools_come_in_openais_form_from_every_other() -> None:
     for told in (TOOLS, [FLAT], json.dumps([FLAT]), [json.dumps(FLAT)], [schema], FLAT):
         assert read_tools(told) == list(TOOLS)
     assert read_tools("none") == [] == read_tools(None)
+
+
+KEYS = sorted({key for attributes, _ in SPOKEN.values() for key in attributes}) + [
+    "gen_ai.prompt.0.role",
+    "gen_ai.prompt.x",
+    "llm.input_messages.0",
+    "llm.input_messages.0.message",
+    "llm.input_messages.a.message.role",
+    "llm.output_messages.0.message.tool_calls.0",
+    "llm.output_messages.0.message.contents",
+    "llm.tools.0",
+    "llm.tools.0.tool",
+    "tag.tags",
+    "metadata",
+    "gen_ai.tool.call.result",
+    "gen_ai.tool.call.id",
+    "astuner.reply_ids",
+    "gen_ai.event.content",
+    "message",
+    "tool_calls",
+]
+NAMES = ["gen_ai.choice", "gen_ai.tool.message", "gen_ai.client.inference.operation.details"]
+WORDS = sorted(
+    {"role", "parts", "content", "type", "tool_calls", "function", "arguments", "message", "name"}
+    | {"messages", "args", "kwargs", "tools", "choices", "function_call", "response", "id", "tool"}
+    | {"user", "tool_call", "tool_result", "image", "text", "reasoning", "data", "AGENT", "chat"}
+    | {"LLM", "TOOL", "execute_tool", "[", '{"role": 1}', '[{"type": "text"}]', "json_schema"}
+)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text()
+ANYTHING = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    attributes=st.dictionaries(
+        st.sampled_from(KEYS), ANYTHING | ANYTHING.map(json.dumps), max_size=6
+    ),
+    body=ANYTHING,
+    name=st.sampled_from(NAMES),
+)
+def test_no_value_of_an_attribute_stops_the_reading(
+    attributes: dict[str, Any], body: Any, name: str
+) -> None:
+    reading = said(attributes, event(name, body, **attributes))
+    for step in (*reading.input, *reading.output):
+        assert isinstance(step.text, str) and isinstance(step.reasoning, str)
+        assert step.tool_call_id is None or isinstance(step.tool_call_id, str)
+        assert step.name is None or isinstance(step.name, str)
+        assert all(isinstance(call.arguments, str) for call in step.tool_calls)
+        json.dumps([dict(tool) for tool in step.tools])

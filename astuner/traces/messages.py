@@ -146,9 +146,9 @@ class _ReadParts:
                 as_json(_first(part, "content", "thinking", "reasoning", "text") or "")
             )
         elif kind in _CALLS:
-            self.calls.append(_tool_call(part.get("function_call") or part))
+            self.calls.append(_tool_call(_object(part.get("function_call")) or part))
         elif kind in _RESULTS:
-            self.results.append(_result(part.get("function_response") or part))
+            self.results.append(_result(_object(part.get("function_response")) or part))
         elif kind in _LEFT_OUT:
             self.texts.append(f"[{_medium(part, kind)}]")
             self.num_left_out += 1
@@ -207,7 +207,7 @@ def _steps(message: Mapping[str, Any], role: Role, content: _ReadParts) -> list[
     calls = message.get("tool_calls")
     if isinstance(message.get("function_call"), Mapping):
         calls = [message["function_call"]]
-    content.calls += [_tool_call(call) for call in calls or () if isinstance(call, Mapping)]
+    content.calls += [_tool_call(call) for call in _items(calls) if isinstance(call, Mapping)]
     if thought := _first(message, "reasoning_content", "reasoning", "thinking"):
         content.reasoning.append(as_json(thought))
     is_empty = not content.texts and not content.calls and not content.reasoning
@@ -217,16 +217,16 @@ def _steps(message: Mapping[str, Any], role: Role, content: _ReadParts) -> list[
         role=role,
         text=content.text if role != "tool" else _result_text(content),
         reasoning="\n".join(content.reasoning),
-        name=message.get("name") or None,
+        name=_word(message.get("name")),
         tool_calls=tuple(content.calls),
-        tool_call_id=_first(message, "tool_call_id", "call_id", "id") if role == "tool" else None,
+        tool_call_id=_call_id(message) if role == "tool" else None,
         num_left_out=content.num_left_out,
     )
     return [*content.results, step]
 
 
 def _named(results: Sequence[Step], message: Mapping[str, Any]) -> list[Step]:
-    name = message.get("name") if _role_of(message) == "tool" else None
+    name = _word(message.get("name")) if _role_of(message) == "tool" else None
     return [replace(one, name=one.name or name) for one in results]
 
 
@@ -256,9 +256,8 @@ def _tool_call(call: Mapping[str, Any]) -> TracedToolCall:
     function = call.get("function")
     told = function if isinstance(function, Mapping) else call
     arguments = _first(told, "arguments", "args", "input", "parameters")
-    call_id = call.get("id") or call.get("call_id") or call.get("tool_call_id")
     return TracedToolCall(
-        call_id=None if call_id is None else str(call_id),
+        call_id=_word(_first(call, "id", "call_id", "tool_call_id")),
         name=str(told.get("name") or ""),
         arguments="{}" if arguments is None else as_json(arguments),
     )
@@ -268,13 +267,12 @@ def _result(part: Mapping[str, Any]) -> Step:
     inner = _ReadParts()
     told = _first(part, "response", "result", "content", "output")
     inner.add_all(parsed(told) if _is_parts(told) else told)
-    call_id = _first(part, "id", "tool_use_id", "call_id", "tool_call_id")
     text = _result_text(inner)
     return Step(
         role="tool",
         text=text,
-        name=part.get("name") or None,
-        tool_call_id=None if call_id is None else str(call_id),
+        name=_word(part.get("name")),
+        tool_call_id=_call_id(part),
         num_left_out=inner.num_left_out,
         error=(text or "the tool failed") if part.get("is_error") is True else None,
     )
@@ -304,6 +302,25 @@ def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     if "input_schema" in function:  # Anthropic's name
         function["parameters"] = function.pop("input_schema")
     return {"type": "function", "function": function}
+
+
+def _call_id(told: Mapping[str, Any]) -> str | None:
+    """Of what a result answers."""
+    return _word(_first(told, "tool_call_id", "tool_use_id", "call_id", "id"))
+
+
+def _word(value: Any) -> str | None:
+    """A name or an id as a text; None for none."""
+    is_one = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value) if is_one and value != "" else None
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    return value if isinstance(value, Mapping) else None
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def _first(mapping: Mapping[str, Any], *keys: str) -> Any:

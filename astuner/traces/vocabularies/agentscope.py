@@ -34,14 +34,19 @@ def read_agentscope(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanRead
 
 
 def _messages(request: Mapping[str, Any]) -> Any:
-    args, kwargs = request.get("args") or [], _kwargs(request)
+    args, kwargs = _args(request), _kwargs(request)
     return kwargs.get("messages", kwargs.get("prompt", args[0] if args else None))
 
 
 def _tools(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    args = request.get("args") or []
+    args = _args(request)
     tools = _kwargs(request).get("tools", args[1] if len(args) > 1 else None)
     return tuple(read_tools(tools))
+
+
+def _args(request: Mapping[str, Any]) -> Sequence[Any]:
+    args = request.get("args")
+    return args if isinstance(args, list) else ()
 
 
 def _kwargs(request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -104,7 +104,11 @@ def _plain(event: TracedEvent) -> list[tuple[str, Any]]:
 def _tools(told: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if "gen_ai.tool.definitions" in told:
         return read_tools(told["gen_ai.tool.definitions"])
-    functions = nested(told, "llm.request.functions") or []
+    functions = nested(told, "llm.request.functions")
     return read_tools(
-        [{key: parsed(value) for key, value in one.items()} for one in functions if one]
+        [
+            {key: parsed(value) for key, value in one.items()}
+            for one in functions or ()
+            if isinstance(one, Mapping)
+        ]
     )

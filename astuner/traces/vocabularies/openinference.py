@@ -46,7 +46,7 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
 
 
 def _asked(told: Mapping[str, Any]) -> ReadMessages:
-    if messages := nested(told, "llm.input_messages"):
+    if isinstance(messages := nested(told, "llm.input_messages"), list):
         return read_messages([_message(one) for one in messages])
     value = parsed(told.get("input.value"))
     if isinstance(value, Mapping) and "messages" in value:
@@ -55,12 +55,12 @@ def _asked(told: Mapping[str, Any]) -> ReadMessages:
 
 
 def _answered(told: Mapping[str, Any]) -> ReadMessages:
-    if messages := nested(told, "llm.output_messages"):
+    if isinstance(messages := nested(told, "llm.output_messages"), list):
         return read_messages([_message(one) for one in messages], role="assistant")
     value = parsed(told.get("output.value"))
-    if isinstance(value, Mapping) and isinstance(value.get("choices"), Sequence):
+    if isinstance(value, Mapping) and isinstance(value.get("choices"), list):
         return read_messages(value["choices"], role="assistant")
-    if isinstance(value, Mapping) and isinstance(messages := value.get("messages"), Sequence):
+    if isinstance(value, Mapping) and isinstance(messages := value.get("messages"), list):
         return read_messages(messages[-1:], role="assistant")
     return read_messages(_said(value, _TOLD_ANSWERS), role="assistant")
 
@@ -74,28 +74,28 @@ def _said(value: Any, names: Sequence[str]) -> Any:
 
 def _message(item: Any) -> Any:
     """In OpenAI's form."""
-    told = item.get("message", item) if isinstance(item, Mapping) else item
+    told = _inside(item, "message")
     if not isinstance(told, Mapping):
         return item
     made = {"content": "", **told}
-    if isinstance(contents := told.get("contents"), Sequence):
-        made["content"] = [_part(content) for content in contents]
-    if isinstance(calls := told.get("tool_calls"), Sequence):
-        made["tool_calls"] = [call.get("tool_call", call) for call in calls]
+    if isinstance(contents := told.get("contents"), list):
+        made["content"] = [_inside(content, "message_content") for content in contents]
+    if isinstance(calls := told.get("tool_calls"), list):
+        made["tool_calls"] = [_inside(call, "tool_call") for call in calls]
     if name := told.get("function_call_name"):
         arguments = told.get("function_call_arguments_json", "{}")
         made["tool_calls"] = [{"name": name, "arguments": arguments}]
     return made
 
 
-def _part(content: Any) -> Any:
-    return content.get("message_content", content) if isinstance(content, Mapping) else content
+def _inside(item: Any, name: str) -> Any:
+    return item.get(name, item) if isinstance(item, Mapping) else item
 
 
 def _tools(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    tools = nested(told, "llm.tools") or []
-    schemas = [one.get("tool", one).get("json_schema") for one in tools if isinstance(one, Mapping)]
-    return read_tools([schema for schema in schemas if schema])
+    tools = nested(told, "llm.tools")
+    schemas = [_inside(_inside(one, "tool"), "json_schema") for one in tools or ()]
+    return read_tools(schemas)
 
 
 def _tool_step(span: TracedSpan) -> Step:
