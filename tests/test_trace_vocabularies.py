@@ -354,6 +354,11 @@ def test_messages_of_other_makers_are_read_too() -> None:
         Step(role="tool", text="no", tool_call_id="c1", error="no"),
         Step(role="user", text="Well?"),
     ]
+    whole_turn = [*PARTS[2]["parts"], *PARTS[3]["parts"], *OUTPUT[0]["parts"]]
+    assert list(read_messages([{"role": "assistant", "parts": whole_turn}]).steps) == [
+        *ASKED[2:],
+        Step(role="assistant", text="It rains."),
+    ]
     gemini = [
         {"role": "model", "parts": [{"function_call": {"name": "weather", "args": {"city": "x"}}}]},
         {"role": "user", "parts": [{"function_response": {"name": "weather", "response": "y"}}]},
@@ -392,7 +397,8 @@ def test_tools_come_in_openais_form_from_every_other() -> None:
     assert read_tools("none") == [] == read_tools(None)
 
 
-KEYS = sorted({key for attributes, _ in SPOKEN.values() for key in attributes}) + [
+KEYS = [
+    *sorted({key for attributes, _ in SPOKEN.values() for key in attributes}),
     "gen_ai.prompt.0.role",
     "gen_ai.prompt.x",
     "llm.input_messages.0",

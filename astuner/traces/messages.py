@@ -198,9 +198,31 @@ def _of_message(message: Any, default: Role | None) -> list[Step]:
     if role is None:
         return []
     said = _first(inner, "parts", "content", "contents", "text", "response")
-    content = _ReadParts()
-    content.add_all(parsed(said) if _is_parts(said) else said)
-    return _steps(inner, role, content)
+    said = parsed(said) if _is_parts(said) else said
+    pieces = _pieces(said) if role != "tool" else [said]
+    bare = {key: inner.get(key) for key in ("role", "name")}
+    first = [step for piece in pieces[:-1] for step in _steps(bare, role, _read_parts(piece))]
+    return [*first, *_steps(inner, role, _read_parts(pieces[-1]))]
+
+
+def _pieces(content: Any) -> list[Any]:
+    """Results apart from what stands before and behind them: some write a whole turn, calls and
+    their results and the answer, as one message."""
+    pieces: list[Any] = []
+    was_result = None
+    for part in _items(content):
+        is_result = isinstance(part, Mapping) and _kind_of(part) in _RESULTS
+        if is_result != was_result:
+            pieces.append([])
+        pieces[-1].append(part)
+        was_result = is_result
+    return pieces or [content]
+
+
+def _read_parts(content: Any) -> "_ReadParts":
+    parts = _ReadParts()
+    parts.add_all(content)
+    return parts
 
 
 def _steps(message: Mapping[str, Any], role: Role, content: _ReadParts) -> list[Step]:
