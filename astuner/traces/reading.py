@@ -41,6 +41,16 @@ class Unread:
 class TraceSource(Protocol):
     """One place with traces. Memory does not grow with what it holds."""
 
+    @property
+    def name(self) -> str:
+        """Of its format, a key of `sources.known.SOURCES`."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """File, folder or URL, without what it is opened with, such as a password."""
+        ...
+
     def read(self, unread: Unread, since: Cursor) -> Iterator[Found]:
         """All that is new since the cursor. Rows that do not parse go to `unread`.
 

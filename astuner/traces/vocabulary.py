@@ -4,9 +4,9 @@ A vocabulary is a file of `vocabularies/` with a function from a span and its lo
 to None where the span does not speak it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from astuner.traces.trace import Step, TraceFeedback
 
@@ -28,6 +28,8 @@ class SpanReading:
     user: str | None = None
     agent: str | None = None
     tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Of the whole trace, as JSON values."""
     feedback: Sequence[TraceFeedback] = ()
     num_unreadable: int = 0
     """Messages that did not parse."""
