@@ -130,11 +130,11 @@ def _material(
         return open_language_model(llm, section.alien_llm_model, max_new_tokens=length)
 
     params = packaged_section("task_reader")["data_generation"]["filter"]["params"]
-    store = {"db_path": str(run.home / params["db_path"])}
     return StepMaterial(
         known=known,
         open_model=open_model,
-        embedding={**params, **store},
+        embedding=params,
+        home=run.home,
         llm=run.settings.llm,
         say=run.console.say,
     )

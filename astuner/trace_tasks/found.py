@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from astuner.errors import ConfigError
-from astuner.traces.reading import Cursor, Unread
+from astuner.traces.reader import read_traces
+from astuner.traces.reading import Cursor, TraceSource, Unread
 from astuner.traces.trace import Trace
 
 
@@ -40,11 +41,8 @@ class KnownPlace:
         self._cursor: Cursor = {}
 
     def read(self, unread: Unread) -> Iterator[Trace]:
-        from astuner.traces.reader import read_traces
-        from astuner.traces.sources.known import open_source
-
-        source = open_source(self._address, format=self._format)
-        yield from read_traces(source, unread, {})
+        source = self._opened()
+        yield from read_traces(source, unread)
         self._cursor = source.cursor()
 
     def state(self) -> Any:
@@ -54,10 +52,13 @@ class KnownPlace:
         return self._cursor
 
     def has_news(self, since: Cursor) -> bool:
-        from astuner.traces.sources.known import open_source
+        return next(iter(self._opened().read(Unread(), since)), None) is not None
 
-        source = open_source(self._address, format=self._format)
-        return next(iter(source.read(Unread(), since)), None) is not None
+    def _opened(self) -> TraceSource:
+        # The table of sources, with the clients of their servers, is for those that read traces.
+        from astuner.traces.sources import known  # pyright: ignore[reportMissingImports]
+
+        return known.open_source(self._address, format=self._format)
 
 
 def is_url(address: str) -> bool:

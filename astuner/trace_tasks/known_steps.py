@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from astuner.config.sections.data_generation import DeduplicationParamsSettings
@@ -35,6 +36,8 @@ class StepMaterial:
     """Of so many requests at the same time; opened where a step asks one."""
     embedding: Mapping[str, Any]
     """What `data_generation.filter.params` is by default."""
+    home: Path
+    """The current directory of the start, from which relative folders count."""
     llm: Any
     """The section of settings, for the embedding model."""
     say: Callable[[str], None]
@@ -96,7 +99,9 @@ async def _open_deduplication(
     by_words = TextDuplicates(max_ngram_overlap=params.max_ngram_overlap)
     by_meaning = None
     if written := params.of_embeddings():
-        section = DeduplicationParamsSettings.model_validate({**material.embedding, **written})
+        merged = {**material.embedding, **written}
+        merged["db_path"] = str(material.home / Path(merged["db_path"]).expanduser())
+        section = DeduplicationParamsSettings.model_validate(merged)
         opened = open_semantic(section, llm=material.llm, max_parallel=material.llm.max_parallel)
         if isinstance(opened, str):
             material.say(opened.replace("filter.params", "filters: deduplication.params"))

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from astuner.config.secret import mask_text
 from astuner.config.trace_steps import PlannedStep, PlannedSteps
 from astuner.errors import TaskReadError
 from astuner.run_dir import json_line
@@ -267,10 +268,12 @@ def _lines(
 
 
 def _nothing_left(order: TracingOrder, made: _Made, counts: Sequence[StepCount]) -> TaskReadError:
-    places = ", ".join(order.places)
-    unread = "".join(
-        f"; {number} rows were not read: {reason}, first at {made.unread.places[reason]}"
-        for reason, number in made.unread.counts.most_common(3)
+    places = mask_text(", ".join(order.places))
+    unread = mask_text(
+        "".join(
+            f"; {number} rows were not read: {reason}, first at {made.unread.places[reason]}"
+            for reason, number in made.unread.counts.most_common(3)
+        )
     )
     if not made.num_traces:
         return TaskReadError(
@@ -306,7 +309,7 @@ def _manifest(
             }
             for count in counts
         ],
-        "unread": dict(made.unread.counts),
+        "unread": {mask_text(reason): n for reason, n in made.unread.counts.items()},
         "notes": dict(made.notes),
     }
 

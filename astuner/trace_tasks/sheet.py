@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from astuner.config.secret import mask_text
 from astuner.task_generation.draft import Side
 from astuner.trace_tasks.step import StepCount
 from astuner.traces.reading import Unread
@@ -24,7 +25,7 @@ def counts_sheet(
     if unread.counts:
         lines += ["", "Not read:", ""]
         lines += [
-            f"- {number}: {reason}, first at {unread.places[reason]}"
+            mask_text(f"- {number}: {reason}, first at {unread.places[reason]}")
             for reason, number in unread.counts.most_common()
         ]
     all_notes = notes + sum((count.notes for count in counts), Counter[str]())

@@ -80,19 +80,21 @@ def order_of(
     *filters: Mapping[str, Any],
     open_model: Callable[[int], LanguageModel] = no_model,
     say: Callable[[str], None] = lambda _: None,
+    address: str = "spans.jsonl",
 ) -> TracingOrder:
     def material(known: Mapping[str, KnownTask]) -> StepMaterial:
         return StepMaterial(
             known=known,
             open_model=open_model,
             embedding=packaged_section("task_reader")["data_generation"]["filter"]["params"],
+            home=folder,
             llm=LlmSettings.model_validate(packaged_section("llm")),
             say=say,
         )
 
     return TracingOrder(
         key="astuner.task_reader.feedback_tracing",
-        places={"spans.jsonl": place},
+        places={address: place},
         planned=planned_steps(filters),
         settings={"filters": [dict(one) for one in filters]},
         files=TracedFiles(folder / "tasks.jsonl"),

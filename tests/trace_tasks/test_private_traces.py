@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from astuner.errors import TaskReadError
 from astuner.trace_tasks.masking import TraceMask
 from astuner.traces.trace import Origin, Step, Trace, TracedToolCall, TraceFeedback
 from tests.llm_server import make_model, says, serving
@@ -166,3 +167,16 @@ def test_masking_is_off_only_where_that_is_written(tmp_path):
         asyncio.run(make(order_of(tmp_path / name, TracesInMemory([trace("t", steps)]), *filters)))
     assert left_in(tmp_path / "on") == set()
     assert "erika.mustermann@web.de" in left_in(tmp_path / "off")
+
+
+def test_a_password_in_an_address_is_in_no_file_and_in_no_message(tmp_path):
+    address = "https://shop:pa55w0rd9@traces.example/v1"
+    place = TracesInMemory([shop(1)], unread={f"refused {address}": address})
+    order = order_of(tmp_path, place, address=address)
+    asyncio.run(make(order))
+    written = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "refused" in written and "pa55w0rd9" not in written
+    place.traces = [trace("empty", [])]
+    with pytest.raises(TaskReadError) as error:
+        asyncio.run(make(order_of(tmp_path / "none", place, address=address)))
+    assert "traces.example" in str(error.value) and "pa55w0rd9" not in str(error.value)
