@@ -46,6 +46,10 @@ class TaskReadError(AstunerError):
     """Tasks could not be read from their source."""
 
 
+class TraceSourceError(AstunerError):
+    """A place with traces could not be read at all."""
+
+
 class EpisodeError(AstunerError):
     """One episode failed. The group goes on without it."""
 

@@ -400,7 +400,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def show_masking() -> None:
-    from astuner.model_server.private_text import PrivateMask
+    from astuner.traces.private_text import PrivateMask
 
     text = Path(__file__).parent.parent.joinpath("docs/gateway.md").read_text()
     print(_machine())

@@ -38,6 +38,8 @@ LAYERS = (
     ("inference",),
     ("training", "gateway"),
     ("tuner", "task_reader", "task_judge", "task_generation"),
+    ("traces",),
+    ("trace_tasks",),
     ("workflow",),
     ("function_workflow",),
     ("rollout",),
@@ -117,6 +119,7 @@ INSIDE = {
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates", "evaluation_run"),
         ("generated_tasks",),
+        ("traced_tasks",),
         ("verl", "trinity"),
     ),
 }

@@ -16,9 +16,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from astuner.errors import ConfigError
 from astuner.model_server.call_span import call_span
-from astuner.model_server.private_text import PrivateMask
 from astuner.model_server.recording import CallRecorder, RecordingOptions
-from astuner.model_server.trace_files import TraceFiles
+from astuner.traces.private_text import PrivateMask
+from astuner.traces.trace_files import TraceFiles
 from tests.traces import plain_attributes, recorded, said, served_call
 
 KEY = "sk-proj-a8F3kd92LmQz71xYb0Rt55Wv"

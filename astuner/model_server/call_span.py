@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astuner.model_server.answer_ids import response_id, span_id, trace_id
-from astuner.model_server.otlp_json import JSON, attributes, nanoseconds
-from astuner.model_server.private_text import PrivateMask
 from astuner.model_server.served_call import ServedCall
+from astuner.traces.otlp_json import JSON, attributes, nanoseconds
+from astuner.traces.private_text import PrivateMask
 from astuner.types import Message
 
 CALL_ID = "gen_ai.response.id"

@@ -23,14 +23,14 @@ from astuner.gateway.wires.shared import openai_error
 from astuner.model_server.answer_ids import answer_of, span_id, trace_id
 from astuner.model_server.call_metrics import MeterReading
 from astuner.model_server.call_span import CALL_ID, KEY
-from astuner.model_server.otlp_json import attributes, nanoseconds
 from astuner.model_server.recording import CallRecorder
 from astuner.model_server.served_call import ServedCall
-from astuner.model_server.trace_files import files_of
 from astuner.serving.answer import json_answer, refused
 from astuner.serving.bounds import read_body
 from astuner.serving.json_text import JSON, to_json
 from astuner.serving.refusal import Refusal
+from astuner.traces.otlp_json import attributes, nanoseconds
+from astuner.traces.trace_files import files_of
 
 PATH = "/v1/feedback"
 EVENT = "gen_ai.evaluation.result"

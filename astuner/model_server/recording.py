@@ -19,12 +19,12 @@ from astuner.errors import ConfigError
 from astuner.machine.os_errors import advice, told
 from astuner.model_server.call_metrics import MeterReading
 from astuner.model_server.call_span import call_span
-from astuner.model_server.otlp_json import JSON, attributes, logs_data, traces_data
-from astuner.model_server.private_text import PrivateMask
 from astuner.model_server.served_call import ServedCall
-from astuner.model_server.trace_files import TraceFiles, TraceKind
 from astuner.run_dir import json_line
 from astuner.serving.seldom_log import SeldomLog
+from astuner.traces.otlp_json import JSON, attributes, logs_data, traces_data
+from astuner.traces.private_text import PrivateMask
+from astuner.traces.trace_files import TraceFiles, TraceKind
 
 logger = logging.getLogger(__name__)
 
