@@ -178,6 +178,14 @@ def test_agents_are_used_where_no_call_below_them_tells() -> None:
     assert list(unread.counts) == ["a model call whose messages were not recorded"]
 
 
+def test_a_call_without_a_reply_is_counted() -> None:
+    unread = Unread()
+    nothing = {"gen_ai.output.messages": [{"role": "assistant", "parts": []}]}
+    found = GivenSource([chat("a1", [HI], HELLO, attributes=nothing)])
+    assert list(read_traces(found, unread)) == []
+    assert unread.counts == {"a model call without a reply": 1}
+
+
 def test_the_error_of_the_agent_is_that_of_its_conversation() -> None:
     [trace] = traces_of(
         agent_span("r", HI, HELLO, error="gave up"), chat("a1", [HI], HELLO, parent_id="r")

@@ -89,6 +89,9 @@ class _Assembly:
         if not _tells(reading.input):
             self._unread.add("a model call whose messages were not recorded", place)
             return
+        if not reading.output:
+            self._unread.add("a model call without a reply", place)
+            return
         above = self._spool.above(waited.span)
         self._spool.mark_told(waited.span, above)
         self._add(waited, reading, reading.output, above)

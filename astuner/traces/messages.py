@@ -72,6 +72,8 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
     steps: list[Step] = []
     num_unreadable = 0
     for message in messages:
+        if isinstance(message, Mapping) and message.get("parts") == []:
+            continue  # AgentScope 2.x has one for the reply that it waits for
         found = _recalled(message, role)
         steps += found
         num_unreadable += not found
