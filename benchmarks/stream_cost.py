@@ -99,9 +99,7 @@ def request(number: int, max_tokens: int) -> bytes:
     return head.encode() + text
 
 
-async def ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes
-) -> Received:
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> Received:
     writer.write(body)
     await writer.drain()
     pieces: list[bytes] = []

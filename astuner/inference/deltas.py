@@ -1,8 +1,8 @@
 """Hands a reply to its caller in pieces: as the engine samples them, or all at once.
 
-What may end a reply is looked for in the engine's thread. Where nothing may, that thread only passes
-ids on: what they say is found in the event loop, while the next pass is computed, and for as many
-of them at once as have come.
+What may end a reply is looked for in the engine's thread. Where nothing may, that thread only
+passes ids on: what they say is found in the event loop, while the next pass is computed, and for as
+many of them at once as have come.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ _NUM_ANCHORS = 4
 _SAFE_ANCHORS = ("\n", ".")
 """Texts that rarely grow together with what stands behind them."""
 _FEW = 2
-"""Ids that are likely to be decoded together again: what a reply grows by, and what stands before."""
+"""Ids that are likely to be decoded together again: what a reply grows by, and what is before."""
 _MAX_KNOWN = 16_384
 """Texts of few ids that are kept, some 3 MB; to look one up costs a tenth of decoding it."""
 

@@ -90,7 +90,9 @@ class ReplyWatch:
         self._stops = [stop for stop in (*stops, self._turn_end) if stop]
         self._tools = tools
         self._call_end = template.tool_format.call_end if tools and only_one_call else None
-        self._growing = GrowingText(template.encoding.decode_few, template.encoding.anchor(prompt_ids))
+        self._growing = GrowingText(
+            template.encoding.decode_few, template.encoding.anchor(prompt_ids)
+        )
         self._text = ""
         self._teller = Teller(
             template,
