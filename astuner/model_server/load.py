@@ -30,8 +30,8 @@ from astuner.models.manifest import is_checkpoint
 from astuner.models.supported import check_supported
 
 _CONCURRENT, _CONCURRENT_ON_GPU = 32, 256
-"""Replies written together. On a GPU a pass of many takes hardly longer than one of few, and what
-memory does not hold waits; on a CPU each reply makes a pass longer for all."""
+"""Replies written together, where the memory for keys and values holds them: a GPU computes them
+side by side, while on a CPU each makes a pass longer for all."""
 _SAMPLED_BYTES = 1 << 20
 _WEIGHTS = ("*.safetensors", "*.bin")
 
