@@ -218,32 +218,58 @@ def body_of(server: Running, number: int, *, max_tokens: int, has_tools: bool) -
 
 async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Call:
     """Raises httpx.HTTPError for a call that is refused or cut off."""
-    began = time.perf_counter()
-    first, last, num_pieces, num_tokens = 0.0, 0.0, 0, 0
+    stream = _Stream()
     async with client.stream("POST", url, json=body) as answer:
         if answer.is_error:
             text = (await answer.aread()).decode(errors="replace")
             raise httpx.HTTPError(f"{answer.status_code}: {text[:300]}")
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise httpx.HTTPError(f"in the stream: {event['error']}")
-            if usage := event.get("usage"):
-                num_tokens = usage["completion_tokens"]
-            if any(_says_something(choice["delta"]) for choice in event["choices"]):
-                last = time.perf_counter()
-                first, num_pieces = first or last, num_pieces + 1
-    return Call(
-        seconds_to_first=(first or time.perf_counter()) - began,
-        seconds=(last or time.perf_counter()) - began,
-        num_tokens=num_tokens or num_pieces,
+        async for piece in answer.aiter_raw():
+            stream.take(piece)
+    return stream.call()
+
+
+class _Stream:
+    """What one client sees. Between the first token and the end it reads no JSON: one process of
+    clients would take longer for that than a server for writing it."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._first = self._last = 0.0
+        self._num_events = 0
+        self._end = b""
+        """What came last, as far as it is still to be read."""
+
+    def take(self, piece: bytes) -> None:
+        self._last = time.perf_counter()
+        self._num_events += piece.count(b"data: {")
+        self._end = (self._end + piece)[-20_000:]
+        if not self._first and any(map(_says_something, self._events())):
+            self._first = self._last
+
+    def call(self) -> Call:
+        events = self._events()
+        if errors := [event["error"] for event in events if "error" in event]:
+            raise httpx.HTTPError(f"in the stream: {errors[0]}")
+        usages = [event["usage"] for event in events if event.get("usage")]
+        return Call(
+            seconds_to_first=(self._first or self._last) - self._began,
+            seconds=self._last - self._began,
+            num_tokens=usages[-1]["completion_tokens"] if usages else self._num_events,
+        )
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Those that are whole."""
+        lines = self._end.split(b"\n")[:-1]
+        whole = [line.strip() for line in lines if line.startswith(b"data: {")]
+        return [json.loads(line.removeprefix(b"data: ")) for line in whole]
+
+
+def _says_something(event: dict[str, Any]) -> bool:
+    return any(
+        choice["delta"].get(key)
+        for choice in event.get("choices", ())
+        for key in ("content", "tool_calls", "reasoning_content")
     )
-
-
-def _says_something(delta: dict[str, Any]) -> bool:
-    return any(delta.get(key) for key in ("content", "tool_calls", "reasoning_content"))
 
 
 async def measure(

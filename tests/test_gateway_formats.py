@@ -7,7 +7,7 @@ import json
 import anthropic
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from astuner.errors import RequestError
@@ -484,6 +484,25 @@ def test_a_joined_stream_is_the_answer_that_is_not_streamed(wire, case):
     events = [parsed for event in raw if (parsed := _event(event)) is not None]
     wanted = json.loads(json.dumps(wire.write(ask, head, [reply])))
     assert JOINERS[wire](events) == wanted
+
+
+@given(text=st.text(), kind=st.sampled_from(["text", "reasoning"]), choice=st.integers(0, 3))
+@example("text of a delta", "text", 0)
+@example('"usage":null', "text", 1)
+@settings(max_examples=30)
+def test_a_chunk_is_the_same_to_the_byte_whatever_stands_in_its_text(text, kind, choice):
+    body = {**BODIES[CHAT_COMPLETIONS], "stream": True, "model": '"text of a delta"'}
+    writer = CHAT_COMPLETIONS.events(CHAT_COMPLETIONS.read(body), Head(id="abc", created=1))
+    key = {"text": "content", "reasoning": "reasoning_content"}[kind]
+    chosen = {
+        "index": choice, "delta": {key: text}, "logprobs": None, "finish_reason": None
+    }  # fmt: skip
+    chunk = {
+        "id": "chatcmpl-abc", "object": "chat.completion.chunk", "created": 1,
+        "model": '"text of a delta"', "choices": [chosen], "usage": None,
+    }  # fmt: skip
+    written = json.dumps(chunk, separators=(",", ":"))
+    assert writer.delta(choice, Delta(kind=kind, text=text)) == [f"data: {written}\n\n".encode()]
 
 
 def _event(raw):

@@ -113,6 +113,14 @@ def test_told_pieces_join_to_the_reply_that_is_not_streamed(
     assert (same.completion, same.reply) == (call.completion, call.reply)
 
 
+def test_what_was_sampled_since_the_event_loop_last_looked_is_told_as_one_piece():
+    tokenizer, text = ByteTokenizer(), "All of it at once."
+    request = ChatRequest(messages=QUESTION)
+    reply, told, _ = reply_of(text, tokenizer, [1], request, streams=True)
+    assert ["".join(delta.text for delta in told), reply.text] == [text, text]
+    assert len(told) == 1, "the engine gave every token before the loop ran again"
+
+
 @given(
     text=TEXTS,
     stops=st.lists(st.sampled_from(["STOP", "T", "é", "\n", "k<", "🙂"]), min_size=1, max_size=3),

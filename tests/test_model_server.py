@@ -33,7 +33,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModels:
 
 def load(*sources: str, adapters: list[tuple[str, str]] | None = None) -> LoadedModels:
     settings = load_for_serving(None).settings
-    order = ServingOrder(model=settings.model, rollout=settings.rollout, max_len=4096)
+    order = ServingOrder(
+        model=settings.model, rollout=settings.rollout, max_len=4096, max_concurrent=10
+    )
     orders = read_orders(sources, names=(), adapters=adapters or [])
     return load_models(orders, order, say=lambda text: None)
 

@@ -25,7 +25,6 @@ EXAMPLE = "astuner serve launcher_record/math_agent/latest/checkpoints/best"
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.]*=|~[A-Za-z_][\w.]*$")
 _LONGEST = 32_768
-_CONCURRENT = 32
 _GPU_SHARE = 0.85
 """Of the free memory, for keys and values: nothing is trained beside."""
 
@@ -155,7 +154,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--max-concurrent",
         type=_count,
         metavar="N",
-        help=f"replies that are written together; others wait (default: {_CONCURRENT})",
+        help="replies that are written together; others wait (default: 256 on a GPU, else 32; "
+        "fewer where the memory for keys and values does not reach)",
     )
     engine.add_argument(
         "--drain-seconds",
@@ -191,6 +191,9 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
+    # Threads that spin for the next piece of a pass take the cores of all others: clients, the
+    # event loop, other programs. To be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from astuner import log
     from astuner.config.load import load_for_serving
     from astuner.model_server.order import read_orders
@@ -272,14 +275,18 @@ def _load(
 
     rollout, explicit = loaded.settings.rollout, loaded.explicit_keys
     changes: dict[str, object] = {}
-    if parsed.max_concurrent or "astuner.rollout.max_num_seqs" not in explicit:
-        changes["max_num_seqs"] = parsed.max_concurrent or _CONCURRENT
+    max_concurrent = parsed.max_concurrent
+    if max_concurrent is None and "astuner.rollout.max_num_seqs" in explicit:
+        max_concurrent = rollout.max_num_seqs
     if "astuner.rollout.gpu_memory_utilization" not in explicit:
         changes["gpu_memory_utilization"] = _GPU_SHARE
     is_long = "astuner.rollout.max_model_len" in explicit
     max_len = parsed.max_len or (rollout.max_model_len if is_long else _LONGEST)
     order = ServingOrder(
-        model=loaded.settings.model, rollout=rollout.model_copy(update=changes), max_len=max_len
+        model=loaded.settings.model,
+        rollout=rollout.model_copy(update=changes),
+        max_len=max_len,
+        max_concurrent=max_concurrent,
     )
     return load_models(orders, order, say=_say)
 

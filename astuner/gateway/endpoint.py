@@ -154,6 +154,9 @@ class Endpoint:
 
 def _joined(news: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
     """What came since the last event, in as few pieces as it takes."""
+    if len(news) == 1:  # mostly
+        yield news[0]
+        return
     for (choice, kind), run in itertools.groupby(news, key=lambda one: (one[0], one[1].kind)):
         yield choice, Delta(kind=kind, text="".join(delta.text for _, delta in run))
 

@@ -10,12 +10,13 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from astuner.engine.protocol import Engine, Sampling
 from astuner.errors import RequestError
 from astuner.inference.answer_format import FormatCheck, format_problem
 from astuner.inference.aside import Lane
-from astuner.inference.deltas import DeltaQueue, tell_all
+from astuner.inference.deltas import FollowedReply, tell_all
 from astuner.inference.encoding import TooLong
 from astuner.inference.limits import TokenLimits, TokenRoom
 from astuner.inference.messages import assistant_message, copy_tools, normalize_messages
@@ -161,15 +162,12 @@ class TokenChat:
             return self._overflow(request, error.num_tokens)
         if prompt.room <= 0:
             return self._overflow(request, len(prompt.placement.prompt_ids))
-        deltas = DeltaQueue(on_delta) if on_delta else None
-        watch = self._watch(prompt, tell=deltas.put if deltas else None)
-        generated = await self._sample(prompt, watch)
+        followed = FollowedReply(partial(self._watch, prompt), on_delta)
+        generated = await self._sample(prompt, followed)
         said = await self._read(prompt, generated)
         index = self._record(prompt, generated, said)
         await self._check_madness(index, prompt, said)
-        if deltas is not None:
-            watch.finish(said.reasoning, said.parsed.text)
-            deltas.empty()
+        followed.tell_rest(said.reasoning, said.parsed.text)
         return self._reply(index, prompt, generated, said)
 
     async def _placed(
@@ -239,7 +237,7 @@ class TokenChat:
         self.recorder.overflowed.add(request.agent)
         return _empty_reply(request, num_prompt_tokens)
 
-    def _watch(self, prompt: _Prompt, *, tell: Callable[[Delta], None] | None) -> ReplyWatch:
+    def _watch(self, prompt: _Prompt, tell: Callable[[Delta], None] | None) -> ReplyWatch:
         return ReplyWatch(
             prompt.template,
             prompt_ids=prompt.placement.prompt_ids,
@@ -251,7 +249,7 @@ class TokenChat:
             tell=tell,
         )
 
-    async def _sample(self, prompt: _Prompt, watch: ReplyWatch) -> _Generated:
+    async def _sample(self, prompt: _Prompt, followed: FollowedReply) -> _Generated:
         """Ask the engine, and cut what it sampled where the caller wanted no more."""
         request, limits = prompt.request, self._limits
         limit = min(limits.max_response_length_in_one_turn, request.max_new_tokens or prompt.room)
@@ -268,17 +266,17 @@ class TokenChat:
             ),
             caller=self._episode_id,
             index=index,
-            observe=watch.observe if watch.is_needed else None,
+            observe=followed.observe,
         )
         seconds = time.monotonic() - started
-        if watch.is_needed:
-            watch.observe(completion.ids[watch.num_seen :])
-        if watch.cut is not None:
-            completion = completion.until(watch.cut.num_ids, watch.cut.finish_reason)
+        followed.finish(completion)
+        cut = followed.watch.cut
+        if cut is not None:
+            completion = completion.until(cut.num_ids, cut.finish_reason)
         elif completion.finish_reason == "length" and prompt.room <= limit:
             self.recorder.overflowed.add(request.agent)
             completion = replace(completion, finish_reason="context_overflow")
-        return _Generated(completion=completion, cut=watch.cut, started=started, seconds=seconds)
+        return _Generated(completion=completion, cut=cut, started=started, seconds=seconds)
 
     async def _read(self, prompt: _Prompt, generated: _Generated) -> _Said:
         completion, cut, tools = generated.completion, generated.cut, prompt.callable_tools

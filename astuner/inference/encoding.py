@@ -6,7 +6,7 @@ was sampled behind ids decoded, with the last of these before it. Knows no messa
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from astuner.inference.token_bytes import spelled_bytes
@@ -24,6 +24,10 @@ _NUM_ANCHORS = 4
 """Ids that are read again before a text; one alone may say nothing, such as a lone space."""
 _SAFE_ANCHORS = ("\n", ".")
 """Texts that rarely grow together with what stands behind them."""
+_FEW = 2
+"""Ids that are likely to be decoded together again: what a reply grows by, and what is before."""
+_MAX_KNOWN = 16_384
+"""Texts of few ids that are kept; a transformers tokenizer takes 5 us and more to decode one."""
 
 
 class TooLong(Exception):
@@ -40,6 +44,7 @@ class Encoding:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._known_text = lru_cache(_MAX_KNOWN)(self.decode)
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -113,6 +118,10 @@ class Encoding:
         return self._tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+
+    def decode_few(self, ids: Sequence[int]) -> str:
+        """As `decode`, and cheaper for ids that are decoded again and again, in any thread."""
+        return self._known_text(tuple(ids)) if len(ids) <= _FEW else self.decode(ids)
 
     def decode_behind(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """What ids say that go on behind `before`."""

@@ -90,7 +90,9 @@ class ReplyWatch:
         self._stops = [stop for stop in (*stops, self._turn_end) if stop]
         self._tools = tools
         self._call_end = template.tool_format.call_end if tools and only_one_call else None
-        self._growing = GrowingText(template.decode, template.encoding.anchor(prompt_ids))
+        self._growing = GrowingText(
+            template.encoding.decode_few, template.encoding.anchor(prompt_ids)
+        )
         self._text = ""
         self._teller = Teller(
             template,
@@ -99,11 +101,13 @@ class ReplyWatch:
             is_turn=is_turn,
         )
         self._tell = tell
+        self._num_offered = 0
+        """Characters of the text that the teller has seen."""
 
     @property
-    def is_needed(self) -> bool:
-        """Whether anything depends on seeing the ids early."""
-        return bool(self._tell or self._stops or self._call_end)
+    def may_end(self) -> bool:
+        """Whether what the ids say may end the reply, so that they are to be seen early."""
+        return bool(self._stops or self._call_end)
 
     def observe(self, ids: Sequence[int]) -> bool:
         """Take newly sampled ids; True once no more are wanted."""
@@ -113,6 +117,10 @@ class ReplyWatch:
             self.num_seen += 1
             if token not in self._template.stop_ids:
                 self._grow(token)
+        if self._tell is not None and self.cut is None and len(self._text) > self._num_offered:
+            self._num_offered = len(self._text)
+            for delta in self._teller.take(self._opening + self._text):
+                self._tell(delta)
         return self.cut is not None
 
     def finish(self, reasoning: str, text: str) -> None:
@@ -125,11 +133,8 @@ class ReplyWatch:
         grown = self._growing.add(token)
         before = len(self._text)
         self._text += grown
-        if grown and (self._stops or self._call_end):
+        if grown and self.may_end:
             self._find_end(before)
-        if self._tell is not None and self.cut is None:
-            for delta in self._teller.take(self._opening + self._text):
-                self._tell(delta)
 
     def _find_end(self, num_searched: int) -> None:
         found = [

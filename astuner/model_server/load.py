@@ -29,6 +29,9 @@ from astuner.models.load import LoadedModel, load_policy
 from astuner.models.manifest import is_checkpoint
 from astuner.models.supported import check_supported
 
+_CONCURRENT, _CONCURRENT_ON_GPU = 32, 256
+"""Replies written together, where the memory for keys and values holds them: a GPU computes them
+side by side, while on a CPU each makes a pass longer for all."""
 _SAMPLED_BYTES = 1 << 20
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -41,6 +44,8 @@ class ServingOrder:
     rollout: RolloutSettings
     max_len: int
     """Most tokens of prompt and reply together; less where a model was made for less."""
+    max_concurrent: int | None
+    """Replies that one engine writes together; None: as many as suit the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +166,12 @@ def _tokenizer_of(adapter: AdapterOrder, policy: LoadedModel) -> Any:
 def _limits(policy: LoadedModel, order: ServingOrder, num_engines: int) -> EngineLimits:
     config: Any = policy.model.config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None) or order.max_len
-    rollout = order.rollout.model_copy(update={"max_model_len": min(order.max_len, longest)})
+    suited = _CONCURRENT_ON_GPU if policy.device.type == "cuda" else _CONCURRENT
+    changes = {
+        "max_model_len": min(order.max_len, longest),
+        "max_num_seqs": order.max_concurrent or suited,
+    }
+    rollout = order.rollout.model_copy(update=changes)
     return engine_limits(policy, rollout, num_engines=num_engines)
 
 

@@ -4,6 +4,7 @@ Reasoning stands in `reasoning_content`, as other open servers write it.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from astuner.gateway.refusals import bad_request
@@ -31,11 +32,13 @@ from astuner.inference.answer_format import AnswerFormat
 from astuner.inference.request import ChatReply, ChatRequest
 from astuner.inference.tools.protocol import ToolCall
 from astuner.inference.watch import Delta
-from astuner.serving.json_text import JSON, data_event
+from astuner.serving.json_text import JSON, data_event, to_json
 from astuner.serving.refusal import Refusal
 
 _NOTED_BY_CLIENTS = ("annotations", "provider_specific_fields")
 """About an answer that is sent back: OpenAI's SDK and LiteLLM keep them in its message."""
+_MARK = "text of a delta"
+"""Stands in a chunk where its text will; nothing behind it in a chunk is a client's."""
 _MESSAGE_KEYS = ("role", "content", "name", "tool_call_id", "reasoning_content")
 """Read further in `astuner.inference.messages`."""
 
@@ -178,14 +181,16 @@ class _ChatCompletionEvents:
             "created": head.created,
             "model": ask.model,
         }
+        # All chunks of a kind are alike but for their text, and a reply has hundreds of them.
+        self._around = cache(self._make_around)
 
     def start(self) -> list[bytes]:
         first = {"role": "assistant", "content": ""}
         return [self._chunk(index, first) for index in range(len(self._ask.requests))]
 
     def delta(self, choice: int, delta: Delta) -> list[bytes]:
-        key = "content" if delta.kind == "text" else "reasoning_content"
-        return [self._chunk(choice, {key: delta.text})]
+        before, behind = self._around(choice, delta.kind)
+        return [b"".join((before, to_json(delta.text), behind))]
 
     def end(self, replies: Sequence[ChatReply]) -> list[bytes]:
         events = []
@@ -208,6 +213,12 @@ class _ChatCompletionEvents:
 
     def fail(self, refusal: Refusal) -> list[bytes]:
         return [data_event(openai_error(refusal))]
+
+    def _make_around(self, choice: int, kind: str) -> tuple[bytes, bytes]:
+        """What stands before and behind the text of a chunk."""
+        key = "content" if kind == "text" else "reasoning_content"
+        before, _, behind = self._chunk(choice, {key: _MARK}).rpartition(to_json(_MARK))
+        return before, behind
 
     def _chunk(
         self,
