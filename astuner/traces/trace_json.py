@@ -1,0 +1,141 @@
+"""Traces as one JSON object each, and files of them: what `astuner traces import` writes.
+
+The fields are those of the dataclasses in `trace.py`; one that has its default is left out. What
+is written is read back as it was, sequences as tuples.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from astuner.errors import TraceSourceError, UnreadableError
+from astuner.run_dir import append_lines, json_line, naming_the_file
+from astuner.traces.reading import Unread
+from astuner.traces.trace import Trace
+
+FORMAT = "astuner_trace"
+"""The first key of each object, by which the format is recognised; its value is the version."""
+FORMAT_VERSION = 1
+_MAX_LINE_BYTES = 256_000_000
+
+
+def to_json(trace: Trace) -> dict[str, Any]:
+    """The trace as JSON values."""
+    return {FORMAT: FORMAT_VERSION, **_told(trace)}
+
+
+def from_json(record: Mapping[str, Any]) -> Trace:
+    """The trace that `to_json` was given.
+
+    Raises UnreadableError for a version that is not known here, and for what is no such object.
+    """
+    version = record.get(FORMAT)
+    if version != FORMAT_VERSION:
+        known = f"this release of astuner reads {FORMAT} {FORMAT_VERSION}"
+        if version is None:
+            raise UnreadableError(f"an object without the key {FORMAT}; {known}")
+        raise UnreadableError(
+            f"a trace of {FORMAT} {version!r}; {known}: read it with the release that wrote it, or "
+            "a newer one"
+        )
+    try:
+        return _with_tuples(_adapter().validate_python(record))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UnreadableError(f"a trace whose {place} is wrong: {first['msg']}") from error
+
+
+def append_traces(path: Path, traces: Iterable[Trace]) -> None:
+    """Append each trace as a line, readable by the owner only, and wait until the disk has them.
+
+    A kill leaves at most the last line torn; what an earlier one tore is cut off first. One
+    process at a time may write a file. Raises AstunerError where the file system refuses.
+    """
+    with naming_the_file(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    append_lines(path, [json_line(to_json(trace), where=str(path)) for trace in traces])
+
+
+def read_trace_lines(path: Path, unread: Unread, *, begin: int = 0) -> Iterator[tuple[Trace, int]]:
+    """The traces of a file from a byte on, each with the byte behind its line.
+
+    A line that does not parse is noted, and a torn last one ends it. Raises TraceSourceError where
+    the file cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TraceSourceError(
+            f"{path}: cannot be opened: {error.strerror}; name a file that is there"
+        ) from error
+    with file:
+        file.seek(begin)
+        while line := file.readline(_MAX_LINE_BYTES):
+            begin += len(line)
+            place = f"{path}, line that ends at byte {begin}"
+            if not line.endswith(b"\n"):
+                unread.add("a torn last line", place)
+                return
+            if (trace := _trace(line, unread, place)) is not None:
+                yield trace, begin
+
+
+def _trace(line: bytes, unread: Unread, place: str) -> Trace | None:
+    try:
+        return from_json(json.loads(line))
+    except UnreadableError as error:
+        unread.add(str(error), place)
+    except (ValueError, AttributeError, RecursionError):
+        unread.add("a line that is no JSON object", place)
+    return None
+
+
+@cache
+def _adapter() -> TypeAdapter[Trace]:
+    return TypeAdapter(Trace)
+
+
+def _told(value: Any) -> dict[str, Any]:
+    """Of a dataclass, what is not as it is by default."""
+    told: dict[str, Any] = {}
+    for one in fields(value):
+        inner = getattr(value, one.name)
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        if default is MISSING or not _is_same(inner, default):
+            told[one.name] = _plain(inner)
+    return told
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Any empty sequence is the same as another."""
+    if default == ():
+        return not len(value)
+    return value is None if default is None else value == default
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return _told(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _with_tuples(value: Any) -> Any:
+    """A dataclass whose sequences are tuples, as far as its own fields and those inside go."""
+    changed: dict[str, Any] = {}
+    for one in fields(value):
+        inner = getattr(value, one.name)
+        if is_dataclass(inner):
+            changed[one.name] = _with_tuples(inner)
+        elif isinstance(inner, list):
+            has_fields = inner and is_dataclass(inner[0])
+            changed[one.name] = tuple(map(_with_tuples, inner)) if has_fields else tuple(inner)
+    return replace(value, **changed) if changed else value
