@@ -24,14 +24,14 @@ _KINDS: dict[str, SpanKind] = {
     **dict.fromkeys(("invoke_agent", "invoke_workflow", "agent", "workflow", "chain"), "agent"),
     **dict.fromkeys(("execute_tool", "tool"), "tool"),
 }
-_SESSION_KEYS = (
+SESSION_KEYS = (
     "gen_ai.conversation.id",
     "session.id",
     "langfuse.session.id",
     "mlflow.trace.session",
     "traceloop.association.properties.session_id",
 )
-_USER_KEYS = (
+USER_KEYS = (
     "user.id",
     "enduser.id",
     "langfuse.user.id",
@@ -58,11 +58,11 @@ class SpanSigns:
 def signs_of(attributes: Mapping[str, Any]) -> SpanSigns:
     """The first of the names that is there counts."""
     kind = (first_text(attributes, _KIND_KEYS) or "").lower()
-    session = first_text(attributes, _SESSION_KEYS)
+    session = first_text(attributes, SESSION_KEYS)
     return SpanSigns(
         kind=_KINDS.get(kind, "other"),
         session=None if session in _NO_SESSION else session,
-        user=first_text(attributes, _USER_KEYS),
+        user=first_text(attributes, USER_KEYS),
         agent=first_text(attributes, _AGENT_KEYS),
         model=first_text(attributes, _MODEL_KEYS),
     )
