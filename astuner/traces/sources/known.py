@@ -73,7 +73,9 @@ SOURCES: Mapping[str, SourceFormat] = {
         knows=is_langsmith_row,
     ),
     "atif": SourceFormat(
-        what="trajectories in ATIF, as Harbor's agents write them", file=atif_files, knows=is_atif_row
+        what="trajectories in ATIF, as Harbor's agents write them",
+        file=atif_files,
+        knows=is_atif_row,
     ),
     "run_dir": SourceFormat(
         what="a run directory of astuner, or a file of its episodes",

@@ -99,7 +99,7 @@ class LangfuseSource:
 
 def langfuse_files(address: SourceAddress) -> RowFiles:
     """Exports to a bucket: folders of observations and scores; or what a page of a trace saves."""
-    return RowFiles("langfuse", address.shown, address.path, read_langfuse_row, inside=("data",))
+    return RowFiles("langfuse", address.shown, address.path, read_langfuse_row)
 
 
 def is_langfuse_row(row: Mapping[str, Any]) -> bool:
@@ -158,6 +158,7 @@ def _observation(row: Mapping[str, Any], trace: Mapping[str, Any]) -> TracedSpan
         "langfuse.observation.usage_details": parsed(
             first_of(row, "usageDetails", "usage_details", "usage")
         ),
+        "agent.name": row.get("name") if str(row["type"]).upper() == "AGENT" else None,
         "langfuse.trace.name": first_of(row, "traceName", "trace_name") or trace.get("name"),
         "langfuse.trace.tags": first_of(row, "tags") or trace.get("tags"),
         "langfuse.trace.metadata": parsed(trace.get("metadata")),

@@ -24,7 +24,7 @@ _ANSWERED = ("messages", "output", "answer", "response", "result", "text")
 
 def langsmith_files(address: SourceAddress) -> RowFiles:
     """One run a line or row, in any order."""
-    return RowFiles("langsmith", address.shown, address.path, read_run, inside=("runs",))
+    return RowFiles("langsmith", address.shown, address.path, read_run)
 
 
 def is_langsmith_row(row: Mapping[str, Any]) -> bool:
@@ -78,7 +78,7 @@ def _attributes(told: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "execute_tool":
         found |= _tool(told, inputs, outputs)
     elif kind:
-        found["gen_ai.agent.name"] = told.get("name")
+        found["gen_ai.agent.name"] = None if _parent(told) else told.get("name")
         found["gen_ai.input.messages"] = _messages(inputs, _ASKED, "user")
         found["gen_ai.output.messages"] = _messages(outputs, _ANSWERED, "assistant")[-1:]
     return {key: value for key, value in found.items() if value not in (None, "", [])}

@@ -121,7 +121,7 @@ class MlflowSource:
 
 def mlflow_files(address: SourceAddress) -> RowFiles:
     """What `mlflow traces search --output json` prints, or traces by `to_dict`, one a line."""
-    return RowFiles("mlflow", address.shown, address.path, read_mlflow_trace, inside=("traces",))
+    return RowFiles("mlflow", address.shown, address.path, read_mlflow_trace)
 
 
 def is_mlflow_row(row: Mapping[str, Any]) -> bool:
@@ -136,7 +136,8 @@ def read_mlflow_trace(row: Row) -> Iterator[Found]:
         raise WrongRow("a trace without spans")
     shared = _of_trace(info)
     for span in data["spans"]:
-        yield from _span(span, shared)
+        for found in _span(span, shared):
+            yield _with_agent(found)
     for assessment in info.get("assessments") or ():
         yield from _feedback(assessment, _hexadecimal(str(info["trace_id"])))
 
@@ -176,6 +177,13 @@ def _span(span: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[Traced
         events=events,
         error=error_message(status.get("message") or "", events) if is_error else None,
     )
+
+
+def _with_agent(span: TracedSpan) -> TracedSpan:
+    """Its client names an agent by the span only."""
+    if str(span.attributes.get("mlflow.spanType")).strip('"') != "AGENT":
+        return span
+    return replace(span, attributes={"agent.name": span.name, **span.attributes})
 
 
 def _protobuf_span(span: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[TracedSpan]:
@@ -263,9 +271,7 @@ def _spans(server: TraceServer, ids: Sequence[str]) -> Mapping[str, Sequence[Any
     return found
 
 
-def _pages(
-    server: TraceServer, path: str, asked: Mapping[str, Any]
-) -> Iterator[Mapping[str, Any]]:
+def _pages(server: TraceServer, path: str, asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     token = None
     while True:
         page = server.post(path, {**asked, "page_token": token} if token else asked)

@@ -96,7 +96,7 @@ class PhoenixSource:
 
 def phoenix_files(address: SourceAddress) -> RowFiles:
     """Tables in Parquet of the client's dataframe, or JSON lines of spans as the server tells."""
-    return RowFiles("phoenix", address.shown, address.path, read_phoenix_span, inside=("data",))
+    return RowFiles("phoenix", address.shown, address.path, read_phoenix_span)
 
 
 def is_phoenix_row(row: Mapping[str, Any]) -> bool:
@@ -133,9 +133,7 @@ def _attributes(told: Mapping[str, Any]) -> dict[str, Any]:
     given = told.get("attributes")
     if not isinstance(given, Mapping):
         prefix = "attributes."
-        given = {
-            key[len(prefix) :]: value for key, value in told.items() if key.startswith(prefix)
-        }
+        given = {key[len(prefix) :]: value for key, value in told.items() if key.startswith(prefix)}
     flat = dict(flattened(given, whole=frozenset(("metadata",))))
     for name in _TAKEN_APART:
         if together := nested(flat, name):

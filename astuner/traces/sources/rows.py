@@ -18,6 +18,8 @@ _MAX_DOCUMENT_BYTES = 256_000_000
 """Of one line or document, which is in memory at once."""
 PARQUET = b"PAR1"
 _ROWS_AT_ONCE = 500
+_LISTS = ("traces", "runs", "data")
+"""Under which the answers of servers and commands hold their rows."""
 JSON_ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet")
 
 
@@ -89,17 +91,14 @@ ReadRow = Callable[[Row], Iterator[Found]]
 class RowFiles:
     """A source of files with rows, each of which becomes what `read_row` makes of it."""
 
-    def __init__(
-        self, name: str, address: str, path: Path, read_row: ReadRow, *, inside: Sequence[str] = ()
-    ) -> None:
-        """Under the keys `inside`, documents hold lists of rows."""
+    def __init__(self, name: str, address: str, path: Path, read_row: ReadRow) -> None:
         self.name, self.address = name, address
         self._files = SourceFiles(path, endings=JSON_ENDINGS)
-        self._read_row, self._inside = read_row, inside
+        self._read_row = read_row
 
     def read(self, unread: Unread, since: Cursor) -> Iterator[Found]:
         for path, position in self._files.positions(since):
-            for row in read_rows(path, unread, position, inside=self._inside):
+            for row in read_rows(path, unread, position):
                 yield from noted_row(self._read_row, row, unread)
 
     def cursor(self) -> Cursor:
@@ -116,9 +115,7 @@ def noted_row(read_row: ReadRow, row: Row, unread: Unread) -> Iterator[Found]:
         unread.add(f"fields in another form ({type(error).__name__}: {error})", row.place)
 
 
-def read_rows(
-    path: Path, unread: Unread, position: FilePosition, *, inside: Sequence[str] = ()
-) -> Iterator[Row]:
+def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[Row]:
     """The objects from the position on, which moves along.
 
     Raises TraceSourceError where the file cannot be read, ConfigError where it is Parquet and
@@ -130,10 +127,10 @@ def read_rows(
             return
         file.seek(0)
         if position.num_bytes == 0 and not _has_lines(file):
-            yield from _document_rows(file, path, unread, position, inside)
+            yield from _document_rows(file, path, unread, position)
             return
         file.seek(position.num_bytes)
-        yield from _line_rows(file, path, unread, position, inside)
+        yield from _line_rows(file, path, unread, position)
 
 
 def first_row(path: Path) -> Mapping[str, Any] | None:
@@ -149,7 +146,7 @@ def first_row(path: Path) -> Mapping[str, Any] | None:
                 first = _loaded(file.read(_MAX_DOCUMENT_BYTES))
         except (OSError, EOFError):
             return None
-    rows = _inner(first, str(path), "0", (), unread)
+    rows = _inner(first, str(path), "0", unread)
     return next((row.value for row in rows), None)
 
 
@@ -161,19 +158,17 @@ def _has_lines(file: BinaryIO) -> bool:
 
 
 def _document_rows(
-    file: BinaryIO, path: Path, unread: Unread, position: FilePosition, inside: Sequence[str]
+    file: BinaryIO, path: Path, unread: Unread, position: FilePosition
 ) -> Iterator[Row]:
     document = _loaded(file.read(_MAX_DOCUMENT_BYTES))
     if document is None:
         unread.add("a JSON document that is cut off or changed", str(path))
         return
-    yield from _inner(document, str(path), path.stem, inside, unread)
+    yield from _inner(document, str(path), path.stem, unread)
     position.num_bytes = file.tell()
 
 
-def _line_rows(
-    file: BinaryIO, path: Path, unread: Unread, position: FilePosition, inside: Sequence[str]
-) -> Iterator[Row]:
+def _line_rows(file: BinaryIO, path: Path, unread: Unread, position: FilePosition) -> Iterator[Row]:
     number, is_whole = 0, position.num_bytes == 0
     while line := _next_line(file, path, unread):
         number += 1
@@ -183,7 +178,7 @@ def _line_rows(
         loaded = _loaded(text) if text else []
         if loaded is not None:
             name = f"{path.stem}-{position.num_bytes}"
-            yield from _inner(loaded, place, name, inside, unread)
+            yield from _inner(loaded, place, name, unread)
         elif line.endswith(b"\n"):
             unread.add("a line that is no JSON", place)
         else:  # which may be written just now
@@ -204,12 +199,10 @@ def _next_line(file: BinaryIO, path: Path, unread: Unread) -> bytes:
         ) from error
 
 
-def _inner(
-    value: Any, place: str, name: str, inside: Sequence[str], unread: Unread
-) -> Iterator[Row]:
+def _inner(value: Any, place: str, name: str, unread: Unread) -> Iterator[Row]:
     """The objects of a list, of what holds one, or the object itself."""
     if isinstance(value, Mapping):
-        held = next((value[key] for key in inside if isinstance(value.get(key), list)), None)
+        held = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
         if held is None:
             yield Row(value=value, place=place, name=name)
             return

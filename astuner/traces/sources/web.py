@@ -118,9 +118,7 @@ class TraceServer:
             )
             self._sleep(seconds)
 
-    def _accepted(
-        self, path: str, answer: "httpx.Response", *, may_miss: bool
-    ) -> "httpx.Response":
+    def _accepted(self, path: str, answer: "httpx.Response", *, may_miss: bool) -> "httpx.Response":
         status = answer.status_code
         if status in _REFUSED_LOGINS:
             raise self._failed(path, f"wants a login ({status}); {self._login.advice}")

@@ -35,14 +35,13 @@ def read_langfuse(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReadin
         output = _replies(span, answered.steps, inputs)
     elif signs.kind == "tool":
         asked, output = ReadMessages(steps=()), [_tool_step(span, inputs, outputs)]
-    is_agent = str(told.get(_TYPE)).lower() == "agent"
     return SpanReading(
         kind=signs.kind,
         input=asked.steps,
         output=output,
         session=signs.session,
         user=signs.user,
-        agent=signs.agent or (span.name if is_agent else None),
+        agent=signs.agent,
         tags=_tags(parsed(told.get(_TAGS))),
         metadata={key: told[key] for key in (_NAME, _METADATA) if key in told},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,

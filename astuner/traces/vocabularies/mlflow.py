@@ -44,7 +44,7 @@ def read_mlflow(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading 
         output=output,
         session=signs.session,
         user=signs.user,
-        agent=signs.agent or (span.name if given.get("mlflow.spanType") == "AGENT" else None),
+        agent=signs.agent,
         metadata={"tags": tags} if isinstance(tags, Mapping) else {},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
