@@ -28,6 +28,7 @@ from astuner.backbone.judge_process import judge_of, own_judges_of
 from astuner.backbone.models_closed import WithModelsClosed
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.run_events import RunEvents
+from astuner.backbone.traced_tasks import WithTracedTasks
 from astuner.backbone.user_code import load_own_workflows, load_workflow
 from astuner.config.load import LoadedConfig, save_resolved
 from astuner.config.reader_choice import describe_choice
@@ -219,7 +220,8 @@ def _launch(
 def _surrounded(backbone: Backbone, loaded: LoadedConfig) -> Backbone:
     """With all that a run needs before it starts; rollouts that measure how hard generated tasks
     are need rubrics and environments too."""
-    with_tasks = WithGeneratedTasks(backbone, folder_of=loaded.generated_set_dir)
+    traced = WithTracedTasks(backbone, file_of=loaded.traced_tasks_file)
+    with_tasks = WithGeneratedTasks(traced, folder_of=loaded.generated_set_dir)
     return WithModelsClosed(WithRubrics(WithEnvironments(with_tasks)))
 
 

@@ -119,6 +119,7 @@ INSIDE = {
         ("asked_model",),
         ("debug", "cluster", "measured_pass_rates", "evaluation_run"),
         ("generated_tasks",),
+        ("traced_tasks",),
         ("verl", "trinity"),
     ),
 }

@@ -164,6 +164,7 @@ def asked(settings, use) -> tuple[str, int]:
 def test_each_use_asks_its_model_for_answers_of_its_length(is_typed: bool) -> None:
     pytest.importorskip("openai")
     loaded = load(
+        "astuner.task_reader.type=random_dummy",
         "astuner.llm.model=mine",
         "astuner.task_judge.alien_llm_model=judge",
         "astuner.task_judge.alien_llm_response_length=11",

@@ -17,6 +17,7 @@ from astuner.algorithm.step_advantage import STEP_ADVANTAGES, StepAdvantage
 from astuner.backbone.chats import MakeChat, distributions, make_untrained_chats
 from astuner.backbone.overlong import CountTokens, without_overlong
 from astuner.backbone.run import Run
+from astuner.config.reader_choice import section_of
 from astuner.env_service.instance import Environments
 from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
@@ -44,7 +45,7 @@ _LOCK_ADVICE = (
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
     """Training and validation tasks of the configured reader, without those that cannot fit."""
     settings = run.settings.task_reader
-    section = getattr(settings, settings.type, None)
+    section = getattr(settings, section_of(settings.type), None)
     reader = make_task_reader(
         settings.type, section.model_dump() if section else {}, run.search_dirs
     )

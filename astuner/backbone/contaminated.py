@@ -16,7 +16,13 @@ from astuner.types import Task
 
 _HAS_NO_CONTENT = ("random_dummy",)
 """Types whose tasks are numbers, the same for training and validation."""
-_READS_FROM_DISK = ("jsonl_dataset_file", "huggingface_dat_repo", "harbor", "data_generation")
+_READS_FROM_DISK = (
+    "jsonl_dataset_file",
+    "huggingface_dat_repo",
+    "harbor",
+    "data_generation",
+    "tracing",
+)
 """Types whose other splits are read only to be compared; the rest ask servers, or make tasks that
 are in no other split."""
 

@@ -199,13 +199,21 @@ async def _open_meter(
 
 def reading_from(run: Run, folders: Mapping[str, Path]) -> Run:
     """The run with these folders in its configuration, by source."""
+    return with_values(
+        run, {f"{section_key(source)}.output_dir": str(path) for source, path in folders.items()}
+    )
+
+
+def with_values(run: Run, changes: Mapping[str, str]) -> Run:
+    """The run with these settings of its reader, by dotted key."""
     values = OmegaConf.to_container(run.config, resolve=True)
     assert isinstance(values, dict)
-    for source, folder in folders.items():
+    for key, value in changes.items():
+        *parents, name = key.split(".")
         section: Any = values
-        for name in section_key(source).split("."):
-            section = section[name]
-        section["output_dir"] = str(folder)
+        for parent in parents:
+            section = section[parent]
+        section[name] = value
     config = resolved_config({str(key): value for key, value in values.items()})
     reader = OmegaConf.to_container(config.astuner.task_reader, resolve=True)
     settings = run.settings.model_copy(

@@ -9,6 +9,8 @@ from astuner.config.schema import Settings
 from astuner.config.secret import SHOWN_AS_IS, without_secrets
 from astuner.config.sections.algorithm import STEP_ADVANTAGE_NAMES
 from astuner.config.sections.data_generation import DataGenerationSettings, QueryReaderSettings
+from astuner.config.trace_steps import planned_steps
+from astuner.config.traced_sets import addresses_of, traced_sources, tracing_key
 
 _SOURCE_NAME = re.compile(r"[\w-]+", re.ASCII)
 TRAINING_BACKBONES = ("local", "verl", "trinity")
@@ -26,7 +28,8 @@ def find_problems(
     """
 
     rules = [
-        *(_sources, _generation, _rubrics, _sandbox, _lengths, _untrained_model, _llm_as_judge),
+        *(_sources, _generation, _tracing, _rubrics, _sandbox, _lengths),
+        *(_untrained_model, _llm_as_judge),
     ]
     if settings.backbone in TRAINING_BACKBONES:
         rules += [_sampling, _validation, _batches, _curriculum]
@@ -111,6 +114,26 @@ def _sources(settings: Settings, show: Show) -> Iterator[str]:
 def _generation(settings: Settings, show: Show) -> Iterator[str]:
     for source, section in generated_sources(settings.task_reader).items():
         yield from _generated_set(section, section_key(source), show)
+
+
+def _tracing(settings: Settings, show: Show) -> Iterator[str]:
+    for source, section in traced_sources(settings.task_reader).items():
+        key = tracing_key(source)
+        if not addresses_of(section) and section.train_output_path is None:
+            yield (
+                f"{show(f'{key}.base_url')}: there are no traces to make tasks of; name a file, a "
+                f"folder or an address, or in {key}.train_output_path tasks that have been made"
+            )
+        try:
+            split = planned_steps(section.filters).split
+        except ValueError as error:
+            yield f"{key}.{error}"
+            continue
+        if split.validation_fraction + split.test_fraction >= 1:
+            yield (
+                f"{key}.filters: the fractions of split leave nothing for training; together they "
+                "have to be below 1"
+            )
 
 
 def _generated_set(section: DataGenerationSettings, key: str, show: Show) -> Iterator[str]:

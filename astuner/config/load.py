@@ -31,6 +31,7 @@ from astuner.config.saved import laid_over, what_was_set
 from astuner.config.schema import Settings, section_keys, setting_keys
 from astuner.config.secret import MASK, SHOWN_AS_IS, is_secret, mask_text, without_secrets
 from astuner.config.sections.data_generation import DataGenerationSettings, QueryReaderSettings
+from astuner.config.sections.task_reader import FeedbackTracingSettings
 from astuner.config.seed_readers import complete_seed_readers
 from astuner.config.shown import resolve_shown
 from astuner.config.source import (
@@ -44,6 +45,7 @@ from astuner.config.source import (
     read_override,
     renamed,
 )
+from astuner.config.traced_sets import traced_file
 from astuner.errors import ConfigError
 from astuner.imports import module_folders
 
@@ -103,6 +105,10 @@ class LoadedConfig:
     def generated_set_dir(self, source: str, section: DataGenerationSettings) -> Path:
         """Absolute path of the folder of the tasks that are made for a source."""
         return set_folder(section, source=source, name=self.experiment_name, home=self.home)
+
+    def traced_tasks_file(self, source: str, section: FeedbackTracingSettings) -> Path:
+        """Absolute path of the training tasks that are made from the traces of a source."""
+        return traced_file(section, source=source, name=self.experiment_name, home=self.home)
 
     @property
     def experiment_dir(self) -> Path:

@@ -18,6 +18,7 @@ _READER_OF_SECTION = {section: reader for reader, section in _SECTION_OF_READER.
 
 
 def section_of(reader_type: str) -> str:
+    """The name of the section that a reader of this type is told by."""
     return _SECTION_OF_READER.get(reader_type, reader_type)
 
 

@@ -14,7 +14,9 @@ from astuner.backbone.environments_beside import WithEnvironments
 from astuner.backbone.generated_tasks import WithGeneratedTasks
 from astuner.backbone.models_closed import WithModelsClosed
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.traced_tasks import WithTracedTasks
 from astuner.config.load import LoadedConfig
+from astuner.config.reader_choice import section_of
 from astuner.errors import ConfigError, Quit
 from astuner.evaluation.read import tags_of
 from astuner.launch import run_to_end
@@ -73,7 +75,8 @@ def read_evaluated_tasks(run: Run, loaded: LoadedConfig, split: str | None) -> E
     found: list[EvaluatedTasks] = []
     with tempfile.TemporaryDirectory(prefix="astuner-tasks-") as folder:
         reading = _TaskReading(split, found.append)
-        with_tasks = WithGeneratedTasks(reading, folder_of=loaded.generated_set_dir)
+        traced = WithTracedTasks(reading, file_of=loaded.traced_tasks_file)
+        with_tasks = WithGeneratedTasks(traced, folder_of=loaded.generated_set_dir)
         backbone = WithModelsClosed(WithEnvironments(with_tasks))
         result = run_to_end(backbone, replace(run, run_dir=RunDir(root=Path(folder))))
     if not found:  # generating them was ended by a signal
@@ -90,7 +93,7 @@ class _TaskReading:
 
     async def run(self, run: Run) -> RunResult:
         settings = run.settings.task_reader
-        section = getattr(settings, settings.type, None)
+        section = getattr(settings, section_of(settings.type), None)
         reader = make_task_reader(
             settings.type, section.model_dump() if section else {}, run.search_dirs
         )

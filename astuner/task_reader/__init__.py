@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from astuner.config.reader_choice import section_of
 from astuner.errors import ConfigError
 from astuner.task_reader.env_service import EnvServiceReader
 from astuner.task_reader.generated_folder import GeneratedFolderReader
@@ -20,6 +21,7 @@ from astuner.task_reader.ors import OrsReader
 from astuner.task_reader.random_dummy import RandomDummyReader
 from astuner.task_reader.reader import TaskReader
 from astuner.task_reader.reasoning_gym import ReasoningGymReader
+from astuner.task_reader.tracing import TracedTasksReader
 
 MakeReader = Callable[[Mapping[str, Any], Sequence[Path]], TaskReader]
 
@@ -28,7 +30,7 @@ def _mixture_of(settings: Mapping[str, Any], search_dirs: Sequence[Path]) -> Tas
     readers = {}
     for name, source in settings["sources"].items():
         with naming_the_source(name):
-            section = source.get(source["type"]) or {}
+            section = source.get(section_of(source["type"])) or {}
             readers[name] = make_task_reader(source["type"], section, search_dirs)
     return MixtureReader(readers)
 
@@ -43,10 +45,9 @@ READERS: Mapping[str, MakeReader] = {
     "ors": OrsReader.from_settings,
     "reasoning_gym": ReasoningGymReader.from_settings,
     "data_generation": GeneratedFolderReader.from_settings,
+    "tracing": TracedTasksReader.from_settings,
     "mixture": _mixture_of,
 }
-PLANNED_READERS = ("tracing",)
-"""Types of the configuration that this version knows but cannot read."""
 
 
 def make_task_reader(
@@ -55,16 +56,11 @@ def make_task_reader(
     """The reader of `task_reader.type`, from its own section as plain values.
 
     Relative paths are looked for in `search_dirs` in order; in the current directory without any.
-    Raises ConfigError for a type that is unknown or not available, and for settings that lack
-    what the reader needs.
+    Raises ConfigError for a type that is unknown, and for settings that lack what the reader needs.
     """
     if reader_type in READERS:
         return READERS[reader_type](settings, search_dirs)
     available = f"available are {', '.join(READERS)}"
-    if reader_type in PLANNED_READERS:
-        raise ConfigError(
-            f"task_reader.type: {reader_type!r} is not available in this version; {available}"
-        )
-    near = difflib.get_close_matches(reader_type, (*READERS, *PLANNED_READERS), n=1)
+    near = difflib.get_close_matches(reader_type, READERS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"task_reader.type: {reader_type!r} is unknown; {hint}{available}")

@@ -6,7 +6,9 @@ Knows the settings only: whether there are such tasks, the reader says.
 from collections.abc import Mapping
 from typing import Any
 
+from astuner.config.reader_choice import section_of
 from astuner.config.sections.task_reader import TaskReaderSettings
+from astuner.config.trace_steps import planned_steps
 from astuner.task_reader.sources import task_sources
 
 _SETTINGS: Mapping[str, tuple[str, ...]] = {
@@ -19,6 +21,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "random_dummy": ("num_test_tasks",),
     "reasoning_gym": ("num_test_tasks",),
     "data_generation": ("test_fraction",),
+    "tracing": ("filters",),
 }
 """Of each type, those that name its test, the usual one first."""
 
@@ -26,9 +29,10 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
 def has_test_setting(settings: TaskReaderSettings) -> bool:
     """Whether any source has a test."""
     return any(
-        _value(source.settings, key)
+        planned_steps(source.settings["filters"]).split.test_fraction
+        if source.type == "tracing"
+        else any(_value(source.settings, key) for key in _SETTINGS.get(source.type, ()))
         for source in task_sources(settings).values()
-        for key in _SETTINGS.get(source.type, ())
     )
 
 
@@ -37,7 +41,7 @@ def setting_of_test(settings: TaskReaderSettings) -> str:
     name, source = next(iter(task_sources(settings).items()))
     section = f"task_reader.mixture.sources.{name}" if name else "task_reader"
     keys = _SETTINGS.get(source.type)
-    return f"{section}.{source.type}.{keys[0]}" if keys else f"{section}.type"
+    return f"{section}.{section_of(source.type)}.{keys[0]}" if keys else f"{section}.type"
 
 
 def _value(section: Mapping[str, Any], key: str) -> Any:

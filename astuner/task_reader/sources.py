@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.config.reader_choice import section_of
 from astuner.config.sections.task_reader import OneReaderSettings, TaskReaderSettings
 
 
@@ -45,5 +46,5 @@ def shares_of(settings: TaskReaderSettings) -> Mapping[str, float]:
 
 
 def _section_of(settings: OneReaderSettings) -> Mapping[str, Any]:
-    section = getattr(settings, settings.type, None)
+    section = getattr(settings, section_of(settings.type), None)
     return section.model_dump() if section else {}

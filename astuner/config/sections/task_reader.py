@@ -20,12 +20,27 @@ from astuner.config.sections.reader_type import ReaderType
 
 
 class FeedbackTracingSettings(Section):
-    base_url: str | None = setting(UsedBy.ALL, "Database file that holds the traces.")
-    train_output_path: str | None = setting(UsedBy.ALL, "Where the jsonl of tasks is written.")
-    alien_llm_model: str = setting(UsedBy.ALL, "Auxiliary model that judges the traces.")
+    base_url: str | list[str] | None = setting(
+        UsedBy.ALL,
+        "Where the traces are: a file, folder, database or address of a server, or several; null: "
+        "none are read, and the tasks have been made.",
+    )
+    format: str | None = setting(
+        UsedBy.ALL, "Of the traces; null: it is recognised by their content.", min_length=1
+    )
+    train_output_path: str | None = setting(
+        UsedBy.ALL,
+        "The jsonl of training tasks; those of validation and test lie beside it. null: "
+        "traced_tasks/ and the name of the YAML.",
+        min_length=1,
+    )
+    alien_llm_model: str = setting(UsedBy.ALL, "Model that llm_evaluate asks.")
     alien_llm_response_length: PositiveInt = setting(UsedBy.ALL, "Most new tokens of its answer.")
     filters: list[dict[str, Any]] = setting(
-        UsedBy.ALL, "Each {type, enabled, params}; type llm_evaluate or deduplication."
+        UsedBy.ALL,
+        "Steps in order, each {type, enabled, params}: mask, choose, cut, reference, llm_evaluate, "
+        "deduplication, balance, split; their params stand in sections/trace_filters.py. Without "
+        "any: cut, reference and deduplication, beside mask and split, which are always there.",
     )
 
 

@@ -35,12 +35,20 @@ class SemanticDuplicates:
 
     async def prepare(self, candidate: DraftCandidate) -> None:
         """Ask for its vector. Raises the errors of the embedding model."""
-        text = _embedded(KnownText.of(candidate))
-        self._prepared[text] = await self._embedder.vector(text)
+        await self.prepare_text(KnownText.of(candidate))
+
+    async def prepare_text(self, text: KnownText) -> None:
+        """The same for a question that is no draft, as all with this ending."""
+        embedded = _embedded(text)
+        self._prepared[embedded] = await self._embedder.vector(embedded)
 
     def find(self, candidate: DraftCandidate) -> GateRejection | None:
         """The nearest repetition; `prepare` must have been awaited."""
-        text = KnownText.of(candidate)
+        reason = self.find_text(KnownText.of(candidate))
+        return None if reason is None else GateRejection(gate=self.name, reason=reason)
+
+    def find_text(self, text: KnownText) -> str | None:
+        """What it repeats, in words."""
         if not self._known:
             return None
         vector = self._prepared[_embedded(text)]
@@ -49,15 +57,14 @@ class SemanticDuplicates:
         for number in near[numpy.argsort(-cosines[near], kind="stable")]:
             if not are_about_different_things(text, self._known[number]):
                 self._prepared.pop(_embedded(text))
-                return GateRejection(
-                    gate=self.name,
-                    reason=f"it means the same (cosine {cosines[number]:.2f}) as "
-                    f"{self._known[number]}",
-                )
+                return f"it means the same (cosine {cosines[number]:.2f}) as {self._known[number]}"
         return None
 
     def add(self, candidate: DraftCandidate) -> None:
-        text = KnownText.of(candidate)
+        self.add_text(KnownText.of(candidate))
+
+    def add_text(self, text: KnownText) -> None:
+        """`prepare_text` must have been awaited."""
         self._add(text, self._prepared.pop(_embedded(text)))
 
     async def add_known(self, texts: Sequence[KnownText]) -> None:

@@ -30,30 +30,29 @@ class TextDuplicates:
 
     def find(self, candidate: DraftCandidate) -> GateRejection | None:
         """The exact repetition, else the nearest one, whatever else is near."""
-        text = KnownText.of(candidate)
+        reason = self.find_text(KnownText.of(candidate))
+        return None if reason is None else GateRejection(gate=self.name, reason=reason)
+
+    def find_text(self, text: KnownText) -> str | None:
+        """The same for a question that is no draft: what it repeats, in words."""
         words = words_of(text.question)
         if (number := self._by_words.get(tuple(words))) is not None:
-            return self._reject(f"it asks in the same words as {self._known[number]}")
+            return f"it asks in the same words as {self._known[number]}"
         for overlap, number in self._near.find(hashed_pairs(words)):
             if not are_about_different_things(text, self._known[number]):
-                return self._reject(
-                    f"it shares {overlap:.0%} of the pairs of words with {self._known[number]}"
-                )
+                return f"it shares {overlap:.0%} of the pairs of words with {self._known[number]}"
         return None
 
     def add(self, candidate: DraftCandidate) -> None:
-        self._add(KnownText.of(candidate))
+        self.add_text(KnownText.of(candidate))
 
     async def add_known(self, texts: Sequence[KnownText]) -> None:
         """Seeds and questions of other sets, which are not judged themselves."""
         for text in texts:
-            self._add(text)
+            self.add_text(text)
 
-    def _add(self, text: KnownText) -> None:
+    def add_text(self, text: KnownText) -> None:
         words = words_of(text.question)
         self._by_words.setdefault(tuple(words), len(self._known))
         self._near.add(hashed_pairs(words))
         self._known.append(text)
-
-    def _reject(self, reason: str) -> GateRejection:
-        return GateRejection(gate=self.name, reason=reason)
