@@ -9,87 +9,17 @@ import pytest
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
 
-from astuner.errors import TraceSourceError, UnreadableError
+from astuner.errors import UnreadableError
 from astuner.run_dir import json_line
+from astuner.traces.reader import read_traces
 from astuner.traces.reading import Unread
-from astuner.traces.trace import (
-    Origin,
-    Step,
-    Trace,
-    TracedTokens,
-    TracedToolCall,
-    TraceFeedback,
-)
-from astuner.traces.trace_json import append_traces, from_json, read_trace_lines, to_json
+from astuner.traces.sources.known import open_source
+from astuner.traces.trace import Origin, Step, Trace, TracedTokens
+from astuner.traces.trace_json import append_traces, from_json, to_json
+from tests.made_traces import TRACE
 
-WORD = st.text(max_size=6)
-MAYBE = st.none() | WORD
-NUMBER = st.floats(allow_nan=False, allow_infinity=False)
-COUNT = st.none() | st.integers(min_value=0)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | NUMBER | WORD,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=2),
-    max_leaves=4,
-)
-OBJECT = st.dictionaries(WORD, JSON, max_size=2)
-
-
-def several(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.lists(inner, max_size=2).map(tuple)
-
-
-IDS = st.none() | several(st.integers(min_value=0))
-TOKENS = st.builds(
-    TracedTokens, prompt_ids=IDS, reply_ids=IDS, logprobs=st.none() | several(st.none() | NUMBER)
-)
-CALL = st.builds(TracedToolCall, call_id=MAYBE, name=WORD, arguments=WORD)
-STEP = st.builds(
-    Step,
-    role=st.sampled_from(["system", "user", "assistant", "tool"]),
-    text=WORD,
-    reasoning=WORD,
-    name=MAYBE,
-    tool_calls=several(CALL),
-    tool_call_id=MAYBE,
-    num_left_out=st.integers(min_value=0),
-    span_id=MAYBE,
-    agent=MAYBE,
-    model=MAYBE,
-    tools=several(OBJECT),
-    input_tokens=COUNT,
-    output_tokens=COUNT,
-    started=st.none() | NUMBER,
-    seconds=st.none() | NUMBER,
-    error=MAYBE,
-    tokens=st.none() | TOKENS,
-)
-FEEDBACK = st.builds(
-    TraceFeedback,
-    name=WORD,
-    score=st.none() | NUMBER,
-    label=MAYBE,
-    comment=MAYBE,
-    by=MAYBE,
-    span_id=MAYBE,
-    correction=MAYBE,
-    told=st.none() | NUMBER,
-)
-TRACE = st.builds(
-    Trace,
-    trace_id=WORD,
-    steps=several(STEP),
-    session=MAYBE,
-    user=MAYBE,
-    agent=MAYBE,
-    tags=several(WORD),
-    metadata=OBJECT,
-    feedback=several(FEEDBACK),
-    error=MAYBE,
-    origin=st.builds(Origin, source=WORD, address=WORD, ids=several(WORD)),
-)
 HELLO = Trace(
     trace_id="t1",
     steps=(Step(role="user", text="Grüße\u2028!"), Step(role="assistant", text="Hello.")),
@@ -97,6 +27,7 @@ HELLO = Trace(
 )
 
 
+@settings(max_examples=40)
 @given(trace=TRACE)
 def test_a_trace_is_read_back_from_its_line_as_it_was(trace: Trace) -> None:
     assert from_json(json.loads(json_line(to_json(trace), where="here"))) == trace
@@ -137,36 +68,35 @@ def test_a_file_is_its_owners_and_appending_cuts_off_what_a_kill_tore(tmp_path: 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with path.open("ab") as file:
         file.write(b'{"astuner_tra')
-    unread = Unread()
-    assert [trace for trace, _ in read_trace_lines(path, unread)] == [HELLO]
-    assert unread.counts == {"a torn last line": 1}
+    assert read(path) == ([HELLO], {"a torn last line": 1})
     append_traces(path, [HELLO, HELLO])
+    assert read(path) == ([HELLO] * 3, {})
+
+
+def read(path: Path) -> tuple[list[Trace], dict[str, int]]:
     unread = Unread()
-    assert [trace for trace, _ in read_trace_lines(path, unread)] == [HELLO] * 3
-    assert not unread.counts
+    found = list(read_traces(open_source(str(path)), unread))
+    return found, dict(unread.counts)
 
 
 def test_lines_that_are_no_traces_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    for line in (b"nonsense\n", b"[1]\n", b'{"astuner_trace": 9}\n'):
+    append_traces(path, [HELLO])
+    for line in (b"nonsense\n", b'{"astuner_trace": 9}\n'):
         with path.open("ab") as file:
             file.write(line)
         append_traces(path, [HELLO])
-    unread = Unread()
-    found = list(read_trace_lines(path, unread))
-    assert [trace for trace, _ in found] == [HELLO] * 3
-    assert sum(unread.counts.values()) == 3
-    assert any("astuner_trace 9" in reason for reason in unread.counts)
+    found, counts = read(path)
+    assert found == [HELLO] * 3
+    assert sum(counts.values()) == 2
+    assert any("astuner_trace 9" in reason for reason in counts)
 
 
 def test_reading_goes_on_behind_the_last_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     append_traces(path, [HELLO])
-    [(_, end)] = read_trace_lines(path, Unread())
+    source = open_source(str(tmp_path))
+    assert list(source.read(Unread(), {})) == [HELLO]
+    cursor = source.cursor()
     append_traces(path, [HELLO])
-    assert len(list(read_trace_lines(path, Unread(), begin=end))) == 1
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceSourceError, match=r"gone\.jsonl: cannot be opened"):
-        list(read_trace_lines(tmp_path / "gone.jsonl", Unread()))
+    assert len(list(open_source(str(tmp_path)).read(Unread(), cursor))) == 1

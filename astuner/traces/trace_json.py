@@ -4,24 +4,21 @@ The fields are those of the dataclasses in `trace.py`; one that has its default 
 is written is read back as it was, sequences as tuples.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from astuner.errors import TraceSourceError, UnreadableError
+from astuner.errors import UnreadableError
 from astuner.run_dir import append_lines, json_line, naming_the_file
-from astuner.traces.reading import Unread
-from astuner.traces.trace import Trace
+from astuner.traces.trace import Step, Trace
 
 FORMAT = "astuner_trace"
 """The first key of each object, by which the format is recognised; its value is the version."""
 FORMAT_VERSION = 1
-_MAX_LINE_BYTES = 256_000_000
 
 
 def to_json(trace: Trace) -> dict[str, Any]:
@@ -43,12 +40,7 @@ def from_json(record: Mapping[str, Any]) -> Trace:
             f"a trace of {FORMAT} {version!r}; {known}: read it with the release that wrote it, or "
             "a newer one"
         )
-    try:
-        return _with_tuples(_adapter().validate_python(record))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UnreadableError(f"a trace whose {place} is wrong: {first['msg']}") from error
+    return _checked(Trace, record)
 
 
 def append_traces(path: Path, traces: Iterable[Trace]) -> None:
@@ -63,43 +55,37 @@ def append_traces(path: Path, traces: Iterable[Trace]) -> None:
     append_lines(path, [json_line(to_json(trace), where=str(path)) for trace in traces])
 
 
-def read_trace_lines(path: Path, unread: Unread, *, begin: int = 0) -> Iterator[tuple[Trace, int]]:
-    """The traces of a file from a byte on, each with the byte behind its line.
+T = TypeVar("T", Trace, Step)
 
-    A line that does not parse is noted, and a torn last one ends it. Raises TraceSourceError where
-    the file cannot be opened.
-    """
+
+def differing_fields(original: T, other: T) -> dict[str, Any]:
+    """The fields of `original` that `other` has otherwise, as JSON values; None for one that has
+    its default there."""
+    told, found = _told(original), _told(other)
+    names = [one.name for one in fields(original) if told.get(one.name) != found.get(one.name)]
+    return {name: told.get(name) for name in names}
+
+
+def with_fields(value: T, told: Mapping[str, Any]) -> T:
+    """The value with these fields as `differing_fields` told them. Raises UnreadableError."""
+    merged = {**_told(value), **told}
+    given = {key: one for key, one in merged.items() if one is not None}
+    return _checked(type(value), given)
+
+
+def _checked(kind: type[T], told: Mapping[str, Any]) -> T:
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise TraceSourceError(
-            f"{path}: cannot be opened: {error.strerror}; name a file that is there"
-        ) from error
-    with file:
-        file.seek(begin)
-        while line := file.readline(_MAX_LINE_BYTES):
-            begin += len(line)
-            place = f"{path}, line that ends at byte {begin}"
-            if not line.endswith(b"\n"):
-                unread.add("a torn last line", place)
-                return
-            if (trace := _trace(line, unread, place)) is not None:
-                yield trace, begin
-
-
-def _trace(line: bytes, unread: Unread, place: str) -> Trace | None:
-    try:
-        return from_json(json.loads(line))
-    except UnreadableError as error:
-        unread.add(str(error), place)
-    except (ValueError, AttributeError, RecursionError):
-        unread.add("a line that is no JSON object", place)
-    return None
+        return _with_tuples(_adapter(kind).validate_python(told))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        name = kind.__name__.lower()
+        raise UnreadableError(f"a {name} whose {place} is wrong: {first['msg']}") from error
 
 
 @cache
-def _adapter() -> TypeAdapter[Trace]:
-    return TypeAdapter(Trace)
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def _told(value: Any) -> dict[str, Any]:

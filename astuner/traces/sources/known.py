@@ -20,6 +20,7 @@ from astuner.traces.sources.phoenix import PhoenixSource, is_phoenix_row, phoeni
 from astuner.traces.sources.rows import JSON_ENDINGS, PARQUET, SourceFiles, first_row, table_columns
 from astuner.traces.sources.run_dir import RunDirSource, is_episode_row, is_run_dir
 from astuner.traces.sources.studio import SQLITE_HEAD, StudioSource
+from astuner.traces.sources.trace_lines import TraceLinesSource, is_trace_row
 from astuner.traces.sources.web import glance
 
 _FILES_LOOKED_AT = 20
@@ -81,6 +82,11 @@ SOURCES: Mapping[str, SourceFormat] = {
         what="a run directory of astuner, or a file of its episodes",
         file=RunDirSource,
         knows=is_episode_row,
+    ),
+    "traces": SourceFormat(
+        what="a folder or file that `astuner traces import` wrote",
+        file=TraceLinesSource,
+        knows=is_trace_row,
     ),
     "openai_chat": SourceFormat(
         what="JSON lines with messages, as OpenAI takes them for fine-tuning",
