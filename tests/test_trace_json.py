@@ -1,7 +1,6 @@
-"""A trace survives its JSON line, and a file of them what happens to files."""
+"""A trace survives its JSON line, and files of them are read as far as they are whole."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 
 from astuner.errors import UnreadableError
-from astuner.run_dir import json_line
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import Unread
 from astuner.traces.sources.known import open_source
 from astuner.traces.trace import Origin, Step, Trace, TracedTokens
-from astuner.traces.trace_json import append_traces, from_json, to_json
+from astuner.traces.trace_json import from_json, to_json, trace_line
 from tests.made_traces import TRACE
 
 HELLO = Trace(
@@ -30,7 +28,7 @@ HELLO = Trace(
 @settings(max_examples=40)
 @given(trace=TRACE)
 def test_a_trace_is_read_back_from_its_line_as_it_was(trace: Trace) -> None:
-    assert from_json(json.loads(json_line(to_json(trace), where="here"))) == trace
+    assert from_json(json.loads(trace_line(trace))) == trace
 
 
 def test_what_is_not_told_takes_no_room() -> None:
@@ -62,15 +60,9 @@ def test_an_object_that_is_no_trace_of_this_version_is_refused_by_name(
         from_json({**to_json(HELLO), **changed})
 
 
-def test_a_file_is_its_owners_and_appending_cuts_off_what_a_kill_tore(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "traces.jsonl"
-    append_traces(path, [HELLO])
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+def append(path: Path, *traces: Trace) -> None:
     with path.open("ab") as file:
-        file.write(b'{"astuner_tra')
-    assert read(path) == ([HELLO], {"a torn last line": 1})
-    append_traces(path, [HELLO, HELLO])
-    assert read(path) == ([HELLO] * 3, {})
+        file.writelines(map(trace_line, traces))
 
 
 def read(path: Path) -> tuple[list[Trace], dict[str, int]]:
@@ -81,22 +73,24 @@ def read(path: Path) -> tuple[list[Trace], dict[str, int]]:
 
 def test_lines_that_are_no_traces_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    append_traces(path, [HELLO])
+    append(path, HELLO)
     for line in (b"nonsense\n", b'{"astuner_trace": 9}\n'):
         with path.open("ab") as file:
             file.write(line)
-        append_traces(path, [HELLO])
+        append(path, HELLO)
+    with path.open("ab") as file:
+        file.write(trace_line(HELLO)[:-20])
     found, counts = read(path)
     assert found == [HELLO] * 3
-    assert sum(counts.values()) == 2
+    assert sum(counts.values()) == 3 and counts["a torn last line"] == 1
     assert any("astuner_trace 9" in reason for reason in counts)
 
 
 def test_reading_goes_on_behind_the_last_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    append_traces(path, [HELLO])
+    append(path, HELLO)
     source = open_source(str(tmp_path))
     assert list(source.read(Unread(), {})) == [HELLO]
     cursor = source.cursor()
-    append_traces(path, [HELLO])
+    append(path, HELLO)
     assert len(list(open_source(str(tmp_path)).read(Unread(), cursor))) == 1

@@ -1,6 +1,7 @@
 """Our own episodes as ATIF and as OTLP, read back as they were."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,14 @@ def test_a_conversation_comes_back_from_otlp_with_messages_tools_tokens_and_feed
 
 
 def _listed(tokens: TracedTokens) -> TracedTokens:
-    numbers = (tokens.prompt_ids, tokens.reply_ids, tokens.logprobs)
-    prompt_ids, reply_ids, logprobs = (None if one is None else list(one) for one in numbers)
-    return TracedTokens(prompt_ids=prompt_ids, reply_ids=reply_ids, logprobs=logprobs)
+    def listed(numbers: Sequence[Any] | None) -> list[Any] | None:
+        return None if numbers is None else list(numbers)
+
+    return TracedTokens(
+        prompt_ids=listed(tokens.prompt_ids),
+        reply_ids=listed(tokens.reply_ids),
+        logprobs=listed(tokens.logprobs),
+    )
 
 
 def test_conversations_of_one_episode_stay_apart_in_otlp(tmp_path: Path) -> None:

@@ -1,19 +1,18 @@
-"""Traces as one JSON object each, and files of them: what `astuner traces import` writes.
+"""Traces as one JSON object each: the lines that `astuner traces import` writes.
 
 The fields are those of the dataclasses in `trace.py`; one that has its default is left out. What
 is written is read back as it was, sequences as tuples.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from astuner.errors import UnreadableError
-from astuner.run_dir import append_lines, json_line, naming_the_file
+from astuner.run_dir import json_line
 from astuner.traces.trace import Step, Trace
 
 FORMAT = "astuner_trace"
@@ -24,6 +23,11 @@ FORMAT_VERSION = 1
 def to_json(trace: Trace) -> dict[str, Any]:
     """The trace as JSON values."""
     return {FORMAT: FORMAT_VERSION, **_told(trace)}
+
+
+def trace_line(trace: Trace) -> bytes:
+    """The trace as one line, its end included."""
+    return json_line(to_json(trace), where=f"trace {trace.trace_id}")
 
 
 def from_json(record: Mapping[str, Any]) -> Trace:
@@ -41,18 +45,6 @@ def from_json(record: Mapping[str, Any]) -> Trace:
             "a newer one"
         )
     return _checked(Trace, record)
-
-
-def append_traces(path: Path, traces: Iterable[Trace]) -> None:
-    """Append each trace as a line, readable by the owner only, and wait until the disk has them.
-
-    A kill leaves at most the last line torn; what an earlier one tore is cut off first. One
-    process at a time may write a file. Raises AstunerError where the file system refuses.
-    """
-    with naming_the_file(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-    append_lines(path, [json_line(to_json(trace), where=str(path)) for trace in traces])
 
 
 T = TypeVar("T", Trace, Step)

@@ -51,7 +51,7 @@ def read_genai(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading |
         user=signs.user,
         agent=signs.agent,
         tags=_tags(told),
-        metadata={key: told[key] for key in _OF_WHOLE if key in told} | _metadata(told),
+        metadata={**{key: told[key] for key in _OF_WHOLE if key in told}, **_metadata(told)},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
