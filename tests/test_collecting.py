@@ -7,8 +7,6 @@ import gzip
 import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -163,24 +160,6 @@ def test_what_the_exporter_of_opentelemetry_sends_is_read_as_a_conversation(
     assert trace.metadata["service.name"] == "shop"
     [path] = tmp_path.glob("traces_*.jsonl")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_agents_of_agentscope_send_their_traces_here(tmp_path: Path) -> None:
-    spans = tmp_path / "spans.pb"
-    emitter = Path(__file__).parent / "agentscope_traces.py"
-    subprocess.run([sys.executable, "-P", emitter, spans], check=True, env={**os.environ})
-
-    async def body(it: Sending) -> None:
-        posted = await it.post(spans.read_bytes(), content_type="application/x-protobuf")
-        assert posted.status_code == 200
-        assert (
-            ExportTraceServiceResponse.FromString(posted.content).partial_success.rejected_spans
-            == 0
-        )
-
-    sent(body, tmp_path / "out")
-    [trace] = traces_in(tmp_path / "out")
-    assert texts(trace)[-1] == ("assistant", "You are welcome.")
 
 
 def test_logs_are_kept_in_files_of_their_own(tmp_path: Path) -> None:

@@ -215,11 +215,12 @@ def _import(parsed: argparse.Namespace, console: "RunConsole") -> int:
 
     if parsed.preview:
         return _preview(parsed, console)
+    sources = _sources(parsed, console)
     with importing_to(parsed.out) as one:
         mask = None if parsed.unmasked else _mask(mask_key(parsed.out))
         change = _as_it_is if mask is None else masking(mask.masked)
         try:
-            for source in _sources(parsed, console):
+            for source in sources:
                 one.take(source, change=change, since=parsed.since)
         finally:
             one.close()
@@ -271,16 +272,21 @@ def _export(parsed: argparse.Namespace, console: "RunConsole") -> int:
     from astuner.traces.writers.folder import check_new, export_traces
 
     check_new(parsed.out)
+    files = [
+        (root, path)
+        for root in dict.fromkeys(root for place in parsed.places for root in _roots(place, parsed))
+        for path in _episode_files(root, parsed.step)
+    ]
+    if not files:
+        at = "" if parsed.step is None else f" of step {parsed.step}"
+        raise ConfigError(f"traces export: there are no episodes{at}; `astuner show` lists some")
     written = export_traces(
-        _episodes(parsed, console),
+        _episodes(files, console),
         parsed.out,
         parsed.to,
         version=__version__,
         tell=lambda at: console.status(f"{at.num_episodes:,} episodes written"),
     )
-    if not written.num_traces:
-        at = "" if parsed.step is None else f" of step {parsed.step}"
-        raise ConfigError(f"traces export: there are no episodes{at}; `astuner show` lists some")
     write_out(
         f"{written.num_traces:,} conversations of {written.num_episodes:,} episodes as "
         f"{parsed.to} in {parsed.out}, with all that was said\n"
@@ -288,19 +294,18 @@ def _export(parsed: argparse.Namespace, console: "RunConsole") -> int:
     return 0
 
 
-def _episodes(parsed: argparse.Namespace, console: "RunConsole") -> "Iterator[Trace]":
-    """Of all runs that are meant, one after the other; what cannot be read is told."""
+def _episodes(files: list[tuple[Path, Path]], console: "RunConsole") -> "Iterator[Trace]":
+    """Of each run, what is in the folder or file; what cannot be read is told."""
     from astuner.traces.importing import read_all
     from astuner.traces.reading import Unread
     from astuner.traces.sources.known import open_source
     from astuner.traces.writers.folder import named_by_run
 
     unread = Unread()
-    for root in dict.fromkeys(root for place in parsed.places for root in _roots(place, parsed)):
-        for path in _episode_files(root, parsed.step):
-            source = open_source(str(path), format="run_dir")
-            run_name = f"{root.parent.name}_{root.name}" if root.parent.name else root.name
-            yield from named_by_run(read_all([source], unread), run_name)
+    for root, path in files:
+        source = open_source(str(path), format="run_dir")
+        run_name = f"{root.parent.name}_{root.name}" if root.parent.name else root.name
+        yield from named_by_run(read_all([source], unread), run_name)
     for reason, number in unread.counts.items():
         console.warn(f"not read, {number} times: {reason}; first {unread.places[reason]}")
 
