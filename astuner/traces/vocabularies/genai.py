@@ -13,7 +13,7 @@ from astuner.traces.messages import ReadMessages, read_messages, read_text, read
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step, TracedTokens
 from astuner.traces.vocabularies.replies import replies, tool_result
-from astuner.traces.vocabularies.signs import first_text, signs_of
+from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -48,6 +48,7 @@ def read_genai(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading |
         session=signs.session,
         user=signs.user,
         agent=signs.agent,
+        tags=tags_of(told),
         metadata={key: told[key] for key in _OF_WHOLE if key in told},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
