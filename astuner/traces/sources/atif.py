@@ -12,7 +12,7 @@ from astuner.errors import UnreadableError
 from astuner.traces.messages import as_json, read_messages, read_tools
 from astuner.traces.reading import Found
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow
 from astuner.traces.sources.values import first_of, seconds_since_1970
 from astuner.traces.trace import Origin, Role, Step, Trace, TracedTokens, TracedToolCall
 from astuner.traces.trace_json import with_fields
@@ -27,7 +27,7 @@ _OF_WHOLE = ("notes", "continued_trajectory_ref", "final_metrics", "extra")
 def atif_files(address: SourceAddress) -> RowFiles:
     """One trajectory is a trace, and so is each that an agent below it made."""
 
-    def read_trajectory(row: Row) -> Iterator[Found]:
+    def read_trajectory(row: StoredRow) -> Iterator[Found]:
         yield from trajectory_traces(row.value, row.name, address.shown)
 
     return RowFiles("atif", address.shown, address.path, read_trajectory)

@@ -1,5 +1,6 @@
 """Which places with traces there are, and which one an address is."""
 
+import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError, TraceSourceError
-from astuner.traces.otlp.files import opened
+from astuner.traces.otlp.files import form_of, opened
 from astuner.traces.reading import Cursor, Found, TraceSource, Unread
 from astuner.traces.sources.address import SourceAddress
 from astuner.traces.sources.atif import atif_files, is_atif_row
@@ -182,11 +183,11 @@ def _of_file(path: Path) -> tuple[str | None, str]:
     if head.startswith(PARQUET):
         columns = table_columns(path)
         return _of_row(dict.fromkeys(columns)), f"a table with {_some(columns)}"
+    if form_of(io.BytesIO(head)) != "json":
+        return "otlp", ""
     if (row := first_row(path)) is not None:
         return _of_row(row), f"JSON with {_some(row)}"
-    # protobuf begins with the number of its first field, or with a length
-    is_binary = any(byte < 0x20 and byte not in b"\t\n\r" for byte in head)
-    return ("otlp", "") if is_binary else (None, f"{head[:40]!r}")
+    return None, f"{head[:40]!r}"
 
 
 def _of_row(row: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from astuner.clock import iso_utc
 from astuner.traces.messages import as_json, parsed
 from astuner.traces.reading import Cursor, Found, FoundFeedback, Unread
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow, noted_row
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow, noted_row
 from astuner.traces.sources.values import first_of, number_of, seconds_since_1970
 from astuner.traces.sources.web import ServerLogin, TraceServer
 from astuner.traces.span import TracedSpan
@@ -91,7 +91,9 @@ class LangfuseSource:
     ) -> Iterator[Found]:
         for value in rows:
             place = f"{self.address}, {kind} {value.get('id')}"
-            yield from noted_row(read_langfuse_row, Row(value=value, place=place, name=""), unread)
+            yield from noted_row(
+                read_langfuse_row, StoredRow(value=value, place=place, name=""), unread
+            )
             time = seconds_since_1970(first_of(value, "startTime", "timestamp"))
             if time is not None:
                 self._last[kind] = max(time, self._last.get(kind, 0.0))
@@ -106,7 +108,7 @@ def is_langfuse_row(row: Mapping[str, Any]) -> bool:
     return _is_trace(row) or _is_observation(row) or _is_score(row)
 
 
-def read_langfuse_row(row: Row) -> Iterator[Found]:
+def read_langfuse_row(row: StoredRow) -> Iterator[Found]:
     """An observation, a score, or a trace with all of its own, in camel or in snake case."""
     if _is_trace(row.value):
         yield from _whole_trace(row.value)

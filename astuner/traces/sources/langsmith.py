@@ -10,7 +10,7 @@ from typing import Any
 from astuner.traces.messages import as_json, parsed
 from astuner.traces.reading import Found, FoundFeedback
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow
 from astuner.traces.sources.values import first_of, number_of, seconds_since_1970
 from astuner.traces.span import TracedSpan
 from astuner.traces.trace import TraceFeedback
@@ -31,7 +31,7 @@ def is_langsmith_row(row: Mapping[str, Any]) -> bool:
     return "run_type" in row and "id" in row
 
 
-def read_run(row: Row) -> Iterator[Found]:
+def read_run(row: StoredRow) -> Iterator[Found]:
     """A run as a span, and what was said of it."""
     told = row.value
     if not told.get("id") or not told.get("run_type"):
@@ -56,7 +56,6 @@ def _parent(told: Mapping[str, Any]) -> str | None:
     if parent := first_of(told, "parent_run_id"):
         return str(parent)
     above = str(told.get("dotted_order") or "").split(".")[:-1]
-    # the time has a point of its own where it is written with one
     names = [part.partition("Z")[2] for part in above if "Z" in part]
     return names[-1] if names else None
 

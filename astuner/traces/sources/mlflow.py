@@ -5,6 +5,7 @@ Source: mlflow 3.18, protos/service.proto and entities/span.py.
 
 import base64
 import binascii
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from astuner.traces.messages import as_json
 from astuner.traces.otlp.json_form import WrongForm, error_message, json_records
 from astuner.traces.reading import Cursor, Found, FoundFeedback, Unread
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow, noted_row
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow, noted_row
 from astuner.traces.sources.values import first_of, number_of, seconds_since_1970
 from astuner.traces.sources.web import ServerLogin, TraceServer
 from astuner.traces.span import TracedEvent, TracedSpan
@@ -84,11 +85,10 @@ class MlflowSource:
 
     def _traces(self, server: TraceServer, experiment: str, unread: Unread) -> Iterator[Found]:
         known = self._read.get(experiment, {})
-        last, ids = known.get("milliseconds", 0), list(known.get("ids", ()))
+        last, ids = known.get("milliseconds", 0), set(known.get("ids", ()))
+        place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
         asked = {
-            "locations": [
-                {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
-            ],
+            "locations": [place],
             "filter": f"trace.timestamp_ms >= {last}",
             "max_results": _PAGE,
             "order_by": ["timestamp_ms ASC"],
@@ -98,13 +98,17 @@ class MlflowSource:
             infos = [info for info in page.get("traces", ()) if info["trace_id"] not in ids]
             ended = [info for info in infos if info.get("state") != _UNFINISHED]
             yield from self._with_spans(server, ended, unread)
-            for info in infos:
-                is_behind = is_behind and info.get("state") != _UNFINISHED
-                time = _milliseconds(info)
-                if is_behind:
-                    ids = [*ids, info["trace_id"]] if time == last else [info["trace_id"]]
-                    last = time
-                    self._read[experiment] = {"milliseconds": last, "ids": ids}
+            if is_behind:
+                behind = itertools.takewhile(lambda one: one.get("state") != _UNFINISHED, infos)
+                for info in behind:
+                    self._move(experiment, info)
+                is_behind = len(ended) == len(infos)
+
+    def _move(self, experiment: str, info: Mapping[str, Any]) -> None:
+        known = self._read.get(experiment, {})
+        time = _milliseconds(info)
+        same = known.get("ids", ()) if known.get("milliseconds") == time else ()
+        self._read[experiment] = {"milliseconds": time, "ids": [*same, info["trace_id"]]}
 
     def _with_spans(
         self, server: TraceServer, infos: Sequence[Mapping[str, Any]], unread: Unread
@@ -115,7 +119,7 @@ class MlflowSource:
             for info in some:
                 name = str(info["trace_id"])
                 value = {"info": info, "data": {"spans": spans.get(name, [])}}
-                row = Row(value=value, place=f"{self.address}, trace {name}", name=name)
+                row = StoredRow(value=value, place=f"{self.address}, trace {name}", name=name)
                 yield from noted_row(read_mlflow_trace, row, unread)
 
 
@@ -129,7 +133,7 @@ def is_mlflow_row(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("info"), Mapping) and isinstance(data, Mapping) and "spans" in data
 
 
-def read_mlflow_trace(row: Row) -> Iterator[Found]:
+def read_mlflow_trace(row: StoredRow) -> Iterator[Found]:
     """One trace with its spans, and what was said of it."""
     info, data = row.value["info"], row.value["data"]
     if not data["spans"]:

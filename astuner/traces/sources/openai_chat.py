@@ -7,7 +7,7 @@ from typing import Any
 from astuner.traces.messages import read_messages, read_tools
 from astuner.traces.reading import Found
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow
 from astuner.traces.trace import Origin, Step, Trace
 
 _OWN = {"messages", "tools", "functions", "parallel_tool_calls"}
@@ -16,7 +16,7 @@ _OWN = {"messages", "tools", "functions", "parallel_tool_calls"}
 def openai_chat_files(address: SourceAddress) -> RowFiles:
     """Each line is a trace, whose other fields are its metadata."""
 
-    def read_line(row: Row) -> Iterator[Found]:
+    def read_line(row: StoredRow) -> Iterator[Found]:
         yield _trace(row, address.shown)
 
     return RowFiles("openai_chat", address.shown, address.path, read_line)
@@ -26,7 +26,7 @@ def is_openai_chat_row(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("messages"), list)
 
 
-def _trace(row: Row, address: str) -> Trace:
+def _trace(row: StoredRow, address: str) -> Trace:
     told = row.value
     if not isinstance(told.get("messages"), list):
         raise WrongRow("a line without a list of messages")

@@ -13,7 +13,7 @@ from typing import Any
 from astuner.traces.otlp.json_form import error_message
 from astuner.traces.reading import Cursor, Found, FoundFeedback, Unread
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, RowFiles, WrongRow, noted_row
+from astuner.traces.sources.rows import RowFiles, StoredRow, WrongRow, noted_row
 from astuner.traces.sources.values import first_of, flattened, number_of, seconds_since_1970
 from astuner.traces.sources.web import ServerLogin, TraceServer
 from astuner.traces.span import TracedEvent, TracedSpan
@@ -84,7 +84,7 @@ class PhoenixSource:
             new = [span for span in page if _number(span) == 0 or _number(span) > known]
             newest = max([newest, *map(_number, new)])
             for span in new:
-                row = Row(value=span, place=f"{self.address}, span {span.get('id')}", name="")
+                row = StoredRow(value=span, place=f"{self.address}, span {span.get('id')}", name="")
                 yield from noted_row(read_phoenix_span, row, unread)
             ids = [span["context"] for span in new if isinstance(span.get("context"), Mapping)]
             yield from _of_spans(server, path, ids, unread)
@@ -105,7 +105,7 @@ def is_phoenix_row(row: Mapping[str, Any]) -> bool:
     )
 
 
-def read_phoenix_span(row: Row) -> Iterator[Found]:
+def read_phoenix_span(row: StoredRow) -> Iterator[Found]:
     """A span as the server tells it, or a row of the client's dataframe."""
     told = row.value
     context = told.get("context") or {}
@@ -164,7 +164,7 @@ def _of_spans(
     traces = {str(one.get("span_id")): str(one.get("trace_id")) for one in ids}
     for some in _some(list(traces)):
         asked = {"span_ids": some, "limit": _MAX_ANNOTATIONS}
-        for page in _pages(server, f"{path}/span_annotations", asked):
+        for page in _pages(server, f"{path}/span_annotations", asked, may_miss=True):
             for annotation in page:
                 span_id = str(annotation.get("span_id"))
                 yield from _feedback(annotation, traces.get(span_id, ""), span_id, unread)
@@ -176,7 +176,7 @@ def _of_traces(
     """The same of whole traces, which older servers have no route for."""
     for some in _some(list(dict.fromkeys(str(one.get("trace_id")) for one in ids))):
         asked = {"trace_ids": some, "limit": _MAX_ANNOTATIONS}
-        for page in _pages(server, f"{path}/trace_annotations", asked):
+        for page in _pages(server, f"{path}/trace_annotations", asked, may_miss=True):
             for annotation in page:
                 yield from _feedback(annotation, str(annotation.get("trace_id")), None, unread)
 
@@ -201,12 +201,13 @@ def _feedback(
 
 
 def _pages(
-    server: TraceServer, path: str, params: Mapping[str, Any]
+    server: TraceServer, path: str, params: Mapping[str, Any], *, may_miss: bool = False
 ) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """None at all where the server has no such route, or nothing of what was asked for."""
+    """None at all where the server has no such route, or nothing of it, and that may be."""
     cursor = None
+    ask = server.get_if_there if may_miss else server.get
     while True:
-        answer = server.get_if_there(path, {**params, "cursor": cursor})
+        answer = ask(path, {**params, "cursor": cursor})
         if answer is None:
             return
         yield answer["data"]

@@ -18,6 +18,8 @@ _MAX_DOCUMENT_BYTES = 256_000_000
 """Of one line or document, which is in memory at once."""
 PARQUET = b"PAR1"
 _ROWS_AT_ONCE = 500
+_LINES_LOOKED_AT = 20
+"""Of a file, until one is JSON."""
 _LISTS = ("traces", "runs", "data")
 """Under which the answers of servers and commands hold their rows."""
 JSON_ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet")
@@ -28,7 +30,7 @@ class WrongRow(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StoredRow:
     """One object of a file."""
 
     value: Mapping[str, Any]
@@ -84,7 +86,7 @@ class SourceFiles:
         return path.name if path == self.path else path.relative_to(self.path).as_posix()
 
 
-ReadRow = Callable[[Row], Iterator[Found]]
+ReadRow = Callable[[StoredRow], Iterator[Found]]
 """What one row is made of. Raises WrongRow."""
 
 
@@ -105,7 +107,7 @@ class RowFiles:
         return self._files.cursor()
 
 
-def noted_row(read_row: ReadRow, row: Row, unread: Unread) -> Iterator[Found]:
+def noted_row(read_row: ReadRow, row: StoredRow, unread: Unread) -> Iterator[Found]:
     """What the row is made of, up to where its form is another one, which is noted."""
     try:
         yield from read_row(row)
@@ -115,7 +117,7 @@ def noted_row(read_row: ReadRow, row: Row, unread: Unread) -> Iterator[Found]:
         unread.add(f"fields in another form ({type(error).__name__}: {error})", row.place)
 
 
-def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[Row]:
+def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[StoredRow]:
     """The objects from the position on, which moves along.
 
     Raises TraceSourceError where the file cannot be read, ConfigError where it is Parquet and
@@ -134,20 +136,20 @@ def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[Ro
 
 
 def first_row(path: Path) -> Mapping[str, Any] | None:
-    """The first object of a file of JSON; None where it begins with anything else."""
+    """The first object of a file of JSON; None where none of the first lines has any.
+
+    Raises TraceSourceError where the file cannot be opened.
+    """
     unread = Unread()
     with opened(path) as file:
-        try:
-            first = _loaded(file.readline(_MAX_DOCUMENT_BYTES))
-            if first is None and not file.read(1):
-                return None
-            if first is None:
-                file.seek(0)
-                first = _loaded(file.read(_MAX_DOCUMENT_BYTES))
-        except (OSError, EOFError):
-            return None
-    rows = _inner(first, str(path), "0", unread)
-    return next((row.value for row in rows), None)
+        if not _has_lines(file):
+            rows = _document_rows(file, path, unread, FilePosition())
+            return next((row.value for row in rows), None)
+        for _ in range(_LINES_LOOKED_AT):
+            loaded = _loaded(_next_line(file, path, unread).strip()) or []
+            if row := next(_inner(loaded, str(path), "", unread), None):
+                return row.value
+    return None
 
 
 def _has_lines(file: BinaryIO) -> bool:
@@ -159,7 +161,7 @@ def _has_lines(file: BinaryIO) -> bool:
 
 def _document_rows(
     file: BinaryIO, path: Path, unread: Unread, position: FilePosition
-) -> Iterator[Row]:
+) -> Iterator[StoredRow]:
     document = _loaded(file.read(_MAX_DOCUMENT_BYTES))
     if document is None:
         unread.add("a JSON document that is cut off or changed", str(path))
@@ -168,7 +170,9 @@ def _document_rows(
     position.num_bytes = file.tell()
 
 
-def _line_rows(file: BinaryIO, path: Path, unread: Unread, position: FilePosition) -> Iterator[Row]:
+def _line_rows(
+    file: BinaryIO, path: Path, unread: Unread, position: FilePosition
+) -> Iterator[StoredRow]:
     number, is_whole = 0, position.num_bytes == 0
     while line := _next_line(file, path, unread):
         number += 1
@@ -199,17 +203,17 @@ def _next_line(file: BinaryIO, path: Path, unread: Unread) -> bytes:
         ) from error
 
 
-def _inner(value: Any, place: str, name: str, unread: Unread) -> Iterator[Row]:
+def _inner(value: Any, place: str, name: str, unread: Unread) -> Iterator[StoredRow]:
     """The objects of a list, of what holds one, or the object itself."""
     if isinstance(value, Mapping):
         held = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
         if held is None:
-            yield Row(value=value, place=place, name=name)
+            yield StoredRow(value=value, place=place, name=name)
             return
         value = held
     for number, one in enumerate(value):
         if isinstance(one, Mapping):
-            yield Row(value=one, place=f"{place}, item {number + 1}", name=f"{name}-{number}")
+            yield StoredRow(value=one, place=f"{place}, item {number + 1}", name=f"{name}-{number}")
         else:
             unread.add(f"a JSON {type(one).__name__} in place of an object", place)
 
@@ -223,7 +227,7 @@ def _loaded(text: bytes) -> Any:
     return loaded if isinstance(loaded, dict | list) else None
 
 
-def _table_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[Row]:
+def _table_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[StoredRow]:
     """All, or none where the file has the size that it had."""
     size = path.stat().st_size
     if position.num_bytes == size:
@@ -232,7 +236,9 @@ def _table_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[
     for batch in _batches(path):
         for value in batch:
             number += 1
-            yield Row(value=value, place=f"{path}, row {number}", name=f"{path.stem}-{number}")
+            yield StoredRow(
+                value=value, place=f"{path}, row {number}", name=f"{path.stem}-{number}"
+            )
     position.num_bytes = size
 
 

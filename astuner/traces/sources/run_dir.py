@@ -10,7 +10,7 @@ from astuner.run_dir import RunDir
 from astuner.traces.messages import read_messages
 from astuner.traces.reading import Cursor, Found, Unread
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, SourceFiles, WrongRow, noted_row, read_rows
+from astuner.traces.sources.rows import SourceFiles, StoredRow, WrongRow, noted_row, read_rows
 from astuner.traces.trace import Origin, Step, Trace, TracedTokens, TraceFeedback
 from astuner.trajectory.episode import Episode, role_of
 from astuner.trajectory.record import episode_from_record
@@ -46,7 +46,7 @@ class RunDirSource:
     def cursor(self) -> Cursor:
         return self._files.cursor()
 
-    def _traces(self, row: Row) -> Iterator[Trace]:
+    def _traces(self, row: StoredRow) -> Iterator[Trace]:
         try:
             episode = episode_from_record(row.value)
         except AstunerError as error:
@@ -64,56 +64,56 @@ def is_episode_row(row: Mapping[str, Any]) -> bool:
 
 
 def traces_of_episode(episode: Episode, address: str) -> list[Trace]:
-    """One trace for each conversation in it: calls that go on from what an earlier call said.
+    """One trace for each chain of calls in it: those that go on from what an earlier call said.
 
     What calls share, such as a first question that was asked twice, stands in each of their traces.
     """
-    conversations: list[_Conversation] = []
+    chains: list[_CallChain] = []
     for number, call in enumerate(episode.calls):
-        _grow(conversations, call, number)
-    is_one = len(conversations) == 1
+        _grow(chains, call, number)
+    is_one = len(chains) == 1
     return [
         Trace(
             trace_id=episode.episode_id if is_one else f"{episode.episode_id}-{number}",
-            steps=tuple(conversation.steps),
+            steps=tuple(chain.steps),
             session=episode.episode_id,
-            agent=conversation.agent[0],
-            tags=(conversation.agent[1],) if conversation.agent[1] else (),
+            agent=chain.agent[0],
+            tags=(chain.agent[1],) if chain.agent[1] else (),
             metadata=_metadata(episode),
-            feedback=tuple(_feedback(episode, conversation.agent)),
+            feedback=tuple(_feedback(episode, chain.agent)),
             error=_error(episode),
             origin=Origin(source="run_dir", address=address, ids=(episode.episode_id,)),
         )
-        for number, conversation in enumerate(conversations)
+        for number, chain in enumerate(chains)
     ]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Conversation:
+class _CallChain:
     agent: Agent
     messages: list[Message] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     """One for each message."""
 
 
-def _grow(conversations: list[_Conversation], call: Call, number: int) -> None:
-    """Adds a call to the conversation that it goes on with, or begins another."""
+def _grow(chains: list[_CallChain], call: Call, number: int) -> None:
+    """Adds a call to the chain that it goes on with, or begins another."""
     asked = list(call.messages)
-    conversation = next(
+    chain = next(
         (
             one
-            for one in reversed(conversations)
+            for one in reversed(chains)
             if one.agent == call.agent and one.messages == asked[: len(one.messages)]
         ),
         None,
     )
-    if conversation is None:
-        conversation = _Conversation(agent=call.agent)
-        conversations.append(conversation)
-    new = asked[len(conversation.messages) :]
-    conversation.steps += [_step(message) for message in new]
-    conversation.steps.append(_reply(call, number))
-    conversation.messages += [*new, call.reply]
+    if chain is None:
+        chain = _CallChain(agent=call.agent)
+        chains.append(chain)
+    new = asked[len(chain.messages) :]
+    chain.steps += [_step(message) for message in new]
+    chain.steps.append(_reply(call, number))
+    chain.messages += [*new, call.reply]
 
 
 def _step(message: Message) -> Step:

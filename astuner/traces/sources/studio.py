@@ -16,7 +16,7 @@ from astuner.traces.otlp.json_form import error_message
 from astuner.traces.reading import Cursor, Found, Unread
 from astuner.traces.sources.address import SourceAddress
 from astuner.traces.sources.agentscope_reprs import WrongRepr, old_attributes
-from astuner.traces.sources.rows import Row, WrongRow, noted_row
+from astuner.traces.sources.rows import StoredRow, WrongRow, noted_row
 from astuner.traces.sources.values import first_of, flattened, seconds_since_1970
 from astuner.traces.span import TracedEvent, TracedSpan
 
@@ -45,7 +45,7 @@ _WHOLE = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SpanTable:
     name: str
-    read_row: Callable[[Row], Iterator[Found]]
+    read_row: Callable[[StoredRow], Iterator[Found]]
     is_new: bool
 
 
@@ -96,7 +96,7 @@ class StudioSource:
 
     def _rows(
         self, connection: sqlite3.Connection, table: _SpanTable, since: Cursor
-    ) -> Iterator[tuple[int, Row]]:
+    ) -> Iterator[tuple[int, StoredRow]]:
         [[newest]] = connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table.name}")
         last = since.get("row", 0) if since.get("is_new") == table.is_new else 0
         if last > newest:  # rows were deleted, so that their numbers came anew
@@ -116,7 +116,7 @@ class StudioSource:
                 last = row[0]
                 place = f"{self._path}, {table.name}, row {last}"
                 value = dict(zip(names, row, strict=True))
-                yield last, Row(value=value, place=place, name=str(last))
+                yield last, StoredRow(value=value, place=place, name=str(last))
 
     def _failed(self, error: sqlite3.Error) -> TraceSourceError:
         if "locked" in str(error) or "busy" in str(error):
@@ -147,7 +147,7 @@ def _unknown(connection: sqlite3.Connection, found: Mapping[str, set[str]]) -> s
     return f"no database of AgentScope Studio: found {shown}; {advice}"
 
 
-def _read_new(row: Row) -> Iterator[Found]:
+def _read_new(row: StoredRow) -> Iterator[Found]:
     """A row as Studio writes it since 1.0.9, also one that it made from an older one."""
     told = row.value
     nested = _object(told["attributes"], "attributes")
@@ -177,7 +177,7 @@ def _read_new(row: Row) -> Iterator[Found]:
     )
 
 
-def _read_old(row: Row) -> Iterator[Found]:
+def _read_old(row: StoredRow) -> Iterator[Found]:
     told = row.value
     nested = _object(told["attributes"], "attributes")
     message = str(told.get("statusMessage") or "")

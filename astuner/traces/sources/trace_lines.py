@@ -6,7 +6,7 @@ from typing import Any
 from astuner.errors import UnreadableError
 from astuner.traces.reading import Cursor, Found, Unread
 from astuner.traces.sources.address import SourceAddress
-from astuner.traces.sources.rows import Row, SourceFiles, WrongRow, noted_row, read_rows
+from astuner.traces.sources.rows import SourceFiles, StoredRow, WrongRow, noted_row, read_rows
 from astuner.traces.trace_json import FORMAT, from_json
 
 
@@ -32,7 +32,7 @@ def is_trace_row(row: Mapping[str, Any]) -> bool:
     return FORMAT in row
 
 
-def _trace(row: Row) -> Iterator[Found]:
+def _trace(row: StoredRow) -> Iterator[Found]:
     try:
         yield from_json(row.value)
     except UnreadableError as error:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from astuner.errors import TraceSourceError
+from astuner.llm.endpoint import Setback
 from astuner.llm.retries import Backoff, status_setback
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+_MAX_WAIT_SECONDS = 300.0
+"""That a server may ask for; who wants to be left alone for longer is read later."""
 _REFUSED_LOGINS = (401, 403)
 _NOT_THERE = (404, 405, 501)
 _SHOWN_CHARACTERS = 200
@@ -50,6 +53,7 @@ class TraceServer:
             auth=login.user_and_password,
             timeout=httpx.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS),
             trust_env=not _is_local(url),
+            verify=_is_encrypted(url),
         )
 
     def __enter__(self) -> Self:
@@ -89,34 +93,37 @@ class TraceServer:
         may_miss: bool = False,
     ) -> "httpx.Response":
         """An answer that is none of passing troubles, which are waited out."""
-        import httpx
-
         told = {key: value for key, value in (params or {}).items() if value is not None}
-        num_tries = 0
-        while True:
-            num_tries += 1
-            retry_after, why = None, ""
-            try:
-                answer = self._client.request(method, self.url + path, params=told, json=body)
-            except httpx.RequestError as error:
-                why = f"{type(error).__name__}: {error}"
-            else:
-                setback = status_setback(answer.status_code, answer.headers, _short(answer.text))
-                if setback is None or answer.status_code in _NOT_THERE:
-                    return self._accepted(path, answer, may_miss=may_miss)
-                retry_after, why = setback.retry_after_seconds, f"{setback.reason}: {setback.found}"
-            if num_tries >= self._backoff.max_tries:
+        num_tries = 1
+        while isinstance(answer := self._tried(method, path, told, body), Setback):
+            seconds = self._backoff.wait_seconds(num_tries, answer.retry_after_seconds)
+            why = f"{answer.reason}: {answer.found}"
+            if num_tries >= self._backoff.max_tries or seconds > _MAX_WAIT_SECONDS:
                 raise self._failed(
                     path,
                     f"no answer after {num_tries} tries, the last: {why}; see whether the server "
                     "runs there and is well, then read again",
                 )
-            seconds = self._backoff.wait_seconds(num_tries, retry_after)
             logger.info(
                 "traces asked again url=%s%s after=%r wait_seconds=%.1f",
                 *(self.url, path, why, seconds),
             )
             self._sleep(seconds)
+            num_tries += 1
+        return self._accepted(path, answer, may_miss=may_miss)
+
+    def _tried(
+        self, method: str, path: str, params: Mapping[str, Any], body: Mapping[str, Any] | None
+    ) -> "httpx.Response | Setback":
+        import httpx
+
+        try:
+            answer = self._client.request(method, self.url + path, params=params, json=body)
+        except httpx.RequestError as error:
+            return Setback(reason="connection", found=f"{type(error).__name__}: {error}")
+        if answer.status_code in _NOT_THERE:
+            return answer
+        return status_setback(answer.status_code, answer.headers, _short(answer.text)) or answer
 
     def _accepted(self, path: str, answer: "httpx.Response", *, may_miss: bool) -> "httpx.Response":
         status = answer.status_code
@@ -157,7 +164,12 @@ def glance(url: str, path: str) -> "httpx.Response | None":
     import httpx
 
     try:
-        return httpx.get(url + path, timeout=_CONNECT_SECONDS, trust_env=not _is_local(url))
+        return httpx.get(
+            url + path,
+            timeout=_CONNECT_SECONDS,
+            trust_env=not _is_local(url),
+            verify=_is_encrypted(url),
+        )
     except httpx.HTTPError:
         return None
 
@@ -171,6 +183,11 @@ def _is_missing(answer: "httpx.Response") -> bool:
 def _short(text: str) -> str:
     one_line = " ".join(text.split())
     return one_line if len(one_line) <= _SHOWN_CHARACTERS else one_line[:_SHOWN_CHARACTERS] + "…"
+
+
+def _is_encrypted(url: str) -> bool:
+    """Whether certificates are to be loaded, which takes longer than most answers."""
+    return url.startswith("https:")
 
 
 def _is_local(url: str) -> bool:

@@ -13,7 +13,7 @@ from astuner.traces.messages import ReadMessages, parsed, read_messages, read_te
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step, TracedTokens
 from astuner.traces.vocabularies.replies import replies, tool_result
-from astuner.traces.vocabularies.signs import first_text, signs_of
+from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -23,8 +23,8 @@ _CONTENTS = (
     "gen_ai.output.messages",
     "gen_ai.tool.definitions",
 )
-TAGS, METADATA = "astuner.tags", "astuner.metadata"
-"""Of a whole trace, a list and an object as JSON: what our own exports say of it."""
+METADATA = "astuner.metadata"
+"""Of a whole trace, an object as JSON: what our own exports say of it."""
 _OF_WHOLE = ("astuner.weights", "astuner.is_masked", "astuner.masked_kinds")
 
 
@@ -50,7 +50,7 @@ def read_genai(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading |
         session=signs.session,
         user=signs.user,
         agent=signs.agent,
-        tags=_tags(told),
+        tags=tags_of(told),
         metadata={**{key: told[key] for key in _OF_WHOLE if key in told}, **_metadata(told)},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
@@ -62,11 +62,6 @@ def conversation(told: Mapping[str, Any]) -> ReadMessages:
     asked = read_messages(told.get("gen_ai.input.messages"))
     first = [Step(role="system", text=system)] if system else []
     return replace(asked, steps=[*first, *asked.steps])
-
-
-def _tags(told: Mapping[str, Any]) -> list[str]:
-    tags = told.get(TAGS)
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _metadata(told: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,13 +12,13 @@ from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step
 from astuner.traces.vocabularies.inputs import answered_by, asked_of
 from astuner.traces.vocabularies.replies import replies, tool_result
-from astuner.traces.vocabularies.signs import first_text, signs_of, whole_number
+from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of, whole_number
 from astuner.traces.vocabulary import SpanReading
 
 _INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
 _TYPE, _MODEL = "langfuse.observation.type", "langfuse.observation.model.name"
 _USAGE = "langfuse.observation.usage_details"
-_TAGS, _NAME, _METADATA = "langfuse.trace.tags", "langfuse.trace.name", "langfuse.trace.metadata"
+_NAME, _METADATA = "langfuse.trace.name", "langfuse.trace.metadata"
 _INPUT_TOKENS = ("input", "input_tokens", "prompt_tokens", "promptTokens")
 _OUTPUT_TOKENS = ("output", "output_tokens", "completion_tokens", "completionTokens")
 
@@ -42,7 +42,7 @@ def read_langfuse(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReadin
         session=signs.session,
         user=signs.user,
         agent=signs.agent,
-        tags=_tags(parsed(told.get(_TAGS))),
+        tags=tags_of(told),
         metadata={key: told[key] for key in (_NAME, _METADATA) if key in told},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
@@ -75,7 +75,3 @@ def _tool_step(span: TracedSpan, inputs: Any, outputs: Any) -> Step:
         call_id=None if call_id is None else str(call_id),
         text=read_text(message.get("content", outputs)),
     )
-
-
-def _tags(tags: Any) -> Sequence[str]:
-    return [str(tag) for tag in tags] if isinstance(tags, list | tuple) else []

@@ -4,10 +4,11 @@ Cheap to read: no message is parsed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.traces.messages import parsed
 from astuner.traces.vocabulary import SpanKind
 
 _KIND_KEYS = (
@@ -40,6 +41,7 @@ USER_KEYS = (
 )
 _AGENT_KEYS = ("gen_ai.agent.name", "agent.name", "agent_name", "gen_ai.agent.id")
 _MODEL_KEYS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+_TAG_KEYS = ("tag.tags", "langfuse.trace.tags")
 _NO_SESSION = {"[no_session_id]", "null", "None", "unknown"}
 """What AgentScope 2.x and others write where there is none."""
 
@@ -66,6 +68,15 @@ def signs_of(attributes: Mapping[str, Any]) -> SpanSigns:
         agent=first_text(attributes, _AGENT_KEYS),
         model=first_text(attributes, _MODEL_KEYS),
     )
+
+
+def tags_of(attributes: Mapping[str, Any]) -> Sequence[str]:
+    """Of the trace, as a list, as JSON of one, or as one text."""
+    told = next((attributes[key] for key in _TAG_KEYS if attributes.get(key)), None)
+    tags = parsed(told)
+    if isinstance(tags, str):
+        return [tags]
+    return [str(tag) for tag in tags] if isinstance(tags, Sequence) else []
 
 
 def first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -21,7 +21,7 @@ from astuner.traces.genai_messages import (
 from astuner.traces.otlp_json import JSON, attributes, logs_data, nanoseconds, traces_data
 from astuner.traces.trace import Step, Trace, TracedTokens, TraceFeedback
 from astuner.traces.vocabularies.evaluations import CORRECTION, EVALUATION
-from astuner.traces.vocabularies.genai import METADATA, TAGS
+from astuner.traces.vocabularies.genai import METADATA
 from astuner.traces.writers.sampled import sampled_replies
 
 _INTERNAL, _CLIENT = 1, 3
@@ -113,7 +113,7 @@ def _call(trace: Trace, index: int) -> JSON:
         "gen_ai.input.messages": [genai_message(_message(one)) for one in trace.steps[:index]],
         "gen_ai.output.messages": [output] if says else None,
         "gen_ai.tool.definitions": [genai_definition(tool) for tool in step.tools] or None,
-        TAGS: list(trace.tags) or None,
+        "tag.tags": list(trace.tags) or None,
         METADATA: json.dumps(rest) if rest else None,
         **_tokens(step.tokens),
     }
