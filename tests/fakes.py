@@ -3,17 +3,25 @@
 The engine stands where a model would sample, so that rollouts run in milliseconds and say what the
 test decides. The tokenizer stands for a Hugging Face tokenizer; its templates are rendered by
 jinja2 as the real ones are. The stepper stands for what an engine's thread does, pass by pass.
+Servers with traces stand for those of others, over real HTTP.
 """
 
 import asyncio
+import base64
 import itertools
 import math
 import queue
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import jinja2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
@@ -298,3 +306,178 @@ class LoopThatHoldsAThread(asyncio.SelectorEventLoop):
             self.is_holding.set()
             self.go.wait(timeout=30)
         return super().call_soon_threadsafe(callback, *args, **options)
+
+
+@dataclass
+class PhoenixStandIn:
+    """Speaks as the REST interface of Phoenix 20.26, which a real one was compared with."""
+
+    spans: list[dict[str, Any]]
+    """With growing numbers."""
+    span_annotations: list[dict[str, Any]] = field(default_factory=list)
+    trace_annotations: list[dict[str, Any]] | None = None
+    """None: such a server is older, and answers with its page."""
+    key: str | None = None
+    page: int = 2
+    """Spans at once, whatever is asked for."""
+
+    def __post_init__(self) -> None:
+        project = "/v1/projects/{project}"
+        self.app = Starlette(
+            routes=[
+                Route("/v1/projects", self._projects),
+                Route(f"{project}/spans", self._spans),
+                Route(f"{project}/span_annotations", self._of_spans),
+                Route(f"{project}/trace_annotations", self._of_traces),
+            ]
+        )
+
+    async def _projects(self, request: Request) -> Response:
+        project = {"id": "UHJvamVjdDox", "name": "default"}
+        return self._answer(request, {"data": [project], "next_cursor": None})
+
+    async def _spans(self, request: Request) -> Response:
+        if request.path_params["project"] not in ("UHJvamVjdDox", "default"):
+            return Response("Project with identifier ... not found", status_code=404)
+        newest_first = self.spans[::-1]
+        ids = [span["id"] for span in newest_first]
+        cursor = request.query_params.get("cursor")
+        start = ids.index(cursor) if cursor else 0
+        end = start + self.page
+        following = ids[end] if end < len(ids) else None
+        return self._answer(request, {"data": newest_first[start:end], "next_cursor": following})
+
+    async def _of_spans(self, request: Request) -> Response:
+        asked = request.query_params.getlist("span_ids")
+        found = [one for one in self.span_annotations if one["span_id"] in asked]
+        return self._answer(request, {"data": found, "next_cursor": None})
+
+    async def _of_traces(self, request: Request) -> Response:
+        if self.trace_annotations is None:
+            return HTMLResponse("<title>Phoenix</title>")
+        asked = request.query_params.getlist("trace_ids")
+        found = [one for one in self.trace_annotations if one["trace_id"] in asked]
+        return self._answer(request, {"data": found, "next_cursor": None})
+
+    def _answer(self, request: Request, told: Any) -> Response:
+        headers = {"x-phoenix-server-version": "20.26.1"}
+        if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
+            return Response("Invalid token", status_code=401, headers=headers)
+        return JSONResponse(told, headers=headers)
+
+
+@dataclass
+class MlflowStandIn:
+    """Speaks as the REST interface of MLflow 3.17, which a real one was compared with."""
+
+    infos: list[dict[str, Any]]
+    spans: dict[str, list[dict[str, Any]]]
+    """Of each trace, as protobuf's JSON."""
+    in_files: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Of traces whose spans are kept in files."""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        search = "/api/3.0/mlflow/traces/search"
+        self.app = Starlette(
+            routes=[
+                Route("/version", self._version),
+                Route("/api/2.0/mlflow/experiments/search", self._experiments, methods=["POST"]),
+                Route(search, self._search, methods=["POST"]),
+                Route("/api/3.0/mlflow/traces/batchGet", self._traces),
+                Route("/ajax-api/2.0/mlflow/get-trace-artifact", self._artifact),
+            ]
+        )
+
+    async def _version(self, request: Request) -> Response:
+        return HTMLResponse("3.17.2")
+
+    async def _experiments(self, request: Request) -> Response:
+        return JSONResponse({"experiments": [{"experiment_id": "7", "name": "shop"}]})
+
+    async def _search(self, request: Request) -> Response:
+        """One trace a page."""
+        body = await request.json()
+        self.asked.append(body)
+        start = int(body.get("page_token") or 0)
+        answer: dict[str, Any] = {"traces": self.infos[start : start + 1]}
+        if start + 1 < len(self.infos):
+            answer["next_page_token"] = str(start + 1)
+        return JSONResponse(answer)
+
+    async def _traces(self, request: Request) -> Response:
+        asked = request.query_params.getlist("trace_ids")
+        found = [
+            {"trace_info": {"trace_id": name}, "spans": self.spans[name]}
+            for name in asked
+            if name in self.spans
+        ]
+        return JSONResponse({"traces": found})
+
+    async def _artifact(self, request: Request) -> Response:
+        name = request.query_params["request_id"]
+        return JSONResponse({"spans": self.in_files.get(name, [])})
+
+
+@dataclass
+class LangfuseStandIn:
+    """Speaks as the OpenAPI document of Langfuse says; no real one was compared with.
+
+    One row a page.
+    """
+
+    observations: list[dict[str, Any]] | None = None
+    """None: such a server is older than version 4 and has the next ones instead."""
+    traces: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    has_scores_by_cursor: bool = True
+    asked: list[Mapping[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        routes = [
+            Route("/api/public/health", self._health),
+            Route("/api/public/traces", self._traces),
+            Route("/api/public/traces/{name}", self._trace),
+            Route("/api/public/v2/scores", self._numbered_scores),
+        ]
+        if self.observations is not None:
+            routes.append(Route("/api/public/v2/observations", self._observations))
+        if self.has_scores_by_cursor:
+            routes.append(Route("/api/public/v3/scores", self._scores))
+        self.app = Starlette(routes=routes)
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"status": "OK", "version": "4.0.0"})
+
+    async def _observations(self, request: Request) -> Response:
+        return self._by_cursor(request, self.observations or [])
+
+    async def _scores(self, request: Request) -> Response:
+        return self._by_cursor(request, self.scores)
+
+    async def _numbered_scores(self, request: Request) -> Response:
+        return self._by_number(request, self.scores)
+
+    async def _traces(self, request: Request) -> Response:
+        return self._by_number(request, [{"id": one["id"]} for one in self.traces])
+
+    async def _trace(self, request: Request) -> Response:
+        found = [one for one in self.traces if one["id"] == request.path_params["name"]]
+        return self._answer(request, found[0])
+
+    def _by_cursor(self, request: Request, rows: list[dict[str, Any]]) -> Response:
+        start = int(request.query_params.get("cursor") or 0)
+        meta = {"cursor": str(start + 1)} if start + 1 < len(rows) else {}
+        return self._answer(request, {"data": rows[start : start + 1], "meta": meta})
+
+    def _by_number(self, request: Request, rows: list[dict[str, Any]]) -> Response:
+        page = int(request.query_params["page"])
+        meta = {"page": page, "limit": 1, "totalItems": len(rows), "totalPages": len(rows)}
+        return self._answer(request, {"data": rows[page - 1 : page], "meta": meta})
+
+    def _answer(self, request: Request, told: Any) -> Response:
+        self.asked.append({"path": request.url.path, **request.query_params})
+        expected = base64.b64encode(b"pk-lf-1:sk-lf-2").decode()
+        if request.headers.get("authorization") != f"Basic {expected}":
+            return JSONResponse({"message": "Invalid credentials"}, status_code=401)
+        return JSONResponse(told)

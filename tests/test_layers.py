@@ -46,7 +46,7 @@ LAYERS = (
     ("evaluation",),
     ("logview",),
     ("backbone",),
-    ("exporting", "model_server"),
+    ("exporting", "model_server", "collecting"),
     ("launch", "generating", "evaluating", "job", "cleaning", "rejudging", "new_project"),
     ("examining",),
     ("astuner",),

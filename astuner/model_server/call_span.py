@@ -6,13 +6,18 @@ for stands under `astuner.`: the ids of the tokens, the log-probabilities of the
 which weights sampled them, so that training can use them again.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from astuner.model_server.answer_ids import response_id, span_id, trace_id
 from astuner.model_server.served_call import ServedCall
+from astuner.traces.genai_messages import (
+    genai_definition,
+    genai_message,
+    message_parts,
+    numbers_text,
+    short_logprob,
+)
 from astuner.traces.otlp_json import JSON, attributes, nanoseconds
 from astuner.traces.private_text import PrivateMask
 from astuner.types import Message
@@ -105,15 +110,15 @@ def _numbers(call: ServedCall) -> dict[str, Any]:
 def _texts(call: ServedCall, told: Mapping[str, Any]) -> dict[str, Any]:
     messages, system = told["input"], []
     if call.path in _SYSTEM_APART and messages and messages[0]["role"] == "system":
-        system, messages = _parts(messages[0]), messages[1:]
+        system, messages = message_parts(messages[0]), messages[1:]
     known = {
         "gen_ai.request.model": told["model"],
         "gen_ai.conversation.id": told["session"],
         "user.id": told["user"],
         "gen_ai.system_instructions": system or None,
-        "gen_ai.input.messages": [_message(message) for message in messages],
+        "gen_ai.input.messages": [genai_message(message) for message in messages],
         "gen_ai.output.messages": [_output(call, told["output"])] if told["output"] else None,
-        "gen_ai.tool.definitions": [_definition(tool) for tool in told["tools"]] or None,
+        "gen_ai.tool.definitions": [genai_definition(tool) for tool in told["tools"]] or None,
     }
     return {key: value for key, value in known.items() if value is not None}
 
@@ -123,19 +128,10 @@ def _tokens(call: ServedCall) -> dict[str, str]:
     if not call.prompt_ids:
         return {}
     return {
-        "astuner.prompt_ids": _numbers_text(call.prompt_ids),
-        "astuner.reply_ids": _numbers_text(call.reply_ids),
-        "astuner.reply_logprobs": _numbers_text([_short(value) for value in call.logprobs]),
+        "astuner.prompt_ids": numbers_text(call.prompt_ids),
+        "astuner.reply_ids": numbers_text(call.reply_ids),
+        "astuner.reply_logprobs": numbers_text([short_logprob(value) for value in call.logprobs]),
     }
-
-
-def _numbers_text(numbers: Sequence[float | None]) -> str:
-    return json.dumps(list(numbers), separators=(",", ":"))
-
-
-def _short(logprob: float) -> float | None:
-    """In the nine digits that tell 32-bit numbers apart; None where it is not finite."""
-    return float(f"{logprob:.9g}") if math.isfinite(logprob) else None
 
 
 def _status(call: ServedCall, error: str | None) -> JSON:
@@ -156,48 +152,4 @@ def _output(call: ServedCall, reply: Message) -> JSON:
     """With the reason to end, though the newest conventions have it elsewhere: the published schema
     of messages demands it."""
     reasons = _finish_reasons(call) or ["error"]
-    return {**_message(reply), "finish_reason": reasons[0]}
-
-
-def _message(message: Mapping[str, Any]) -> JSON:
-    role = "user" if message["role"] == "prompt" else message["role"]
-    name = message.get("name")
-    return {"role": role, "parts": _parts(message), **({"name": name} if name else {})}
-
-
-def _parts(message: Mapping[str, Any]) -> list[JSON]:
-    """Of a refused call, messages are as the client sent them."""
-    content = message.get("content") or ""
-    if message["role"] == "tool":
-        call_id = message.get("tool_call_id")
-        return [{"type": "tool_call_response", "id": call_id, "response": content}]
-    calls = message.get("tool_calls") or ()
-    parts = []
-    if reasoning := message.get("reasoning_content"):
-        parts.append({"type": "reasoning", "content": reasoning})
-    if not isinstance(content, str):
-        parts += [_sent_part(part) for part in content]
-    elif content or not calls:
-        parts.append({"type": "text", "content": content})
-    return [*parts, *map(_tool_call, calls)]
-
-
-def _sent_part(part: Mapping[str, Any]) -> JSON:
-    text = part.get("text")
-    return {"type": "text", "content": text} if isinstance(text, str) else dict(part)
-
-
-def _tool_call(call: Mapping[str, Any]) -> JSON:
-    function = call["function"]
-    return {
-        "type": "tool_call",
-        "id": call.get("id"),
-        "name": function["name"],
-        "arguments": function.get("arguments"),
-    }
-
-
-def _definition(tool: Mapping[str, Any]) -> JSON:
-    """Flat, as the conventions have it, with whatever else the client said of the tool."""
-    function = tool.get("function")
-    return {"type": "function", **function} if isinstance(function, Mapping) else dict(tool)
+    return {**genai_message(reply), "finish_reason": reasons[0]}

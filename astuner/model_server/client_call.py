@@ -18,8 +18,8 @@ from astuner.model_server.clients import ApiClient
 from astuner.model_server.distribution import asked_distribution
 from astuner.model_server.served_call import ServedCall
 from astuner.model_server.served_model import ServedModels
-from astuner.model_server.under_way import UnderWay
 from astuner.serving.refusal import Refusal
+from astuner.serving.under_way import UnderWay
 from astuner.trajectory.refused import RefusedCall
 
 _LEFT = 499

@@ -29,13 +29,13 @@ from astuner.model_server.clients import ApiClients, server_ends
 from astuner.model_server.recording import RecordingOptions
 from astuner.model_server.served_call import CallObserver, ServedCall
 from astuner.model_server.served_model import ServedModels
-from astuner.model_server.under_way import UnderWay
 from astuner.serving.address import reachable_host
 from astuner.serving.answer import json_answer
 from astuner.serving.bounds import WaitingRoom
 from astuner.serving.hosts import HostCheck, own_names
 from astuner.serving.refusal import Refusal
 from astuner.serving.server import Server
+from astuner.serving.under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from astuner.models.manifest import sync
 
-TraceKind = Literal["traces", "feedback"]
+TraceKind = Literal["traces", "feedback", "logs"]
+"""Feedback is log records too, of our own model server; `logs` are those of others."""
 _MAX_FILE_BYTES = 64_000_000
 """Small enough to be opened by an editor and sent by mail of the larger kind."""
 _FILES_OF_BOUND = 8
@@ -105,7 +106,8 @@ def _free_names(stem: Path) -> Iterator[Path]:
 
 
 def _drop_oldest(folder: Path, max_bytes: float) -> None:
-    paths = sorted([*files_of(folder, "traces"), *files_of(folder, "feedback")], key=_age)
+    paths = [path for kind in get_args(TraceKind) for path in files_of(folder, kind)]
+    paths.sort(key=_age)
     excess = sum(map(_size, paths)) - max_bytes
     for path in paths:
         if excess <= 0:

@@ -56,7 +56,7 @@ def _names(document: Mapping[str, Any]) -> str:
 
 def _spans(document: Mapping[str, Any]) -> Iterator[TracedSpan]:
     for group in document.get("resourceSpans") or ():
-        resource = _attributes((group.get("resource") or {}).get("attributes"))
+        resource = plain_attributes((group.get("resource") or {}).get("attributes"))
         scoped = group.get("scopeSpans") or group.get("instrumentationLibrarySpans")
         for inner in scoped or ():
             scope = inner.get("scope") or inner.get("instrumentationLibrary") or {}
@@ -84,7 +84,7 @@ def _span(
         name=span.get("name") or "",
         started=_seconds(span.get("startTimeUnixNano")),
         ended=_seconds(span.get("endTimeUnixNano")),
-        attributes=_attributes(span.get("attributes")),
+        attributes=plain_attributes(span.get("attributes")),
         events=events,
         resource=resource,
         scope=scope.get("name") or "",
@@ -96,29 +96,30 @@ def _span(
 def _event(event: Mapping[str, Any]) -> TracedEvent:
     return TracedEvent(
         name=event.get("name") or "",
-        attributes=_attributes(event.get("attributes")),
+        attributes=plain_attributes(event.get("attributes")),
         time=_seconds(event.get("timeUnixNano")),
     )
 
 
 def _log(record: Mapping[str, Any]) -> TracedEvent:
-    told = _attributes(record.get("attributes"))
+    told = plain_attributes(record.get("attributes"))
     time = _seconds(record.get("timeUnixNano"))
     return TracedEvent(
         name=record.get("eventName") or str(told.get("event.name") or ""),
         attributes=told,
-        body=_value(record.get("body")),
+        body=plain_value(record.get("body")),
         time=_seconds(record.get("observedTimeUnixNano")) if time is None else time,
         trace_id=_id(record.get("traceId")),
         span_id=_id(record.get("spanId")),
     )
 
 
-def _attributes(pairs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-    return {str(pair["key"]): _value(pair.get("value")) for pair in pairs or ()}
+def plain_attributes(pairs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """KeyValues as a mapping of JSON values."""
+    return {str(pair["key"]): plain_value(pair.get("value")) for pair in pairs or ()}
 
 
-def _value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """An AnyValue as a JSON value; bytes stay base64."""
     if not value:
         return None
@@ -129,9 +130,9 @@ def _value(value: Any) -> Any:
         case "doubleValue":
             return float(inner)
         case "arrayValue":
-            return [_value(item) for item in inner.get("values") or ()]
+            return [plain_value(item) for item in inner.get("values") or ()]
         case "kvlistValue":
-            return _attributes(inner.get("values"))
+            return plain_attributes(inner.get("values"))
     return inner
 
 

@@ -10,6 +10,8 @@ from astuner.traces.trace import TraceFeedback
 from astuner.traces.vocabularies.signs import first_text
 
 EVALUATION = "gen_ai.evaluation.result"
+CORRECTION = "astuner.evaluation.correction"
+"""The answer that should have been given, for which the conventions have no name."""
 RESPONSE_ID = "gen_ai.response.id"
 
 
@@ -23,6 +25,7 @@ def read_evaluation(event: TracedEvent, span_id: str | None) -> TraceFeedback:
         comment=first_text(told, ("gen_ai.evaluation.explanation",)),
         by=first_text(told, ("user.id", "gen_ai.evaluation.evaluator.name")),
         span_id=span_id or None,
+        correction=first_text(told, (CORRECTION,)),
         told=event.time,
     )
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from astuner.traces.messages import ReadMessages, read_messages, read_text, read_tools
+from astuner.traces.messages import ReadMessages, parsed, read_messages, read_text, read_tools
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step, TracedTokens
 from astuner.traces.vocabularies.replies import replies, tool_result
-from astuner.traces.vocabularies.signs import first_text, signs_of
+from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -23,6 +23,8 @@ _CONTENTS = (
     "gen_ai.output.messages",
     "gen_ai.tool.definitions",
 )
+METADATA = "astuner.metadata"
+"""Of a whole trace, an object as JSON: what our own exports say of it."""
 _OF_WHOLE = ("astuner.weights", "astuner.is_masked", "astuner.masked_kinds")
 
 
@@ -48,7 +50,8 @@ def read_genai(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading |
         session=signs.session,
         user=signs.user,
         agent=signs.agent,
-        metadata={key: told[key] for key in _OF_WHOLE if key in told},
+        tags=tags_of(told),
+        metadata={**{key: told[key] for key in _OF_WHOLE if key in told}, **_metadata(told)},
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
@@ -59,6 +62,11 @@ def conversation(told: Mapping[str, Any]) -> ReadMessages:
     asked = read_messages(told.get("gen_ai.input.messages"))
     first = [Step(role="system", text=system)] if system else []
     return replace(asked, steps=[*first, *asked.steps])
+
+
+def _metadata(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = parsed(told.get(METADATA))
+    return found if isinstance(found, Mapping) else {}
 
 
 def _details(events: Iterable[TracedEvent]) -> dict[str, Any]:

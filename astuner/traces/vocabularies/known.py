@@ -6,6 +6,8 @@ from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.vocabularies.agentscope import read_agentscope
 from astuner.traces.vocabularies.genai import read_genai
 from astuner.traces.vocabularies.genai_old import read_genai_old
+from astuner.traces.vocabularies.langfuse import read_langfuse
+from astuner.traces.vocabularies.mlflow import read_mlflow
 from astuner.traces.vocabularies.openinference import read_openinference
 from astuner.traces.vocabulary import SpanReading
 
@@ -13,6 +15,8 @@ Vocabulary = Callable[[TracedSpan, Sequence[TracedEvent]], SpanReading | None]
 VOCABULARIES: tuple[Vocabulary, ...] = (
     read_agentscope,
     read_openinference,
+    read_langfuse,
+    read_mlflow,
     read_genai_old,
     read_genai,
 )

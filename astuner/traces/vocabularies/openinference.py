@@ -11,7 +11,7 @@ from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step
 from astuner.traces.vocabularies.nested import nested
 from astuner.traces.vocabularies.replies import replies, tool_result
-from astuner.traces.vocabularies.signs import first_text, signs_of
+from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
 _TOLD_ANSWERS = ("output", "answer", "response", "result", "text", "content")
@@ -39,7 +39,7 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         session=signs.session,
         user=signs.user,
         agent=signs.agent,
-        tags=_tags(told.get("tag.tags")),
+        tags=tags_of(told),
         metadata=_metadata(told.get("metadata")),
         num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
@@ -110,13 +110,6 @@ def _tool_step(span: TracedSpan) -> Step:
         call_id=None if call_id is None else str(call_id),
         text=read_text(text),
     )
-
-
-def _tags(value: Any) -> list[str]:
-    tags = parsed(value)
-    if isinstance(tags, str) or not isinstance(tags, Sequence):
-        return [tags] if isinstance(tags, str) and tags else []
-    return [str(tag) for tag in tags]
 
 
 def _metadata(value: Any) -> Mapping[str, Any]:

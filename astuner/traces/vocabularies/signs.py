@@ -4,10 +4,11 @@ Cheap to read: no message is parsed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astuner.traces.messages import parsed
 from astuner.traces.vocabulary import SpanKind
 
 _KIND_KEYS = (
@@ -24,14 +25,14 @@ _KINDS: dict[str, SpanKind] = {
     **dict.fromkeys(("invoke_agent", "invoke_workflow", "agent", "workflow", "chain"), "agent"),
     **dict.fromkeys(("execute_tool", "tool"), "tool"),
 }
-_SESSION_KEYS = (
+SESSION_KEYS = (
     "gen_ai.conversation.id",
     "session.id",
     "langfuse.session.id",
     "mlflow.trace.session",
     "traceloop.association.properties.session_id",
 )
-_USER_KEYS = (
+USER_KEYS = (
     "user.id",
     "enduser.id",
     "langfuse.user.id",
@@ -40,6 +41,7 @@ _USER_KEYS = (
 )
 _AGENT_KEYS = ("gen_ai.agent.name", "agent.name", "agent_name", "gen_ai.agent.id")
 _MODEL_KEYS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+_TAG_KEYS = ("tag.tags", "langfuse.trace.tags")
 _NO_SESSION = {"[no_session_id]", "null", "None", "unknown"}
 """What AgentScope 2.x and others write where there is none."""
 
@@ -58,14 +60,23 @@ class SpanSigns:
 def signs_of(attributes: Mapping[str, Any]) -> SpanSigns:
     """The first of the names that is there counts."""
     kind = (first_text(attributes, _KIND_KEYS) or "").lower()
-    session = first_text(attributes, _SESSION_KEYS)
+    session = first_text(attributes, SESSION_KEYS)
     return SpanSigns(
         kind=_KINDS.get(kind, "other"),
         session=None if session in _NO_SESSION else session,
-        user=first_text(attributes, _USER_KEYS),
+        user=first_text(attributes, USER_KEYS),
         agent=first_text(attributes, _AGENT_KEYS),
         model=first_text(attributes, _MODEL_KEYS),
     )
+
+
+def tags_of(attributes: Mapping[str, Any]) -> Sequence[str]:
+    """Of the trace, as a list, as JSON of one, or as one text."""
+    told = next((attributes[key] for key in _TAG_KEYS if attributes.get(key)), None)
+    tags = parsed(told)
+    if isinstance(tags, str):
+        return [tags]
+    return [str(tag) for tag in tags] if isinstance(tags, Sequence) else []
 
 
 def first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
