@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow
@@ -270,6 +271,26 @@ def test_a_file_is_recognised_by_what_is_in_it(name: str, tmp_path: Path) -> Non
     assert open_source(str(packed)).name == name
     told, again = read_all(path)[0], read_all(packed)[0]
     assert told and [one.steps for one in again] == [one.steps for one in told]
+
+
+def bent(value: Any, chance: Random) -> Any:
+    """With other values here and there."""
+    if chance.random() < 0.04:
+        return chance.choice([None, 5, "", [], {}, [[1]], {"a": 1}, "{", float("nan"), 1e400])
+    if isinstance(value, dict):
+        return {key: bent(one, chance) for key, one in value.items() if chance.random() > 0.02}
+    if isinstance(value, list):
+        return [bent(one, chance) for one in value]
+    return value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rows_of_any_form_are_no_failure(name: str, tmp_path: Path) -> None:
+    chance = Random(name)
+    rows = [bent(row, chance) for row in FILES[name] for _ in range(60)]
+    path = json_lines(tmp_path / "some.jsonl", *rows)
+    unread = Unread()
+    assert len(read_all(path, unread, format=name)[0]) + unread.counts.total() > 0
 
 
 def test_of_a_folder_all_files_are_read_and_only_what_is_new_the_next_time(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 from astuner.errors import ConfigError, TraceSourceError
 from astuner.traces.otlp.files import FilePosition, opened
-from astuner.traces.reading import Cursor, Found, Unread
+from astuner.traces.reading import Cursor, Found, FoundFeedback, Unread
+from astuner.traces.span import TracedSpan
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_DOCUMENT_BYTES = 256_000_000
@@ -110,11 +111,23 @@ class RowFiles:
 def noted_row(read_row: ReadRow, row: StoredRow, unread: Unread) -> Iterator[Found]:
     """What the row is made of, up to where its form is another one, which is noted."""
     try:
-        yield from read_row(row)
+        for found in read_row(row):
+            _check_ids(found)
+            yield found
     except WrongRow as error:
         unread.add(str(error), row.place)
     except (TypeError, AttributeError, KeyError, ValueError, IndexError) as error:
         unread.add(f"fields in another form ({type(error).__name__}: {error})", row.place)
+
+
+def _check_ids(found: Found) -> None:
+    ids: tuple[Any, ...] = ()
+    if isinstance(found, TracedSpan):
+        ids = (found.trace_id, found.span_id, found.parent_id, found.error)
+    elif isinstance(found, FoundFeedback):
+        ids = (found.trace_id, found.feedback.span_id)
+    if not all(one is None or isinstance(one, str) for one in ids):
+        raise WrongRow("ids, or an error, that are no texts")
 
 
 def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[StoredRow]:

@@ -1,5 +1,6 @@
 """Values as stores write them: times, numbers, nested attributes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ def seconds_since_1970(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     number = int(value) if isinstance(value, str) else value
-    if number <= 0:
+    if number <= 0 or not math.isfinite(number):
         return None
     if number >= _NANOSECONDS_FROM:
         return number / 1_000_000_000
@@ -30,8 +31,8 @@ def seconds_since_1970(value: Any) -> float | None:
 
 
 def number_of(value: Any) -> float | None:
-    """A truth value is 1 or 0; None for what is no number."""
-    if isinstance(value, bool | int | float):
+    """A truth value is 1 or 0; None for what is no number, or not finite."""
+    if isinstance(value, bool | int | float) and math.isfinite(value):
         return float(value)
     return None
 

@@ -4,6 +4,7 @@ Cheap to read: no message is parsed.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,9 @@ def whole_number(attributes: Mapping[str, Any], *keys: str) -> int | None:
     """Of the first of these that holds one."""
     for key in keys:
         value = attributes.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float) and math.isfinite(value):
             return int(value)
         if isinstance(value, str) and value.strip().isdecimal():
             return int(value)
