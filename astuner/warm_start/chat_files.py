@@ -41,9 +41,7 @@ def _files(path: Path) -> list[Path]:
     found = [
         file
         for file in sorted(path.rglob(f"*{_LINES}"))
-        if file.is_file()
-        and not file.name.startswith(hidden)
-        and not file.name.endswith(_HELD_OUT)
+        if file.is_file() and not file.name.startswith(hidden) and not file.name.endswith(_HELD_OUT)
     ]
     if not found:
         raise TaskReadError(
@@ -96,7 +94,9 @@ def _of_chat(row: dict[str, Any], name: str, unread: Unread) -> Iterator[GivenCo
     elif row.get("functions"):
         unread.add("functions is no longer a form; write tools", name)
     else:
-        yield GivenConversation(name=name, messages=messages, tools=tools, learned=_weighed(messages))
+        yield GivenConversation(
+            name=name, messages=messages, tools=tools, learned=_weighed(messages)
+        )
 
 
 def _are_objects(value: object) -> bool:

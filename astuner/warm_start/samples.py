@@ -87,9 +87,7 @@ def _sample(given: GivenConversation, index: int, sequence: TokenSequence) -> Tr
     )
 
 
-def _fitting(
-    samples: list[TrainSample], max_tokens: int, overlong: Overlong
-) -> list[TrainSample]:
+def _fitting(samples: list[TrainSample], max_tokens: int, overlong: Overlong) -> list[TrainSample]:
     """All of them, or none where one is too long and nothing is to be cut."""
     if all(len(sample.ids) <= max_tokens for sample in samples):
         return samples
