@@ -45,8 +45,8 @@ def _files(path: Path) -> list[Path]:
     ]
     if not found:
         raise TaskReadError(
-            f"trainer_common.warm_start.path: {path} holds no file *{_LINES} to learn from; expected "
-            'lines such as {"messages": [{"role": "user", …}, {"role": "assistant", …}]}'
+            f"trainer_common.warm_start.path: {path} holds no file *{_LINES} to learn from; "
+            'expected lines such as {"messages": [{"role": "user", …}, {"role": "assistant", …}]}'
         )
     return found
 

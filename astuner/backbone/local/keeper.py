@@ -43,10 +43,8 @@ def find_saved(run: Run, tasks: Sequence[Task]) -> Saved | None:
     say = run.console.say
     if not run.run_dir.checkpoints() and find_warm_start(run) is not None:
         away = run.run_dir.set_aside(after_step=0, is_logged=False)
-        say(
-            "resuming from the warm start"
-            + (f"; what was done since lies in {away}" if away else "")
-        )
+        behind = f"; what was done since lies in {away}" if away else ""
+        say(f"resuming from the warm start{behind}")
         return None
     for step, folder in run.run_dir.checkpoints().items():
         try:

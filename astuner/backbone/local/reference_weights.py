@@ -54,17 +54,14 @@ def find_reference(run: Run) -> str | None:
     None where that is what the run starts from and is, or was, trained whole: with a warm start of
     an adapter the weights without the adapter are not those that the first step begins from.
     """
-    reference, start = run.settings.trainer_common.reference, run.settings.model.path
+    common, model = run.settings.trainer_common, run.settings.model
     warm_start = find_warm_start(run)
-    if reference == START and warm_start is not None and run.settings.model.lora.rank is not None:
-        return str(warm_start)
-    if (
-        reference == START
-        or warm_start is None
-        and (reference == start and run.settings.model.revision is None)
-    ):
+    if common.reference == START:
+        is_adapter = warm_start is not None and model.lora.rank is not None
+        return str(warm_start) if is_adapter else None
+    if warm_start is None and common.reference == model.path and model.revision is None:
         return None
-    return str(find_path(reference, run.search_dirs) or reference)
+    return str(find_path(common.reference, run.search_dirs) or common.reference)
 
 
 def check_reference(reference: str, base: str, *, max_model_len: int) -> None:

@@ -34,13 +34,14 @@ class WarmStartBackbone:
 
 def _show_following(run: Run, checkpoint: str) -> None:
     say, conf = run.console.say, from_home(run, run.conf_file or run.run_dir.config_file)
-    overrides = [one for one in run.overrides if not one.startswith(f"{_FROM}=")]
+    own = (f"{_FROM}=", "astuner.backbone=")
+    overrides = [one for one in run.overrides if not one.startswith(own)]
     say(f"checkpoint     {checkpoint}")
     words = ("--conf", conf, *overrides, f"astuner.model.path={checkpoint}", f"{_FROM}=null")
     say(f"to tune on     {shlex.join(('astuner', *words))}")
     commands = FollowingCommands(
         conf_file=conf,
-        overrides=[one for one in overrides if not one.startswith("astuner.backbone=")],
+        overrides=overrides,
         weights=checkpoint,
         split="test" if has_test_setting(run.settings.task_reader) else "validation",
     )

@@ -1,4 +1,4 @@
-"""What a warm start learns: finds the conversations, puts them into tokens, says what is left out."""
+"""What a warm start learns: finds conversations, puts them into tokens, says what is left out."""
 
 import itertools
 import logging
