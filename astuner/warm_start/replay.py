@@ -11,7 +11,7 @@ from astuner.errors import EpisodeError
 from astuner.inference.excerpt import excerpt
 from astuner.inference.messages import copy_tools, normalize_messages
 from astuner.inference.placement import JoiningPolicy
-from astuner.inference.recited import RecitedChat, ended, up_to_stop
+from astuner.inference.recited import RecitedChat, up_to_stop
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.inference.tools.protocol import ToolCall
@@ -113,7 +113,26 @@ def _reply_ids(
         )
     prompt_ids = template.prompt_ids(before, tools)
     ids = template.encoding.encode_behind(prompt_ids, text, max_tokens=len(text.encode()) + 1)
-    return ended(template, up_to_stop(template, ids))
+    ids = up_to_stop(template, ids)
+    if template.turn_end.stop_text or (ids and ids[-1] in template.stop_ids):
+        return ids
+    return (*ids, _end_id(template, before, reply, tools))
+
+
+def _end_id(
+    template: ChatTemplate, before: Sequence[Message], reply: Message, tools: Sequence[Tool]
+) -> int:
+    """What ends a turn behind which the template writes nothing: some models say the token that
+    begins the next one, which is another for a tool's result."""
+    calls = reply.get("tool_calls", ())
+    following: Message = {"role": "tool" if calls else "user", "content": "x"}
+    if calls:
+        following["tool_call_id"] = calls[0]["id"] or ""
+    answered = template.answered_text(before, reply, tools)
+    going_on = template.prompt_text([*before, reply, following], tools)
+    behind = template.encode(going_on.removeprefix(answered)) if len(calls) < 2 else ()
+    is_begun = going_on.startswith(answered) and behind and behind[0] in template.stop_ids
+    return behind[0] if is_begun else min(template.stop_ids)
 
 
 def _as_rendered(
