@@ -110,7 +110,14 @@ def launch(
         )
 
 
-def launch_warm_start(loaded: LoadedConfig, *, with_logview: bool = False) -> RunResult:
+def launch_warm_start(
+    loaded: LoadedConfig,
+    *,
+    workflow_class: type[Workflow] | None = None,
+    judge_class: type[BaseJudge] | None = None,
+    search_dirs: tuple[Path, ...] | None = None,
+    with_logview: bool = False,
+) -> RunResult:
     """Do the warm start of the configuration alone, in a run directory of its own.
 
     Raises ConfigError where it names none, and else as `launch` does.
@@ -124,6 +131,9 @@ def launch_warm_start(loaded: LoadedConfig, *, with_logview: bool = False) -> Ru
     run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name, kind="training")
     return launch(
         loaded,
+        workflow_class=workflow_class,
+        judge_class=judge_class,
+        search_dirs=search_dirs,
         with_logview=with_logview,
         other=OtherWork(
             name="sft",

@@ -13,6 +13,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from astuner import AstunerJob
 from astuner.backbone.local.warm_start import warm_start
 from astuner.cli import main
 from astuner.config.load import load_config
@@ -128,7 +129,8 @@ def test_a_model_says_what_it_was_taught_and_stops_there(folder, capsys):
     run = newest()
     lines = list(read_json_lines(run.warm_start_file))
     assert [line["step"] for line in lines] == list(range(31))
-    held_out = [l["warm_start/validation_loss"] for l in lines if "warm_start/validation_loss" in l]
+    name = "warm_start/validation_loss"
+    held_out = [line[name] for line in lines if name in line]
     assert len(held_out) == 16 and held_out[-1] < 0.05 < held_out[0]
     assert lines[1]["warm_start/loss"] > lines[-1]["warm_start/loss"]
     assert says(run.warm_start_dir) == f"{REPLY}<|im_end|>"
@@ -239,6 +241,13 @@ def test_a_warm_start_that_is_ended_leaves_no_checkpoint(folder):
     assert ended.exit_code == 130
     assert len(list(read_json_lines(run_dir.warm_start_file))) < 31
     assert not run_dir.can_be_resumed and not run_dir.checkpoints_dir.exists()
+
+
+def test_a_job_learns_in_python_what_the_command_learns(folder):
+    job = AstunerJob().build_job_from_yaml("shop.yaml").set("experiment_name", "shop")
+    result = job.set("backbone", "verl").set("trainer_common.warm_start.epochs", 1).sft()
+    assert result.checkpoint == RunDir(root=result.run_dir).warm_start_dir
+    assert read_record(result.checkpoint)["warm_start"]["updates"] == 2
 
 
 def test_the_tokenizer_of_a_warm_start_is_that_of_its_model(folder, capsys, model):
