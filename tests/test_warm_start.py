@@ -38,7 +38,7 @@ def assistant(content, **more):
     return {"role": "assistant", "content": content, **more}
 
 
-def call(arguments='{"a": 2, "b": 3}', id_="call_abc"):
+def call(arguments: object = '{"a": 2, "b": 3}', id_="call_abc"):
     return {"id": id_, "type": "function", "function": {"name": "add", "arguments": arguments}}
 
 
@@ -91,6 +91,7 @@ def test_a_conversation_has_the_tokens_of_a_rollout_of_it(family, kind):
 def test_tool_calls_have_the_tokens_of_a_rollout_too(family):
     kind = family.tokenizers[0]
     spaced = {
+        "[TOOL_CALLS] ": f"[TOOL_CALLS]{family.before}",
         '"name":"add","arguments":': '"name": "add", "arguments": ',
         '"a":2,"b":3': '"a": 2, "b": 3',
     }

@@ -128,11 +128,11 @@ def _end_id(
     following: Message = {"role": "tool" if calls else "user", "content": "x"}
     if calls:
         following["tool_call_id"] = calls[0]["id"] or ""
+    going_on = template.prompt_text([*before, reply, following], tools) if len(calls) < 2 else ""
     answered = template.answered_text(before, reply, tools)
-    going_on = template.prompt_text([*before, reply, following], tools)
-    behind = template.encode(going_on.removeprefix(answered)) if len(calls) < 2 else ()
-    is_begun = going_on.startswith(answered) and behind and behind[0] in template.stop_ids
-    return behind[0] if is_begun else min(template.stop_ids)
+    behind = template.encode(going_on[len(answered) :]) if going_on.startswith(answered) else ()
+    first = next(iter(behind), None)
+    return first if first in template.stop_ids else min(template.stop_ids)
 
 
 def _as_rendered(

@@ -22,7 +22,7 @@ from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_si
 from astuner.backbone.local.fit import HostMemoryUse, fit_to_device
 from astuner.backbone.local.serve import ChatPolicy, load_chat_policy
 from astuner.backbone.local.settings import trainer_settings
-from astuner.backbone.local.warm_start_data import read_warm_start
+from astuner.backbone.local.warm_start_data import given_conversations, read_warm_start
 from astuner.backbone.run import Run
 from astuner.clock import iso_utc
 from astuner.config.same_run import hidden_digests
@@ -33,6 +33,7 @@ from astuner.models.checkpoint import read_record, save_checkpoint
 from astuner.models.manifest import is_checkpoint
 from astuner.models.supported import check_supported
 from astuner.run_dir import append_json_line
+from astuner.traces.reading import Unread
 from astuner.training.held_out import mean_negative_log_likelihood
 from astuner.training.settings import PolicyTrainerSettings
 from astuner.training.trainer import PolicyTrainer
@@ -100,6 +101,8 @@ def _free_memory() -> None:
 
 async def _learn(run: Run, tasks: Sequence[Task], interrupt: Interrupt) -> str:
     """Returns what it gained, in a line."""
+    unread = Unread()
+    given = given_conversations(run, tasks, unread)
     base = find_model(run)
     check_supported(base)
     placement = fit_to_device(run.settings, base)
@@ -111,7 +114,9 @@ async def _learn(run: Run, tasks: Sequence[Task], interrupt: Interrupt) -> str:
         interrupt.check()
         run.console.advance(number, 0, "conversations")
 
-    learned = await read_warm_start(run, loaded.template, tasks, on_conversation=on_conversation)
+    learned = await read_warm_start(
+        run, loaded.template, given, unread, on_conversation=on_conversation
+    )
     settings = run.settings.trainer_common
     plan = make_plan(
         learned,

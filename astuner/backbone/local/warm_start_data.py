@@ -31,20 +31,21 @@ def needs_tasks(run: Run) -> bool:
 async def read_warm_start(
     run: Run,
     template: ChatTemplate,
-    tasks: Sequence[Task],
+    given: Iterable[GivenConversation],
+    unread: Unread,
     *,
     on_conversation: Callable[[int], None],
 ) -> list[LearnedConversation]:
-    """All that can be learned, in order; what is left out is said.
+    """All that can be learned, in order; what is left out, and what is `unread`, is said.
 
     `on_conversation` is told how many there are so far; what it raises passes. Raises ConfigError
     where there is nothing to learn from, TaskReadError where the path cannot be read.
     """
     warm_start = run.settings.trainer_common.warm_start
-    unread, left_out = Unread(), LeftOut()
+    left_out = LeftOut()
     learned = []
     async for one in learned_conversations(
-        _given(run, tasks, unread),
+        given,
         training_template(run, template),
         left_out,
         joining=joining_policy(run),
@@ -62,7 +63,13 @@ async def read_warm_start(
     return learned
 
 
-def _given(run: Run, tasks: Sequence[Task], unread: Unread) -> Iterable[GivenConversation]:
+def given_conversations(
+    run: Run, tasks: Sequence[Task], unread: Unread
+) -> Iterable[GivenConversation]:
+    """Those that the settings name, read as they are asked for; `unread` is told of the others.
+
+    Raises TaskReadError where the path is not there, ConfigError where no task can be meant.
+    """
     warm_start = run.settings.trainer_common.warm_start
     if warm_start.path is not None:
         path = find_path(warm_start.path, run.search_dirs)
