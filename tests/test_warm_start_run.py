@@ -80,7 +80,7 @@ def folder(model, tmp_path, monkeypatch):
                 "from": "traces",
                 "path": "chats.jsonl",
                 "epochs": 10,
-                "learning_rate": 0.01,
+                "lr": 0.01,
                 "batch_size": 4,
                 "validation_share": 0.25,
             },
@@ -173,7 +173,7 @@ def sampled(run):
 def test_an_adapter_is_warmed_and_trained_further(folder, capsys):
     pytest.importorskip("peft")
     key = "astuner.trainer_common.warm_start"
-    lora = ("astuner.model.lora.rank=8", f"{key}.learning_rate=0.05", f"{key}.epochs=5")
+    lora = ("astuner.model.lora.rank=8", f"{key}.lr=0.05", f"{key}.epochs=5")
     code, _ = command(capsys, *lora)
     assert code == 0
     run = newest()

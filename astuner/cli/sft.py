@@ -20,7 +20,7 @@ examples:
   astuner sft --conf shop_agent.yaml astuner.trainer_common.warm_start.from=traces \\
       astuner.trainer_common.warm_start.path=good_chats.jsonl
   astuner sft --conf shop_agent.yaml astuner.model.lora.rank=16 \\
-      astuner.trainer_common.warm_start.learning_rate=1e-4
+      astuner.trainer_common.warm_start.lr=1e-4
                            an adapter; the same as a YAML of verl or Trinity, whose model.path the
                            checkpoint then is
 

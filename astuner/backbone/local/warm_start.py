@@ -288,7 +288,7 @@ def _settings(run: Run, placement: HostMemoryUse, *, num_updates: int) -> Policy
         settings,
         optimizer=replace(
             settings.optimizer,
-            learning_rate=warm_start.learning_rate or settings.optimizer.learning_rate,
+            learning_rate=warm_start.lr or settings.optimizer.learning_rate,
             warmup_updates=math.ceil(warm_start.warmup_share * num_updates),
         ),
         mini_batch_num=1,

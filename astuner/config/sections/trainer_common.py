@@ -132,8 +132,8 @@ class WarmStartSettings(_From):
         "reference, reference_answer, ground_truth, solution.",
     )
     epochs: PositiveFloat = setting(UsedBy.LOCAL, "Passes over the conversations; 0.5 is half.")
-    learning_rate: PositiveFloat | None = setting(
-        UsedBy.LOCAL, "Of the warm start; null: trainer_common.optim.lr."
+    lr: PositiveFloat | None = setting(
+        UsedBy.LOCAL, "Learning rate of the warm start; null: trainer_common.optim.lr."
     )
     warmup_share: float = setting(
         UsedBy.LOCAL, "Share of the updates with a rising learning rate.", ge=0, le=1
