@@ -130,9 +130,11 @@ def _end_id(
         following["tool_call_id"] = calls[0]["id"] or ""
     going_on = template.prompt_text([*before, reply, following], tools) if len(calls) < 2 else ""
     answered = template.answered_text(before, reply, tools)
-    behind = template.encode(going_on[len(answered) :]) if going_on.startswith(answered) else ()
-    first = next(iter(behind), None)
-    return first if first in template.stop_ids else min(template.stop_ids)
+    if going_on.startswith(answered):
+        behind = template.encode(going_on[len(answered) :])
+        if behind and behind[0] in template.stop_ids:
+            return behind[0]
+    return min(template.stop_ids)
 
 
 def _as_rendered(
