@@ -22,7 +22,7 @@ from astuner.exporting.export import Exported, ExportOrder, export
 from astuner.function_workflow import judge_class_of, workflow_class_of
 from astuner.generating.make import GeneratedTasks, UserClasses, made_tasks, make_sets
 from astuner.imports import module_folders
-from astuner.launch import launch
+from astuner.launch import launch, launch_warm_start
 from astuner.run_dir import RunDir
 from astuner.task_judge.base_judge import BaseJudge
 from astuner.workflow import Workflow
@@ -224,6 +224,22 @@ class AstunerJob:
             judge_class=classes.judge,
             search_dirs=classes.search_dirs,
             resume=resume,
+            with_logview=with_logview,
+        )
+
+    def sft(self, *, with_logview: bool = False) -> RunResult:
+        """Learn the replies that trainer_common.warm_start names, and nothing more, as the command
+        `astuner sft` does; a run does the same before its first rollout.
+
+        `checkpoint` of what is returned can be the `model` of another job. Raises ConfigError where
+        nothing is named, or nothing is left to learn from.
+        """
+        classes = self._classes()
+        return launch_warm_start(
+            self._loaded_with({"backbone": "local"}),
+            workflow_class=classes.workflow,
+            judge_class=classes.judge,
+            search_dirs=classes.search_dirs,
             with_logview=with_logview,
         )
 

@@ -111,6 +111,41 @@ def launch(
         )
 
 
+def launch_warm_start(
+    loaded: LoadedConfig,
+    *,
+    workflow_class: type[Workflow] | None = None,
+    judge_class: type[BaseJudge] | None = None,
+    search_dirs: tuple[Path, ...] | None = None,
+    with_logview: bool = False,
+) -> RunResult:
+    """Do the warm start of the configuration alone, in a run directory of its own.
+
+    Raises ConfigError where it names none, and else as `launch` does.
+    """
+    if loaded.settings.trainer_common.warm_start.source is None:
+        raise ConfigError(
+            "sft: trainer_common.warm_start.from is null, so nobody says what to learn; set it to "
+            "tasks for the reference answers of the training tasks, or to traces with "
+            "trainer_common.warm_start.path for a file of conversations"
+        )
+    run_dir = RunDir.create(loaded.experiment_dir, loaded.experiment_name, kind="training")
+    return launch(
+        loaded,
+        workflow_class=workflow_class,
+        judge_class=judge_class,
+        search_dirs=search_dirs,
+        with_logview=with_logview,
+        other=OtherWork(
+            name="sft",
+            make_backbone=_make_warm_start,
+            run_dir=run_dir,
+            is_resumed=False,
+            describe_saved=lambda: "a warm start that was not finished leaves nothing",
+        ),
+    )
+
+
 def _launch(
     loaded: LoadedConfig,
     *,
@@ -234,7 +269,8 @@ def _shown(run: Run, *, with_logview: bool) -> Iterator[None]:
         with beside if with_logview else contextlib.nullcontext():
             yield
     finally:
-        if run.run_dir.metrics_file.exists() or run.run_dir.episodes_dir.exists():
+        places = (run.run_dir.metrics_file, run.run_dir.warm_start_file, run.run_dir.episodes_dir)
+        if any(place.exists() for place in places):
             console.say(f"to look at it  {viewing_command(root, home=run.home)}")
 
 
@@ -274,6 +310,8 @@ def _record_failure(events: RunEvents, error: BaseException, loaded: LoadedConfi
 
 def _describe_saved(run_dir: RunDir) -> str:
     checkpoint = run_dir.latest_checkpoint()
+    if checkpoint is None and run_dir.warm_start_dir.is_dir():
+        return "what it learned after the warm start is lost; go on from there with --resume"
     if checkpoint is None:
         return "no checkpoint was saved before, so what it learned is lost"
     return f"what it learned after {checkpoint} is lost; go on from there with --resume"
@@ -439,6 +477,12 @@ def _make_local() -> Backbone:
     from astuner.backbone.local.backbone import LocalBackbone
 
     return LocalBackbone()
+
+
+def _make_warm_start() -> Backbone:
+    from astuner.backbone.local.warm_start_alone import WarmStartBackbone
+
+    return WarmStartBackbone()
 
 
 def _make_debug() -> Backbone:

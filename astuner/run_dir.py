@@ -11,6 +11,7 @@
           run.log                    everything that was logged
           logs/                      what each process of a cluster printed
           metrics.jsonl              one object per step
+          warm_start.jsonl           one object per update before the first step
           events.jsonl               when the run began, what happened to it, how it ended
           vocabulary.json            what each token id stands for
           episodes/
@@ -20,6 +21,7 @@
             step_000003.jsonl        one object per sample that was trained in that step
           checkpoints/
             step_20/                 complete as soon as it has this name
+            warm_start/              what the first step began from; no step, and always kept
             best                     -> the one that did best in validation
           set_aside/
             2025-12-01_14-02-11/     what lay beyond the step from which a run was resumed then
@@ -314,6 +316,15 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def warm_start_file(self) -> Path:
+        return self.root / "warm_start.jsonl"
+
+    @property
+    def warm_start_dir(self) -> Path:
+        """The checkpoint that a warm start ended with; complete as soon as it is there."""
+        return self.checkpoints_dir / "warm_start"
+
+    @property
     def events_file(self) -> Path:
         return self.root / "events.jsonl"
 
@@ -359,6 +370,11 @@ class RunDir:
         found = ((_step_of(folder), folder) for folder in self.checkpoints_dir.glob("step_*"))
         steps = sorted(((s, f) for s, f in found if s is not None), reverse=True)
         return dict(steps)
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether there is a checkpoint of a step, or of a warm start, to go on from."""
+        return self.warm_start_dir.is_dir() or bool(self.checkpoints())
 
     def latest_checkpoint(self) -> Path | None:
         """The complete checkpoint of the highest step; None when there is none."""

@@ -40,6 +40,7 @@ LAYERS = (
     ("tuner", "task_reader", "task_judge", "task_generation"),
     ("traces",),
     ("trace_tasks",),
+    ("warm_start",),
     ("workflow",),
     ("function_workflow",),
     ("rollout",),
@@ -80,6 +81,7 @@ INSIDE = {
         ("placement", "request"),
         ("deltas", "repair", "sampled_tokens"),
         ("chat", "shapes"),
+        ("recited",),
         ("probed_turns",),
     ),
     "backbone": (

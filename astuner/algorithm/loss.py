@@ -96,6 +96,18 @@ def reinforce(inputs: LossInputs) -> TokenLoss:
     )
 
 
+def negative_log_likelihood(inputs: LossInputs) -> TokenLoss:
+    """-log p of replies that are to be learned as they are: no advantage, no ratio.
+
+    In no table: it has no rewards, so no step of a run can use it. Source: supervised fine-tuning
+    of InstructGPT, arXiv 2203.02155, section 3.5.
+    """
+    return TokenLoss(
+        loss_N=-inputs.logprobs_N,
+        is_clipped_N=torch.zeros_like(inputs.logprobs_N, dtype=torch.bool),
+    )
+
+
 def _clipped_surrogate(ratio_N: Tensor, inputs: LossInputs) -> TokenLoss:
     free_N = -inputs.advantages_N * ratio_N
     clipped_N = -inputs.advantages_N * ratio_N.clamp(1 - inputs.clip_low, 1 + inputs.clip_high)

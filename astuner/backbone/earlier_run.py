@@ -21,9 +21,9 @@ def find_newest(loaded: LoadedConfig) -> RunDir | None:
     """
     runs = _trainings(loaded)
     agreeing = [run for run in runs if _refused(run, loaded) == ()]
-    if found := next((run for run in agreeing if run.checkpoints()), None):
+    if found := next((run for run in agreeing if run.can_be_resumed), None):
         return found
-    others = [run for run in runs if run.checkpoints()]
+    others = [run for run in runs if run.can_be_resumed]
     if agreeing or not others:
         return None
     raise ConfigError(
@@ -44,7 +44,7 @@ def find_named(loaded: LoadedConfig, name: str) -> RunDir:
             f"--resume {name}: {run.root} is of kind {run.kind}, which trains nothing; name a run "
             "that trains, or --resume alone for the newest with these settings"
         )
-    if not run.checkpoints():
+    if not run.can_be_resumed:
         raise ConfigError(
             f"--resume {name}: {run.root} has no checkpoint to go on from; name another run, or "
             "start a new one without --resume"
@@ -72,7 +72,7 @@ def _named(loaded: LoadedConfig, name: str) -> RunDir:
         if path.is_dir():
             # A link such as launcher_record/x/latest leads elsewhere once the next run begins.
             return RunDir(root=path.resolve())
-    names = [run.root.name for run in _trainings(loaded) if run.checkpoints()]
+    names = [run.root.name for run in _trainings(loaded) if run.can_be_resumed]
     near = difflib.get_close_matches(name, names, n=_NUM_SHOWN, cutoff=0.8) or names[:_NUM_SHOWN]
     there = f"with a checkpoint there are {', '.join(near)}" if near else "no run has a checkpoint"
     raise ConfigError(

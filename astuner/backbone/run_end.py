@@ -90,9 +90,9 @@ def _show_following(run: Run, reporter: Reporter, weights: TunedWeights) -> None
         say(line)
     reader = run.settings.task_reader
     commands = FollowingCommands(
-        conf_file=_from_home(run, run.conf_file or run.run_dir.config_file),
+        conf_file=from_home(run, run.conf_file or run.run_dir.config_file),
         overrides=[one for one in run.overrides if not one.startswith("astuner.backbone=")],
-        weights=_from_home(run, named),
+        weights=from_home(run, named),
         split=_split(has_test=has_test_setting(reader), has_validation=reporter.has_validation),
     )
     what_counts = _what_counts(weights, commands.split, setting_of_test(reader))
@@ -143,7 +143,7 @@ def _split(*, has_test: bool, has_validation: bool) -> str | None:
     return "validation" if has_validation else None
 
 
-def _from_home(run: Run, path: Path) -> str:
+def from_home(run: Run, path: Path) -> str:
     """As it may be typed in the folder that the run was started in."""
     return str(path.relative_to(run.home) if path.is_relative_to(run.home) else path)
 

@@ -372,6 +372,31 @@ def _training(settings: Settings, show: Show) -> Iterator[str]:
         )
 
 
+def _warm_start(settings: Settings, show: Show) -> Iterator[str]:
+    warm_start, key = settings.trainer_common.warm_start, "astuner.trainer_common.warm_start"
+    if warm_start.source == "tasks" and warm_start.path is not None:
+        yield (
+            f"{show(f'{key}.from')} takes the tasks of the reader, so {show(f'{key}.path')} would "
+            "not be read; set the first to traces, or the second to null"
+        )
+    context = settings.rollout.max_model_len
+    if warm_start.max_length is not None and warm_start.max_length > context:
+        yield (
+            f"{show(f'{key}.max_length')} is more than {show('astuner.rollout.max_model_len')}; "
+            "lower the first or raise the second"
+        )
+
+
+def _no_warm_start(settings: Settings, show: Show) -> Iterator[str]:
+    key = "astuner.trainer_common.warm_start.from"
+    if settings.trainer_common.warm_start.source is not None:
+        yield (
+            f"{show(key)} on {show('astuner.backbone')}: a warm start is made on this machine "
+            "only; make it first by `astuner sft --conf FILE`, which takes the same file, then "
+            f"give its checkpoint as astuner.model.path and set {key} to null"
+        )
+
+
 def _debug(settings: Settings, show: Show) -> Iterator[str]:
     debug = settings.debug
     if not settings.model.path and not debug.openai_base_url:
@@ -387,8 +412,8 @@ def _debug(settings: Settings, show: Show) -> Iterator[str]:
 
 
 _RULES_OF_BACKBONE: dict[str, list[Rule]] = {
-    "local": [_training],
-    "verl": [_training],
-    "trinity": [_training],
+    "local": [_training, _warm_start],
+    "verl": [_training, _no_warm_start],
+    "trinity": [_training, _no_warm_start],
     "debug": [_debug],
 }

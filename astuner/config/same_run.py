@@ -35,6 +35,7 @@ _MUST_AGREE = (
     "rollout.gamma",
     "trainer_common.seed",
     "trainer_common.mini_batch_num",
+    "trainer_common.warm_start",
     "trainer_common.algorithm",
     "trainer_common.optim",
     "trainer_common.use_kl_loss",

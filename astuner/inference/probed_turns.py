@@ -2,31 +2,22 @@
 
 Each probe is an episode of two calls: a reply as the model would write it, read as all replies are,
 and what an agent sends behind it. Tells whether the second prompt continues the first one's tokens,
-and which tool calls were read. Nothing is sampled: an engine that repeats stands in its place.
+and which tool calls were read. Nothing is sampled: replies are recited.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astuner.engine.protocol import Observe, Sampling
 from astuner.errors import EpisodeError
-from astuner.inference.chat import TokenChat
-from astuner.inference.limits import TokenLimits
 from astuner.inference.placement import JoiningPolicy
+from astuner.inference.recited import RecitedChat, ended, up_to_stop
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.inference.tools.protocol import ToolCall
 from astuner.trajectory.recorder import Recorder
-from astuner.types import Completion, Message, Tool
+from astuner.types import Message, Tool
 
-_MANY = 1_000_000
-_LIMITS = TokenLimits(
-    max_model_len=_MANY,
-    max_prompt_length=_MANY // 2,
-    max_response_length=_MANY // 2,
-    max_response_length_in_one_turn=_MANY // 4,
-)
 _TOOL: Tool = {
     "type": "function",
     "function": {
@@ -78,33 +69,6 @@ class ProbedTurn:
     @property
     def is_read_back(self) -> bool:
         return list(self.sent_calls) == list(self.read_calls)
-
-
-class _RepeatingEngine:
-    """An `Engine` that says one text over and over."""
-
-    weight_version = 0
-
-    def __init__(self, ids: tuple[int, ...]) -> None:
-        self._ids = ids
-
-    async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: Sampling,
-        *,
-        caller: str,
-        index: int,
-        observe: Observe | None = None,
-    ) -> Completion:
-        if observe is not None:
-            observe(self._ids)
-        return Completion(
-            ids=self._ids,
-            logprobs=(0.0,) * len(self._ids),
-            finish_reason="stop",
-            weight_version=0,
-        )
 
 
 async def probe_plain_turns(
@@ -176,7 +140,9 @@ async def _probe(
     recorder = Recorder()
     end = template.turn_end.lead + template.turn_end.mark
     ids = template.encode(text + end) if template.turn_end.mark else ()
-    chat = _chat(template, joining, recorder, _ended(template, text, ids))
+    chat = RecitedChat(template, recorder, joining=joining, name="probe")
+    said = up_to_stop(template, ids) if ids else template.encode(text)
+    chat.say(ended(template, said))
     tools = [_TOOL] if calls else []
     try:
         await chat.complete(ChatRequest(messages=[_QUESTION], tools=tools))
@@ -199,15 +165,6 @@ async def _probe(
     )
 
 
-def _ended(template: ChatTemplate, text: str, ids: tuple[int, ...]) -> tuple[int, ...]:
-    """The ids of a reply up to the token that ends it, as an engine stops there."""
-    for place, id_ in enumerate(ids):
-        if id_ in template.stop_ids:
-            return ids[: place + 1]
-    said = ids or template.encode(text)
-    return said if template.turn_end.stop_text else (*said, min(template.stop_ids))
-
-
 def _answering(reply: Message, behind: Sequence[Message]) -> list[Message]:
     """Results name the calls that they answer."""
     calls = reply.get("tool_calls", ())
@@ -217,29 +174,3 @@ def _answering(reply: Message, behind: Sequence[Message]) -> list[Message]:
         answers = message["role"] == "tool" and call_id is not None
         named.append({**message, "tool_call_id": call_id or ""} if answers else message)
     return named
-
-
-def _chat(
-    template: ChatTemplate,
-    joining: JoiningPolicy | None,
-    recorder: Recorder,
-    ids: tuple[int, ...],
-) -> TokenChat:
-    return TokenChat(
-        _RepeatingEngine(ids),
-        template,
-        recorder,
-        episode_id="probe",
-        sampling=Sampling(
-            temperature=1.0,
-            top_p=1.0,
-            top_k=-1,
-            max_new_tokens=_MANY // 4,
-            stop_ids=template.stop_ids,
-        ),
-        limits=_LIMITS,
-        offers_tools=True,
-        find_madness=lambda _reply: None,
-        ends_on_madness=False,
-        joining=joining,
-    )

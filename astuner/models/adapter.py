@@ -248,6 +248,24 @@ def read_adapter(folder: Path, name: str = "default") -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
+def take_adapter_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Give the adapter that `attach_adapter` made the weights of a saved one of the same shape.
+
+    Raises BackboneError where they are of other layers or another rank.
+    """
+    saved = read_adapter(folder)
+    parameters = dict(cast(nn.Module, model).named_parameters())
+    own = {name: p for name, p in parameters.items() if p.requires_grad}
+    if {name: weight.shape for name, weight in saved.items()} != {n: p.shape for n, p in own.items()}:
+        raise BackboneError(
+            f"the adapter in {folder} has {len(saved)} weights of other names or shapes than the "
+            f"{len(own)} of the run's adapter; start a new run"
+        )
+    for name, parameter in own.items():
+        parameter.copy_(saved[name])
+
+
 def _targets(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
     decoder = set(cast(nn.Module, model.get_decoder()).modules())
     linear = [

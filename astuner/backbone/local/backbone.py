@@ -32,6 +32,7 @@ from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, g
 from astuner.backbone.local.rollouts import RolledOut, Rollouts
 from astuner.backbone.local.run_state import RunState
 from astuner.backbone.local.tuned_model import load_tuned_model
+from astuner.backbone.local.warm_start import warm_start
 from astuner.backbone.loggers import LogMetrics, metrics_log
 from astuner.backbone.reporter import Reporter, WeightsLost
 from astuner.backbone.run import Run, RunResult
@@ -73,6 +74,9 @@ class LocalBackbone:
     ) -> RunResult:
         training, validation = read_tasks(run)
         num_test = warn_of_contamination(run, training, validation)
+        warmed = await warm_start(run, training)
+        if warmed.exit_code:
+            return RunResult(run_dir=run.run_dir.root, exit_code=warmed.exit_code)
         saved = find_saved(run, training) if run.is_resumed else None
         rollouts = partial(Rollouts, run, gateway=gateway, environments=environments, writer=writer)
         tuning = _Tuning(run, training, validation, num_test, saved, log, writer, rollouts)

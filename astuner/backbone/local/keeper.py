@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astuner.backbone.local.run_state import RunState, check_can_go_on, from_record, to_record
+from astuner.backbone.local.warm_start import find_warm_start
 from astuner.backbone.run import Run
 from astuner.backbone.run_events import RunEvents
 from astuner.errors import BackboneError
@@ -32,13 +33,19 @@ class Saved:
     state: RunState
 
 
-def find_saved(run: Run, tasks: Sequence[Task]) -> Saved:
+def find_saved(run: Run, tasks: Sequence[Task]) -> Saved | None:
     """The newest whole checkpoint of the run directory, if this start may go on from it.
 
+    None where there is none but that of the warm start: then the first step is still to be done.
     Says which one it is, and why newer ones are passed over. Raises BackboneError when none is
     whole, ConfigError when its settings or tasks make it another run.
     """
     say = run.console.say
+    if not run.run_dir.checkpoints() and find_warm_start(run) is not None:
+        away = run.run_dir.set_aside(after_step=0, is_logged=False)
+        behind = f"; what was done since lies in {away}" if away else ""
+        say(f"resuming from the warm start{behind}")
+        return None
     for step, folder in run.run_dir.checkpoints().items():
         try:
             record = read_record(folder)

@@ -6,6 +6,7 @@ A divergence is measured from them, and agents that are not trained may be answe
 from transformers import PreTrainedModel
 
 from astuner.backbone.local.serve import LoadedEngine
+from astuner.backbone.local.warm_start import find_warm_start
 from astuner.backbone.run import Run
 from astuner.config.schema import Settings
 from astuner.config.sections.model import ModelSettings
@@ -50,12 +51,17 @@ class ReferenceWeights:
 def find_reference(run: Run) -> str | None:
     """The folder or the name on the hub of trainer_common.reference.
 
-    None where that is what the run starts from.
+    None where that is what the run starts from and is, or was, trained whole: with a warm start of
+    an adapter the weights without the adapter are not those that the first step begins from.
     """
-    reference, start = run.settings.trainer_common.reference, run.settings.model.path
-    if reference == START or (reference == start and run.settings.model.revision is None):
+    common, model = run.settings.trainer_common, run.settings.model
+    warm_start = find_warm_start(run)
+    if common.reference == START:
+        is_adapter = warm_start is not None and model.lora.rank is not None
+        return str(warm_start) if is_adapter else None
+    if warm_start is None and common.reference == model.path and model.revision is None:
         return None
-    return str(find_path(reference, run.search_dirs) or reference)
+    return str(find_path(common.reference, run.search_dirs) or common.reference)
 
 
 def check_reference(reference: str, base: str, *, max_model_len: int) -> None:

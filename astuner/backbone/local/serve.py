@@ -27,6 +27,14 @@ _SETTLE_SECONDS_ON_CPU = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPolicy:
+    """A model with what puts conversations into its tokens."""
+
+    policy: LoadedModel
+    template: ChatTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
     """A model that can be asked; `policy.model` is the very module that training changes."""
 
@@ -42,6 +50,20 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
 
     Raises ConfigError or BackboneError when that is not a usable chat model.
     """
+    rollout = run.settings.rollout
+    loaded = load_chat_policy(run, source)
+    policy = loaded.policy
+    attendance = Attendance(wait_seconds=_settle_seconds(policy, rollout))
+    engine = _make_engine(policy, rollout, source, attendance, weight_version)
+    write_vocabulary(run.run_dir, policy.tokenizer)
+    return LoadedEngine(
+        policy=policy, template=loaded.template, engine=engine, attendance=attendance
+    )
+
+
+def load_chat_policy(run: Run, source: str) -> ChatPolicy:
+    """Load the model in the folder, or of the hub name, `source`, with a new adapter where the
+    settings want one. Raises as `load_engine` does."""
     model, rollout = run.settings.model, run.settings.rollout
     policy = load_policy(source, dtype=model.dtype, device=model.device, use_liger=model.use_liger)
     if (adapter := adapter_settings(model.lora)) is not None:
@@ -55,10 +77,7 @@ def load_engine(run: Run, source: str, *, weight_version: int = 0) -> LoadedEngi
             f"the chat template of {source} cannot be used: {error}; correct its "
             "chat_template.jinja, or take another model"
         ) from error
-    attendance = Attendance(wait_seconds=_settle_seconds(policy, rollout))
-    engine = _make_engine(policy, rollout, source, attendance, weight_version)
-    write_vocabulary(run.run_dir, policy.tokenizer)
-    return LoadedEngine(policy=policy, template=template, engine=engine, attendance=attendance)
+    return ChatPolicy(policy=policy, template=template)
 
 
 def _settle_seconds(policy: LoadedModel, rollout: RolloutSettings) -> float:

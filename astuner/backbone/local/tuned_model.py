@@ -19,11 +19,13 @@ from astuner.backbone.local.reference_weights import (
 )
 from astuner.backbone.local.serve import load_engine, make_reference_engine
 from astuner.backbone.local.settings import trainer_settings
+from astuner.backbone.local.warm_start import find_warm_start
 from astuner.backbone.run import Run
 from astuner.engine.attendance import Attendance
 from astuner.engine.protocol import TrainedEngine
 from astuner.engine.reference import ReferenceEngine
 from astuner.inference.template import ChatTemplate
+from astuner.models.adapter import take_adapter_weights
 from astuner.models.load import LoadedModel
 from astuner.models.supported import check_supported
 from astuner.models.vllm_adapter import rank_objection, target_objection
@@ -54,9 +56,12 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     """
     settings, say = run.settings, run.console.say
     _warn_of_unserved_adapter(run)
-    base = find_model(run)
+    base, warm_start = find_model(run), find_warm_start(run)
+    has_lora = settings.model.lora.rank is not None
+    if warm_start is not None and not has_lora:
+        base = str(warm_start)
     # An adapter is put on the base anew; its weights come with the optimizer's state.
-    is_whole = saved is not None and settings.model.lora.rank is None
+    is_whole = saved is not None and not has_lora
     source = str(saved.folder) if saved and is_whole else base
     reference = find_reference(run)
     if reference is not None:
@@ -68,6 +73,8 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     say(f"loading {source}")
     loaded = load_engine(run, source, weight_version=saved.state.weight_version if saved else 0)
     policy = loaded.policy
+    if warm_start is not None and has_lora and saved is None:
+        take_adapter_weights(policy.model, warm_start)
     say(_what_is_trained(policy.model))
     trainer = PolicyTrainer(
         policy.model,

@@ -8,6 +8,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    create_model,
 )
 
 from astuner.config.section import Section, UsedBy, setting
@@ -102,6 +103,58 @@ class CurriculumSettings(Section):
     )
 
 
+_From = create_model(
+    "_From",
+    __base__=Section,
+    **{
+        "from": (
+            Literal["traces", "tasks"] | None,
+            setting(
+                UsedBy.LOCAL,
+                "Train on known good replies before the first rollout: traces, conversations of "
+                "path, or tasks made of traces; tasks, all training tasks with a reference answer; "
+                "null: no warm start.",
+            ),
+        )
+    },  # type: ignore[call-overload]  # a keyword, which no class body can have as a field
+)
+
+
+class WarmStartSettings(_From):
+    path: str | None = setting(
+        UsedBy.LOCAL,
+        "File or folder of conversations, JSON lines of {messages, tools} or of tasks; null: the "
+        "tasks of the reader.",
+    )
+    answer_key: str | None = setting(
+        UsedBy.LOCAL,
+        "Key of the reference answer in the metadata of tasks; null: the first of answer, "
+        "reference, reference_answer, ground_truth, solution.",
+    )
+    epochs: PositiveFloat = setting(UsedBy.LOCAL, "Passes over the conversations; 0.5 is half.")
+    lr: PositiveFloat | None = setting(
+        UsedBy.LOCAL, "Learning rate of the warm start; null: trainer_common.optim.lr."
+    )
+    warmup_share: float = setting(
+        UsedBy.LOCAL, "Share of the updates with a rising learning rate.", ge=0, le=1
+    )
+    batch_size: PositiveInt = setting(UsedBy.LOCAL, "Conversations of an update.")
+    max_length: PositiveInt | None = setting(
+        UsedBy.LOCAL, "Most tokens of a conversation; null: rollout.max_model_len."
+    )
+    overlong: Literal["drop", "cut"] = setting(
+        UsedBy.LOCAL, "What becomes of a longer one: it is left out, or loses its end."
+    )
+    validation_share: float = setting(
+        UsedBy.LOCAL, "Share of the conversations that only measure the loss.", ge=0, lt=1
+    )
+
+    @property
+    def source(self) -> Literal["traces", "tasks"] | None:
+        """The setting `from`, whose name Python keeps to itself."""
+        return getattr(self, "from")
+
+
 class TrainerSettings(Section):
     total_epochs: PositiveInt = setting(UsedBy.TRAINING, "Passes over the training tasks.")
     total_training_steps: PositiveInt | None = setting(
@@ -140,6 +193,7 @@ class TrainerSettings(Section):
         UsedBy.TRAINING, "Seed of the order of tasks and of new weights."
     )
     mini_batch_num: PositiveInt = setting(UsedBy.TRAINING, "Updates of one step.")
+    warm_start: WarmStartSettings
     curriculum: CurriculumSettings
     max_token_len_per_gpu: PositiveInt | None = setting(
         UsedBy.TRAINING, "Most tokens of one training pass; null: rollout.max_model_len."

@@ -50,10 +50,10 @@ class Metrics:
 
 
 class MetricsReader:
-    """Follows `metrics.jsonl` of one run."""
+    """Follows `metrics.jsonl` of one run, or another file of such lines."""
 
-    def __init__(self, root: Path) -> None:
-        self._file = GrowingLines(root, "metrics.jsonl")
+    def __init__(self, root: Path, name: str = "metrics.jsonl") -> None:
+        self._file, self._name = GrowingLines(root, name), name
         self._known = (-1, Metrics(rows=[], problems=[]))
         """With the version of what they were made of."""
 
@@ -62,19 +62,19 @@ class MetricsReader:
         content = self._file.read()
         version, metrics = self._known
         if content.version != version:
-            metrics = _metrics_of(content)
+            metrics = _metrics_of(content, self._name)
             self._known = (content.version, metrics)
         return metrics
 
 
-def _metrics_of(content: Content) -> Metrics:
+def _metrics_of(content: Content, name: str) -> Metrics:
     rows: dict[int, dict[str, Any]] = {}
     for row in content.objects:
         if (step := count_in(row.get("step"))) is not None:
             # A validation that ended behind its step has a line of its own.
             rows[step] = rows.get(step, {}) | row
     num_stray = sum(count_in(row.get("step")) is None for row in content.objects)
-    stray = [f"metrics.jsonl: {num_stray} lines that name no step were passed over"]
+    stray = [f"{name}: {num_stray} lines that name no step were passed over"]
     return Metrics(
         rows=[rows[step] for step in sorted(rows)],
         problems=[*content.problems, *(stray if num_stray else [])],

@@ -39,6 +39,7 @@ class RunReader:
         self.index = EpisodeIndex(root, cache_dir)
         self.evaluation = EvaluationReader(root)
         self._metrics = MetricsReader(root)
+        self._warm_start = MetricsReader(root, "warm_start.jsonl")
         self._events = EventsReader(root)
         self._vocabulary = VocabularyReader(root)
 
@@ -76,6 +77,10 @@ class RunReader:
 
     def metrics(self) -> Metrics:
         return self._metrics.read()
+
+    def warm_start(self) -> Metrics:
+        """Of its updates before the first step, which stand where steps do; empty without any."""
+        return self._warm_start.read()
 
     def events(self) -> list[dict[str, Any]]:
         """What it told of itself, in order; nothing of releases that wrote no events."""

@@ -24,7 +24,10 @@ from astuner.types import finite_number
 
 Status = Literal["running", "done", "failed", "interrupted", "killed", "unknown", "gone"]
 
-_WRITTEN = ("metrics.jsonl", "run.log", "events.jsonl", "episodes", "training", "started.json")
+_WRITTEN = (
+    *("metrics.jsonl", "warm_start.jsonl", "run.log", "events.jsonl", "episodes", "training"),
+    "started.json",
+)
 _STARTED_BYTES = 2**16
 _RECENT_STEPS = 5
 _REWARD = "validation/reward_mean"

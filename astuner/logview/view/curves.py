@@ -8,7 +8,13 @@ from typing import Any
 from astuner.logview.reading.events import FoundThing
 from astuner.logview.reading.metrics import Metrics
 from astuner.logview.view.meanings import Shape, meaning_of
-from astuner.logview.view.panels import PANELS, PARTS, TOKENS_PER_SECOND, Panel
+from astuner.logview.view.panels import (
+    PANELS,
+    PARTS,
+    TOKENS_PER_SECOND,
+    WARM_START_PANELS,
+    Panel,
+)
 
 VALIDATION = "validation/success_rate"
 _ENDS = ("_low", "_high")
@@ -98,6 +104,12 @@ def points_of(metrics: Metrics, name: str) -> tuple[Point, ...]:
 def panels(runs: Sequence[RunCurves]) -> list[Curve]:
     """The small charts, save for those of which no run knows anything."""
     curves = [_panel_curve(panel, runs) for panel in PANELS]
+    return [curve for curve in curves if curve.has_points]
+
+
+def warm_start(run: RunCurves) -> list[Curve]:
+    """The charts of a warm start, over its updates; `run.metrics` are those of the warm start."""
+    curves = [_panel_curve(panel, [run]) for panel in WARM_START_PANELS]
     return [curve for curve in curves if curve.has_points]
 
 

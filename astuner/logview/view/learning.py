@@ -90,6 +90,18 @@ def best_checkpoint(state: RunStatus, metrics: Metrics) -> str | None:
     return f"step {state.best_step}{last}{solved}"
 
 
+def warm_start_line(metrics: Metrics) -> str | None:
+    """What a warm start gained by now, in words; None where there was none."""
+    for name, what in (
+        ("warm_start/validation_loss", "held-out loss"),
+        ("warm_start/loss", "loss"),
+    ):
+        points = [value for _, value in metrics.series(name) if value is not None]
+        if points:
+            return f"{what} {points[0]:.3f} → {points[-1]:.3f} in {metrics.steps[-1]} updates"
+    return None
+
+
 def without_step(message: str, step: int | None) -> str:
     """What a detector said, where its step stands before it already."""
     return message.removeprefix(f"step {step}: ")

@@ -66,7 +66,20 @@ PANELS = (
         names=("step/seconds", "rollout/seconds", "train/seconds", "validation/seconds"),
     ),
 )
+WARM_START_PANELS = (
+    Panel(
+        key="loss",
+        title="loss, nats a token",
+        names=("warm_start/loss", "warm_start/validation_loss"),
+    ),
+    Panel(key="grad_norm", title="gradient norm", names=("warm_start/grad_norm",)),
+    Panel(key="rate", title="learning rate", names=("warm_start/lr",)),
+    Panel(key="speed", title="tokens a second", names=("warm_start/tokens_per_second",)),
+)
+"""Those of a warm start, over its updates."""
 PARTS = {
+    "warm_start/loss": "learned",
+    "warm_start/validation_loss": "held out",
     "rollout/flat_groups": "equal rewards",
     "rollout/small_groups": "too few rewards",
     "step/seconds": "step",

@@ -118,6 +118,7 @@ def routes(site: Site) -> Iterator[BaseRoute]:
             table=_table(drawn, metrics),
             named=[_named(metrics, name) for name in curves.known_names(metrics)],
             problems=[*metrics.problems, *filter(None, [run.evaluation.problem()])],
+            warm_start=learning.warm_start_line(run.warm_start()),
             best=learning.best_checkpoint(states[0], metrics),
             causes=causes,
             num_failed=failed.total,

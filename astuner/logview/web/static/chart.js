@@ -95,7 +95,7 @@ export class Chart {
     const near = this.figure.querySelector("[data-near]");
     if (near) this._sayNear(near, step);
     const at = this.figure.querySelector("[data-at]");
-    if (at) at.textContent = step === null ? "" : `step ${pointAt(ofRun(0), step).step ?? step}`;
+    if (at) at.textContent = step === null ? "" : `${this.page.counts} ${pointAt(ofRun(0), step).step ?? step}`;
     this.holder.setAttribute("aria-valuenow", step ?? this.page.range()[1]);
     this.holder.setAttribute("aria-valuetext", this._sentence(step));
     if (step !== this.drawnStep && this._hasParts()) this.plot?.redraw(false, false);
@@ -118,7 +118,7 @@ export class Chart {
   _sentence(step) {
     const values = this.lines.map((line) => `${line.label ? `${line.label} ` : ""}${this._said(this._value(line, step))}`);
     const found = this.data.marks.filter(([at]) => at === step).map(([, message]) => `; found: ${message}`);
-    return `${step === null ? "newest" : `step ${step}`}: ${values.join(", ")}${found.join("")}`;
+    return `${step === null ? "newest" : `${this.page.counts} ${step}`}: ${values.join(", ")}${found.join("")}`;
   }
 
   _table() {

@@ -15,6 +15,8 @@ const page = {
   zoomed: null,
   step: null,
   steps: [0],
+  // What stands on the axis, as it is said beside a value.
+  counts: document.body.dataset.counts ?? "step",
 
   range() {
     return this.zoomed ?? [this.steps[0], this.steps[this.steps.length - 1]];
