@@ -56,7 +56,7 @@ class KnownPlace:
 
     def _opened(self) -> TraceSource:
         # The table of sources, with the clients of their servers, is for those that read traces.
-        from astuner.traces.sources import known  # pyright: ignore[reportMissingImports]
+        from astuner.traces.sources import known
 
         return known.open_source(self._address, format=self._format)
 
