@@ -151,8 +151,7 @@ class ScriptedEngine:
         """Tell the ids in pieces of `self.pieces` tokens, until no more are wanted."""
         told = 0
         for size in itertools.cycle(self.pieces):
-            if self._piece_seconds:
-                await asyncio.sleep(self._piece_seconds)
+            await asyncio.sleep(self._piece_seconds)  # 0: the loop has its turn between two passes
             piece = completion.ids[told : told + size]
             told += len(piece)
             if not piece or observe(piece):
