@@ -96,7 +96,8 @@ class ScriptedEngine:
     ends with one.
 
     `script` may be a function of the prompt's text, or a list of answers given in order. The log-
-    probability of the i-th sampled token is -(i + 1) / 10. Keeps what it saw in `seen`.
+    probability of the i-th sampled token is -(i + 1) / 10. Keeps what it saw in `seen`. With
+    `piece_seconds`, also 0, the event loop has its turn between two pieces.
     """
 
     weight_version = 0
@@ -108,7 +109,7 @@ class ScriptedEngine:
         tokenizer: ByteTokenizer | None = None,
         delay_seconds: float = 0.0,
         pieces: Sequence[int] = (1,),
-        piece_seconds: float = 0.0,
+        piece_seconds: float | None = None,
     ) -> None:
         self._tokenizer = tokenizer or ByteTokenizer()
         self._answers = None if callable(script) else list(script)
@@ -151,7 +152,8 @@ class ScriptedEngine:
         """Tell the ids in pieces of `self.pieces` tokens, until no more are wanted."""
         told = 0
         for size in itertools.cycle(self.pieces):
-            await asyncio.sleep(self._piece_seconds)  # 0: the loop has its turn between two passes
+            if self._piece_seconds is not None:
+                await asyncio.sleep(self._piece_seconds)
             piece = completion.ids[told : told + size]
             told += len(piece)
             if not piece or observe(piece):

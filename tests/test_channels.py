@@ -255,7 +255,7 @@ def test_what_a_growing_reply_says_once_it_is_settled_stays_so(said):
 )
 def test_a_stream_tells_thoughts_as_reasoning_and_the_rest_as_it_comes(said, tools):
     deltas = []
-    chat = chat_over([said])
+    chat = chat_over(ScriptedEngine([said], tokenizer=tokenizer(), piece_seconds=0.0))
     reply = complete(chat, [QUESTION], tools=list(tools), on_delta=deltas.append)
     for kind, whole in (("text", reply.text), ("reasoning", reply.reasoning)):
         assert "".join(delta.text for delta in deltas if delta.kind == kind) == whole

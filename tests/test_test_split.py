@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from astuner.config.load import load_mapping
+from astuner.config.reader_choice import section_of
 from astuner.errors import ConfigError, TaskReadError
 from astuner.task_reader import READERS, make_task_reader
 from astuner.task_reader.mixture import MixtureReader
@@ -173,7 +174,7 @@ def test_no_reader_has_a_test_unless_it_is_asked_for() -> None:
     keys = {
         key
         for name in READERS
-        for key, value in reader[name].items()
+        for key, value in reader[section_of(name)].items()
         if "test" in key and value in (None, 0, {"file_path": None})
     }
     assert keys == {"test", "test_split", "num_test_tasks", "test_path", "test_fraction"}
