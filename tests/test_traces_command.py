@@ -25,6 +25,7 @@ from astuner.traces.stats import DistinctCount, NameCounts, TraceStats
 from astuner.traces.trace import Origin, Step, Trace, TracedTokens, TraceFeedback
 from astuner.traces.trace_json import trace_line
 from tests.otlp_files import GivenSource
+from tests.signals import signals_of_a_terminal
 from tests.viewer_runs import add, make_run, record
 
 MAIL, KEY = "erika.muster@firma-nord.de", "sk-proj-a8F3kd92LmQz71xYb0Rt55Wv"
@@ -310,12 +311,13 @@ def test_a_collector_warns_where_others_reach_it_and_ends_by_ctrl_c_with_0(
     tmp_path: Path,
 ) -> None:
     words = ["collect", "--out", tmp_path, "--port", "0", "--host", "0.0.0.0", "--unmasked"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "astuner", "traces", *map(str, words)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    with signals_of_a_terminal():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "astuner", "traces", *map(str, words)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
     with process:
         assert process.stdout is not None
         assert "no token is asked for" in process.stdout.readline()
