@@ -13,11 +13,12 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from astuner.errors import ConfigError, TraceSourceError
-from astuner.traces.otlp.files import FilePosition, read_otlp
+from astuner.traces.otlp.files import read_otlp
 from astuner.traces.otlp.json_form import WrongForm, json_records
 from astuner.traces.otlp.protobuf_form import protobuf_records
 from astuner.traces.reading import Unread
 from astuner.traces.span import TracedEvent, TracedSpan
+from astuner.traces.stored_file import FilePosition
 from tests.otlp_files import START, TRACE, chat, json_line, traced
 
 SPANS = [

@@ -352,15 +352,10 @@ def _sources(parsed: argparse.Namespace, console: "RunConsole") -> "list[TraceSo
 
 def _mask(key: bytes) -> "TraceMask":
     from astuner.trace_tasks.masking import TraceMask
+    from astuner.traces.private_text import PrivateMask
 
-    try:
-        return TraceMask(key=key)
-    except ConfigError as error:
-        raise ConfigError(
-            "traces import: personal data and secrets are masked by packages that are not "
-            "installed: pip install 'astuner[generation]', or give --unmasked to write all that "
-            "is said as it is"
-        ) from error
+    private = PrivateMask(wanted_by="traces import", instead="give --unmasked")
+    return TraceMask(private, key=key)
 
 
 def _as_it_is(trace: "Trace") -> "Trace":

@@ -28,10 +28,9 @@ _TOKENS = ("astuner.prompt_ids", "astuner.reply_ids", "astuner.reply_logprobs")
 class OtlpMask:
     """Masks records. Used by one thread."""
 
-    def __init__(self, *, key: bytes) -> None:
-        """`key` makes the digests that tell masked users and sessions apart. Raises ConfigError
-        where a package is missing."""
-        self._private = PrivateMask()
+    def __init__(self, private: PrivateMask, *, key: bytes) -> None:
+        """`key` makes the digests that tell masked users and sessions apart."""
+        self._private = private
         self._key = key
 
     def masked(self, value: Any) -> Any:

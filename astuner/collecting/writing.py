@@ -20,10 +20,11 @@ from astuner.collecting.export_request import (
 )
 from astuner.collecting.kept_export import kept_export
 from astuner.collecting.private_otlp import OtlpMask
-from astuner.errors import ConfigError
 from astuner.machine.os_errors import advice, told
 from astuner.serving.refusal import Refusal
+from astuner.traces.folder import check_writable
 from astuner.traces.mask_key import mask_key
+from astuner.traces.private_text import PrivateMask
 from astuner.traces.trace_files import TraceFiles
 
 _RETRY_SECONDS = 30
@@ -51,7 +52,7 @@ class ExportWriter:
     ) -> None:
         """Raises ConfigError where nothing can be written there, or a package is missing."""
         self._options = options
-        _check_folder(options.folder)
+        check_writable(options.folder, setting="traces collect: --out")
         self._masked = _mask_of(options)
         max_bytes = None if options.max_mb is None else options.max_mb * 1e6
         self._files: dict[Signal, TraceFiles] = {
@@ -101,25 +102,5 @@ class ExportWriter:
 def _mask_of(options: KeepingOptions) -> Callable[[Any], Any]:
     if not options.is_masked:
         return lambda value: value
-    try:
-        return OtlpMask(key=mask_key(options.folder)).masked
-    except ConfigError as error:
-        raise ConfigError(
-            "traces collect: personal data and secrets are masked by packages that are not "
-            f"installed ({error.__cause__}): pip install 'astuner[generation]', or give "
-            "--unmasked to write all that is said as it is"
-        ) from error
-
-
-def _check_folder(folder: Path) -> None:
-    """That files can be made there, before the first request comes."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe.touch(mode=0o600)
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"traces collect: --out {folder}: nothing can be written there: "
-            f"{told(error, folder=folder)}; {advice(error.errno)}"
-        ) from error
+    private = PrivateMask(wanted_by="traces collect", instead="give --unmasked")
+    return OtlpMask(private, key=mask_key(options.folder)).masked

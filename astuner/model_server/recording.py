@@ -15,13 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from astuner.errors import ConfigError
 from astuner.machine.os_errors import advice, told
 from astuner.model_server.call_metrics import MeterReading
 from astuner.model_server.call_span import call_span
 from astuner.model_server.served_call import ServedCall
 from astuner.run_dir import json_line
 from astuner.serving.seldom_log import SeldomLog
+from astuner.traces.folder import check_writable
 from astuner.traces.otlp_json import JSON, attributes, logs_data, traces_data
 from astuner.traces.private_text import PrivateMask
 from astuner.traces.trace_files import TraceFiles, TraceKind
@@ -79,8 +79,10 @@ class CallRecorder:
         self, options: RecordingOptions, *, today: Callable[[], str] = lambda: str(date.today())
     ) -> None:
         """Raises ConfigError where nothing can be written there, or a package is missing."""
-        self._mask = PrivateMask() if options.is_masked else None
-        _check_folder(options.folder)
+        self._mask = None
+        if options.is_masked:
+            self._mask = PrivateMask(wanted_by="--record", instead="give --record-unmasked")
+        check_writable(options.folder, setting="--record")
         self._options = options
         max_bytes = None if options.max_mb is None else options.max_mb * 1e6
         self._files: dict[TraceKind, TraceFiles] = {
@@ -210,20 +212,6 @@ class CallRecorder:
         )
         for one in batch:
             one.written.set_exception(error)
-
-
-def _check_folder(folder: Path) -> None:
-    """That files can be made there, before the first call is answered."""
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe.touch(mode=0o600)
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"--record {folder}: nothing can be written there: {told(error, folder=folder)}; "
-            f"{advice(error.errno)}"
-        ) from error
 
 
 def _with(event: Mapping[str, Any], shown: Mapping[str, Any]) -> JSON:

@@ -35,6 +35,7 @@ from astuner.trace_tasks.steps.llm_evaluate import NO_VERDICT
 from astuner.trace_tasks.task_row import task_of
 from astuner.trace_tasks.traced_files import TracedFiles, TracedManifest, open_private
 from astuner.trace_tasks.turn_ids import session_digest, session_of_task
+from astuner.traces.private_text import PrivateMask
 from astuner.traces.reading import Unread
 from astuner.traces.trace import Trace
 
@@ -143,7 +144,7 @@ async def _through_steps(
 ) -> Candidates:
     """What is left behind all of them. Whatever ends it, each step ends before the one that it
     takes candidates from."""
-    mask = TraceMask(key=bytes.fromhex(sides.key)) if order.planned.is_masked else None
+    mask = _mask(order, bytes.fromhex(sides.key)) if order.planned.is_masked else None
     async with contextlib.AsyncExitStack() as stack:
         candidates = _candidates(order, made, counts[0], mask)
         stack.push_async_callback(candidates.aclose)
@@ -152,6 +153,11 @@ async def _through_steps(
             stack.push_async_callback(candidates.aclose)
         async for candidate in candidates:
             yield candidate
+
+
+def _mask(order: TracingOrder, key: bytes) -> TraceMask:
+    instead = "write {type: mask, enabled: false} in filters"
+    return TraceMask(PrivateMask(wanted_by=order.key, instead=instead), key=key)
 
 
 async def _candidates(

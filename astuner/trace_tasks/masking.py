@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from astuner.errors import ConfigError
 from astuner.traces.private_text import PrivateMask
 from astuner.traces.trace import Origin, Step, Trace, TracedToolCall, TraceFeedback
 
@@ -34,16 +33,9 @@ TextMask = Callable[[Any], Any]
 class TraceMask:
     """Masks traces. Used by one thread."""
 
-    def __init__(self, *, key: bytes) -> None:
-        """`key` makes the digests of users. Raises ConfigError where a package is missing."""
-        try:
-            self._private = PrivateMask()
-        except ConfigError as error:
-            raise ConfigError(
-                "task_reader.feedback_tracing: secrets and personal data are masked by packages "
-                "that are not installed: pip install 'astuner[generation]', or write "
-                "{type: mask, enabled: false} in filters to keep all that is said as it is"
-            ) from error
+    def __init__(self, private: PrivateMask, *, key: bytes) -> None:
+        """`key` makes the digests of users."""
+        self._private = private
         self._key = key
         self.kinds: Counter[str] = Counter()
         """In how many traces what was masked."""

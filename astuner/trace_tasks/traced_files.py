@@ -13,7 +13,6 @@ A file appears whole or not at all, and only its owner may read it. The manifest
 first, so that tasks with a manifest are whole.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from astuner.errors import ConfigError
 from astuner.run_dir import naming_the_file, read_json_lines
 from astuner.task_generation.draft import SIDES, Side
 from astuner.task_reader.tracing import file_beside
+from astuner.traces.folder import used_by_one
 
 
 class TracedManifest(BaseModel):
@@ -102,21 +102,13 @@ class TracedFiles:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Around all work. Raises ConfigError where another process makes them."""
-        path = self.training_file.with_name(f".{self._stem}.lock")
-        with naming_the_file(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        lock = self.training_file.with_name(f".{self._stem}.lock")
+        taken = f"another process makes {self.training_file}; wait for it or end it"
+        with used_by_one(lock, taken=taken):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another process makes {self.training_file}; wait for it or end it"
-                ) from None
-            yield
-        finally:
-            os.close(file)
-            self.rows_file.unlink(missing_ok=True)
+                yield
+            finally:
+                self.rows_file.unlink(missing_ok=True)
 
     def move_away(self) -> Path:
         """What other settings made, to the next folder of `earlier/`."""

@@ -4,8 +4,6 @@ What is whole stays, however it ends: traces are synced in batches, and a batch 
 it stands in a file.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +13,7 @@ from pathlib import Path
 from astuner.errors import ConfigError
 from astuner.run_dir import naming_the_file
 from astuner.traces.cursors import CURSORS_FILE, TraceCursors
+from astuner.traces.folder import used_by_one
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import TraceSource, Unread
 from astuner.traces.stats import TraceStats
@@ -50,18 +49,16 @@ def importing_to(folder: Path) -> Iterator["TraceImport"]:
     the file system refuses.
     """
     _check_folder(folder)
-    with naming_the_file(folder / _LOCK_NAME):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / _LOCK_NAME, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        _lock(lock, folder)
+    taken = (
+        f"traces import: another process imports to {folder} just now; wait for its end, or name "
+        "another --out"
+    )
+    with used_by_one(folder / _LOCK_NAME, taken=taken):
         one = TraceImport(folder)
         try:
             yield one
         finally:
             one.close()
-    finally:
-        os.close(lock)
 
 
 class TraceImport:
@@ -163,13 +160,3 @@ def _check_folder(folder: Path) -> None:
             f"traces import: --out {folder} holds something else than imported traces; name "
             "a folder that is new, empty, or of an earlier import"
         )
-
-
-def _lock(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(
-            f"traces import: another process imports to {folder} just now; wait for its end, or "
-            "name another --out"
-        ) from error

@@ -49,15 +49,16 @@ class Masked:
 class PrivateMask:
     """Masks texts and what is made of them. Used by one thread."""
 
-    def __init__(self) -> None:
-        """Raises ConfigError where a package is missing."""
+    def __init__(self, *, wanted_by: str = "masking", instead: str = "mask nothing") -> None:
+        """Raises ConfigError where a package is missing: it begins with what wants to mask, and
+        advises `instead` beside installing it."""
         try:
             self._finder = PrivateSpanFinder()
         except ConfigError as error:
             raise ConfigError(
-                "--record: personal data and secrets are masked by packages that are not installed "
-                f"({error.__cause__}): pip install 'astuner[generation]', or give "
-                "--record-unmasked to write all that is said as it is"
+                f"{wanted_by}: personal data and secrets are masked by packages that are not "
+                f"installed ({error.__cause__}): pip install 'astuner[generation]', or {instead} "
+                "to write all that is said as it is"
             ) from error
         self._known: dict[bytes, Masked] = {}
         """By digest; the value is None where nothing was masked."""

@@ -9,6 +9,7 @@ import pytest
 
 from astuner.errors import TaskReadError
 from astuner.trace_tasks.masking import TraceMask
+from astuner.traces.private_text import PrivateMask
 from astuner.traces.trace import Origin, Step, Trace, TracedToolCall, TraceFeedback
 from tests.llm_server import make_model, says, serving
 from tests.trace_tasks.conversations import TracesInMemory, make, order_of, said, shop, trace
@@ -143,21 +144,21 @@ def test_what_is_not_private_stays_as_it_was():
         tags=["shop"],
         metadata={"guest": "no name at all", "price": 12.5},
     )
-    masked = TraceMask(key=b"k").masked(clean)
+    masked = TraceMask(PrivateMask(), key=b"k").masked(clean)
     assert [step.text for step in masked.steps] == [step.text for step in clean.steps]
     assert (masked.trace_id, masked.session) == (clean.trace_id, clean.session)
     assert (list(masked.tags), masked.metadata) == (clean.tags, clean.metadata)
 
 
 def test_users_and_personal_sessions_stay_apart_without_being_told():
-    mask = TraceMask(key=b"k")
+    mask = TraceMask(PrivateMask(), key=b"k")
     ann, ann_again, bob = (
         mask.masked(shop(number, user=user, session=f"{user} {number}"))
         for number, user in enumerate(["Ann Lee", "Ann Lee", "Bob Roe"])
     )
     assert ann.user == ann_again.user != bob.user
     assert ann.session != ann_again.session
-    other = TraceMask(key=b"other").masked(shop(1, user="Ann Lee"))
+    other = TraceMask(PrivateMask(), key=b"other").masked(shop(1, user="Ann Lee"))
     assert other.user != ann.user
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astuner.errors import ConfigError, TraceSourceError
-from astuner.traces.otlp.files import form_of, opened
+from astuner.traces.otlp.files import form_of
 from astuner.traces.reading import Cursor, Found, TraceSource, Unread
 from astuner.traces.sources.address import SourceAddress
 from astuner.traces.sources.atif import atif_files, is_atif_row
@@ -23,6 +23,7 @@ from astuner.traces.sources.run_dir import RunDirSource, is_episode_row, is_run_
 from astuner.traces.sources.studio import SQLITE_HEAD, StudioSource
 from astuner.traces.sources.trace_lines import TraceLinesSource, is_trace_row
 from astuner.traces.sources.web import glance
+from astuner.traces.stored_file import BROKEN_GZIP, opened
 
 _FILES_LOOKED_AT = 20
 """Of a folder, until one is known."""
@@ -174,7 +175,7 @@ def _of_file(path: Path) -> tuple[str | None, str]:
     with opened(path) as file:
         try:
             head = file.read(64)
-        except (OSError, EOFError) as error:
+        except (*BROKEN_GZIP, OSError) as error:
             return None, f"a packed file that cannot be unpacked ({error})"
     if not head:
         return None, "an empty file"

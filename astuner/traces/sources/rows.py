@@ -3,20 +3,24 @@
 Read as a stream from a position on. What does not parse is counted, and the rest is read.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from astuner.errors import ConfigError, TraceSourceError
-from astuner.traces.otlp.files import FilePosition, opened
 from astuner.traces.reading import Cursor, Found, FoundFeedback, Unread
 from astuner.traces.span import TracedSpan
+from astuner.traces.stored_file import (
+    BOM,
+    MAX_DOCUMENT_BYTES,
+    FilePosition,
+    json_lines,
+    loaded_json,
+    noting_damage,
+    opened,
+)
 
-_BOM = b"\xef\xbb\xbf"
-_MAX_DOCUMENT_BYTES = 256_000_000
-"""Of one line or document, which is in memory at once."""
 PARQUET = b"PAR1"
 _ROWS_AT_ONCE = 500
 _LINES_LOOKED_AT = 20
@@ -141,11 +145,12 @@ def read_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[St
             yield from _table_rows(path, unread, position)
             return
         file.seek(0)
-        if position.num_bytes == 0 and not _has_lines(file):
-            yield from _document_rows(file, path, unread, position)
-            return
-        file.seek(position.num_bytes)
-        yield from _line_rows(file, path, unread, position)
+        with noting_damage(path, unread):
+            if position.num_bytes == 0 and not _has_lines(file):
+                yield from _document_rows(file, path, unread, position)
+                return
+            file.seek(position.num_bytes)
+            yield from _line_rows(file, path, unread, position)
 
 
 def first_row(path: Path) -> Mapping[str, Any] | None:
@@ -154,12 +159,12 @@ def first_row(path: Path) -> Mapping[str, Any] | None:
     Raises TraceSourceError where the file cannot be opened.
     """
     unread = Unread()
-    with opened(path) as file:
+    with opened(path) as file, noting_damage(path, unread):
         if not _has_lines(file):
             rows = _document_rows(file, path, unread, FilePosition())
             return next((row.value for row in rows), None)
         for _ in range(_LINES_LOOKED_AT):
-            loaded = _loaded(_next_line(file, path, unread).strip()) or []
+            loaded = loaded_json(file.readline(MAX_DOCUMENT_BYTES).strip()) or []
             if row := next(_inner(loaded, str(path), "", unread), None):
                 return row.value
     return None
@@ -167,15 +172,15 @@ def first_row(path: Path) -> Mapping[str, Any] | None:
 
 def _has_lines(file: BinaryIO) -> bool:
     """Whether the first line is JSON by itself, or is not the beginning of a document."""
-    first = file.readline(_MAX_DOCUMENT_BYTES).removeprefix(_BOM).strip()
+    first = file.readline(MAX_DOCUMENT_BYTES).removeprefix(BOM).strip()
     file.seek(0)
-    return _loaded(first) is not None or first[:1] not in (b"[", b"{") or len(first) > 100
+    return loaded_json(first) is not None or first[:1] not in (b"[", b"{") or len(first) > 100
 
 
 def _document_rows(
     file: BinaryIO, path: Path, unread: Unread, position: FilePosition
 ) -> Iterator[StoredRow]:
-    document = _loaded(file.read(_MAX_DOCUMENT_BYTES))
+    document = loaded_json(file.read(MAX_DOCUMENT_BYTES))
     if document is None:
         unread.add("a JSON document that is cut off or changed", str(path))
         return
@@ -186,34 +191,8 @@ def _document_rows(
 def _line_rows(
     file: BinaryIO, path: Path, unread: Unread, position: FilePosition
 ) -> Iterator[StoredRow]:
-    number, is_whole = 0, position.num_bytes == 0
-    while line := _next_line(file, path, unread):
-        number += 1
-        count = f"line {number}" if is_whole else f"line {number} of what is new"
-        place = f"{path}, {count}"
-        text = line.removeprefix(_BOM).strip()
-        loaded = _loaded(text) if text else []
-        if loaded is not None:
-            name = f"{path.stem}-{position.num_bytes}"
-            yield from _inner(loaded, place, name, unread)
-        elif line.endswith(b"\n"):
-            unread.add("a line that is no JSON", place)
-        else:  # which may be written just now
-            unread.add("a torn last line", place)
-            return
-        position.num_bytes += len(line)
-
-
-def _next_line(file: BinaryIO, path: Path, unread: Unread) -> bytes:
-    try:
-        return file.readline(_MAX_DOCUMENT_BYTES)
-    except EOFError as error:
-        unread.add(f"a packed file that is cut off ({error})", str(path))
-        return b""
-    except OSError as error:
-        raise TraceSourceError(
-            f"{path}: cannot be read on: {error}; look whether the file is whole"
-        ) from error
+    for loaded, place in json_lines(file, path, unread, position):
+        yield from _inner(loaded, place, f"{path.stem}-{position.num_bytes}", unread)
 
 
 def _inner(value: Any, place: str, name: str, unread: Unread) -> Iterator[StoredRow]:
@@ -229,15 +208,6 @@ def _inner(value: Any, place: str, name: str, unread: Unread) -> Iterator[Stored
             yield StoredRow(value=one, place=f"{place}, item {number + 1}", name=f"{name}-{number}")
         else:
             unread.add(f"a JSON {type(one).__name__} in place of an object", place)
-
-
-def _loaded(text: bytes) -> Any:
-    """None for what is no JSON object or list."""
-    try:
-        loaded = json.loads(text.removeprefix(_BOM))
-    except (ValueError, RecursionError):
-        return None
-    return loaded if isinstance(loaded, dict | list) else None
 
 
 def _table_rows(path: Path, unread: Unread, position: FilePosition) -> Iterator[StoredRow]:

@@ -12,7 +12,7 @@ from typing import Any
 from astuner.traces.messages import ReadMessages, parsed, read_messages, read_text, read_tools
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step, TracedTokens
-from astuner.traces.vocabularies.replies import replies, tool_result
+from astuner.traces.vocabularies.replies import reading_of, replies, tool_result
 from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
@@ -43,16 +43,14 @@ def read_genai(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading |
     if kind == "chat":
         tools = read_tools(told.get("gen_ai.tool.definitions"))
         output = _with_tokens(replies(span, answered.steps, tools=tools), told)
-    return SpanReading(
+    return reading_of(
+        signs,
+        asked,
+        answered,
         kind=kind,
-        input=asked.steps,
         output=output,
-        session=signs.session,
-        user=signs.user,
-        agent=signs.agent,
         tags=tags_of(told),
         metadata={**{key: told[key] for key in _OF_WHOLE if key in told}, **_metadata(told)},
-        num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from astuner.traces.messages import ReadMessages, parsed, read_messages, read_tools
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.vocabularies.nested import nested
-from astuner.traces.vocabularies.replies import replies
+from astuner.traces.vocabularies.replies import reading_of, replies
 from astuner.traces.vocabularies.signs import signs_of
 from astuner.traces.vocabulary import SpanReading
 
@@ -37,14 +37,12 @@ def read_genai_old(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReadi
     signs = signs_of(told)
     is_chat = signs.kind in ("chat", "other")
     tools = _tools(told)
-    return SpanReading(
+    return reading_of(
+        signs,
+        asked,
+        answered,
         kind="chat" if is_chat else signs.kind,
-        input=asked.steps,
         output=replies(span, answered.steps, tools=tools) if is_chat else answered.steps,
-        session=signs.session,
-        user=signs.user,
-        agent=signs.agent,
-        num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
 

@@ -11,7 +11,7 @@ from astuner.traces.messages import ReadMessages, parsed, read_text, read_tools
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step
 from astuner.traces.vocabularies.inputs import answered_by, asked_of
-from astuner.traces.vocabularies.replies import replies, tool_result
+from astuner.traces.vocabularies.replies import reading_of, replies, tool_result
 from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of, whole_number
 from astuner.traces.vocabulary import SpanReading
 
@@ -35,16 +35,14 @@ def read_langfuse(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReadin
         output = _replies(span, answered.steps, inputs)
     elif signs.kind == "tool":
         asked, output = ReadMessages(steps=()), [_tool_step(span, inputs, outputs)]
-    return SpanReading(
+    return reading_of(
+        signs,
+        asked,
+        answered,
         kind=signs.kind,
-        input=asked.steps,
         output=output,
-        session=signs.session,
-        user=signs.user,
-        agent=signs.agent,
         tags=tags_of(told),
         metadata={key: told[key] for key in (_NAME, _METADATA) if key in told},
-        num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
 

@@ -12,7 +12,7 @@ from astuner.traces.messages import ReadMessages, read_text, read_tools
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step
 from astuner.traces.vocabularies.inputs import answered_by, asked_of
-from astuner.traces.vocabularies.replies import replies, tool_result
+from astuner.traces.vocabularies.replies import reading_of, replies, tool_result
 from astuner.traces.vocabularies.signs import signs_of, whole_number
 from astuner.traces.vocabulary import SpanReading
 
@@ -38,15 +38,13 @@ def read_mlflow(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading 
     elif signs.kind == "tool":
         asked, output = ReadMessages(steps=()), [_tool_step(span, outputs)]
     tags = told.get(_TAGS)
-    return SpanReading(
+    return reading_of(
+        signs,
+        asked,
+        answered,
         kind=signs.kind,
-        input=asked.steps,
         output=output,
-        session=signs.session,
-        user=signs.user,
-        agent=signs.agent,
         metadata={"tags": tags} if isinstance(tags, Mapping) else {},
-        num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
 

@@ -10,7 +10,7 @@ from astuner.traces.messages import ReadMessages, parsed, read_messages, read_te
 from astuner.traces.span import TracedEvent, TracedSpan
 from astuner.traces.trace import Step
 from astuner.traces.vocabularies.nested import nested
-from astuner.traces.vocabularies.replies import replies, tool_result
+from astuner.traces.vocabularies.replies import reading_of, replies, tool_result
 from astuner.traces.vocabularies.signs import first_text, signs_of, tags_of
 from astuner.traces.vocabulary import SpanReading
 
@@ -32,16 +32,14 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         output = replies(span, answered.steps, tools=_tools(told))
     elif kind == "tool":
         asked, output = ReadMessages(steps=()), [_tool_step(span)]
-    return SpanReading(
+    return reading_of(
+        signs,
+        asked,
+        answered,
         kind=kind,
-        input=asked.steps,
         output=output,
-        session=signs.session,
-        user=signs.user,
-        agent=signs.agent,
         tags=tags_of(told),
         metadata=_metadata(told.get("metadata")),
-        num_unreadable=asked.num_unreadable + answered.num_unreadable,
     )
 
 

@@ -1,12 +1,15 @@
-"""What every vocabulary adds to the replies of a model call, out of its span."""
+"""What every vocabulary makes alike: readings, and what the span adds to the replies of a call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
+from astuner.traces.messages import ReadMessages
 from astuner.traces.span import TracedSpan
 from astuner.traces.trace import Step
-from astuner.traces.vocabularies.signs import signs_of, whole_number
+from astuner.traces.vocabularies.signs import SpanSigns, signs_of, whole_number
+from astuner.traces.vocabulary import SpanKind, SpanReading
 
 INPUT_TOKENS = (
     "gen_ai.usage.input_tokens",
@@ -20,6 +23,30 @@ OUTPUT_TOKENS = (
     "llm.token_count.completion",
     "llm.usage.completion_tokens",
 )
+
+
+def reading_of(
+    signs: SpanSigns,
+    asked: ReadMessages,
+    answered: ReadMessages,
+    *,
+    kind: SpanKind,
+    output: Sequence[Step],
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> SpanReading:
+    """What a span says; `output` is what became of the messages in `answered`."""
+    return SpanReading(
+        kind=kind,
+        input=asked.steps,
+        output=output,
+        session=signs.session,
+        user=signs.user,
+        agent=signs.agent,
+        tags=tags,
+        metadata=metadata,
+        num_unreadable=asked.num_unreadable + answered.num_unreadable,
+    )
 
 
 def replies(
