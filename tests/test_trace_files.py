@@ -351,6 +351,21 @@ def test_a_packed_file_that_is_cut_off_gives_what_stands_before(tmp_path: Path) 
     assert "cut off" in reason
 
 
+@pytest.mark.parametrize("damage", ["data", "checksum", "length"])
+def test_a_packed_file_that_was_changed_is_told_and_fails_nothing(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "chats.jsonl.gz"
+    lines = "".join(json.dumps({**LINE, "id": number}) + "\n" for number in range(2_000))
+    packed = bytearray(gzip.compress(lines.encode()))
+    place = {"data": len(packed) // 2, "checksum": -8, "length": -4}[damage]
+    packed[place] ^= 0xFF
+    path.write_bytes(packed)
+    unread = Unread()
+    read_all(path, unread, format="openai_chat")
+    assert any("cut off or changed" in reason for reason in unread.counts)
+
+
 def test_a_conversation_for_fine_tuning_is_a_trace(tmp_path: Path) -> None:
     [[trace], _] = read_all(json_lines(tmp_path / "chats.jsonl", LINE))
     assert [(step.role, step.text) for step in trace.steps] == [
