@@ -14,10 +14,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from astuner.backbone.generation_parts import card_of, open_parts, options_of
-from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.measured_pass_rates import open_pass_rate_meter
 from astuner.backbone.run import Backbone, Run, RunResult
 from astuner.backbone.set_material import SetMaterial, SetOrder, read_material, set_order
+from astuner.backbone.until_ended import before_run
 from astuner.backbone.user_code import AnyJudge
 from astuner.config.generated_sets import generated_sources, section_key
 from astuner.config.resolved import resolved_config
@@ -48,19 +48,14 @@ class WithGeneratedTasks:
         if not sections:
             return await self._backbone.run(run)
         folders = {name: self._folder_of(name, section) for name, section in sections.items()}
-        with interrupted_by_signals(
-            run.console,
-            notice="the drafts so far are kept; the same command goes on from them",
-            grace=run.grace,
-        ) as interrupt:
-            try:
-                for name, section in sections.items():
-                    await _ensure_set(run, name, section, folders[name])
-            except asyncio.CancelledError:
-                if not interrupt.is_requested:
-                    raise
-        if interrupt.exit_code:
-            return RunResult(run_dir=run.run_dir.root, exit_code=interrupt.exit_code)
+
+        async def ensure_all() -> None:
+            for name, section in sections.items():
+                await _ensure_set(run, name, section, folders[name])
+
+        notice = "the drafts so far are kept; the same command goes on from them"
+        if exit_code := await before_run(ensure_all(), run, notice=notice):
+            return RunResult(run_dir=run.run_dir.root, exit_code=exit_code)
         return await self._backbone.run(reading_from(run, folders))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from astuner.backbone.generated_tasks import with_values
-from astuner.backbone.interrupt import interrupted_by_signals
 from astuner.backbone.run import Backbone, Run, RunResult
+from astuner.backbone.until_ended import before_run
 from astuner.config.load import packaged_section
 from astuner.config.sections.task_reader import FeedbackTracingSettings
 from astuner.config.trace_steps import planned_steps
@@ -44,19 +44,14 @@ class WithTracedTasks:
         if not sections:
             return await self._backbone.run(run)
         files = {name: self._file_of(name, section) for name, section in sections.items()}
-        with interrupted_by_signals(
-            run.console,
-            notice="nothing that was there is changed; verdicts so far are kept",
-            grace=run.grace,
-        ) as interrupt:
-            try:
-                for name, section in sections.items():
-                    await self._ensure_tasks(run, name, section, files[name])
-            except asyncio.CancelledError:
-                if not interrupt.is_requested:
-                    raise
-        if interrupt.exit_code:
-            return RunResult(run_dir=run.run_dir.root, exit_code=interrupt.exit_code)
+
+        async def ensure_all() -> None:
+            for name, section in sections.items():
+                await self._ensure_tasks(run, name, section, files[name])
+
+        notice = "nothing that was there is changed; verdicts so far are kept"
+        if exit_code := await before_run(ensure_all(), run, notice=notice):
+            return RunResult(run_dir=run.run_dir.root, exit_code=exit_code)
         values = {f"{tracing_key(name)}.train_output_path": str(files[name]) for name in sections}
         return await self._backbone.run(with_values(run, values))
 
