@@ -16,7 +16,8 @@ import pytest
 
 from astuner.cli.main import main
 from astuner.errors import ConfigError, TraceSourceError
-from astuner.traces.cursors import TraceCursors
+from astuner.traces import importing
+from astuner.traces.cursors import TraceCursors, content_digest
 from astuner.traces.importing import importing_to
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import Found, Unread
@@ -149,6 +150,37 @@ def test_what_was_read_before_the_end_stays_and_is_not_brought_twice(
         one.take(GivenSource([talk(1), talk(2), talk(3)]), change=lambda trace: trace)
     assert one.counts.num_new == 1
     assert read(tmp_path) == [talk(1), talk(2), talk(3)]
+
+
+@pytest.mark.parametrize("where", ["change", "digest", "first", "last"])
+def test_a_trace_at_which_an_import_was_ended_comes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    traces = [talk(number) for number in range(4)]
+    ended = [{"first": traces[0], "last": traces[3]}.get(where, traces[2])]
+
+    def end_once(trace: Trace) -> None:
+        if [trace] == ended:
+            ended.clear()
+            raise KeyboardInterrupt
+
+    def change(trace: Trace) -> Trace:
+        if where != "digest":
+            end_once(trace)
+        return trace
+
+    def digest(trace: Trace) -> int:
+        if where == "digest":
+            end_once(trace)
+        return content_digest(trace)
+
+    monkeypatch.setattr(importing, "content_digest", digest)
+    with pytest.raises(KeyboardInterrupt), importing_to(tmp_path) as one:
+        one.take(GivenSource(traces), change=change)
+    monkeypatch.undo()
+    with importing_to(tmp_path) as one:
+        one.take(GivenSource(traces), change=lambda trace: trace)
+    assert read(tmp_path) == traces
 
 
 def test_what_the_disk_refused_is_read_again(

@@ -209,7 +209,7 @@ def _check(parsed: argparse.Namespace) -> None:
 
 
 def _import(parsed: argparse.Namespace, console: "RunConsole") -> int:
-    from astuner.traces.importing import importing_to, masking
+    from astuner.traces.importing import as_it_is, importing_to, masking
     from astuner.traces.mask_key import mask_key
     from astuner.traces.sheets import import_sheet
 
@@ -218,7 +218,7 @@ def _import(parsed: argparse.Namespace, console: "RunConsole") -> int:
     sources = _sources(parsed, console)
     with importing_to(parsed.out) as one:
         mask = None if parsed.unmasked else _mask(mask_key(parsed.out))
-        change = _as_it_is if mask is None else masking(mask.masked)
+        change = as_it_is if mask is None else masking(mask.masked)
         try:
             for source in sources:
                 one.take(source, change=change, since=parsed.since)
@@ -356,10 +356,6 @@ def _mask(key: bytes) -> "TraceMask":
 
     private = PrivateMask(wanted_by="traces import", instead="give --unmasked")
     return TraceMask(private, key=key)
-
-
-def _as_it_is(trace: "Trace") -> "Trace":
-    return trace
 
 
 def _collect(parsed: argparse.Namespace) -> int:

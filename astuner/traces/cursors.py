@@ -44,7 +44,10 @@ class TraceCursors:
 
     def is_new(self, trace: Trace) -> bool:
         """Whether nobody said exactly this before; from now on it is known."""
-        digest = content_digest(trace)
+        return self.note(content_digest(trace))
+
+    def note(self, digest: int) -> bool:
+        """The same, of a `content_digest`."""
         if digest in self._known:
             return False
         self._known.add(digest)

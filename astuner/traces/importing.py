@@ -12,7 +12,7 @@ from pathlib import Path
 
 from astuner.errors import ConfigError
 from astuner.run_dir import naming_the_file
-from astuner.traces.cursors import CURSORS_FILE, TraceCursors
+from astuner.traces.cursors import CURSORS_FILE, TraceCursors, content_digest
 from astuner.traces.folder import used_by_one
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import TraceSource, Unread
@@ -69,6 +69,9 @@ class TraceImport:
         self._cursors = TraceCursors(folder)
         self._files = TraceFiles(folder, "traces", max_bytes=None, today=lambda: str(date.today()))
         self._waiting: list[Trace] = []
+        """New ones as they were read. What ends an import may come at any line: one that counts as
+        known stands here, until it stands in a file."""
+        self._change: TraceChange = as_it_is
         self._is_refused = False
         self.counts = ImportCounts()
 
@@ -78,16 +81,18 @@ class TraceImport:
         `since`, in seconds since 1970, leaves out traces that began before; those without a time
         are taken. Raises what the source raises, AstunerError where the file system refuses.
         """
-        counts = self.counts
+        counts, self._change = self.counts, change
         for trace in read_traces(source, counts.unread, self._cursors.cursor(source)):
             if is_before(trace, since):
                 counts.num_too_old += 1
-            elif not self._cursors.is_new(trace):
+                continue
+            digest = content_digest(trace)
+            self._waiting.append(trace)
+            if not self._cursors.note(digest):
+                self._waiting.pop()
                 counts.num_known += 1
-            else:
-                self._waiting.append(change(trace))
-                if len(self._waiting) >= _BATCH:
-                    self._write()
+            elif len(self._waiting) >= _BATCH:
+                self._write()
         self._write()
         self._cursors.move(source)
         self._save()
@@ -104,18 +109,24 @@ class TraceImport:
     def _write(self) -> None:
         if not self._waiting:
             return
+        changed = list(map(self._change, self._waiting))
         self._is_refused = True
         with naming_the_file(self._folder):
-            self._files.append(list(map(trace_line, self._waiting)))
+            self._files.append(list(map(trace_line, changed)))
         self._is_refused = False
-        for trace in self._waiting:
-            self.counts.stats.add(trace)
-        self.counts.num_new += len(self._waiting)
         self._waiting = []
+        for trace in changed:
+            self.counts.stats.add(trace)
+        self.counts.num_new += len(changed)
 
     def _save(self) -> None:
         with naming_the_file(self._folder / CURSORS_FILE):
             self._cursors.save()
+
+
+def as_it_is(trace: Trace) -> Trace:
+    """A change that is none."""
+    return trace
 
 
 def masking(mask: TraceChange) -> TraceChange:
