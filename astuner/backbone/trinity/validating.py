@@ -14,11 +14,12 @@ from contextlib import suppress
 import ray
 from ray.exceptions import RayActorError
 from trinity.common.config import Config
-from trinity.common.constants import SyncStyle
+from trinity.common.constants import SyncMethod, SyncStyle
 from trinity.explorer import explorer as their_explorer
 from trinity.trainer import trainer as their_trainer
 
 from astuner.backbone.cluster.remote import find_hub
+from astuner.backbone.trinity.known_weights import wait_until_known
 from astuner.backbone.trinity.reader import VALIDATION
 from astuner.backbone.validation import is_validation_due
 
@@ -68,6 +69,16 @@ class Explorer(their_explorer.Explorer):
 
 class Trainer(their_trainer.Trainer):
     """Behind its last step it waits for the validation: its end is that of the explorer."""
+
+    async def save_checkpoint(
+        self, block_until_saved: bool = False, save_as_hf: bool = False
+    ) -> dict[str, float]:
+        metrics = await super().save_checkpoint(block_until_saved, save_as_hf)
+        if block_until_saved and self.sync_method == SyncMethod.CHECKPOINT:
+            latest = self.synchronizer.get_latest_model_version.remote
+            if not await wait_until_known(self.train_step_num, latest):
+                self.logger.warning("The weights of the last step are not validated: unknown.")
+        return metrics
 
     async def train(self) -> str:
         name = await super().train()
