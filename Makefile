@@ -63,9 +63,14 @@ test-environments: $(ENVIRONMENTS_VENV)/made.stamp ## Act in games and on real s
 test-appworld: $(VENV)/dev.stamp $(APPWORLD_VENV)/made.stamp ## Act in a small AppWorld, which has an environment of its own
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m appworld tests/appworld
 
+.PHONY: test-verl
+test-verl: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in an environment of its own
+	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray/test_verl*.py
+
 .PHONY: test-ray
-test-ray: $(VERL_VENV)/made.stamp ## Train with the real verl on Ray, on CPU, in an environment of its own
-	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray
+test-ray: $(VERL_VENV)/made.stamp ## Test what stands on Ray beside that: heads, actors, two machines
+	HF_HUB_OFFLINE=1 $(VERL_VENV)/bin/python -m pytest -q -m ray tests/ray \
+		--ignore-glob='*/test_verl*.py'
 
 .PHONY: test-trinity
 test-trinity: $(TRINITY_VENV)/made.stamp ## Train with the real Trinity-RFT on Ray, on CPU, in an environment of its own

@@ -75,10 +75,10 @@ def test_at_most_two_lanes_run_at_once_and_none_installs_where_another_tests(
 
 @pytest.mark.parametrize("fails", ["lint", "types", "test", "test-browser", "test-slow"])
 def test_a_lane_that_fails_ends_the_run_and_what_still_runs(tmp_path: Path, fails: str) -> None:
-    code, printed, targets = run(tmp_path, fails=fails, hangs="test-ray")
+    code, printed, targets = run(tmp_path, fails=fails, hangs="test-verl")
     assert code == 2
     assert printed[-1] == "1 failed in 0.01s"
-    begun = {int(pid) for what, name, pid in targets if (what, name) == ("begin", "test-ray")}
+    begun = {int(pid) for what, name, pid in targets if (what, name) == ("begin", "test-verl")}
     assert not any(Path(f"/proc/{pid}").exists() for pid in begun)
 
 

@@ -47,7 +47,6 @@ from tests.ray.ends import (  # noqa: E402
     check_end,
     check_rough_episodes,
     check_set_aside,
-    fill_disk_at,
     leave_behind,
     rough_settings,
 )
@@ -608,24 +607,6 @@ def test_code_that_holds_the_lock_of_a_runner_ends_the_run_with_its_line(
     assert "(execute) holds the interpreter lock" in done.stderr
     assert "rollout.lock_timeout_seconds" in done.stderr and "--resume" in done.stderr
     check_end(run_folder(path), 1, error="holds the interpreter lock")
-
-
-def test_a_full_disk_ends_the_run_with_its_name(
-    taught_model: Path,  # noqa: F811
-    ray_address: str,
-    tmp_path: Path,
-) -> None:
-    steps = {"total_training_steps": 50, "total_epochs": 50, "val_before_train": False}
-    workflow = "trinity_adder.py->FlatInOneStepWorkflow"
-    path = prepare(tmp_path, taught_model, workflow=workflow, **steps)
-    with started(path, ray_address) as process:
-        read_until(process, "step 1: rollout")
-        fill_disk_at(run_folder(path), step=4)
-        _, rest = process.communicate(timeout=900)
-    assert process.returncode == 1, rest[-6000:]
-    assert "step_000004.jsonl: No space left on device" in rest
-    assert (run_folder(path) / "checkpoints" / "step_2").is_dir()
-    check_end(run_folder(path), 1, error="No space left on device", kind="AstunerError")
 
 
 def test_settings_that_contradict_each_other_end_the_run_before_ray_is_asked(
