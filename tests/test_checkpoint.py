@@ -19,7 +19,7 @@ from transformers import (
 
 from astuner.errors import BackboneError
 from astuner.models.checkpoint import RECORD_NAME, save_checkpoint
-from astuner.models.whole_folder import new_folder
+from astuner.models.whole_folder import new_folder, remove_leftovers
 from astuner.training.packed_attention import packed_attention_enabled
 from tests.full_disk import largest_file
 from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
@@ -156,6 +156,13 @@ def test_an_error_of_the_body_leaves_nothing_and_passes_through(tmp_path: Path) 
         (partial / "file").write_text("text")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_kills_left_goes_and_what_was_saved_stays(tmp_path: Path) -> None:
+    for name in (".step_4.12.partial", ".warm_start.12.partial", "step_2", "warm_start"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_2", "warm_start"]
 
 
 def test_until_the_end_only_a_hidden_folder_exists(tmp_path: Path) -> None:

@@ -125,8 +125,9 @@ def remove_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what kills left of checkpoints in this folder. Nobody else may be saving there."""
-    for partial in folder.glob(".step_*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+    for kind in ("step_*", "warm_start.*"):
+        for partial in folder.glob(f".{kind}.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_room(folder: Path, num_bytes: int, words: FolderWords = _CHECKPOINT) -> None:
