@@ -35,7 +35,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="models/smollm2-135m-instruct", help="to begin with")
-    parser.add_argument("--num-customers", type=int, default=80, help="a week (default: 80)")
+    parser.add_argument("--num-customers", type=int, default=120, help="a week (default: 120)")
     parser.add_argument("--ports", type=int, nargs=2, default=(8000, 4318), help="model, collector")
     parser.add_argument("settings", nargs="*", help="key=value, for the tuning")
     given = parser.parse_args()

@@ -61,7 +61,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--week", type=int, default=0, help="0 to 2 (default: %(default)s)")
-    parser.add_argument("--num-customers", type=int, default=80, help="(default: %(default)s)")
+    parser.add_argument("--num-customers", type=int, default=120, help="(default: %(default)s)")
     parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1", help="of the model")
     parser.add_argument("--collector", default="http://127.0.0.1:4318", help="where traces go")
     given = parser.parse_args()
