@@ -3,9 +3,7 @@
 import json
 import multiprocessing
 import os
-import resource
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from astuner.model_server.call_span import call_span
 from astuner.model_server.recording import CallRecorder, RecordingOptions
 from astuner.traces.private_text import PrivateMask
 from astuner.traces.trace_files import TraceFiles
+from tests.full_disk import largest_file
 from tests.traces import plain_attributes, recorded, said, served_call
 
 KEY = "sk-proj-a8F3kd92LmQz71xYb0Rt55Wv"
@@ -299,28 +298,20 @@ def test_a_day_and_a_size_begin_a_file_and_the_oldest_go(tmp_path: Path) -> None
     assert (tmp_path / "traces_2026-02-01_0002.jsonl").read_bytes() == lines[0]
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Files beyond 4,000 bytes are refused, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_costs_records_and_tears_none(
-    tmp_path: Path, small_files: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = CallRecorder(options(tmp_path))
-    long = [said("user", "long " * 1_000)]
-    first = recorder.keep({"attributes": []}, {"text": "short"})
-    first.result(20)
-    recorder.served(served_call(messages=long))
-    refused = recorder.keep({"attributes": []}, {"text": "long " * 1_000})
-    with pytest.raises(OSError, match="File too large"):
-        refused.result(20)
-    recorder.keep({"attributes": []}, {"text": "short again"}).result(20)
-    recorder.close(seconds=20)
+    with largest_file(4_000):
+        recorder = CallRecorder(options(tmp_path))
+        long = [said("user", "long " * 1_000)]
+        first = recorder.keep({"attributes": []}, {"text": "short"})
+        first.result(20)
+        recorder.served(served_call(messages=long))
+        refused = recorder.keep({"attributes": []}, {"text": "long " * 1_000})
+        with pytest.raises(OSError, match="File too large"):
+            refused.result(20)
+        recorder.keep({"attributes": []}, {"text": "short again"}).result(20)
+        recorder.close(seconds=20)
     assert len(recorded(tmp_path, "feedback")) == 2 and recorded(tmp_path, "traces") == []
     assert recorder.dropped == {"not_written": 2}
     assert "records left out" in caplog.text and "ulimit -f" in caplog.text
