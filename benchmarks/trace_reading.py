@@ -1,10 +1,13 @@
-"""How fast traces are put together out of spans, and in how much memory.
+"""How fast traces are put together out of spans, in how much memory and room on the disk.
 
     python benchmarks/trace_reading.py --spans 10000 100000
+    python benchmarks/trace_reading.py --turns 250 500 1000 --form text
 
-Each size runs in a process of its own: it writes a file of OTLP JSON lines with small spans, three
-to a request (an agent, a tool, a model call), and reads it. Seconds are of the processor; memory is
-what the resident set grew by from before the reading on.
+Each size runs in a process of its own: it writes a file of OTLP JSON lines and reads it. `--spans`
+are small ones of many sessions, three to a request (an agent, a tool, a model call). `--turns` are
+the model calls of one session, each with the whole history before it, so that the file grows with
+their square. Seconds are of the processor; memory is what the resident set grew by from before the
+reading on; the spool is the database without a name that spans wait in.
 """
 
 import argparse

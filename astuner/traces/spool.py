@@ -4,10 +4,8 @@ A private database of SQLite that has no name in any folder: what does not fit i
 file that is gone with the process, even where that is killed. Memory does not grow with it.
 """
 
-import pickle
 import sqlite3
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +13,12 @@ from typing import Any, Self
 from astuner.errors import TraceSourceError
 from astuner.traces.reading import FoundFeedback
 from astuner.traces.span import TracedEvent, TracedSpan
+from astuner.traces.spooled_histories import (
+    HISTORIES_TABLE,
+    SpooledHistories,
+    packed,
+    unpacked,
+)
 from astuner.traces.trace import TraceFeedback
 from astuner.traces.vocabularies.evaluations import EVALUATION, RESPONSE_ID, read_evaluation
 from astuner.traces.vocabularies.signs import first_text, signs_of
@@ -24,8 +28,6 @@ _CACHE_KIB = 32_000
 _BATCH = 500
 """Rows that are put at once."""
 _BATCH_BYTES = 8_000_000
-_PACKED_FROM = 2_000
-"""Bytes from which on packing is worth its time: histories repeat."""
 _MAX_DEPTH = 200
 """Of spans in each other; more is a circle, or nothing that tells who called."""
 _KEPT_EVENTS = "gen_ai."
@@ -122,7 +124,8 @@ class SpanSpool:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
-        self._connection.executescript(_TABLES.format(cache=_CACHE_KIB))
+        self._connection.executescript(_TABLES.format(cache=_CACHE_KIB) + HISTORIES_TABLE)
+        self._histories = SpooledHistories(self._connection)
         self._connection.execute("BEGIN")
         self._rows: list[tuple[Any, ...]] = []
         self._num_bytes = 0
@@ -172,7 +175,9 @@ class SpanSpool:
             "(SELECT trace, session AS named, shared FROM traces) USING (trace) ORDER BY place"
         )
         for data, session, shared, kind in rows:
-            yield WaitedSpan(span=_unpacked(data), session=session, shared=shared, kind=kind)
+            yield WaitedSpan(
+                span=self._span(data), session=session, shared=shared, kind=kind
+            )
 
     def events(self, span: TracedSpan) -> Sequence[TracedEvent]:
         """The log records that name it, in order of time."""
@@ -182,7 +187,7 @@ class SpanSpool:
             "SELECT data FROM events WHERE trace = ? AND span = ? ORDER BY time, id",
             (span.trace_id, span.span_id),
         )
-        return [_unpacked(data) for (data,) in rows]
+        return [self._event(unpacked(data)) for (data,) in rows]
 
     def above(self, span: TracedSpan) -> Sequence[SpanAbove]:
         """What it stands in, the nearest first, as far as that arrived."""
@@ -225,7 +230,7 @@ class SpanSpool:
         )
         return [
             WaitingFeedback(
-                number=number, feedback=replace(_unpacked(data), span_id=span or None), kind=kind
+                number=number, feedback=replace(unpacked(data), span_id=span or None), kind=kind
             )
             for number, span, data, kind in rows
         ]
@@ -246,7 +251,7 @@ class SpanSpool:
         for event in evaluations:
             self._add_evaluation(event, span.trace_id, span.span_id)
         signs = signs_of(span.attributes)
-        data = _packed(span)
+        data = packed(self._without_histories(span))
         self._rows.append(
             (
                 *(span.trace_id, span.span_id, span.parent_id),
@@ -259,6 +264,27 @@ class SpanSpool:
         if len(self._rows) >= _BATCH or self._num_bytes > _BATCH_BYTES:
             self._put()
 
+    def _without_histories(self, span: TracedSpan) -> TracedSpan:
+        told = self._histories.put_all(span.attributes)
+        return replace(span, attributes=told, events=[self._short(one) for one in span.events])
+
+    def _short(self, event: TracedEvent) -> TracedEvent:
+        told, body = self._histories.put_all(event.attributes), event.body
+        if isinstance(body, Mapping):
+            body = self._histories.put_all(body)
+        return replace(event, attributes=told, body=body)
+
+    def _span(self, data: bytes) -> TracedSpan:
+        span: TracedSpan = unpacked(data)
+        told = self._histories.all_read(span.attributes)
+        return replace(span, attributes=told, events=[self._event(one) for one in span.events])
+
+    def _event(self, event: TracedEvent) -> TracedEvent:
+        told, body = self._histories.all_read(event.attributes), event.body
+        if isinstance(body, Mapping):
+            body = self._histories.all_read(body)
+        return replace(event, attributes=told, body=body)
+
     def _put(self) -> None:
         marks = ", ".join("?" * 12)
         self._connection.executemany(f"INSERT INTO spans VALUES (NULL, {marks})", self._rows)
@@ -269,7 +295,7 @@ class SpanSpool:
         self._has_events = True
         self._connection.execute(
             "INSERT INTO events VALUES (NULL, ?, ?, ?, ?)",
-            (event.trace_id, event.span_id, event.time, _packed(event)),
+            (event.trace_id, event.span_id, event.time, packed(self._short(event))),
         )
 
     def _add_evaluation(self, event: TracedEvent, trace_id: str, span_id: str) -> None:
@@ -280,18 +306,8 @@ class SpanSpool:
         self._has_feedback = True
         self._connection.execute(
             "INSERT INTO feedback VALUES (NULL, ?, ?, ?, 0, ?)",
-            (trace_id, feedback.span_id or "", _storable(answer), _packed(feedback)),
+            (trace_id, feedback.span_id or "", _storable(answer), packed(feedback)),
         )
-
-
-def _packed(value: Any) -> bytes:
-    """Of our own process, so that pickle reads nothing that others wrote."""
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    return b"z" + zlib.compress(data, 1) if len(data) > _PACKED_FROM else b"p" + data
-
-
-def _unpacked(data: bytes) -> Any:
-    return pickle.loads(zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:])
 
 
 def _storable(text: str | None) -> str | None:
