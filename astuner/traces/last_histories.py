@@ -4,8 +4,7 @@ Recorders write the whole conversation with each call. What was done for its beg
 be done again: comparing runs at the speed of memory, everything else does not.
 """
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, Generic, TypeVar
 
@@ -23,16 +22,22 @@ class LastHistories(Generic[Told]):
     """Texts and lists, each with what was made of it. Used by any number of threads: at worst one
     does again what another has done."""
 
-    def __init__(self) -> None:
-        self._kept: deque[tuple[Sequence[Any], Told]] = deque(maxlen=_NUM_KEPT)
+    def __init__(self, *, is_same: Callable[[Any, Any], bool] = is_) -> None:
+        """`is_same` compares elements of lists. As a rule they are to be the same object, since 1
+        and true are equal and do not say the same."""
+        self._is_same = is_same
+        self._kept: tuple[tuple[Sequence[Any], Told], ...] = ()
 
     def nearest(self, history: Sequence[Any]) -> tuple[Told | None, int]:
         """What was made of the one with the longest beginning in common, and how long that is;
         None and 0 where none has half of it."""
         best: Told | None = None
         num_shared = (len(history) - 1) // 2
-        for kept, told in tuple(self._kept):
-            if type(kept) is type(history) and (num := shared_length(kept, history)) > num_shared:
+        for kept, told in self._kept:
+            if (
+                type(kept) is type(history)
+                and (num := self._shared_length(kept, history)) > num_shared
+            ):
                 best, num_shared = told, num
         return best, num_shared if best is not None else 0
 
@@ -40,8 +45,15 @@ class LastHistories(Generic[Told]):
         """In the place of the one that it goes on with; else of the one that waited longest."""
         if len(history) > (_MAX_TEXT if isinstance(history, str) else _MAX_LIST):
             return
-        others = [one for one in tuple(self._kept) if one[1] is not instead_of]
-        self._kept = deque([(history, told), *others], maxlen=_NUM_KEPT)
+        others = [one for one in self._kept if one[1] is not instead_of]
+        self._kept = ((history, told), *others[: _NUM_KEPT - 1])
+
+    def _shared_length(self, first: Sequence[Any], second: Sequence[Any]) -> int:
+        if isinstance(first, str):
+            return _shared_characters(first, second)
+        pairs = enumerate(map(self._is_same, first, second))
+        length = min(len(first), len(second))
+        return next((place for place, is_same in pairs if not is_same), length)
 
 
 def is_long(value: Any) -> bool:
@@ -51,19 +63,9 @@ def is_long(value: Any) -> bool:
     return isinstance(value, list) and len(value) >= LONG_LIST
 
 
-def shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Of the beginning that both have: the same characters, or the very same objects, since 1 and
-    true are equal but do not say the same."""
-    length = min(len(first), len(second))
-    if isinstance(first, str):
-        return _shared_characters(first, second, length)
-    same = list(map(is_, first, second))
-    return same.index(False) if False in same else length
-
-
-def _shared_characters(first: str, second: Sequence[Any], length: int) -> int:
+def _shared_characters(first: str, second: Sequence[Any]) -> int:
     """By halves, each compared as a whole."""
-    low, high = 0, length
+    low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
         if first[low:middle] == second[low:middle]:

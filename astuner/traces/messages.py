@@ -122,8 +122,18 @@ class _ReadHistory:
         )
 
 
+def _is_same(first: Any, second: Any) -> bool:
+    """Equal to the last type: 1 is true to Python, but does not say the same."""
+    if first is second or first != second:
+        return first is second
+    try:
+        return marshal.dumps(first, _MARSHAL) == marshal.dumps(second, _MARSHAL)
+    except ValueError:
+        return False
+
+
 _LAST_READ: dict[Role | None, LastHistories[_ReadHistory]] = {
-    role: LastHistories() for role in (None, *_ROLES.values())
+    role: LastHistories(is_same=_is_same) for role in (None, *_ROLES.values())
 }
 
 

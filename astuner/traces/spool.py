@@ -128,7 +128,7 @@ class SpanSpool:
         self._histories = SpooledHistories(self._connection)
         self._connection.execute("BEGIN")
         self._rows: list[tuple[Any, ...]] = []
-        self._num_bytes = 0
+        self._num_waiting_bytes = 0
         self._has_feedback = False
         self._has_events = False
 
@@ -147,6 +147,12 @@ class SpanSpool:
                 f"traces that wait to be put together: {error}; they need about the room of the "
                 "source on the disk of temporary files; name a larger one in SQLITE_TMPDIR"
             ) from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the database."""
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        return pages * self._connection.execute("PRAGMA page_size").fetchone()[0]
 
     def add(self, found: TracedSpan | TracedEvent | FoundFeedback) -> None:
         if isinstance(found, TracedSpan):
@@ -175,9 +181,7 @@ class SpanSpool:
             "(SELECT trace, session AS named, shared FROM traces) USING (trace) ORDER BY place"
         )
         for data, session, shared, kind in rows:
-            yield WaitedSpan(
-                span=self._span(data), session=session, shared=shared, kind=kind
-            )
+            yield WaitedSpan(span=self._span(data), session=session, shared=shared, kind=kind)
 
     def events(self, span: TracedSpan) -> Sequence[TracedEvent]:
         """The log records that name it, in order of time."""
@@ -260,8 +264,8 @@ class SpanSpool:
                 *(span.started, span.ended is None, data),
             )
         )
-        self._num_bytes += len(data)
-        if len(self._rows) >= _BATCH or self._num_bytes > _BATCH_BYTES:
+        self._num_waiting_bytes += len(data)
+        if len(self._rows) >= _BATCH or self._num_waiting_bytes > _BATCH_BYTES:
             self._put()
 
     def _without_histories(self, span: TracedSpan) -> TracedSpan:
@@ -289,7 +293,7 @@ class SpanSpool:
         marks = ", ".join("?" * 12)
         self._connection.executemany(f"INSERT INTO spans VALUES (NULL, {marks})", self._rows)
         self._rows.clear()
-        self._num_bytes = 0
+        self._num_waiting_bytes = 0
 
     def _add_event(self, event: TracedEvent) -> None:
         self._has_events = True
