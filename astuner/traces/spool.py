@@ -5,8 +5,9 @@ file that is gone with the process, even where that is killed. Memory does not g
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,9 @@ _MAX_DEPTH = 200
 """Of spans in each other; more is a circle, or nothing that tells who called."""
 _KEPT_EVENTS = "gen_ai."
 """What the names of log records begin with that tell of a model call; of others there are many."""
+_OTHERS = tuple(one.name for one in fields(TracedSpan) if one.name not in ("attributes", "events"))
+_OTHER_FIELDS = attrgetter(*_OTHERS)
+Contents = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -191,7 +195,7 @@ class SpanSpool:
             "SELECT data FROM events WHERE trace = ? AND span = ? ORDER BY time, id",
             (span.trace_id, span.span_id),
         )
-        return [self._event(unpacked(data)) for (data,) in rows]
+        return [self._whole(unpacked(data)) for (data,) in rows]
 
     def above(self, span: TracedSpan) -> Sequence[SpanAbove]:
         """What it stands in, the nearest first, as far as that arrived."""
@@ -255,7 +259,7 @@ class SpanSpool:
         for event in evaluations:
             self._add_evaluation(event, span.trace_id, span.span_id)
         signs = signs_of(span.attributes)
-        data = packed(self._without_histories(span))
+        data = self._span_data(span)
         self._rows.append(
             (
                 *(span.trace_id, span.span_id, span.parent_id),
@@ -268,26 +272,25 @@ class SpanSpool:
         if len(self._rows) >= _BATCH or self._num_waiting_bytes > _BATCH_BYTES:
             self._put()
 
-    def _without_histories(self, span: TracedSpan) -> TracedSpan:
+    def _span_data(self, span: TracedSpan) -> bytes:
+        """A tuple of its fields: pickle asks a dataclass for each of them by name."""
         told = self._histories.put_all(span.attributes)
-        return replace(span, attributes=told, events=[self._short(one) for one in span.events])
-
-    def _short(self, event: TracedEvent) -> TracedEvent:
-        told, body = self._histories.put_all(event.attributes), event.body
-        if isinstance(body, Mapping):
-            body = self._histories.put_all(body)
-        return replace(event, attributes=told, body=body)
+        events = [self._short(event) for event in span.events]
+        return packed((told, events, *_OTHER_FIELDS(span)))
 
     def _span(self, data: bytes) -> TracedSpan:
-        span: TracedSpan = unpacked(data)
-        told = self._histories.all_read(span.attributes)
-        return replace(span, attributes=told, events=[self._event(one) for one in span.events])
+        told, events, *others = unpacked(data)
+        return TracedSpan(
+            attributes=self._histories.all_read(told),
+            events=[self._whole(event) for event in events],
+            **dict(zip(_OTHERS, others, strict=True)),
+        )
 
-    def _event(self, event: TracedEvent) -> TracedEvent:
-        told, body = self._histories.all_read(event.attributes), event.body
-        if isinstance(body, Mapping):
-            body = self._histories.all_read(body)
-        return replace(event, attributes=told, body=body)
+    def _short(self, event: TracedEvent) -> TracedEvent:
+        return _with_contents(event, self._histories.put_all)
+
+    def _whole(self, event: TracedEvent) -> TracedEvent:
+        return _with_contents(event, self._histories.all_read)
 
     def _put(self) -> None:
         marks = ", ".join("?" * 12)
@@ -312,6 +315,12 @@ class SpanSpool:
             "INSERT INTO feedback VALUES (NULL, ?, ?, ?, 0, ?)",
             (trace_id, feedback.span_id or "", _storable(answer), packed(feedback)),
         )
+
+
+def _with_contents(event: TracedEvent, change: Contents) -> TracedEvent:
+    """Changed where long values stand: in attributes, and in the body of a log record."""
+    body = change(event.body) if isinstance(event.body, dict) else event.body
+    return replace(event, attributes=change(event.attributes), body=body)
 
 
 def _storable(text: str | None) -> str | None:

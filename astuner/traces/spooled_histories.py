@@ -1,4 +1,4 @@
-"""Long values of spans in the spool's database, each without the beginning that an earlier one has."""
+"""Long values in the spool's database, each without the beginning that an earlier one has."""
 
 import pickle
 import sqlite3

@@ -127,6 +127,8 @@ def plain_value(value: Any) -> Any:
         return None
     [(kind, inner)] = value.items()
     match kind:
+        case "stringValue":  # of most
+            return inner
         case "intValue":
             return int(inner)
         case "doubleValue":
