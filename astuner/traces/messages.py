@@ -72,8 +72,8 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
     if isinstance(value, str) and is_long(value):
         try:
             return _read_history(value, role)
-        except (ValueError, RecursionError):  # no list of JSON
-            pass
+        except (ValueError, RecursionError):
+            pass  # no list of JSON, or one of numbers, of which the last may have gone on
     messages = parsed(value)
     if isinstance(messages, Mapping):
         messages = messages.get("messages", messages)
@@ -143,9 +143,7 @@ def _read_history(history: str | Sequence[Any], role: Role | None) -> ReadMessag
     Raises ValueError or RecursionError for a text that is no JSON of a list.
     """
     known, num_shared = _LAST_READ[role].nearest(history) if is_long(history) else (None, 0)
-    # of a text, a message counts where one character more is the same: numbers could go on
-    num_same = num_shared - isinstance(history, str)
-    read = known.beginning(num_same) if known else _ReadHistory()
+    read = known.beginning(num_shared) if known else _ReadHistory()
     if isinstance(history, str):
         for message, place in list_elements(history, read.last.place):
             read.add(message, role, place=place)
