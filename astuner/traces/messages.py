@@ -268,7 +268,7 @@ def _of_marshalled(data: bytes, default: Role | None) -> Sequence[Step]:
 
 def _of_message(message: Any, default: Role | None) -> list[Step]:
     """Its steps; none for what is no message. A message with results of tools is one for each."""
-    told = parsed(message)
+    told = message if isinstance(message, dict) else parsed(message)
     inner = _unwrapped(told) if isinstance(told, Mapping) else {}
     if inner.keys().isdisjoint(_MESSAGE_KEYS):
         if default is None or message in (None, ""):
