@@ -305,7 +305,9 @@ def test_a_session_of_hundreds_of_turns_is_one_trace_that_holds_each_step_once()
     open_ones, steps = GrowingTraces(), [Step(role="user", text="q")]
     for turn in range(300):
         reply = Step(role="assistant", text=f"a{turn}", span_id=f"{turn}")
-        grown = open_ones.extend(steps, reply, traced(f"{turn}"), choice=0, user=None)
+        grown = open_ones.extend(
+            *(steps, reply, traced(f"{turn}")), choice=0, user=None, completed=lambda step: step
+        )
         steps = [*steps, reply, Step(role="user", text="q")]
     assert [one is grown for one in open_ones.close_all()] == [True]
     assert [step.text for step in grown.steps] == [step.text for step in steps[:-1]]

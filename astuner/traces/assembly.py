@@ -117,10 +117,14 @@ class _Assembly:
         """One reply goes on with the conversation, any other one begins another."""
         agent = _first([reading.agent, *(one.agent for one in above)])
         user = _first([reading.user, *(one.user for one in above)])
-        asked = [self._with_result(step) for step in reading.input]
         for choice, reply in enumerate(output):
             reply = replace(reply, agent=reply.agent or agent)
-            conversation = self._open.extend(asked, reply, waited.span, choice=choice, user=user)
+            conversation = self._open.extend(
+                *(reading.input, reply, waited.span),
+                choice=choice,
+                user=user,
+                completed=self._with_result,
+            )
             conversation.agent = conversation.agent or agent
             _describe(conversation, waited, reading, above)
 

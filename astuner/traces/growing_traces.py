@@ -2,11 +2,12 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
+from astuner.traces.last_histories import LastHistories, is_long
 from astuner.traces.messages import leading_system
 from astuner.traces.span import TracedSpan
 from astuner.traces.trace import Origin, Step, Trace, TraceFeedback
@@ -28,7 +29,7 @@ class GrowingTrace:
     trace_id: str
     steps: list[Step]
     mark: bytes = _EMPTY
-    """Of all that was said but for the system's words at the beginning; see `_marks`."""
+    """Of all that was said but for the system's words at the beginning; see `_mark`."""
     is_unanswered: bool = False
     """Whether the last step is a call that failed without a word; the next try replaces it."""
     num_characters: int = 0
@@ -88,6 +89,7 @@ class GrowingTraces:
         """By their id, the one that waited longest first."""
         self._by_mark: dict[bytes, list[GrowingTrace]] = {}
         self._num_characters = 0
+        self._last_marks: LastHistories[list[bytes]] = LastHistories()
 
     def extend(
         self,
@@ -97,14 +99,16 @@ class GrowingTraces:
         *,
         choice: int,
         user: str | None,
+        completed: Callable[[Step], Step],
     ) -> GrowingTrace:
         """The conversation that the reply to these messages belongs to, which may be a new one.
 
         `choice` numbers the replies of one call from 0 on; `user` asked, where that is known.
+        `completed` adds to a message that is new what is known of it beside who said what.
         """
         system = list(leading_system(asked))
-        said = asked[len(system) :]
-        marks = _marks(said)
+        said = list(asked[len(system) :])
+        marks = self._marks(said)
         conversation, num_known = self._earlier(_system(system), marks, user)
         if conversation is None:
             suffix = f"-{choice}" if choice else ""
@@ -119,7 +123,7 @@ class GrowingTraces:
         if system and not conversation.system:
             conversation.steps[:0] = system
             conversation.num_characters += sum(map(_size, system))
-        _grow(conversation, said[num_known:], reply, marks[-1])
+        _grow(conversation, list(map(completed, said[num_known:])), reply, marks[-1])
         conversation.trace_ids[span.trace_id] = span.span_id
         conversation.user = conversation.user or user
         self._keep(conversation)
@@ -127,7 +131,7 @@ class GrowingTraces:
 
     def holds(self, trace_id: str, steps: Sequence[Step]) -> bool:
         """Whether one is exactly this, out of a trace of the source."""
-        mark = _marks(steps[len(list(leading_system(steps))) :])[-1]
+        mark = self._marks(list(steps[len(list(leading_system(steps))) :]))[-1]
         return any(trace_id in one.trace_ids for one in self._by_mark.get(mark, ()))
 
     def close_excess(self) -> Iterator[GrowingTrace]:
@@ -145,6 +149,16 @@ class GrowingTraces:
             oldest = next(iter(self._open.values()))
             self._drop(oldest)
             yield oldest
+
+    def _marks(self, said: list[Step]) -> list[bytes]:
+        """Of the first 0, 1, 2 … steps: equal for equal beginnings."""
+        known, num_known = self._last_marks.nearest(said)
+        marks = known[: num_known + 1] if known else [_EMPTY]
+        for step in said[num_known:]:
+            marks.append(_mark(marks[-1], step))
+        if is_long(said):
+            self._last_marks.keep(said, marks, instead_of=known)
+        return marks
 
     def _earlier(
         self, system: str, marks: Sequence[bytes], user: str | None
@@ -212,14 +226,6 @@ def _named(before: Sequence[Step], new: Sequence[Step]) -> Iterator[Step]:
 
 def _system(steps: Sequence[Step]) -> str:
     return "\n".join(step.text.strip() for step in leading_system(steps))
-
-
-def _marks(steps: Sequence[Step]) -> list[bytes]:
-    """Of the first 0, 1, 2 … steps: equal for equal beginnings."""
-    marks = [_EMPTY]
-    for step in steps:
-        marks.append(_mark(marks[-1], step))
-    return marks
 
 
 def _mark(before: bytes, step: Step) -> bytes:

@@ -5,11 +5,15 @@ what LangChain makes of them, mixed or as JSON in a text. What is no text become
 """
 
 import json
+import marshal
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from astuner.traces.json_lists import list_elements
+from astuner.traces.last_histories import LastHistories, is_long
 from astuner.traces.trace import Role, Step, TracedToolCall
 
 _ROLES: dict[str, Role] = {
@@ -36,8 +40,11 @@ _RESULTS = {
     "server_tool_call_response",
 }
 _MEDIA = ("image", "audio", "video", "document", "file")
-_MAX_RECALLED, _MAX_RECALLED_CHARACTERS = 16_384, 1_000
+_MAX_RECALLED, _MAX_RECALLED_BYTES = 16_384, 1_000
 """Messages that are not read again; about 50 MB of memory at most."""
+_MARSHAL = 2
+"""The last version without references, so that equal values are equal bytes; it tells 1 from true,
+and takes a twentieth of the time of JSON."""
 _MESSAGE_KEYS = {"role", "parts", "content", "contents", "tool_calls"}
 """An object without any of these is no message."""
 _LEFT_OUT = {
@@ -62,6 +69,11 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
 
     `role` is also that of messages that name none; without it, they do not parse.
     """
+    if isinstance(value, str) and is_long(value):
+        try:
+            return _read_history(value, role)
+        except (ValueError, RecursionError):
+            pass  # no list of JSON, or one of numbers, of which the last may have gone on
     messages = parsed(value)
     if isinstance(messages, Mapping):
         messages = messages.get("messages", messages)
@@ -69,15 +81,78 @@ def read_messages(value: Any, *, role: Role | None = None) -> ReadMessages:
         return ReadMessages(steps=())
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         messages = [messages]
-    steps: list[Step] = []
-    num_unreadable = 0
-    for message in messages:
-        if isinstance(message, Mapping) and message.get("parts") == []:
-            continue  # AgentScope 2.x has one for the reply that it waits for
-        found = _recalled(message, role)
-        steps += found
-        num_unreadable += not found
-    return ReadMessages(steps=steps, num_unreadable=num_unreadable)
+    return _read_history(messages, role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Behind:
+    """What was read up to the end of one message."""
+
+    place: int
+    """In characters of a text, in messages of a list."""
+    num_steps: int
+    num_unreadable: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _ReadHistory:
+    """A conversation as it is read, message by message, or from another's beginning on."""
+
+    steps: list[Step] = field(default_factory=list)
+    behind: list[_Behind] = field(default_factory=list)
+
+    @property
+    def last(self) -> _Behind:
+        return self.behind[-1] if self.behind else _Behind(place=0, num_steps=0, num_unreadable=0)
+
+    def beginning(self, length: int) -> "_ReadHistory":
+        """Its messages within so many characters or messages."""
+        behind = self.behind[: bisect_right(self.behind, length, key=lambda one: one.place)]
+        num_steps = behind[-1].num_steps if behind else 0
+        return _ReadHistory(steps=self.steps[:num_steps], behind=behind)
+
+    def add(self, message: Any, role: Role | None, *, place: int) -> None:
+        # AgentScope 2.x has one without parts for the reply that it waits for
+        is_empty = isinstance(message, Mapping) and message.get("parts") == []
+        found = () if is_empty else _recalled(message, role)
+        self.steps += found
+        num_unreadable = self.last.num_unreadable + (not found and not is_empty)
+        self.behind.append(
+            _Behind(place=place, num_steps=len(self.steps), num_unreadable=num_unreadable)
+        )
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Equal to the last type: 1 is true to Python, but does not say the same."""
+    if first is second or first != second:
+        return first is second
+    try:
+        return marshal.dumps(first, _MARSHAL) == marshal.dumps(second, _MARSHAL)
+    except ValueError:
+        return False
+
+
+_LAST_READ: dict[Role | None, LastHistories[_ReadHistory]] = {
+    role: LastHistories(is_same=_is_same) for role in (None, *_ROLES.values())
+}
+
+
+def _read_history(history: str | Sequence[Any], role: Role | None) -> ReadMessages:
+    """A list of messages, or JSON of one; only what the last ones did not have is read.
+
+    Raises ValueError or RecursionError for a text that is no JSON of a list.
+    """
+    known, num_shared = _LAST_READ[role].nearest(history) if is_long(history) else (None, 0)
+    read = known.beginning(num_shared) if known else _ReadHistory()
+    if isinstance(history, str):
+        for message, place in list_elements(history, read.last.place):
+            read.add(message, role, place=place)
+    else:
+        for place in range(read.last.place, len(history)):
+            read.add(history[place], role, place=place + 1)
+    if is_long(history):
+        _LAST_READ[role].keep(history, read, instead_of=known)
+    return ReadMessages(steps=read.steps, num_unreadable=read.last.num_unreadable)
 
 
 def read_text(value: Any) -> str:
@@ -177,20 +252,23 @@ def _medium(part: Mapping[str, Any], kind: str) -> str:
 
 def _recalled(message: Any, default: Role | None) -> Sequence[Step]:
     """As `_of_message`; a conversation comes again with each call."""
-    text = json.dumps(message, default=str)
-    if len(text) > _MAX_RECALLED_CHARACTERS:
+    try:
+        data = marshal.dumps(message, _MARSHAL)
+    except ValueError:  # an object that no source of JSON gives
         return _of_message(message, default)
-    return _of_text(text, default)
+    if len(data) > _MAX_RECALLED_BYTES:
+        return _of_message(message, default)
+    return _of_marshalled(data, default)
 
 
 @lru_cache(maxsize=_MAX_RECALLED)
-def _of_text(text: str, default: Role | None) -> Sequence[Step]:
-    return tuple(_of_message(json.loads(text), default))
+def _of_marshalled(data: bytes, default: Role | None) -> Sequence[Step]:
+    return tuple(_of_message(marshal.loads(data), default))
 
 
 def _of_message(message: Any, default: Role | None) -> list[Step]:
     """Its steps; none for what is no message. A message with results of tools is one for each."""
-    told = parsed(message)
+    told = message if isinstance(message, dict) else parsed(message)
     inner = _unwrapped(told) if isinstance(told, Mapping) else {}
     if inner.keys().isdisjoint(_MESSAGE_KEYS):
         if default is None or message in (None, ""):

@@ -4,17 +4,22 @@ A private database of SQLite that has no name in any folder: what does not fit i
 file that is gone with the process, even where that is killed. Memory does not grow with it.
 """
 
-import pickle
 import sqlite3
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
 from astuner.errors import TraceSourceError
 from astuner.traces.reading import FoundFeedback
 from astuner.traces.span import TracedEvent, TracedSpan
+from astuner.traces.spooled_histories import (
+    HISTORIES_TABLE,
+    SpooledHistories,
+    packed,
+    unpacked,
+)
 from astuner.traces.trace import TraceFeedback
 from astuner.traces.vocabularies.evaluations import EVALUATION, RESPONSE_ID, read_evaluation
 from astuner.traces.vocabularies.signs import first_text, signs_of
@@ -24,12 +29,13 @@ _CACHE_KIB = 32_000
 _BATCH = 500
 """Rows that are put at once."""
 _BATCH_BYTES = 8_000_000
-_PACKED_FROM = 2_000
-"""Bytes from which on packing is worth its time: histories repeat."""
 _MAX_DEPTH = 200
 """Of spans in each other; more is a circle, or nothing that tells who called."""
 _KEPT_EVENTS = "gen_ai."
 """What the names of log records begin with that tell of a model call; of others there are many."""
+_OTHERS = tuple(one.name for one in fields(TracedSpan) if one.name not in ("attributes", "events"))
+_OTHER_FIELDS = attrgetter(*_OTHERS)
+Contents = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -122,10 +128,11 @@ class SpanSpool:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
-        self._connection.executescript(_TABLES.format(cache=_CACHE_KIB))
+        self._connection.executescript(_TABLES.format(cache=_CACHE_KIB) + HISTORIES_TABLE)
+        self._histories = SpooledHistories(self._connection)
         self._connection.execute("BEGIN")
         self._rows: list[tuple[Any, ...]] = []
-        self._num_bytes = 0
+        self._num_waiting_bytes = 0
         self._has_feedback = False
         self._has_events = False
 
@@ -144,6 +151,12 @@ class SpanSpool:
                 f"traces that wait to be put together: {error}; they need about the room of the "
                 "source on the disk of temporary files; name a larger one in SQLITE_TMPDIR"
             ) from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the database."""
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        return pages * self._connection.execute("PRAGMA page_size").fetchone()[0]
 
     def add(self, found: TracedSpan | TracedEvent | FoundFeedback) -> None:
         if isinstance(found, TracedSpan):
@@ -172,7 +185,7 @@ class SpanSpool:
             "(SELECT trace, session AS named, shared FROM traces) USING (trace) ORDER BY place"
         )
         for data, session, shared, kind in rows:
-            yield WaitedSpan(span=_unpacked(data), session=session, shared=shared, kind=kind)
+            yield WaitedSpan(span=self._span(data), session=session, shared=shared, kind=kind)
 
     def events(self, span: TracedSpan) -> Sequence[TracedEvent]:
         """The log records that name it, in order of time."""
@@ -182,7 +195,7 @@ class SpanSpool:
             "SELECT data FROM events WHERE trace = ? AND span = ? ORDER BY time, id",
             (span.trace_id, span.span_id),
         )
-        return [_unpacked(data) for (data,) in rows]
+        return [self._whole(unpacked(data)) for (data,) in rows]
 
     def above(self, span: TracedSpan) -> Sequence[SpanAbove]:
         """What it stands in, the nearest first, as far as that arrived."""
@@ -225,7 +238,7 @@ class SpanSpool:
         )
         return [
             WaitingFeedback(
-                number=number, feedback=replace(_unpacked(data), span_id=span or None), kind=kind
+                number=number, feedback=replace(unpacked(data), span_id=span or None), kind=kind
             )
             for number, span, data, kind in rows
         ]
@@ -246,7 +259,7 @@ class SpanSpool:
         for event in evaluations:
             self._add_evaluation(event, span.trace_id, span.span_id)
         signs = signs_of(span.attributes)
-        data = _packed(span)
+        data = self._span_data(span)
         self._rows.append(
             (
                 *(span.trace_id, span.span_id, span.parent_id),
@@ -255,21 +268,41 @@ class SpanSpool:
                 *(span.started, span.ended is None, data),
             )
         )
-        self._num_bytes += len(data)
-        if len(self._rows) >= _BATCH or self._num_bytes > _BATCH_BYTES:
+        self._num_waiting_bytes += len(data)
+        if len(self._rows) >= _BATCH or self._num_waiting_bytes > _BATCH_BYTES:
             self._put()
+
+    def _span_data(self, span: TracedSpan) -> bytes:
+        """A tuple of its fields: pickle asks a dataclass for each of them by name."""
+        told = self._histories.put_all(span.attributes)
+        events = [self._short(event) for event in span.events]
+        return packed((told, events, *_OTHER_FIELDS(span)))
+
+    def _span(self, data: bytes) -> TracedSpan:
+        told, events, *others = unpacked(data)
+        return TracedSpan(
+            attributes=self._histories.all_read(told),
+            events=[self._whole(event) for event in events],
+            **dict(zip(_OTHERS, others, strict=True)),
+        )
+
+    def _short(self, event: TracedEvent) -> TracedEvent:
+        return _with_contents(event, self._histories.put_all)
+
+    def _whole(self, event: TracedEvent) -> TracedEvent:
+        return _with_contents(event, self._histories.all_read)
 
     def _put(self) -> None:
         marks = ", ".join("?" * 12)
         self._connection.executemany(f"INSERT INTO spans VALUES (NULL, {marks})", self._rows)
         self._rows.clear()
-        self._num_bytes = 0
+        self._num_waiting_bytes = 0
 
     def _add_event(self, event: TracedEvent) -> None:
         self._has_events = True
         self._connection.execute(
             "INSERT INTO events VALUES (NULL, ?, ?, ?, ?)",
-            (event.trace_id, event.span_id, event.time, _packed(event)),
+            (event.trace_id, event.span_id, event.time, packed(self._short(event))),
         )
 
     def _add_evaluation(self, event: TracedEvent, trace_id: str, span_id: str) -> None:
@@ -280,18 +313,14 @@ class SpanSpool:
         self._has_feedback = True
         self._connection.execute(
             "INSERT INTO feedback VALUES (NULL, ?, ?, ?, 0, ?)",
-            (trace_id, feedback.span_id or "", _storable(answer), _packed(feedback)),
+            (trace_id, feedback.span_id or "", _storable(answer), packed(feedback)),
         )
 
 
-def _packed(value: Any) -> bytes:
-    """Of our own process, so that pickle reads nothing that others wrote."""
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    return b"z" + zlib.compress(data, 1) if len(data) > _PACKED_FROM else b"p" + data
-
-
-def _unpacked(data: bytes) -> Any:
-    return pickle.loads(zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:])
+def _with_contents(event: TracedEvent, change: Contents) -> TracedEvent:
+    """Changed where long values stand: in attributes, and in the body of a log record."""
+    body = change(event.body) if isinstance(event.body, dict) else event.body
+    return replace(event, attributes=change(event.attributes), body=body)
 
 
 def _storable(text: str | None) -> str | None:

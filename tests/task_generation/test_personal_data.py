@@ -30,6 +30,13 @@ PRIVATE = {
     "11010519491231002X": "identity number",
     KEY: "key or password",
     "hf_" + "Ab1" * 11: "key or password",
+    **{
+        beginning + "ab1c" * 8: "key or password"
+        for beginning in (
+            *("r8_", "dop_v1_", "dapi", "lin_api_", "shpat_", "hvs.", "ya29.", "GOCSPX-", "sbp_"),
+            *("PMAK-", "NRAK-", "glsa_", "sntrys_", "pplx-", "nvapi-", "lsv2_pt_"),
+        )
+    },
 }
 HARMLESS = [
     "What is 1234567890 * 3.14159265358979?",
@@ -46,12 +53,33 @@ HARMLESS = [
     "ISBN 978-3-16-148410-0, std::vector::iterator, 300-400-500",
     "The phone sold 3500000 times from 2019 to 2024.",
     "Who was Ada Lovelace?",
+    "The password is not stored; the password: <your password1>; the password must be new.",
+    "It is the api key of section 12, and dapiarist12345678901234567890123456.",
 ]
 
 
 @pytest.fixture(scope="module")
 def finder() -> PrivateSpanFinder:
     return PrivateSpanFinder()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "my password is ",
+        "Password: ",
+        "mein Passwort lautet ",
+        "the API key is ",
+        "密码是",
+        "密码\uff1a",
+    ],
+)
+def test_a_password_that_somebody_tells_is_found_and_the_words_around_it_stay(
+    finder: PrivateSpanFinder, before: str
+) -> None:
+    text = f"{before}Tr0ub4dor-3, please log in"
+    [span] = finder.find(text)
+    assert (text[span.begin : span.end], span.kind) == ("Tr0ub4dor-3", "key or password")
 
 
 def check(

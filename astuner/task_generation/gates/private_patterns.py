@@ -32,7 +32,8 @@ def find_by_pattern(text: str) -> Iterator[PrivateSpan]:
     for kind, pattern, counts in _PATTERNS:
         for match in pattern.finditer(text):
             if counts(match):
-                yield PrivateSpan(begin=match.start(), end=match.end(), kind=kind)
+                begin, end = match.span("value" if "value" in pattern.groupindex else 0)
+                yield PrivateSpan(begin=begin, end=end, kind=kind)
 
 
 _ROLE = re.compile(
@@ -100,8 +101,22 @@ def _is_chinese_identity(match: re.Match[str]) -> bool:
 _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
     (
         SECRET,  # of services that came after the last release of detect-secrets
-        re.compile(r"(?<!\w)(?:sk-|hf_|AIza|github_pat_|glpat-|gsk_|xai-)[\w-]{20,200}"),
+        re.compile(
+            r"(?<!\w)(?:sk-|hf_|AIza|github_pat_|glpat-|gsk_|xai-|r8_|dop_v1_|dapi(?=[0-9a-f]{32}\b)"
+            r"|lin_api_|shp(?:at|ca|pa|ss)_|hvs\.|ya29\.|GOCSPX-|sbp_|PMAK-|NRAK-|glsa_|sntrys_|pplx-"
+            r"|nvapi-|lsv2_(?:pt|sk)_)[\w-]{20,200}"
+        ),
         lambda match: is_key(match.group()),
+    ),
+    (
+        SECRET,  # as people write it to an agent
+        re.compile(
+            r"(?:passwor[dt]|passphrase|mot de passe|contraseña|api[ -]?key|access key|密码)"
+            r"\s{0,2}(?:is|ist|lautet|est|es|是|:|\uff1a)\s{0,2}"  # the last is a wide colon
+            r"(?P<value>[^\s\"'`<>(){}\[\],;\uff0c\u3002]{8,100})",
+            re.IGNORECASE,
+        ),
+        lambda match: is_key(match["value"]),
     ),
     (
         "e-mail address",

@@ -6,10 +6,12 @@ base64, 64-bit integers as texts or numbers.
 
 import base64
 import binascii
+import operator
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from astuner.traces.last_histories import LastHistories, is_long
 from astuner.traces.span import TracedEvent, TracedSpan
 
 _HEX = set(string.hexdigits)
@@ -125,15 +127,31 @@ def plain_value(value: Any) -> Any:
         return None
     [(kind, inner)] = value.items()
     match kind:
+        case "stringValue":  # of most
+            return inner
         case "intValue":
             return int(inner)
         case "doubleValue":
             return float(inner)
         case "arrayValue":
-            return [plain_value(item) for item in inner.get("values") or ()]
+            return _plain_list(inner.get("values") or ())
         case "kvlistValue":
             return plain_attributes(inner.get("values"))
     return inner
+
+
+_LAST_LISTS: LastHistories[list[Any]] = LastHistories(is_same=operator.eq)
+"""Equal AnyValues say the same, since each kind has a key of its own."""
+
+
+def _plain_list(values: Sequence[Any]) -> list[Any]:
+    """A conversation comes again with each call: its elements are the same objects then."""
+    known, num_known = _LAST_LISTS.nearest(values) if is_long(values) else (None, 0)
+    plain = known[:num_known] if known else []
+    plain += map(plain_value, values[num_known:])
+    if is_long(values):
+        _LAST_LISTS.keep(values, plain, instead_of=known)
+    return plain
 
 
 def _id(value: Any) -> str:

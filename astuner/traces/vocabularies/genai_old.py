@@ -26,10 +26,17 @@ _CONTENT_EVENTS = {
     "gen_ai.content.prompt": "gen_ai.prompt",
     "gen_ai.content.completion": "gen_ai.completion",
 }
+_CONTENTS = ("gen_ai.prompt", "gen_ai.completion")
+_TOLD_BY = {*_EVENT_ROLES, *_CONTENT_EVENTS, _CHOICE}
+"""Names of attributes begin so, events are called so, where there is anything to read."""
 
 
 def read_genai_old(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading | None:
     """Only spans with contents of that time; all else is of the newer conventions."""
+    if not any(key.startswith(_CONTENTS) for key in span.attributes) and not any(
+        event.name in _TOLD_BY for event in events
+    ):
+        return None
     told = {**span.attributes, **_contents(events)}
     asked, answered = _asked(told, events), _answered(told, events)
     if not asked.steps and not answered.steps:
