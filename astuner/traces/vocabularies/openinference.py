@@ -4,6 +4,7 @@ Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from astuner.traces.messages import ReadMessages, parsed, read_messages, read_text, read_tools
@@ -100,14 +101,15 @@ def _tool_step(span: TracedSpan) -> Step:
     told = span.attributes
     value = parsed(told.get("output.value"))
     message = value if isinstance(value, Mapping) else {}
-    call_id = first_text(told, ("tool_call.id", "tool.id")) or message.get("tool_call_id")
-    text = message.get("content", value)
-    return tool_result(
+    found = [one for one in read_messages(message).steps if one.role == "tool"]
+    said = found[0] if found else Step(role="tool", text=read_text(message.get("content", value)))
+    result = tool_result(
         span,
         name=first_text(told, ("tool.name",)) or span.name,
-        call_id=None if call_id is None else str(call_id),
-        text=read_text(text),
+        call_id=first_text(told, ("tool_call.id", "tool.id")) or said.tool_call_id,
+        text=said.text,
     )
+    return replace(result, error=result.error or said.error)
 
 
 def _metadata(value: Any) -> Mapping[str, Any]:

@@ -1,0 +1,148 @@
+"""An agent of a small shop that is asked in turns, recorded by a real instrumentation.
+
+Run as a process, since tracer providers and patches are set once in one: its argument is an Order
+as JSON. Needs nothing of this project.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypedDict
+
+SYSTEM = "You are the agent of a small shop."
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find_parcel",
+        "description": "Tells where a parcel is.",
+        "parameters": {
+            "type": "object",
+            "properties": {"number": {"type": "string"}},
+            "required": ["number"],
+        },
+    },
+}
+
+
+class Endpoint(TypedDict):
+    """Where spans are sent to."""
+
+    url: str
+    headers: dict[str, str]
+
+
+class Order(TypedDict):
+    recorder: str
+    """A key of PLAYED."""
+    model_url: str
+    """Of an OpenAI-compatible server."""
+    session: str
+    questions: Sequence[str]
+    endpoints: Sequence[Endpoint]
+
+
+def find_parcel(number: str) -> str:
+    """Tells where a parcel is."""
+    return f"Parcel {number} is at depot 3."
+
+
+# agents
+
+
+def ask_by_openai(order: Order) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=order["model_url"], api_key="none")
+    messages: list[Any] = [{"role": "system", "content": SYSTEM}]
+    for question in order["questions"]:
+        messages.append({"role": "user", "content": question})
+        while calls := _said_by(client, messages).get("tool_calls"):
+            messages += map(_called, calls)
+
+
+def _said_by(client: Any, messages: list[Any]) -> dict[str, Any]:
+    """The next reply, which is among the messages then."""
+    made = client.chat.completions.create(model="scripted", messages=messages, tools=[TOOL])
+    messages.append(made.choices[0].message.model_dump(exclude_none=True))
+    return messages[-1]
+
+
+def _called(call: Any) -> dict[str, Any]:
+    result = find_parcel(**json.loads(call["function"]["arguments"]))
+    return {"role": "tool", "tool_call_id": call["id"], "content": result}
+
+
+def ask_by_langchain(order: Order) -> None:
+    from langchain.agents import create_agent
+    from langchain_openai import ChatOpenAI
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    model = ChatOpenAI(model="scripted", base_url=order["model_url"], api_key="none")
+    agent = create_agent(
+        model, tools=[find_parcel], system_prompt=SYSTEM, checkpointer=InMemorySaver()
+    )
+    for question in order["questions"]:
+        agent.invoke(
+            {"messages": [{"role": "user", "content": question}]},
+            config={"configurable": {"thread_id": order["session"]}},
+        )
+
+
+# recorders
+
+
+@contextlib.contextmanager
+def sending(order: Order) -> Iterator[Any]:
+    """A provider whose spans have all been sent behind it."""
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider()
+    for endpoint in order["endpoints"]:
+        exporter = OTLPSpanExporter(endpoint["url"], headers=endpoint["headers"])
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    yield provider
+    provider.shutdown()
+
+
+def with_opentelemetry(order: Order) -> None:
+    os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
+    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "span_only"
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+
+    with sending(order) as provider:
+        OpenAIInstrumentor().instrument(tracer_provider=provider)
+        ask_by_openai(order)
+
+
+def with_openinference(order: Order) -> None:
+    from openinference.instrumentation import using_session
+    from openinference.instrumentation.openai import OpenAIInstrumentor
+
+    with sending(order) as provider, using_session(order["session"]):
+        OpenAIInstrumentor().instrument(tracer_provider=provider)
+        ask_by_openai(order)
+
+
+def with_langchain(order: Order) -> None:
+    from openinference.instrumentation.langchain import LangChainInstrumentor
+
+    with sending(order) as provider:
+        LangChainInstrumentor().instrument(tracer_provider=provider)
+        ask_by_langchain(order)
+
+
+PLAYED: dict[str, Callable[[Order], None]] = {
+    "opentelemetry": with_opentelemetry,
+    "openinference": with_openinference,
+    "langchain": with_langchain,
+}
+
+if __name__ == "__main__":
+    order: Order = json.loads(sys.argv[1])
+    PLAYED[order["recorder"]](order)
