@@ -96,7 +96,6 @@ def ask_by_langchain(order: Order) -> None:
 @contextlib.contextmanager
 def sending(order: Order) -> Iterator[Any]:
     """A provider whose spans have all been sent behind it."""
-    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -105,19 +104,41 @@ def sending(order: Order) -> Iterator[Any]:
     for endpoint in order["endpoints"]:
         exporter = OTLPSpanExporter(endpoint["url"], headers=endpoint["headers"])
         provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
     yield provider
     provider.shutdown()
 
 
-def with_opentelemetry(order: Order) -> None:
-    os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "gen_ai_latest_experimental"
-    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = "span_only"
-    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+@contextlib.contextmanager
+def sending_logs(order: Order) -> Iterator[Any]:
+    """The same for log records, which go to the neighbours of these addresses."""
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-    with sending(order) as provider:
-        OpenAIInstrumentor().instrument(tracer_provider=provider)
-        ask_by_openai(order)
+    provider = LoggerProvider()
+    for endpoint in order["endpoints"]:
+        url = endpoint["url"].replace("/v1/traces", "/v1/logs")
+        exporter = OTLPLogExporter(url, headers=endpoint["headers"])
+        provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    yield provider
+    provider.shutdown()
+
+
+def with_opentelemetry(order: Order, contents: str = "SPAN_ONLY") -> None:
+    os.environ["OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"] = contents
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+    from opentelemetry.util.genai.handler import TelemetryHandler
+
+    with sending(order) as traces, sending_logs(order) as logs:
+        providers = {"tracer_provider": traces, "logger_provider": logs}
+        OpenAIInstrumentor().instrument(**providers)
+        handler = TelemetryHandler(**providers)
+        with handler.invoke_local_agent(agent_name="shop", conversation_id=order["session"]):
+            ask_by_openai(order)
+
+
+def with_opentelemetrys_events(order: Order) -> None:
+    with_opentelemetry(order, "EVENT_ONLY")
 
 
 def with_openinference(order: Order) -> None:
@@ -139,6 +160,7 @@ def with_langchain(order: Order) -> None:
 
 PLAYED: dict[str, Callable[[Order], None]] = {
     "opentelemetry": with_opentelemetry,
+    "opentelemetry, contents in events": with_opentelemetrys_events,
     "openinference": with_openinference,
     "langchain": with_langchain,
 }
