@@ -1,4 +1,4 @@
-"""Real servers with SQLite, each in a process of its own for all tests of a module."""
+"""Real servers with SQLite, each in a process of its own for all tests here."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def model_url() -> Iterator[str]:
         yield model.base_url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def phoenix(recorders_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Phoenix."""
     folder = tmp_path_factory.mktemp("phoenix")
@@ -51,7 +51,7 @@ def phoenix(recorders_python: Path, tmp_path_factory: pytest.TempPathFactory) ->
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an MLflow."""
     folder = tmp_path_factory.mktemp("mlflow")

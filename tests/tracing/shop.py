@@ -1,4 +1,4 @@
-"""What is said in the shop: the model that answers there, who asks, and what recorders are to tell."""
+"""The shop of the tests: the model that answers there, who asks, and what recorders are to tell."""
 
 import json
 import re
@@ -68,20 +68,19 @@ def hold(
     python: Path | str,
     recorder: str,
     model_url: str,
-    number: int,
-    *,
+    *numbers: int,
     endpoints: Sequence[Endpoint],
-    questions: Sequence[str] = (),
-) -> str:
-    """Have somebody ask about a parcel, in an interpreter that has the recorder; the session."""
-    session = f"parcel-{number}"
+) -> None:
+    """Have somebody ask about each of these parcels, in an interpreter that has the recorder."""
     order: Order = {
         "recorder": recorder,
         "model_url": model_url,
-        "session": session,
-        "questions": list(questions) or [where_is(number), WHEN],
+        "conversations": {session_of(number): [where_is(number), WHEN] for number in numbers},
         "endpoints": list(endpoints),
     }
     command = [str(python), "-P", str(PROGRAM), json.dumps(order)]
     subprocess.run(command, check=True, timeout=MAX_SECONDS)
-    return session
+
+
+def session_of(number: int) -> str:
+    return f"parcel-{number}"

@@ -38,8 +38,8 @@ class Order(TypedDict):
     """A key of PLAYED."""
     model_url: str
     """Of an OpenAI-compatible server."""
-    session: str
-    questions: Sequence[str]
+    conversations: dict[str, Sequence[str]]
+    """What is asked in turn, by the session."""
     endpoints: Sequence[Endpoint]
 
 
@@ -51,12 +51,12 @@ def find_parcel(number: str) -> str:
 # agents
 
 
-def ask_by_openai(order: Order) -> None:
+def ask_by_openai(order: Order, session: str) -> None:
     from openai import OpenAI
 
     client = OpenAI(base_url=order["model_url"], api_key="none")
     messages: list[Any] = [{"role": "system", "content": SYSTEM}]
-    for question in order["questions"]:
+    for question in order["conversations"][session]:
         messages.append({"role": "user", "content": question})
         while calls := _said_by(client, messages).get("tool_calls"):
             messages += map(_called, calls)
@@ -74,7 +74,7 @@ def _called(call: Any) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": call["id"], "content": result}
 
 
-def ask_by_langchain(order: Order) -> None:
+def ask_by_langchain(order: Order, session: str) -> None:
     from langchain.agents import create_agent
     from langchain_openai import ChatOpenAI
     from langgraph.checkpoint.memory import InMemorySaver
@@ -83,10 +83,10 @@ def ask_by_langchain(order: Order) -> None:
     agent = create_agent(
         model, tools=[find_parcel], system_prompt=SYSTEM, checkpointer=InMemorySaver()
     )
-    for question in order["questions"]:
+    for question in order["conversations"][session]:
         agent.invoke(
             {"messages": [{"role": "user", "content": question}]},
-            config={"configurable": {"thread_id": order["session"]}},
+            config={"configurable": {"thread_id": session}},
         )
 
 
@@ -133,8 +133,9 @@ def with_opentelemetry(order: Order, contents: str = "SPAN_ONLY") -> None:
         providers = {"tracer_provider": traces, "logger_provider": logs}
         OpenAIInstrumentor().instrument(**providers)
         handler = TelemetryHandler(**providers)
-        with handler.invoke_local_agent(agent_name="shop", conversation_id=order["session"]):
-            ask_by_openai(order)
+        for session in order["conversations"]:
+            with handler.invoke_local_agent(agent_name="shop", conversation_id=session):
+                ask_by_openai(order, session)
 
 
 def with_opentelemetrys_events(order: Order) -> None:
@@ -145,9 +146,11 @@ def with_openinference(order: Order) -> None:
     from openinference.instrumentation import using_session
     from openinference.instrumentation.openai import OpenAIInstrumentor
 
-    with sending(order) as provider, using_session(order["session"]):
+    with sending(order) as provider:
         OpenAIInstrumentor().instrument(tracer_provider=provider)
-        ask_by_openai(order)
+        for session in order["conversations"]:
+            with using_session(session):
+                ask_by_openai(order, session)
 
 
 def with_langchain(order: Order) -> None:
@@ -155,7 +158,24 @@ def with_langchain(order: Order) -> None:
 
     with sending(order) as provider:
         LangChainInstrumentor().instrument(tracer_provider=provider)
-        ask_by_langchain(order)
+        for session in order["conversations"]:
+            ask_by_langchain(order, session)
+
+
+def with_mlflow(order: Order) -> None:
+    """By MLflow's own client, to its own server."""
+    import mlflow
+    import mlflow.openai
+
+    [endpoint] = order["endpoints"]
+    mlflow.set_tracking_uri(endpoint["url"].removesuffix("/v1/traces"))
+    mlflow.set_experiment(experiment_id=endpoint["headers"]["x-mlflow-experiment-id"])
+    mlflow.openai.autolog()
+    for session in order["conversations"]:
+        with mlflow.start_span("shop", span_type="AGENT"):
+            mlflow.update_current_trace(metadata={"mlflow.trace.session": session})
+            ask_by_openai(order, session)
+    mlflow.flush_trace_async_logging()
 
 
 PLAYED: dict[str, Callable[[Order], None]] = {
@@ -163,6 +183,7 @@ PLAYED: dict[str, Callable[[Order], None]] = {
     "opentelemetry, contents in events": with_opentelemetrys_events,
     "openinference": with_openinference,
     "langchain": with_langchain,
+    "mlflow": with_mlflow,
 }
 
 if __name__ == "__main__":
