@@ -88,6 +88,7 @@ def collect(exported: list[Path], folder: Path) -> None:
 
 def tasks_from(address: str, folder: Path) -> dict[str, Any]:
     """What a run is given by `task_reader.type: tracing`, by id; without where it comes from."""
+    folder.mkdir()
     conf = settings(base_url=address, train_output_path=str(folder / "made" / "tasks.jsonl"))
     reading, _ = started(folder, conf, None)
     return {
