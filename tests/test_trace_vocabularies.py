@@ -302,6 +302,13 @@ def test_a_tool_of_langchain_that_failed_says_so() -> None:
     assert said(told).output[0].error == "no such city"
 
 
+def test_an_agent_of_langchain_is_named_by_what_it_tells_of_itself() -> None:
+    told = {**OF_LLM, "metadata": '{"lc_agent_name": "shop", "langgraph_step": 1}'}
+    assert said(told).agent == "shop"
+    assert said({**told, "agent.name": "Meteo"}).agent == "Meteo"
+    assert said({**told, "metadata": '{"langgraph_step": 1}'}).agent is None
+
+
 def test_what_a_tool_returned_stays_as_it_is() -> None:
     told = {"openinference.span.kind": "TOOL", "tool.name": "weather"}
     for output in ('{"sky": "rain"}', "rain", '{"role": "user", "sky": 1}'):

@@ -81,7 +81,7 @@ def ask_by_langchain(order: Order, session: str) -> None:
 
     model = ChatOpenAI(model="scripted", base_url=order["model_url"], api_key="none")
     agent = create_agent(
-        model, tools=[find_parcel], system_prompt=SYSTEM, checkpointer=InMemorySaver()
+        model, tools=[find_parcel], system_prompt=SYSTEM, checkpointer=InMemorySaver(), name="shop"
     )
     for question in order["conversations"][session]:
         agent.invoke(

@@ -37,7 +37,8 @@ def test_a_recorder_tells_the_conversation_that_was_held(recorder: str, tmp_path
     assert {step.model for step in trace.steps if step.role == "assistant"} == {"m"}
 
 
-def test_a_tool_of_langchain_has_the_time_it_took(tmp_path: Path) -> None:
+def test_langchain_tells_its_agents_name_and_the_time_of_its_tools(tmp_path: Path) -> None:
     [trace] = collected("langchain", tmp_path)
+    assert trace.agent == "shop"
     [result] = [step for step in trace.steps if step.role == "tool"]
     assert result.seconds is not None and result.error is None

@@ -17,6 +17,8 @@ from astuner.traces.vocabulary import SpanReading
 
 _TOLD_ANSWERS = ("output", "answer", "response", "result", "text", "content")
 """Names under which frameworks put an answer in the output of a span."""
+_LANGCHAINS_AGENT = "lc_agent_name"
+"""In the metadata of all that an agent of LangChain does that has a name."""
 
 
 def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading | None:
@@ -25,7 +27,9 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         return None
     if span.parent_id and str(told.get("openinference.span.kind")).upper() == "CHAIN":
         return SpanReading(kind="other")  # a step of a program; the outermost one is an agent
+    metadata = _metadata(told.get("metadata"))
     signs = signs_of(told)
+    signs = replace(signs, agent=signs.agent or first_text(metadata, (_LANGCHAINS_AGENT,)))
     kind = "chat" if signs.kind == "other" and nested(told, "llm.output_messages") else signs.kind
     asked, answered = _asked(told), _answered(told)
     output: Sequence[Step] = answered.steps
@@ -40,7 +44,7 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         kind=kind,
         output=output,
         tags=tags_of(told),
-        metadata=_metadata(told.get("metadata")),
+        metadata=metadata,
     )
 
 
