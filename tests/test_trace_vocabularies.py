@@ -270,20 +270,50 @@ def test_agents_and_tools_are_told_apart_from_calls() -> None:
     [result] = tool.output
     assert tool.kind == "tool" and result.text == '{"sky": "rain"}'
     assert (result.name, result.tool_call_id, result.error) == ("weather", "c1", "slow")
-    inference = said(
-        {
-            "openinference.span.kind": "TOOL",
-            "tool.name": "weather",
-            "output.value": '{"content": "rainy", "type": "tool", "tool_call_id": "c1"}',
-        }
-    )
-    [result] = inference.output
-    assert (result.text, result.name, result.tool_call_id) == ("rainy", "weather", "c1")
     old = said({"openinference.span.kind": "AGENT", "input.value": "Hi", "output.value": "Hello"})
     assert [(step.role, step.text) for step in (*old.input, *old.output)] == [
         ("user", "Hi"),
         ("assistant", "Hello"),
     ]
+
+
+def langchains(**told: Any) -> dict[str, Any]:
+    return {"content": "rainy", "type": "tool", "tool_call_id": "c1", **told}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        langchains(),
+        {"type": "tool", "data": langchains(name="weather", status="success")},
+        {"lc": 1, "id": ["langchain", "schema", "ToolMessage"], "kwargs": langchains()},
+    ],
+)
+def test_a_tool_of_langchain_tells_which_call_it_answered(output: dict[str, Any]) -> None:
+    told = {"openinference.span.kind": "TOOL", "tool.name": "weather"}
+    [result] = said({**told, "output.value": json.dumps(output)}).output
+    assert (result.text, result.name, result.tool_call_id) == ("rainy", "weather", "c1")
+    assert result.error is None
+
+
+def test_a_tool_of_langchain_that_failed_says_so() -> None:
+    output = {"type": "tool", "data": langchains(status="error", content="no such city")}
+    told = {"openinference.span.kind": "TOOL", "output.value": json.dumps(output)}
+    assert said(told).output[0].error == "no such city"
+
+
+def test_an_agent_of_langchain_is_named_by_what_it_tells_of_itself() -> None:
+    told = {**OF_LLM, "metadata": '{"lc_agent_name": "shop", "langgraph_step": 1}'}
+    assert said(told).agent == "shop"
+    assert said({**told, "agent.name": "Meteo"}).agent == "Meteo"
+    assert said({**told, "metadata": '{"langgraph_step": 1}'}).agent is None
+
+
+def test_what_a_tool_returned_stays_as_it_is() -> None:
+    told = {"openinference.span.kind": "TOOL", "tool.name": "weather"}
+    for output in ('{"sky": "rain"}', "rain", '{"role": "user", "sky": 1}'):
+        [result] = said({**told, "output.value": output}).output
+        assert (result.text, result.tool_call_id, result.name) == (output, None, "weather")
 
 
 def test_of_chains_only_the_outermost_is_an_agent() -> None:

@@ -29,6 +29,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+_FAILED = "the tool failed"
+"""Where a recorder says no more."""
 _TEXTS = {"text", "input_text", "output_text", "refusal", "summary_text"}
 _REASONING = {"reasoning", "thinking"}
 _CALLS = {"tool_call", "tool_use", "function_call", "server_tool_call", "server_tool_use"}
@@ -315,14 +317,17 @@ def _steps(message: Mapping[str, Any], role: Role, content: _ReadParts) -> list[
     is_empty = not content.texts and not content.calls and not content.reasoning
     if content.results and is_empty:
         return _named(content.results, message)
+    text = content.text if role != "tool" else _result_text(content)
+    has_failed = role == "tool" and message.get("status") == "error"  # of LangChain
     step = Step(
         role=role,
-        text=content.text if role != "tool" else _result_text(content),
+        text=text,
         reasoning="\n".join(content.reasoning),
         name=_word(message.get("name")),
         tool_calls=tuple(content.calls),
         tool_call_id=_call_id(message) if role == "tool" else None,
         num_left_out=content.num_left_out,
+        error=(text or _FAILED) if has_failed else None,
     )
     return [*content.results, step]
 
@@ -376,7 +381,7 @@ def _result(part: Mapping[str, Any]) -> Step:
         name=_word(part.get("name")),
         tool_call_id=_call_id(part),
         num_left_out=inner.num_left_out,
-        error=(text or "the tool failed") if part.get("is_error") is True else None,
+        error=(text or _FAILED) if part.get("is_error") is True else None,
     )
 
 

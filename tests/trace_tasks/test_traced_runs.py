@@ -87,8 +87,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def started(folder: Path, text: str, place: TracesInMemory, *overrides: str) -> Any:
-    """The backbone behind a start, and what was said."""
+def started(folder: Path, text: str, place: TracesInMemory | None, *overrides: str) -> Any:
+    """The backbone behind a start, and what was said; without a place, the settings name it."""
+    opened = {} if place is None else {"open_place": lambda *_, **__: place}
     conf, screen, reading = folder / "shop.yaml", io.StringIO(), ReadingBackbone()
     conf.write_text(text)
     always = (
@@ -99,9 +100,7 @@ def started(folder: Path, text: str, place: TracesInMemory, *overrides: str) -> 
     )
     loaded = load_config(conf, [*always, *overrides])
     run = make_run(loaded, RunDir(root=folder / "run"), screen=screen)
-    backbone = WithTracedTasks(
-        reading, file_of=loaded.traced_tasks_file, open_place=lambda *_, **__: place
-    )
+    backbone = WithTracedTasks(reading, file_of=loaded.traced_tasks_file, **opened)
     asyncio.run(backbone.run(run))
     return reading, screen.getvalue()
 

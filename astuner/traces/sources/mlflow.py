@@ -7,6 +7,8 @@ import base64
 import binascii
 import itertools
 import os
+import re
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -47,7 +49,7 @@ class MlflowSource:
 
     def __init__(self, address: SourceAddress) -> None:
         self.address = address.url
-        self._project = address.project
+        self._project = address.project or _experiment_of_page(address.text)
         token = os.environ.get(TOKEN)
         user, password = os.environ.get(USER), os.environ.get(PASSWORD)
         self._login = ServerLogin(
@@ -121,6 +123,12 @@ class MlflowSource:
                 value = {"info": info, "data": {"spans": spans.get(name, [])}}
                 row = StoredRow(value=value, place=f"{self.address}, trace {name}", name=name)
                 yield from noted_row(read_mlflow_trace, row, unread)
+
+
+def _experiment_of_page(url: str) -> str | None:
+    """Its id, which pages of the server have in their fragment: `#/experiments/7/traces`."""
+    found = re.match(r"/experiments/(\d+)", urllib.parse.urlsplit(url).fragment)
+    return found[1] if found else None
 
 
 def mlflow_files(address: SourceAddress) -> RowFiles:

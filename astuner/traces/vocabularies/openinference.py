@@ -4,6 +4,7 @@ Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from astuner.traces.messages import ReadMessages, parsed, read_messages, read_text, read_tools
@@ -16,6 +17,8 @@ from astuner.traces.vocabulary import SpanReading
 
 _TOLD_ANSWERS = ("output", "answer", "response", "result", "text", "content")
 """Names under which frameworks put an answer in the output of a span."""
+_LANGCHAINS_AGENT = "lc_agent_name"
+"""In the metadata of all that an agent of LangChain does that has a name."""
 
 
 def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanReading | None:
@@ -24,7 +27,9 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         return None
     if span.parent_id and str(told.get("openinference.span.kind")).upper() == "CHAIN":
         return SpanReading(kind="other")  # a step of a program; the outermost one is an agent
+    metadata = _metadata(told.get("metadata"))
     signs = signs_of(told)
+    signs = replace(signs, agent=signs.agent or first_text(metadata, (_LANGCHAINS_AGENT,)))
     kind = "chat" if signs.kind == "other" and nested(told, "llm.output_messages") else signs.kind
     asked, answered = _asked(told), _answered(told)
     output: Sequence[Step] = answered.steps
@@ -39,7 +44,7 @@ def read_openinference(span: TracedSpan, events: Sequence[TracedEvent]) -> SpanR
         kind=kind,
         output=output,
         tags=tags_of(told),
-        metadata=_metadata(told.get("metadata")),
+        metadata=metadata,
     )
 
 
@@ -100,14 +105,15 @@ def _tool_step(span: TracedSpan) -> Step:
     told = span.attributes
     value = parsed(told.get("output.value"))
     message = value if isinstance(value, Mapping) else {}
-    call_id = first_text(told, ("tool_call.id", "tool.id")) or message.get("tool_call_id")
-    text = message.get("content", value)
-    return tool_result(
+    found = [one for one in read_messages(message).steps if one.role == "tool"]
+    said = found[0] if found else Step(role="tool", text=read_text(message.get("content", value)))
+    result = tool_result(
         span,
         name=first_text(told, ("tool.name",)) or span.name,
-        call_id=None if call_id is None else str(call_id),
-        text=read_text(text),
+        call_id=first_text(told, ("tool_call.id", "tool.id")) or said.tool_call_id,
+        text=said.text,
     )
+    return replace(result, error=result.error or said.error)
 
 
 def _metadata(value: Any) -> Mapping[str, Any]:
