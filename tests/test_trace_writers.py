@@ -121,6 +121,16 @@ def test_a_conversation_comes_back_from_atif_as_it_was() -> None:
     assert through_atif(TALK) == TALK
 
 
+@pytest.mark.parametrize("logprobs", [None, (), (-0.5,), (-0.5, None), (-0.5, -1.0, -1.5)])
+@pytest.mark.parametrize("reply_ids", [None, (), (4, 5)])
+def test_log_probabilities_that_do_not_fit_the_tokens_come_back_as_they_were(
+    reply_ids: tuple[int, ...] | None, logprobs: tuple[float | None, ...] | None
+) -> None:
+    tokens = TracedTokens(reply_ids=reply_ids, logprobs=logprobs)
+    trace = replace(TALK, steps=(Step(role="assistant", text="Hi.", tokens=tokens),), feedback=())
+    assert through_atif(trace) == trace
+
+
 @settings(max_examples=25)
 @given(trace=TRACE.filter(lambda trace: bool(trace.trace_id)))
 def test_any_trace_comes_back_from_atif(trace: Trace) -> None:

@@ -145,7 +145,8 @@ def _arguments(call: TracedToolCall) -> JSON:
 def _metrics(step: Step) -> JSON:
     tokens = step.tokens
     logprobs = tokens.logprobs if tokens else None
-    is_whole = logprobs is not None and None not in logprobs
+    num_ids = len(tokens.reply_ids or ()) if tokens else 0
+    is_whole = logprobs is not None and None not in logprobs and len(logprobs) == num_ids
     told = {
         "prompt_tokens": step.input_tokens,
         "completion_tokens": step.output_tokens,
