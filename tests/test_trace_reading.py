@@ -73,7 +73,9 @@ def test_calls_that_go_on_from_each_other_are_one_trace() -> None:
     assert trace.trace_id == f"{TRACE}-a1" and trace.session == "s"
     assert [step.span_id for step in trace.steps] == [None, None, "a1", None, "a2"]
     assert trace.steps[4].started == START + 1 and trace.started == START
-    assert trace.origin == Origin(source="otlp", address="given", ids=[TRACE, OTHER_TRACE])
+    assert trace.origin == Origin(
+        source="otlp", address="given", ids=(TRACE, OTHER_TRACE), replies=("a1", "a2")
+    )
 
 
 def test_what_recorders_change_in_a_history_breaks_no_trace() -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from astuner.traces.private_text import PrivateMask
-from astuner.traces.trace import Origin, Step, Trace, TracedToolCall, TraceFeedback
+from astuner.traces.trace import Step, Trace, TracedToolCall, TraceFeedback
 
 _USER_MASK = "[user]"
 _NO_NAMES = frozenset(
@@ -62,8 +62,8 @@ class TraceMask:
             steps=tuple(_of_step(step, mask) for step in trace.steps),
             feedback=tuple(_of_feedback(one, mask) for one in trace.feedback),
             error=mask(trace.error),
-            origin=Origin(
-                source=trace.origin.source,
+            origin=replace(
+                trace.origin,
                 address=mask(trace.origin.address),
                 ids=tuple(self._id(one, mask) for one in trace.origin.ids),
             ),

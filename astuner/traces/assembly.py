@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from astuner.traces.growing_traces import GrowingTrace, GrowingTraces
-from astuner.traces.reading import Unread
+from astuner.traces.reading import FoundFeedback, LateSink, Unread
 from astuner.traces.spool import SpanAbove, SpanSpool, WaitedSpan
 from astuner.traces.trace import Origin, Step, Trace
 from astuner.traces.vocabularies.known import read_span
@@ -27,9 +27,14 @@ _OF_RESOURCE = (
 )
 
 
-def assembled(spool: SpanSpool, unread: Unread, origin: Origin) -> Iterator[Trace]:
-    """The traces of a spool that is settled; of `origin`, the ids are put in."""
-    assembly = _Assembly(spool, unread, origin)
+def assembled(
+    spool: SpanSpool, unread: Unread, origin: Origin, late: LateSink | None = None
+) -> Iterator[Trace]:
+    """The traces of a spool that is settled; of `origin`, the ids are put in.
+
+    Feedback that says of which trace or span it is, and that of none here, goes to `late`.
+    """
+    assembly = _Assembly(spool, unread, origin, late)
     for waited in spool.spans():
         yield from assembly.take(waited)
     yield from assembly.end()
@@ -38,10 +43,13 @@ def assembled(spool: SpanSpool, unread: Unread, origin: Origin) -> Iterator[Trac
 class _Assembly:
     """Goes through the spans in the order of the spool."""
 
-    def __init__(self, spool: SpanSpool, unread: Unread, origin: Origin) -> None:
+    def __init__(
+        self, spool: SpanSpool, unread: Unread, origin: Origin, late: LateSink | None
+    ) -> None:
         self._spool = spool
         self._unread = unread
         self._origin = origin
+        self._late = late
         self._shared = ""
         self._open = self._without_session = GrowingTraces()
         """Of the session at hand. A client that names no session may open a trace for each call, so
@@ -75,8 +83,11 @@ class _Assembly:
     def end(self) -> Iterator[Trace]:
         for left in (self._open, self._without_session):
             yield from map(self._trace, left.close_all())
-        for named in self._spool.feedback_left():
-            self._unread.add("feedback for what is not there", named)
+        for found, answer in self._spool.feedback_left():
+            if self._late is not None and answer is None:
+                self._late(found)
+            else:
+                self._unread.add("feedback for what is not there", _named(found, answer))
 
     def _remember(self, reading: SpanReading) -> None:
         for step in reading.output:
@@ -158,7 +169,7 @@ class _Assembly:
                 "ids of a prompt in a conversation that has too many",
                 f"trace {conversation.trace_id}",
             )
-        return conversation.trace(replace(self._origin, ids=[*conversation.trace_ids]), feedback)
+        return conversation.trace(self._origin, feedback)
 
 
 def _describe(
@@ -176,6 +187,12 @@ def _describe(
     conversation.feedback += reading.feedback
     # a failure that the agent got over ended nothing; the last call knows
     conversation.error = next((one.error for one in above if one.error is not None), None)
+
+
+def _named(found: FoundFeedback, answer: str | None) -> str:
+    if answer is not None:
+        return f"answer {answer}"
+    return f"trace {found.trace_id}" if found.trace_id else f"span {found.feedback.span_id}"
 
 
 def _first(values: Sequence[str | None]) -> str | None:

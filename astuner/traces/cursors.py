@@ -37,6 +37,11 @@ class TraceCursors:
         self._sources: dict[str, Mapping[str, Any]] = dict(told.get("sources", {}))
         self._known = _digests(told.get("known", ""), self._path)
 
+    @property
+    def know_some(self) -> bool:
+        """Whether any conversation was read before."""
+        return bool(self._known)
+
     def cursor(self, source: TraceSource) -> Cursor:
         """Where to go on; empty for a source that is new, or that was read as another format."""
         told = self._sources.get(source.address, {})

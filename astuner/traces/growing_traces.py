@@ -67,6 +67,7 @@ class GrowingTrace:
         return self.trace_ids[trace_id] if len(self.trace_ids) > 1 else None
 
     def trace(self, origin: Origin, feedback: Sequence[TraceFeedback]) -> Trace:
+        """`origin` is of the source."""
         return Trace(
             trace_id=self.trace_id,
             steps=tuple(self.steps),
@@ -77,7 +78,12 @@ class GrowingTrace:
             metadata=self.metadata,
             feedback=tuple(feedback),
             error=self.error,
-            origin=origin,
+            origin=replace(
+                origin,
+                ids=tuple(self.trace_ids),
+                replies=tuple(self.trace_ids.values()),
+                above=tuple(self.above),
+            ),
         )
 
 

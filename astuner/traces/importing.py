@@ -14,11 +14,12 @@ from astuner.errors import ConfigError
 from astuner.run_dir import naming_the_file
 from astuner.traces.cursors import CURSORS_FILE, TraceCursors, content_digest
 from astuner.traces.folder import used_by_one
+from astuner.traces.late_feedback import feedback_line
 from astuner.traces.reader import read_traces
-from astuner.traces.reading import TraceSource, Unread
+from astuner.traces.reading import FoundFeedback, TraceSource, Unread
 from astuner.traces.stats import TraceStats
-from astuner.traces.trace import Trace
-from astuner.traces.trace_files import TraceFiles
+from astuner.traces.trace import Origin, Trace
+from astuner.traces.trace_files import TraceFiles, TraceKind
 from astuner.traces.trace_json import trace_line
 
 _BATCH = 200
@@ -35,6 +36,8 @@ class ImportCounts:
     num_known: int = 0
     """That were imported before, or twice now."""
     num_too_old: int = 0
+    num_late: int = 0
+    """Feedback on what was imported before."""
     stats: TraceStats = field(default_factory=TraceStats)
     """Of the new ones, as they were written."""
     unread: Unread = field(default_factory=Unread)
@@ -67,7 +70,8 @@ class TraceImport:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._cursors = TraceCursors(folder)
-        self._files = TraceFiles(folder, "traces", max_bytes=None, today=lambda: str(date.today()))
+        self._files = _files(folder, "traces")
+        self._late_files = _files(folder, "feedback")
         self._waiting: list[Trace] = []
         """New ones as they were read. What ends an import may come at any line: one that counts as
         known stands here, until it stands in a file."""
@@ -82,7 +86,10 @@ class TraceImport:
         are taken. Raises what the source raises, AstunerError where the file system refuses.
         """
         counts, self._change = self.counts, change
-        for trace in read_traces(source, counts.unread, self._cursors.cursor(source)):
+        late: list[FoundFeedback] = []
+        cursor = self._cursors.cursor(source)
+        keep_late = late.append if self._cursors.know_some else None
+        for trace in read_traces(source, counts.unread, cursor, late=keep_late):
             if is_before(trace, since):
                 counts.num_too_old += 1
                 continue
@@ -94,6 +101,7 @@ class TraceImport:
             elif len(self._waiting) >= _BATCH:
                 self._write()
         self._write()
+        self._write_late(late)
         self._cursors.move(source)
         self._save()
 
@@ -105,6 +113,7 @@ class TraceImport:
                 self._save()
         finally:
             self._files.close()
+            self._late_files.close()
 
     def _write(self) -> None:
         if not self._waiting:
@@ -119,9 +128,28 @@ class TraceImport:
             self.counts.stats.add(trace)
         self.counts.num_new += len(changed)
 
+    def _write_late(self, late: Sequence[FoundFeedback]) -> None:
+        if not late:
+            return
+        lines = [feedback_line(_changed(found, self._change)) for found in late]
+        with naming_the_file(self._folder):
+            self._late_files.append(lines)
+        self.counts.num_late += len(lines)
+
     def _save(self) -> None:
         with naming_the_file(self._folder / CURSORS_FILE):
             self._cursors.save()
+
+
+def _changed(found: FoundFeedback, change: TraceChange) -> FoundFeedback:
+    """As a trace of that id would have it."""
+    origin = Origin(source="", address="", ids=(found.trace_id,))
+    trace = change(Trace(trace_id="", steps=(), feedback=(found.feedback,), origin=origin))
+    return FoundFeedback(trace_id=trace.origin.ids[0], feedback=trace.feedback[0])
+
+
+def _files(folder: Path, kind: TraceKind) -> TraceFiles:
+    return TraceFiles(folder, kind, max_bytes=None, today=lambda: str(date.today()))
 
 
 def as_it_is(trace: Trace) -> Trace:

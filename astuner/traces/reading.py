@@ -1,7 +1,7 @@
 """What every source of traces does, and how what it cannot read is told."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ class FoundFeedback:
     feedback: TraceFeedback
 
 
+LateSink = Callable[[FoundFeedback], None]
+"""Takes feedback on what was read another time."""
 Found = TracedSpan | TracedEvent | FoundFeedback | Trace
 """What sources yield: spans and what belongs to them, or whole traces."""
 

@@ -21,6 +21,8 @@ def import_sheet(counts: ImportCounts, masked: Mapping[str, int] | None) -> str:
     known = f"{counts.num_known:,} known already" if counts.num_known else ""
     old = f"{counts.num_too_old:,} too old" if counts.num_too_old else ""
     rows = [("new", ", ".join(filter(None, (f"{counts.num_new:,} traces", known, old))))]
+    if counts.num_late:
+        rows.append(("feedback", f"{counts.num_late:,} on traces of earlier imports"))
     if masked is None:
         rows.append(("masked", "nothing (--unmasked)"))
     else:

@@ -246,13 +246,15 @@ class SpanSpool:
     def take_feedback(self, number: int) -> None:
         self._connection.execute("UPDATE feedback SET is_taken = 1 WHERE id = ?", (number,))
 
-    def feedback_left(self) -> Iterator[str]:
-        """For each one that nobody took, what it names."""
+    def feedback_left(self) -> Iterator[tuple[FoundFeedback, str | None]]:
+        """What nobody took; with the answer, where that is all that it names."""
         rows = self._connection.execute(
-            "SELECT trace, span, answer FROM feedback WHERE NOT is_taken ORDER BY id"
+            "SELECT trace, span, answer, data FROM feedback WHERE NOT is_taken ORDER BY id"
         )
-        for trace, span, answer in rows:
-            yield f"trace {trace}" if trace else f"span {span}" if span else f"answer {answer}"
+        for trace, span, answer, data in rows:
+            feedback = replace(unpacked(data), span_id=span or None)
+            named = None if trace or span else str(answer)
+            yield FoundFeedback(trace_id=trace, feedback=feedback), named
 
     def _add_span(self, span: TracedSpan) -> None:
         evaluations = [event for event in span.events if event.name == EVALUATION]

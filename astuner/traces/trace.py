@@ -92,6 +92,10 @@ class Origin:
     """File or address."""
     ids: Sequence[str] = ()
     """Of the source's own traces that it was put together from."""
+    replies: Sequence[str] = ()
+    """Of each of `ids`, the span of the last reply from it; empty where that is not known."""
+    above: Sequence[str] = ()
+    """Spans that its replies stand in: those of agents and requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from astuner.errors import UnreadableError
 from astuner.run_dir import json_line
-from astuner.traces.trace import Step, Trace
+from astuner.traces.trace import Step, Trace, TraceFeedback
 
 FORMAT = "astuner_trace"
 """The first key of each object, by which the format is recognised; its value is the version."""
@@ -47,7 +47,16 @@ def from_json(record: Mapping[str, Any]) -> Trace:
     return _checked(Trace, record)
 
 
-T = TypeVar("T", Trace, Step)
+def feedback_to_json(feedback: TraceFeedback) -> dict[str, Any]:
+    return _told(feedback)
+
+
+def feedback_from_json(record: Any) -> TraceFeedback:
+    """What `feedback_to_json` was given. Raises UnreadableError for what is no such object."""
+    return _checked(TraceFeedback, record)
+
+
+T = TypeVar("T", Trace, Step, TraceFeedback)
 
 
 def differing_fields(original: T, other: T) -> dict[str, Any]:
