@@ -32,6 +32,8 @@ class Shown:
     trinity: tuple[str, ...] = ()
 
 
+VERL = "ray/test_verl.py::"
+"""For Trinity, where the run's own process does what it does beside verl."""
 WAYS = {
     "all steps are done": Shown(
         local=("test_a_run_that_is_done_ends_with_0_and_says_where_everything_lies",),
@@ -96,11 +98,13 @@ WAYS = {
     "the disk is full": Shown(
         local=("test_a_full_disk_ends_the_run_and_leaves_no_half_checkpoint",),
         verl=("test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint",),
-        trinity=("test_a_full_disk_ends_the_run_with_its_name",),
+        trinity=(
+            f"{VERL}test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint",
+        ),
     ),
     "the run directory is deleted or moved": Shown(
         local=("test_run_dir.py::test_a_run_directory_that_is_gone_is_said",),
-        verl=("test_a_run_directory_that_is_gone_ends_the_run",),
+        verl=("test_run_dir.py::test_a_run_directory_that_is_gone_is_said",),
     ),
     "memory runs out in training": Shown(
         local=("test_out_of_memory_in_training_ends_the_run_with_what_to_lower",)
@@ -118,7 +122,10 @@ WAYS = {
             "test_health.py::test_a_judge_that_always_says_the_same_stops_the_run",
             "test_health.py::test_a_workflow_that_never_asks_the_model_stops_the_run",
         ),
-        verl=("test_a_judge_that_always_says_the_same_ends_the_run",),
+        verl=(
+            "test_hub.py::"
+            "test_a_step_that_teaches_nothing_is_rolled_out_again_and_at_last_ends_the_run",
+        ),
     ),
     "a loss or weight is no finite number": Shown(
         local=("test_health.py::test_a_weight_that_becomes_nan_is_never_saved",)
@@ -141,7 +148,8 @@ WAYS = {
         local=("test_rollout.py::test_a_workflow_that_blocks_and_swallows_errors_is_stopped_too",),
         verl=(
             "test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line",
-            "test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its_line",
+            "ray/test_blocked_worker.py::"
+            "test_code_that_blocks_an_actor_is_interrupted_or_told_of_by_its_line",
         ),
     ),
     "code holds the interpreter lock, such as a pathological pattern in C": Shown(

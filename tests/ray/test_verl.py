@@ -505,18 +505,6 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     check_end(latest(path), 1, error="No space left on device", kind="AstunerError")
 
 
-def test_a_run_directory_that_is_gone_ends_the_run(taught_model, tmp_path):  # noqa: F811
-    path = prepare(tmp_path, taught_model, total_training_steps=50)
-    process = start(path, "--with-ray", **{FILE_VARIABLE: str(tmp_path / "rows.jsonl")})
-    read_until(process, "step 1: rollout")
-    run_dir = latest(path)
-    run_dir.rename(tmp_path / "moved")
-    _, rest = process.communicate(timeout=900)
-    assert process.returncode == 1
-    assert f"the run directory {run_dir} is gone" in last_message(rest)
-    assert not run_dir.exists()
-
-
 def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(rough):
     path, _ = rough
     more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
@@ -554,21 +542,6 @@ def test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line
     assert f"{line_with('re.match')} (backtracks) holds the interpreter lock" in said
     assert "for 5 s (rollout.lock_timeout_seconds)" in said and "--resume" in said
     check_end(latest(path), 1, error="holds the interpreter lock")
-
-
-def test_code_that_blocks_a_worker_and_cannot_be_interrupted_ends_the_run_by_its_line(
-    taught_model,  # noqa: F811
-    tmp_path,
-):
-    path = prepare(tmp_path, taught_model)
-    done = tune(path, "--with-ray", *blocking_settings("sleeps"))
-    assert done.returncode == 1
-    said = last_message(done.stderr)
-    assert (
-        f"{line_with('time.sleep(600)')}; await it" in said
-        and "could not be interrupted there" in said
-    )
-    check_end(latest(path), 1, error="could not be interrupted there")
 
 
 def blocking_settings(workflow: str) -> list[str]:
