@@ -148,4 +148,9 @@ def draw(weeks: Sequence[dict[str, Any]], picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error}; what it says is above")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,7 +1,7 @@
 """Customers of one week come to the deployed clerk, whose traces and whose customers' opinions go
 to a collector.
 
-    python -m tutorial.example_tracing_feedback_loop.open_shop --week 0 --num-customers 80
+    python -m tutorial.example_tracing_feedback_loop.open_shop --week 0 --num-customers 120
 
 prints to how many of them it named the right desk, and the right paper to bring.
 """
