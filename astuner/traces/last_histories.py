@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, Generic, TypeVar
 
+from astuner.trajectory.shared_beginning import shared_length
+
 LONG_TEXT, LONG_LIST = 2_000, 16
 """Characters and elements from which on a value is worth comparing."""
 _NUM_KEPT = 4
@@ -50,7 +52,7 @@ class LastHistories(Generic[Told]):
 
     def _shared_length(self, first: Sequence[Any], second: Sequence[Any]) -> int:
         if isinstance(first, str):
-            return _shared_characters(first, second)
+            return shared_length(first, second)
         pairs = enumerate(map(self._is_same, first, second))
         length = min(len(first), len(second))
         return next((place for place, is_same in pairs if not is_same), length)
@@ -61,15 +63,3 @@ def is_long(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) >= LONG_TEXT
     return isinstance(value, list) and len(value) >= LONG_LIST
-
-
-def _shared_characters(first: str, second: Sequence[Any]) -> int:
-    """By halves, each compared as a whole."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

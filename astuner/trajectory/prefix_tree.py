@@ -8,6 +8,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from astuner.trajectory.shared_beginning import shared_length
+
 Run = TypeVar("Run", tuple[int, ...], str)
 
 
@@ -62,7 +64,7 @@ class PrefixTree(Generic[Run]):
             child = node.children.get(run[place])
             if child is None:
                 child = node.children[run[place]] = _RunNode(run[place:], None)
-            shared = _num_shared(child.run, run[place : place + len(child.run)])
+            shared = shared_length(child.run, run[place : place + len(child.run)])
             if shared < len(child.run):
                 child = self._split(node, child, shared)
             node, place = child, place + shared
@@ -83,17 +85,3 @@ class PrefixTree(Generic[Run]):
         node.run = node.run[place:]
         upper.children[node.run[0]] = node
         return upper
-
-
-def _num_shared(one: Run, other: Run) -> int:
-    """How many elements two runs begin with in common."""
-    if one == other:
-        return len(one)
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -10,6 +10,8 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from operator import itemgetter
 
+from astuner.trajectory.shared_beginning import shared_length
+
 _WORD = re.compile(r"\s+|[^\W\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+|.", re.DOTALL)
 """White space, a word, or one sign; a character of scripts that write no spaces is a word too."""
 MAX_COMPARED_WORDS = 2000
@@ -72,7 +74,7 @@ def parted(text: str, other: str) -> PartedText:
     """
     if text == other:
         return PartedText(shared=text, differing="", rest="", ends_early=False)
-    common = _common_length(text, other)
+    common = shared_length(text, other)
     start = max(text.rfind(" ", 0, common) + 1, common - _WORD_REACH)
     own = words_of(text[start : common + _WORD_REACH])
     index = num_shared([own, words_of(other[start : common + _WORD_REACH])])
@@ -86,18 +88,6 @@ def parted(text: str, other: str) -> PartedText:
         rest=text[length + len(differing) :],
         ends_early=not differing,
     )
-
-
-def _common_length(text: str, other: str) -> int:
-    """How many characters both begin with; few comparisons, since texts may be 100 MB long."""
-    low, high = 0, min(len(text), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if text[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def passages(text: str, before: str) -> list[Passage]:
