@@ -11,8 +11,10 @@ import pytest
 from tests.signals import signals_of_a_terminal
 
 SCRIPT = Path(__file__).parent.parent / ".ci" / "run"
+FILES = ("tests/test_a.py", "tests/test_b.py", "tests/test_c.py", "tests/deep/test_d.py")
 MAKE = """#!/bin/bash
 for target in "$@"; do
+    if [[ "$target" == TESTS=* ]]; then echo ${target#TESTS=} >>files; continue; fi
     echo "begin $target $$" >>targets
     if [ "$target" = "$HANGS" ]; then sleep 60; fi
     if [ "$target" = "$FAILS" ]; then echo "1 failed in 0.01s"; exit 2; fi
@@ -28,6 +30,9 @@ def run(
     """Exit code, what it printed, and what make began and ended, in order."""
     (folder / ".ci").mkdir()
     shutil.copy(SCRIPT, folder / ".ci" / "run")
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
     programs = {"make": MAKE, "bwrap": "#!/bin/sh\n", "chromium": "#!/bin/sh\n"}
     for name, text in programs.items():
         (folder / name).write_text(text)
@@ -60,17 +65,26 @@ def test_every_kind_of_test_is_run_and_pytest_says_the_last_word(tmp_path: Path)
     assert {"lint", "types", "test", *(f"test-{mark}" for mark in marks)} <= ended
 
 
-def test_at_most_two_lanes_run_at_once_and_none_installs_where_another_tests(
+def test_every_file_of_tests_is_run_in_one_of_two_lanes(tmp_path: Path) -> None:
+    run(tmp_path)
+    halves = [line.split() for line in (tmp_path / "files").read_text().splitlines()]
+    assert sorted(map(len, halves)) == [2, 2]
+    assert sorted(name for half in halves for name in half) == sorted(FILES)
+    tests = SCRIPT.parent.parent / "tests"
+    assert {*tests.rglob("test_*.py")} == {*tests.glob("test_*.py"), *tests.glob("*/test_*.py")}
+
+
+def test_at_most_three_lanes_run_at_once_and_none_installs_where_another_tests(
     tmp_path: Path,
 ) -> None:
     _, _, targets = run(tmp_path)
     lanes = {pid for _, _, pid in targets}
     places = {pid: [i for i, line in enumerate(targets) if line[2] == pid] for pid in lanes}
     for place in range(len(targets)):
-        assert sum(min(own) <= place <= max(own) for own in places.values()) <= 2
+        assert sum(min(own) <= place <= max(own) for own in places.values()) <= 3
     # Its environment is that of the fast tests, with a browser's packages.
     browser = next(i for i, line in enumerate(targets) if line[1] == "test-browser")
-    assert targets.index(next(t for t in targets if t[:2] == ["end", "test"])) < browser
+    assert max(i for i, line in enumerate(targets) if line[:2] == ["end", "test"]) < browser
 
 
 @pytest.mark.parametrize("fails", ["lint", "types", "test", "test-browser", "test-slow"])
