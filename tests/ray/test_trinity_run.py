@@ -642,7 +642,8 @@ def test_the_tutorial_trains_by_the_flag_alone(ray_address: str, tmp_path: Path)
     done = tune(CONF, ray_address, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     run_dir = (tmp_path / CONF.stem / "latest").resolve()
-    (step,) = read_json_lines(run_dir / "metrics.jsonl")
+    (step, *of_validation) = read_json_lines(run_dir / "metrics.jsonl")
     assert step["rollout/episodes"] == 16
     assert step["train/updates"] == 1
+    assert all(line["step"] == 1 and "validation/reward_mean" in line for line in of_validation)
     assert (run_dir / "checkpoints" / "step_1").is_dir()
