@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from astuner.errors import UnreadableError
-from astuner.traces.importing import as_it_is, importing_to
+from astuner.trace_tasks.masking import TraceMask
+from astuner.traces.importing import as_it_is, importing_to, masking
 from astuner.traces.late_feedback import feedback_line, from_feedback_line
+from astuner.traces.private_text import PrivateMask
 from astuner.traces.reader import read_traces
 from astuner.traces.reading import Found, FoundFeedback, Unread
 from astuner.traces.sources.known import open_source
@@ -80,6 +82,35 @@ def test_it_is_masked_as_all_is(tmp_path: Path) -> None:
     assert b"Thanks" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*.jsonl"))
     (trace,) = read(tmp_path)
     assert [one.comment for one in trace.feedback] == ["[x]"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Erika Muster says: write to erika@firma-nord.de",
+        "mailto:Erika.Muster@firma-nord.de",
+        '{"mail": "muster@firma-nord.de"}',
+        "erika+muster@firma-nord.de, or Muster",
+    ],
+)
+def test_the_mask_of_an_import_takes_out_of_it_what_has_a_form_and_who_gave_it(
+    tmp_path: Path, said: str
+) -> None:
+    pytest.importorskip("detect_secrets")
+    pytest.importorskip("phonenumbers")
+    mask = TraceMask(PrivateMask(), key=b"k" * 32)
+    told = replace(
+        thought("a" * 16).feedback,
+        comment=said,
+        correction=f"Ask: {said}",
+        by="Erika Muster",
+    )
+    late = FoundFeedback(trace_id=TRACE, feedback=told)
+    imported(tmp_path, ONE_REQUEST, [late], change=masking(mask.masked))
+    (file,) = tmp_path.glob("feedback_*.jsonl")
+    assert not any(private in file.read_text().lower() for private in ("erika", "muster", "firma"))
+    (trace,) = read(tmp_path)
+    assert [one.span_id for one in trace.feedback] == ["a" * 16]
 
 
 def test_lines_that_a_kill_had_written_twice_count_once(tmp_path: Path) -> None:

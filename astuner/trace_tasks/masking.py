@@ -46,9 +46,10 @@ class TraceMask:
         kinds: set[str] = set()
 
         def mask(value: Any) -> Any:
-            found = self._private.mask(_without_names(value, names, kinds))
+            found = self._private.mask(value)
             kinds.update(found.kinds)
-            return found.value
+            # behind it, since an address without the name in it has no form any more
+            return _without_names(found.value, names, kinds)
 
         names = _names_of(trace)
         found = replace(
