@@ -2,7 +2,8 @@
 
 The engine stands where a model would sample, so that rollouts run in milliseconds and say what the
 test decides. The tokenizer stands for a Hugging Face tokenizer; its templates are rendered by
-jinja2 as the real ones are. The stepper stands for what an engine's thread does, pass by pass.
+jinja2 as the real ones are. The stepper stands for what an engine's thread does, pass by pass;
+recorded passes that need torch have a file of their own, `late_card.py`.
 Servers with traces stand for those of others, over real HTTP.
 """
 
@@ -185,11 +186,15 @@ class UnrecordableGraphs:
     """Recorded passes of a GPU, of which none can be recorded; real ones need a GPU."""
 
     can_record = True
+    has_recorded = False
     num_tries = 0
 
     def run(self, *_: object, **__: object) -> None:
         self.num_tries += 1
         self.can_record = False
+
+    def keep(self, chosen: object) -> object:
+        return chosen
 
     def forget(self) -> None:
         pass

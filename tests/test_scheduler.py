@@ -1,23 +1,24 @@
 """Which tokens go into which pass, and who holds which page, without any model."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astuner.engine.pages import NOTHING, Pages
-from astuner.engine.scheduler import Chunk, Draft, Scheduler
+from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, Scheduler
 
 SIZE = 4
 
 
-def draft(prompt: list[int], num_new: int) -> Draft:
+def draft(prompt: list[int], num_new: int, *, stop_ids: Iterable[int] = ()) -> Draft:
     return Draft(
         request=None,
         ids=list(prompt),
         num_prompt=len(prompt),
         max_tokens=len(prompt) + num_new,
-        stop_ids=frozenset(),
+        stop_ids=frozenset(stop_ids),
     )
 
 
@@ -32,17 +33,29 @@ class Cache:
 
     def __init__(self) -> None:
         self.slots: dict[int, tuple[int, ...]] = {}
+        self.sampled: dict[Draft, list[int]] = {}
+        """Prompt and tokens that passes gave, whether somebody knows them or not."""
+
+    def sample(self, batch: list[Chunk], next_token) -> list[tuple[Draft, int]]:
+        drafts = [chunk.draft for chunk in batch if chunk.predicts]
+        tokens = [next_token(self.ids(one)) for one in drafts]
+        for one, token in zip(drafts, tokens, strict=True):
+            self.sampled[one] = [*self.ids(one), token]
+        return list(zip(drafts, tokens, strict=True))
+
+    def ids(self, one: Draft) -> list[int]:
+        return self.sampled.get(one, one.ids)
 
     def compute(self, batch: list[Chunk]) -> None:
         for chunk in batch:
-            ids, pages = chunk.draft.ids, chunk.draft.pages
+            ids, pages = self.ids(chunk.draft), chunk.draft.pages
             for place in range(chunk.start, chunk.end):
                 self.slots[pages[place // SIZE] * SIZE + place % SIZE] = tuple(ids[: place + 1])
 
     def check(self, batch: list[Chunk]) -> None:
         """Every key that the batch reads belongs to the draft's own tokens."""
         for chunk in batch:
-            ids, pages = chunk.draft.ids, chunk.draft.pages
+            ids, pages = self.ids(chunk.draft), chunk.draft.pages
             for place in range(chunk.end):
                 slot = pages[place // SIZE] * SIZE + place % SIZE
                 assert self.slots[slot] == tuple(ids[: place + 1])
@@ -52,25 +65,42 @@ def run(
     scheduler: Scheduler,
     drafts: list[Draft],
     *,
-    next_token=lambda d: len(d.ids),
+    next_token=len,
     cache: Cache | None = None,
+    looks_ahead: bool = False,
 ) -> list:
-    """Write all drafts to their end; returns the batches as (index of the draft, start, end)."""
+    """Write all drafts to their end; returns the batches as (index of the draft, start, end).
+
+    Looking ahead, the tokens of a pass are told when the next one has begun.
+    """
     cache, passes = cache or Cache(), []
+    under_way: list[tuple[Draft, int]] = []
     for one in drafts:
         scheduler.add(one)
     while scheduler.has_work:
         batch = scheduler.next_batch()
-        assert batch
+        assert batch or under_way
         cache.compute(batch)
         cache.check(batch)
         passes.append([(drafts.index(c.draft), c.start, c.end) for c in batch])
-        for chunk in batch:
-            if chunk.predicts:
-                chunk.draft.ids.append(next_token(chunk.draft))
-        scheduler.finish_pass(batch)
+        before, under_way = under_way, cache.sample(batch, next_token)
+        scheduler.begin_pass(batch)
+        tell(scheduler, before)
+        for one, _ in under_way:
+            one.under_way = 0
+        if not looks_ahead:
+            tell(scheduler, under_way)
+            under_way = []
         assert len(passes) < 10_000
     return passes
+
+
+def tell(scheduler: Scheduler, sampled: list[tuple[Draft, int]]) -> None:
+    alive = [(one, token) for one, token in sampled if not one.is_over]
+    for one, token in alive:
+        one.under_way = NO_COLUMN
+        one.ids.append(token)
+    scheduler.finish_pass([one for one, _ in alive])
 
 
 prompts = st.lists(
@@ -87,7 +117,7 @@ def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
 ) -> None:
     drafts = [draft(prompt, num_new) for prompt, num_new in asked]
     scheduler = make(num_pages, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
-    passes = run(scheduler, drafts, next_token=lambda d: len(d.ids) % 2)
+    passes = run(scheduler, drafts, next_token=lambda ids: len(ids) % 2)
     for one, (prompt, num_new) in zip(drafts, asked, strict=True):
         assert one.ids[: len(prompt)] == prompt
         assert len(one.ids) == len(prompt) + num_new
@@ -97,6 +127,36 @@ def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
         is_reading = any(end - start > 1 for _, start, end in batch)
         assert not is_reading or sum(end - start for _, start, end in batch) <= max_batch_tokens
     assert scheduler._pages.num_free == num_pages
+
+
+@settings(max_examples=200)
+@given(
+    prompts, st.integers(11, 40), st.integers(1, 5), st.integers(1, 40), st.sets(st.integers(0, 6))
+)
+def test_tokens_that_are_known_a_pass_late_change_no_token_and_no_key(
+    asked: list[tuple[list[int], int]],
+    num_pages: int,
+    max_num_seqs: int,
+    max_batch_tokens: int,
+    stop_ids: set[int],
+) -> None:
+    written = []
+    for looks_ahead in (False, True):
+        drafts = [draft(prompt, num_new, stop_ids=stop_ids) for prompt, num_new in asked]
+        scheduler = make(num_pages, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
+        run(scheduler, drafts, next_token=lambda ids: sum(ids) % 7, looks_ahead=looks_ahead)
+        written.append([one.ids for one in drafts])
+        assert scheduler._pages.num_free == num_pages
+    assert written[0] == written[1]
+
+
+def test_a_token_that_is_computed_behind_the_end_is_dropped() -> None:
+    one, other = draft([1] * 3, 9, stop_ids=[5]), draft([2] * 3, 4)
+    passes = run(make(40), [one, other], looks_ahead=True)
+    assert one.ids == [1, 1, 1, 3, 4, 5]
+    assert passes[3] == [(0, 5, 6), (1, 5, 6)]  # its end was not known yet
+    assert other.ids == [2, 2, 2, 3, 4, 5, 6]
+    assert passes[4:] == [[]]  # where a draft has its last token under way, nothing is begun
 
 
 @settings(max_examples=50)

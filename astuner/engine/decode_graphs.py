@@ -16,42 +16,19 @@ import torch
 from torch import Tensor
 
 from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.decode_rows import DecodeRows, Replayed
+from astuner.engine.decode_rows_kernel import describe_rows
 from astuner.engine.paged_attention import KeyValueCache
-from astuner.engine.scheduler import Chunk, Draft
+from astuner.engine.scheduler import NO_COLUMN, Chunk
 from astuner.engine.token_chooser import draw
+from astuner.engine.transfer import upload
 from astuner.models.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-_SIZES = (
-    1,
-    2,
-    4,
-    8,
-    16,
-    24,
-    32,
-    48,
-    64,
-    96,
-    128,
-    192,
-    256,
-    320,
-    384,
-    448,
-    512,
-    640,
-    768,
-    896,
-    1024,
-)
-
-_ChunkView = tuple[Draft | None, int, int]
-"""A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
-
-_PADDING: _ChunkView = (None, 0, 0)
-"""Stands for a row that no completion uses."""
+_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 128, 8), *range(128, 256, 16))
+_SIZES += (*range(256, 512, 32), *range(512, 1025, 64))
+"""Of recorded passes. From 64 rows on, where they begin to cost, at most an eighth is padding."""
 
 Mode = Literal["plain", "sample", "greedy", "logits"]
 """Drawn at temperature 1; at any temperature; the most probable; or left to the caller."""
@@ -96,18 +73,6 @@ class DecodePass:
         )
 
 
-class _Input:
-    """A tensor on the GPU that is filled from one on the host, which numpy sees too."""
-
-    def __init__(self, *shape: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._host = torch.zeros(shape, dtype=dtype).pin_memory()
-        self.array: Any = self._host.numpy()
-        self.tensor = torch.zeros(shape, dtype=dtype, device=device)
-
-    def upload(self) -> None:
-        self.tensor.copy_(self._host, non_blocking=True)
-
-
 ComputeLogits = Callable[[Tensor, Tensor, DecodePass], Tensor]
 """From ids (N) and positions (N) to logits (N, V)."""
 
@@ -126,28 +91,34 @@ class DecodeGraphs:
     ) -> None:
         self._compute_logits = compute_logits
         self._cache = cache
-        self._page_size = page_size = cache.page_size
         sizes = [size for size in _SIZES if size < max_num_seqs]
         self._sizes = [*sizes, max_num_seqs]
-        num_pages = -(-max_model_len // page_size)
-        self._integers = _Input(3, max_num_seqs, dtype=torch.int64, device=device)
+        self._rows = DecodeRows(
+            max_num_seqs,
+            -(-max_model_len // cache.page_size),
+            spare_page=cache.spare_page,
+            device=device,
+        )
+        self._integers = torch.zeros(3, max_num_seqs, dtype=torch.int64, device=device)
         """Ids, positions and slots."""
-        self._floats = _Input(2, max_num_seqs, dtype=torch.float32, device=device)
+        self._lengths = torch.zeros(max_num_seqs, dtype=torch.int32, device=device)
+        self._inputs = torch.zeros(3, max_num_seqs, dtype=torch.int32, device=device)
+        """Where the token of each row stands in `chosen`, the token, and its position."""
+        self._floats = torch.zeros(2, max_num_seqs, dtype=torch.float32, device=device)
         """Inverse temperatures and draws."""
-        self._tables = _Input(max_num_seqs, num_pages, dtype=torch.int32, device=device)
-        # Rows of padding read and write a page that no completion has.
-        self._tables.array[:] = cache.spare_page
-        self._tables.upload()
-        self._rows: list[_ChunkView] = [_PADDING] * max_num_seqs
-        self._row_indices = numpy.arange(max_num_seqs)
-        self._chosen = torch.zeros(2, max_num_seqs, device=device)
-        """Ids and log-probabilities."""
+        self.chosen = torch.zeros(2, max_num_seqs, device=device)
+        """Ids and log-probabilities that the last pass sampled."""
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
         self._pool: Any = None
         self.can_record = True
         """False once a pass could not be recorded, because it copies from the host or waits for it,
         as some layers with experts do."""
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether passes of this model are known to be recordable."""
+        return self.can_record and bool(self._graphs)
 
     def run(
         self,
@@ -156,60 +127,48 @@ class DecodeGraphs:
         mode: Mode,
         temperatures: Sequence[float],
         draws: Sequence[float],
-    ) -> Any:
-        """Compute the last token of each draft.
+    ) -> Replayed | None:
+        """Compute the last token of each draft, which may still be under way to the host.
 
-        Returns ids and log-probabilities as an array (2, N); in the mode "logits", a tensor (N, V)
-        that the next call overwrites; None where such a pass cannot be recorded.
+        Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
-        num_rows = len(batch)
-        size = next(size for size in self._sizes if size >= num_rows)
-        self._fill_tables(batch, size)
-        self._fill_inputs(batch, temperatures if mode == "sample" else (), draws)
+        size = next(size for size in self._sizes if size >= len(batch))
+        rows = self._rows.place([chunk.draft for chunk in batch], size)
+        self._upload_inputs(batch, rows, temperatures, draws)
         graph = self._graph(size, mode)
         if graph is None:
             return None
         graph.replay()
-        if mode == "logits":
-            return self._logits[size][:num_rows]
-        return self._chosen.cpu().numpy()[:, :num_rows]
+        return Replayed(rows, self._logits[size] if mode == "logits" else None)
 
-    def _fill_inputs(
-        self, batch: Sequence[Chunk], temperatures: Sequence[float], draws: Sequence[float]
+    def keep(self, chosen: Tensor) -> Tensor:
+        """Note what was sampled outside of a recorded pass: ids and log-probabilities (2, N), to
+        which the drafts' `under_way` refers from here on. Returns `chosen` as it is kept."""
+        kept = self.chosen[:, : chosen.shape[1]]
+        kept.copy_(chosen)
+        return kept
+
+    def _upload_inputs(
+        self,
+        batch: Sequence[Chunk],
+        rows: list[int],
+        temperatures: Sequence[float],
+        draws: Sequence[float],
     ) -> None:
-        num_rows = len(batch)
-        token, position, slot = self._integers.array
-        token[:num_rows] = [chunk.draft.ids[-1] for chunk in batch]
-        position[:num_rows] = [chunk.start for chunk in batch]
-        token[num_rows:] = position[num_rows:] = 0
-        pages = self._tables.array[self._row_indices, position // self._page_size]
-        slot[:] = pages.astype(numpy.int64) * self._page_size + position % self._page_size
-        self._integers.upload()
-        if temperatures:
-            self._floats.array[0, :num_rows] = [1 / temperature for temperature in temperatures]
-        self._floats.array[1, :num_rows] = draws
-        self._floats.upload()
-
-    def _fill_tables(self, batch: Sequence[Chunk], size: int) -> None:
-        """Bring the rows up to date whose pages changed."""
-        drafts = (chunk.draft for chunk in batch)
-        rows: list[_ChunkView] = [(d, d.num_displaced, len(d.pages)) for d in drafts]
-        rows += [_PADDING] * (size - len(rows))
-        before = self._rows
-        changed = [index for index, row in enumerate(rows) if row != before[index]]
-        if not changed:
-            return
-        tables = self._tables.array
-        for index in changed:
-            pages = batch[index].draft.pages if index < len(batch) else ()
-            tables[index, : len(pages)] = pages
-            tables[index, len(pages) :] = self._cache.spare_page
-            before[index] = rows[index]
-        self._tables.upload()
+        integers = numpy.zeros(self._inputs.shape, dtype=numpy.int32)
+        integers[0] = NO_COLUMN
+        integers[0, rows] = [chunk.draft.under_way for chunk in batch]
+        integers[1, rows] = [chunk.draft.ids[-1] for chunk in batch]
+        integers[2, rows] = [chunk.start for chunk in batch]
+        self._inputs.copy_(upload(integers, self._inputs.device))
+        floats = numpy.ones(self._floats.shape, dtype=numpy.float32)
+        floats[0, rows] = [1 / (temperature or 1) for temperature in temperatures]
+        floats[1, rows] = draws
+        self._floats.copy_(upload(floats, self._floats.device))
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
-        self._rows = [(None, -1, -1)] * len(self._rows)
+        self._rows.forget()
 
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
         if (size, mode) not in self._graphs:
@@ -238,10 +197,13 @@ class DecodeGraphs:
         return self._graphs[size, mode]
 
     def _pass(self, size: int, mode: Mode) -> None:
-        ids, positions, slots = self._integers.tensor[:, :size]
-        inverse_temperatures, draws = self._floats.tensor[:, :size]
-        lengths = (positions + 1).int()
-        decode_pass = DecodePass(slots, self._tables.tensor[:size], lengths, self._cache)
+        tables, lengths = self._rows.tables[:size], self._lengths[:size]
+        ids, positions, slots = integers = self._integers[:, :size]
+        describe_rows(
+            self._inputs[:, :size], self.chosen, tables, integers, lengths, self._cache.page_size
+        )
+        inverse_temperatures, draws = self._floats[:, :size]
+        decode_pass = DecodePass(slots, tables, lengths, self._cache)
         logits = self._compute_logits(ids, positions, decode_pass)
         if mode == "logits":
             self._logits[size] = logits
@@ -255,5 +217,5 @@ class DecodeGraphs:
             probs = torch.softmax(logits, -1, dtype=torch.float32)
             chosen = draw(probs, draws)
             logprobs = probs.gather(-1, chosen[:, None])[:, 0].log()
-        self._chosen[0, :size] = chosen
-        self._chosen[1, :size] = logprobs
+        self.chosen[0, :size] = chosen
+        self.chosen[1, :size] = logprobs

@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from astuner.engine.scheduler import Chunk
+from astuner.engine.transfer import upload
 
 GENERATION_ATTENTION = "astuner_paged"
 """Name under which the function is registered with transformers."""
@@ -154,7 +155,7 @@ class PagedPass:
             slots.append(
                 _slots(numpy.asarray(pages), numpy.arange(chunk.start, chunk.end), page_size)
             )
-        self.write_slots = torch.from_numpy(numpy.concatenate(slots)).to(device)
+        self.write_slots = upload(numpy.concatenate(slots), device)
 
     @property
     def num_drafts(self) -> int:
@@ -300,12 +301,12 @@ class PagedPass:
     ) -> Tensor | None:
         if is_allowed_NQK.all():
             return None
-        is_forbidden = torch.from_numpy(~is_allowed_NQK).to(self._device)
+        is_forbidden = self._tensor(~is_allowed_NQK)
         is_forbidden = is_forbidden.repeat(1, heads_per_key_head, 1)[:, None]
         return torch.zeros_like(is_forbidden, dtype=dtype).masked_fill_(is_forbidden, -torch.inf)
 
     def _tensor(self, index: Any) -> Tensor:
-        return torch.from_numpy(index).to(self._device)
+        return upload(index, self._device)
 
 
 def _slots(pages: Any, places: Any, page_size: int) -> Any:

@@ -3,15 +3,23 @@
 Pure bookkeeping over `pages.py`: admits drafts while there is room, reads prompts in pieces, lets
 every running draft grow, and takes pages from the latest ones when they run out. What it does
 depends on the order of `add` and on the tokens only, never on time.
+
+A pass may be planned while the one before is under way, whose tokens nobody knows yet. A draft
+that they turn out to have ended is then computed once too often; that token is dropped, and what it
+wrote to the pages stands behind the draft's last token, where nobody reads. Pages may change hands
+meanwhile, since passes write in the order in which they begin.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from astuner.engine.pages import NOTHING, Pages
 from astuner.types import TopLogprobs
+
+NO_COLUMN = -1
+"""Of a draft that gets no token of the pass under way."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,15 +47,25 @@ class Draft:
     """Leading pages that others can use."""
     published: int = NOTHING
     """What `Pages` calls the tokens of those pages."""
+    under_way: int = NO_COLUMN
+    """The column of the pass under way in which its next token will stand; NO_COLUMN: it gets none
+    from it, and `ids` is all that is sampled."""
     is_cut: bool = False
     """Whether the one who asked wants no more tokens."""
+    is_over: bool = False
+    """Whether it was finished or removed: what a pass still makes of it counts for nothing."""
     num_displaced: int = 0
     """How often it lost its pages."""
 
     @property
+    def num_tokens(self) -> int:
+        """With the one that is under way."""
+        return len(self.ids) + (self.under_way != NO_COLUMN)
+
+    @property
     def num_unread(self) -> int:
         """Tokens to compute before the next one can be sampled; 1 while it only grows."""
-        return len(self.ids) - self.num_cached
+        return self.num_tokens - self.num_cached
 
     @property
     def is_finished(self) -> bool:
@@ -76,8 +94,8 @@ class Chunk(NamedTuple):
 
     @property
     def predicts(self) -> bool:
-        """Whether the pass gives the draft its next token."""
-        return self.end == len(self.draft.ids)
+        """Whether the pass gives the draft its next token. To be asked before it begins."""
+        return self.end == self.draft.num_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +147,22 @@ class Scheduler:
         # Reading can end with the last prompts displaced and nothing read; the others then grow.
         return self._grow() or self._read() or self._grow()
 
-    def finish_pass(self, batch: Sequence[Chunk]) -> list[Draft]:
-        """Take note that the batch is computed and the sampled tokens are appended.
+    def begin_pass(self, batch: Sequence[Chunk]) -> None:
+        """Take note that the batch is on its way: later passes read what it writes."""
+        page_size = self._pages.page_size
+        for draft, _, end in batch:
+            draft.num_cached = end
+            if (draft.num_published + 1) * page_size <= end:
+                self._publish(draft)
+
+    def finish_pass(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Take note that the tokens which a pass sampled for these drafts are appended.
 
         Returns the drafts that are finished; they hold nothing any more.
         """
         page_size, finished = self._pages.page_size, []
-        for draft, _, end in batch:
-            draft.num_cached = end
-            if (draft.num_published + 1) * page_size <= end:
+        for draft in drafts:
+            if (draft.num_published + 1) * page_size <= draft.num_cached:
                 self._publish(draft)
             if draft.is_finished:
                 finished.append(draft)
@@ -145,18 +170,20 @@ class Scheduler:
             self.remove(finished)
         return finished
 
-    def remove(self, drafts: Iterable[Draft]) -> None:
+    def remove(self, drafts: Sequence[Draft]) -> None:
         """Forget drafts, wherever they stand."""
-        gone = {id(draft) for draft in drafts}
-        for draft in self._running:
-            if id(draft) in gone:
-                self._release(draft)
-        self._running = [draft for draft in self._running if id(draft) not in gone]
-        self._waiting = deque(draft for draft in self._waiting if id(draft) not in gone)
+        for draft in drafts:
+            draft.is_over = True
+            self._release(draft)
+        self._running = [draft for draft in self._running if not draft.is_over]
+        if any(draft.is_over for draft in self._waiting):
+            self._waiting = deque(draft for draft in self._waiting if not draft.is_over)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._max_num_seqs:
             draft = self._waiting[0]
+            if draft.under_way != NO_COLUMN:  # it was displaced, and can be read once that is known
+                return
             self._use_known_pages(draft)
             missing = self._num_pages(len(draft.ids) + 1) - len(draft.pages)
             # A page for each that runs stays free, so that it is not displaced at once.
@@ -188,13 +215,15 @@ class Scheduler:
         return batch
 
     def _grow(self) -> list[Chunk]:
-        """The last token of every running draft; empty where one has more than that unread."""
+        """The last token of every draft that goes on; empty where one has more than that unread."""
         page_size = self._pages.page_size
         batch = []
         for draft in self._each_running():
-            start, end = draft.num_cached, len(draft.ids)
+            start, end = draft.num_cached, draft.num_tokens
             if end - start > 1:
                 return []
+            if end == draft.max_tokens:  # its last token is under way
+                continue
             if end <= len(draft.pages) * page_size or self._make_room(draft, end):
                 batch.append(Chunk(draft, start, end))
         return batch
@@ -226,8 +255,10 @@ class Scheduler:
         return tuple(draft.ids[start : start + size])
 
     def _publish(self, draft: Draft) -> None:
+        """Make known the pages that are full of tokens which are known."""
         size = self._pages.page_size
-        while (draft.num_published + 1) * size <= draft.num_cached:
+        known = min(draft.num_cached, len(draft.ids))
+        while (draft.num_published + 1) * size <= known:
             start = draft.num_published * size
             draft.published = self._pages.publish(
                 draft.pages[draft.num_published],

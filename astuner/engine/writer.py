@@ -4,12 +4,12 @@ Owns the model while it generates, its cache, and how tokens are drawn. Which to
 is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,8 +19,9 @@ from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
-from astuner.engine.scheduler import Chunk, Draft, EngineLoad, Scheduler
+from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, EngineLoad, Scheduler
 from astuner.engine.token_chooser import TokenChooser
+from astuner.engine.transfer import Download, upload
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
 from astuner.types import TopLogprobs
@@ -39,12 +40,17 @@ class DraftRequest:
     observe: Observe | None
 
 
-class _Chosen(NamedTuple):
-    """What one forward pass gave each draft that gets a token."""
+class _UnderWay(NamedTuple):
+    """A pass whose tokens are not read yet."""
 
-    ids: list[int]
-    logprobs: list[float]
+    drafts: list[Draft]
+    """That get a token of it."""
+    columns: list[int]
+    """Where that token stands, for each."""
+    chosen: Download
+    """(2, columns): ids and log-probabilities, float32."""
     top_logprobs: list[TopLogprobs]
+    """For each draft."""
 
 
 class DraftWriter:
@@ -74,6 +80,7 @@ class DraftWriter:
             device=model.device,
         )
         self._scheduler = self._make_scheduler()
+        self._under_way: _UnderWay | None = None
         self._graphs = self._make_graphs() if model.device.type == "cuda" else None
 
     def _make_scheduler(self) -> Scheduler:
@@ -98,6 +105,7 @@ class DraftWriter:
     def reset(self) -> None:
         """Forget drafts, keys and values; on a GPU, the training pass gets the cache's memory."""
         self._scheduler = self._make_scheduler()
+        self._under_way = None
         if self._graphs is not None:
             self._graphs.forget()
             self._cache.release()
@@ -115,7 +123,7 @@ class DraftWriter:
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        return self._under_way is not None or self._scheduler.has_work
 
     @property
     def load(self) -> EngineLoad:
@@ -131,37 +139,70 @@ class DraftWriter:
 
     @torch.no_grad()
     def step(self) -> list[tuple[Draft, SampledTokens]]:
-        """One forward pass; the drafts that it finished.
+        """Begin a forward pass and read the tokens of one: the drafts that turned out to be
+        finished.
 
+        Where passes are recorded, the tokens of one are read when the next is under way, so that
+        the GPU never waits for this thread; else at once.
         Raises FloatingPointError for logits that are not finite.
         """
         batch = self._scheduler.next_batch()
         if not batch:
-            return []
+            return self._read()
         if self._before_pass is not None:
             self._before_pass()
-        drafts = [chunk.draft for chunk in batch if chunk.predicts]
         self.num_read += sum(_num_prompt_tokens(chunk) for chunk in batch)
+        begun = self._begin(batch)
+        self._scheduler.begin_pass(batch)
+        finished = self._read()
+        self._under_way = begun
+        for draft, column in zip(begun.drafts, begun.columns, strict=True):
+            draft.under_way = column
+        return finished if self._looks_ahead else finished + self._read()
+
+    @property
+    def _looks_ahead(self) -> bool:
+        return self._graphs is not None and self._graphs.has_recorded
+
+    def _begin(self, batch: Sequence[Chunk]) -> _UnderWay:
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         can_replay = self._cache.is_made and not self._cache.needs_matrices
-        chosen = None
         if self._graphs is not None and self._graphs.can_record and can_replay and is_growing:
-            chosen = self._replay(batch)
-        if chosen is None:
-            chosen = self._compute(batch)
-        if not all(map(math.isfinite, chosen.logprobs)):
+            begun = self._replay(batch)
+            if begun is not None:
+                return begun
+        return self._compute(batch)
+
+    def _read(self) -> list[tuple[Draft, SampledTokens]]:
+        """Append the tokens of the pass that is under way, if one is; the drafts that they finish.
+
+        What it made of drafts that ended meanwhile is dropped.
+        """
+        one, self._under_way = self._under_way, None
+        if one is None:
+            return []
+        chosen = one.chosen.wait()[:, one.columns]
+        if not numpy.isfinite(chosen[1]).all():
             raise FloatingPointError("the model's logits are not finite; its weights diverged")
-        for draft, token, logprob, top in zip(drafts, *chosen, strict=True):
+        ids, logprobs = chosen[0].astype(int).tolist(), chosen[1].tolist()
+        written = []
+        for draft, token, logprob, top in zip(
+            one.drafts, ids, logprobs, one.top_logprobs, strict=True
+        ):
+            if draft.is_over:
+                continue
+            draft.under_way = NO_COLUMN
             draft.ids.append(token)
             draft.logprobs.append(logprob)
             draft.top_logprobs.append(top)
             observe = draft.request.observe
             draft.is_cut = observe is not None and observe((token,))
-        self.num_sampled += len(drafts)
-        return [(draft, _sampled(draft)) for draft in self._scheduler.finish_pass(batch)]
+            written.append(draft)
+        self.num_sampled += len(written)
+        return [(draft, _sampled(draft)) for draft in self._scheduler.finish_pass(written)]
 
-    def _compute(self, batch: Sequence[Chunk]) -> _Chosen:
-        """Chunks of any sizes."""
+    def _compute(self, batch: Sequence[Chunk]) -> _UnderWay:
+        """Chunks of any sizes, of tokens that are all known."""
         device = self._model.device
         ids, positions, predicting = [], [], []
         for chunk in batch:
@@ -170,37 +211,43 @@ class DraftWriter:
             if chunk.predicts:
                 predicting.append(len(ids) - 1)
         hidden_TD = self._hidden_states(
-            torch.tensor(ids, device=device),
-            torch.tensor(positions, device=device),
+            upload(numpy.array(ids), device),
+            upload(numpy.array(positions), device),
             PagedPass(batch, self._cache),
         )
-        if not predicting:
-            return _Chosen([], [], [])
-        logits_NV = logits_of(self._model, hidden_TD[torch.tensor(predicting, device=device)])
-        return self._choose(logits_NV, [chunk.draft for chunk in batch if chunk.predicts])
+        drafts = [chunk.draft for chunk in batch if chunk.predicts]
+        if not drafts:
+            return _UnderWay([], [], Download(torch.zeros(2, 0, device=device)), [])
+        logits_NV = logits_of(self._model, hidden_TD[upload(numpy.array(predicting), device)])
+        return self._choose(logits_NV, drafts)
 
-    def _replay(self, batch: Sequence[Chunk]) -> _Chosen | None:
+    def _replay(self, batch: Sequence[Chunk]) -> _UnderWay | None:
         """One token of each draft, on a GPU; None where no pass of this model can be recorded."""
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
         samplings = [draft.request.sampling for draft in drafts]
         mode = _mode(samplings)
-        result = self._graphs.run(
+        replayed = self._graphs.run(
             batch,
             mode=mode,
             temperatures=[sampling.temperature for sampling in samplings],
             draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
         )
-        if result is None:
+        if replayed is None:
             return None
-        if mode == "logits":
-            return self._choose(result, drafts)
-        return _Chosen(result[0].astype(int).tolist(), result[1].tolist(), [()] * len(drafts))
+        rows, logits_NV = replayed
+        if logits_NV is not None:
+            at = upload(numpy.array(rows), self._model.device)
+            return self._choose(logits_NV[at], drafts)
+        return _UnderWay(drafts, rows, Download(self._graphs.chosen), [()] * len(drafts))
 
-    def _choose(self, logits_NV: Tensor, drafts: Sequence[Draft]) -> _Chosen:
+    def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _UnderWay:
         samplings = [draft.request.sampling for draft in drafts]
         choice = self._chooser.choose(logits_NV, samplings=samplings, draws=_draws(drafts))
-        return _Chosen(choice.ids.tolist(), choice.logprobs.tolist(), choice.tops)
+        chosen = torch.stack([choice.ids.float(), choice.logprobs])
+        if self._graphs is not None:
+            chosen = self._graphs.keep(chosen)
+        return _UnderWay(drafts, list(range(len(drafts))), Download(chosen), choice.tops)
 
     def _logits_of_last(self, id_N: Tensor, position_N: Tensor, one_pass: Pass) -> Tensor:
         return logits_of(self._model, self._hidden_states(id_N, position_N, one_pass))

@@ -1,0 +1,83 @@
+"""Which row of the recorded passes each growing completion has, and the pages of each row."""
+
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+
+from astuner.engine.scheduler import Draft
+from astuner.engine.transfer import upload
+
+_View = tuple[Draft, int, int]
+"""A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
+
+
+class Replayed(NamedTuple):
+    """A recorded pass that the GPU has been given."""
+
+    rows: list[int]
+    """Of each draft, in the order of the batch."""
+    logits: Tensor | None
+    """(at least as many rows, V) in the mode "logits", which the next such pass overwrites."""
+
+
+class DecodeRows:
+    """A draft keeps its row while it grows, so that from pass to pass only new pages are uploaded.
+
+    Rows that nobody uses show the spare page, which no completion has.
+    """
+
+    def __init__(
+        self, num_rows: int, num_pages: int, *, spare_page: int, device: torch.device
+    ) -> None:
+        """For so many drafts at once, of so many pages at most."""
+        self.spare_page = spare_page
+        self._device = device
+        self._array = numpy.full((num_rows, num_pages), self.spare_page, dtype=numpy.int32)
+        self.tables = upload(self._array.copy(), self._device)
+        """(num_rows, num_pages) int32."""
+        self._drafts: list[Draft] = []
+        self._places: list[int] = []
+        self._views: dict[int, _View] = {}
+        """Of the rows that are in use."""
+
+    def place(self, drafts: list[Draft], size: int) -> list[int]:
+        """The row of each draft, below `size`, with its pages in `tables`."""
+        if drafts != self._drafts:
+            self._places = self._choose_rows(drafts, size)
+            self._drafts = drafts
+        views = {
+            row: (draft, draft.num_displaced, len(draft.pages))
+            for row, draft in zip(self._places, drafts, strict=True)
+        }
+        if views != self._views:
+            self._upload_changes(views)
+        return self._places
+
+    def _choose_rows(self, drafts: list[Draft], size: int) -> list[int]:
+        known = dict(zip(self._drafts, self._places, strict=True))
+        kept = {row for draft in drafts if (row := known.get(draft, size)) < size}
+        free = iter(row for row in range(size) if row not in kept)
+        return [row if (row := known.get(draft, size)) < size else next(free) for draft in drafts]
+
+    def _upload_changes(self, views: dict[int, _View]) -> None:
+        changed = [row for row, view in views.items() if view != self._views.get(row)]
+        gone = [row for row in self._views if row not in views]
+        for row in changed:
+            draft, num_displaced, num_pages = views[row]
+            before = self._views.get(row, (None, 0, 0))
+            num_known = before[2] if before[:2] == (draft, num_displaced) else 0
+            self._array[row, num_known:num_pages] = draft.pages[num_known:]
+            if num_known == 0:
+                self._array[row, num_pages:] = self.spare_page
+        self._array[gone] = self.spare_page
+        rows = numpy.array(changed + gone)
+        self.tables.index_copy_(
+            0, upload(rows, self._device), upload(self._array[rows], self._device)
+        )
+        self._views = views
+
+    def forget(self) -> None:
+        """The completions are others from here on."""
+        self.place([], 0)

@@ -1,0 +1,69 @@
+"""A stand-in for the recorded passes of a GPU, beside `fakes.py`, which does without torch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from astuner.engine.decode_rows import DecodeRows, Replayed
+from astuner.engine.paged_attention import PagedPass
+from astuner.engine.scheduler import NO_COLUMN, Chunk
+from astuner.engine.token_chooser import TokenChooser
+from astuner.engine.writer import DraftWriter
+
+
+class LateCard:
+    """Recorded passes on a CPU: computed at once, but read by the host when the next has begun, as
+    a GPU's are. For what the host does meanwhile; real ones need a GPU."""
+
+    can_record = has_recorded = True
+
+    def __init__(self, writer: DraftWriter) -> None:
+        self._writer = writer
+        limits, cache = writer._limits, writer._cache
+        self._rows = DecodeRows(
+            limits.max_num_seqs,
+            -(-limits.max_model_len // limits.page_size),
+            spare_page=cache.spare_page,
+            device=torch.device("cpu"),
+        )
+        self._chooser = TokenChooser()
+        self.chosen = torch.zeros(2, limits.max_num_seqs)
+        self.num_ahead = 0
+        """Tokens that were computed from one which the host did not know."""
+
+    def run(
+        self, batch: Sequence[Chunk], *, mode: str, temperatures: object, draws: Sequence[float]
+    ) -> Replayed:
+        drafts = [chunk.draft for chunk in batch]
+        rows = self._rows.place(drafts, min(len(batch) + 1, self.chosen.shape[1]))
+        assert len({*rows}) == len(batch)
+        for row, draft in zip(rows, drafts, strict=True):
+            spare = [self._rows.spare_page] * (self._rows.tables.shape[1] - len(draft.pages))
+            assert self._rows.tables[row].tolist() == draft.pages + spare
+        under_way = [draft.under_way for draft in drafts]
+        self.num_ahead += sum(column != NO_COLUMN for column in under_way)
+        ids = [
+            draft.ids[-1] if column == NO_COLUMN else int(self.chosen[0, column])
+            for draft, column in zip(drafts, under_way, strict=True)
+        ]
+        logits = self._writer._logits_of_last(
+            torch.tensor(ids),
+            torch.tensor([chunk.start for chunk in batch]),
+            PagedPass(batch, self._writer._cache),
+        )
+        if mode == "logits":
+            by_row = logits.new_zeros(len(self.chosen[0]), logits.shape[1])
+            by_row[rows] = logits
+            return Replayed(rows, by_row)
+        samplings = [draft.request.sampling for draft in drafts]
+        choice = self._chooser.choose(logits, samplings=samplings, draws=draws)
+        self.chosen[:, rows] = torch.stack([choice.ids.float(), choice.logprobs])
+        return Replayed(rows, None)
+
+    def keep(self, chosen: Tensor) -> Tensor:
+        self.chosen[:, : chosen.shape[1]] = chosen
+        return self.chosen[:, : chosen.shape[1]]
+
+    def forget(self) -> None:
+        self._rows.forget()

@@ -1,0 +1,145 @@
+"""Passes that begin before the tokens of the last one are known, as a GPU's do (`late_card.py`)."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.limits import EngineLimits
+from astuner.engine.protocol import Sampling
+from astuner.errors import EngineError
+from astuner.types import Completion
+from tests.late_card import LateCard
+from tests.test_local_engine import generate_all, prompt, sampling
+from tests.tiny_model import make_tiny_model
+
+SMALL = EngineLimits(max_num_seqs=5, max_model_len=96)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(folder)
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def late_engine(
+    model: PreTrainedModel, limits: EngineLimits = SMALL
+) -> tuple[ContinuousBatchingEngine, LateCard]:
+    engine = ContinuousBatchingEngine(model, limits, seed=0)
+    card = engine._writer._graphs = LateCard(engine._writer)
+    return engine, card
+
+
+def assert_alike(found: Sequence[Completion], expected: Sequence[Completion]) -> None:
+    assert [one.ids for one in found] == [one.ids for one in expected]
+    assert [one.finish_reason for one in found] == [one.finish_reason for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
+
+
+def calls() -> list[tuple[list[int], Sampling]]:
+    """Lengths, temperatures, cuts of the distribution and ends all differ."""
+    return [
+        (
+            prompt(i % 4, 3 + 5 * (i % 4)) + prompt(i, i % 7),
+            sampling(
+                temperature=[1.0, 0.6, 0.0][i % 3],
+                top_p=0.8 if i % 5 == 0 else 1.0,
+                max_new_tokens=1 + 4 * (i % 6),
+                stop_ids=frozenset(range(i % 40)),
+            ),
+        )
+        for i in range(24)
+    ]
+
+
+@pytest.mark.parametrize("cache_pages", [100, 9])
+def test_the_draws_and_the_tokens_are_those_of_passes_that_wait(
+    model: PreTrainedModel, cache_pages: int
+) -> None:
+    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+    expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), calls())
+    engine, card = late_engine(model, limits)
+    assert_alike(generate_all(engine, calls()), expected)
+    assert card.num_ahead > 50
+    assert {one.finish_reason for one in expected} == {"stop", "length"}
+    assert engine.tokens_sampled == sum(len(one.ids) for one in expected)
+
+
+def test_an_observer_is_told_of_no_token_behind_the_one_that_it_wants_to_be_the_last(
+    model: PreTrainedModel,
+) -> None:
+    engine, _ = late_engine(model)
+    told: list[int] = []
+
+    def wants_no_more(ids: Sequence[int]) -> bool:
+        told.extend(ids)
+        return len(told) == 5
+
+    async def run() -> Completion:
+        async with engine.serving():
+            other = engine.generate(prompt(1, 4), sampling(max_new_tokens=30), caller="other")
+            watched = engine.generate(
+                prompt(2, 6), sampling(max_new_tokens=30), caller="one", observe=wants_no_more
+            )
+            return (await asyncio.gather(watched, other))[0]
+
+    found = asyncio.run(run())
+    assert found.finish_reason == "cut" and list(found.ids) == told and len(told) == 5
+
+
+def test_a_request_that_is_cancelled_in_the_pass_under_way_leaves_the_others_as_they_are(
+    model: PreTrainedModel,
+) -> None:
+    asked = [(prompt(i, 5), sampling(max_new_tokens=40)) for i in range(4)]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, _ = late_engine(model)
+
+    async def run() -> list[Completion]:
+        async with engine.serving():
+            begun = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def tell(ids: Sequence[int]) -> bool:
+                loop.call_soon_threadsafe(begun.set)
+                return False
+
+            given_up = asyncio.ensure_future(
+                engine.generate(
+                    prompt(9, 5), sampling(max_new_tokens=90), caller="given up", observe=tell
+                )
+            )
+            tasks = [engine.generate(*one, caller=str(i)) for i, one in enumerate(asked)]
+            others = asyncio.gather(*tasks)
+            await begun.wait()
+            given_up.cancel()
+            found = await others
+            assert given_up.cancelled()
+            assert not engine._writer.load.num_running
+            return found
+
+    assert_alike(asyncio.run(run()), expected)
+
+
+def test_logits_that_are_not_finite_end_the_calls_although_they_are_seen_a_pass_late(
+    model: PreTrainedModel,
+) -> None:
+    engine, _ = late_engine(model)
+    weight = model.get_output_embeddings().weight
+    with torch.no_grad():
+        kept = weight[0, 0].clone()
+        weight[0, 0] = float("nan")
+    try:
+        with pytest.raises(EngineError, match="not finite"):
+            generate_all(engine, [([5, 6], sampling())])
+    finally:
+        with torch.no_grad():
+            weight[0, 0] = kept
+    assert len(generate_all(engine, [([5, 6], sampling())])[0].ids) == 12
