@@ -173,11 +173,13 @@ class DecodeGraphs:
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
         if (size, mode) not in self._graphs:
             # Some kernels set themselves up when they first run, which cannot be recorded.
+            chosen = self.chosen.clone()
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._pass(size, mode)
             torch.cuda.current_stream().wait_stream(stream)
+            self.chosen.copy_(chosen)
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def upload(array: Any, device: torch.device) -> Tensor:
-    """A tensor of the device with what the array holds, which belongs to the tensor from here on."""
+    """A tensor of the device with what the array holds, which is the tensor's from here on."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

@@ -40,7 +40,7 @@ class DraftRequest:
     observe: Observe | None
 
 
-class _UnderWay(NamedTuple):
+class _BegunPass(NamedTuple):
     """A pass whose tokens are not read yet."""
 
     drafts: list[Draft]
@@ -80,7 +80,7 @@ class DraftWriter:
             device=model.device,
         )
         self._scheduler = self._make_scheduler()
-        self._under_way: _UnderWay | None = None
+        self._under_way: _BegunPass | None = None
         self._graphs = self._make_graphs() if model.device.type == "cuda" else None
 
     def _make_scheduler(self) -> Scheduler:
@@ -164,7 +164,7 @@ class DraftWriter:
     def _looks_ahead(self) -> bool:
         return self._graphs is not None and self._graphs.has_recorded
 
-    def _begin(self, batch: Sequence[Chunk]) -> _UnderWay:
+    def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
         is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         can_replay = self._cache.is_made and not self._cache.needs_matrices
         if self._graphs is not None and self._graphs.can_record and can_replay and is_growing:
@@ -201,7 +201,7 @@ class DraftWriter:
         self.num_sampled += len(written)
         return [(draft, _sampled(draft)) for draft in self._scheduler.finish_pass(written)]
 
-    def _compute(self, batch: Sequence[Chunk]) -> _UnderWay:
+    def _compute(self, batch: Sequence[Chunk]) -> _BegunPass:
         """Chunks of any sizes, of tokens that are all known."""
         device = self._model.device
         ids, positions, predicting = [], [], []
@@ -217,11 +217,11 @@ class DraftWriter:
         )
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
         if not drafts:
-            return _UnderWay([], [], Download(torch.zeros(2, 0, device=device)), [])
+            return _BegunPass([], [], Download(torch.zeros(2, 0, device=device)), [])
         logits_NV = logits_of(self._model, hidden_TD[upload(numpy.array(predicting), device)])
         return self._choose(logits_NV, drafts)
 
-    def _replay(self, batch: Sequence[Chunk]) -> _UnderWay | None:
+    def _replay(self, batch: Sequence[Chunk]) -> _BegunPass | None:
         """One token of each draft, on a GPU; None where no pass of this model can be recorded."""
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
@@ -239,15 +239,15 @@ class DraftWriter:
         if logits_NV is not None:
             at = upload(numpy.array(rows), self._model.device)
             return self._choose(logits_NV[at], drafts)
-        return _UnderWay(drafts, rows, Download(self._graphs.chosen), [()] * len(drafts))
+        return _BegunPass(drafts, rows, Download(self._graphs.chosen), [()] * len(drafts))
 
-    def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _UnderWay:
+    def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _BegunPass:
         samplings = [draft.request.sampling for draft in drafts]
         choice = self._chooser.choose(logits_NV, samplings=samplings, draws=_draws(drafts))
         chosen = torch.stack([choice.ids.float(), choice.logprobs])
         if self._graphs is not None:
             chosen = self._graphs.keep(chosen)
-        return _UnderWay(drafts, list(range(len(drafts))), Download(chosen), choice.tops)
+        return _BegunPass(drafts, list(range(len(drafts))), Download(chosen), choice.tops)
 
     def _logits_of_last(self, id_N: Tensor, position_N: Tensor, one_pass: Pass) -> Tensor:
         return logits_of(self._model, self._hidden_states(id_N, position_N, one_pass))
