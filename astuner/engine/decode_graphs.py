@@ -40,10 +40,10 @@ class DecodePass:
     def __init__(
         self, slots: Tensor, tables: Tensor, lengths: Tensor, cache: KeyValueCache
     ) -> None:
-        self._slots = slots
+        self.slots = slots
+        self.addresses = cache.addresses
         self._tables = tables
         self._lengths = lengths
-        self._addresses = cache.addresses
         self._page_size = cache.page_size
 
     def attend(
@@ -59,14 +59,22 @@ class DecodePass:
     ) -> Tensor:
         """Write key and value (N, G, D) to the cache, then attend with query (N, H, D)."""
         assert softcap is None  # of such layers no pass is recorded
-        write_to_pages(key, value, self._addresses, self._slots, layer=layer)
+        write_to_pages(key, value, self.addresses, self.slots, layer=layer)
+        return self.attend_to_written(
+            layer, query, num_key_heads=key.shape[1], scaling=scaling, window=window
+        )
+
+    def attend_to_written(
+        self, layer: int, query: Tensor, *, num_key_heads: int, scaling: float, window: int | None
+    ) -> Tensor:
+        """Attend with query (N, H, D) to what the cache holds, each row's new token included."""
         return decode_attention(
             query,
-            self._addresses,
+            self.addresses,
             self._tables,
             self._lengths,
             layer=layer,
-            num_key_heads=key.shape[1],
+            num_key_heads=num_key_heads,
             page_size=self._page_size,
             scaling=scaling,
             window=window,

@@ -42,7 +42,7 @@ def write_to_pages(
         num_heads=num_heads,
         size=size,
         block=triton.next_power_of_2(size),
-        dtype=_DTYPES[key.dtype],
+        dtype=TRITON_DTYPES[key.dtype],
     )
 
 
@@ -93,7 +93,7 @@ def decode_attention(
         block_heads=max(16, triton.next_power_of_2(heads_per_key_head)),
         block_size=block_size,
         block_keys=_KEYS_AT_ONCE,
-        dtype=_DTYPES[query.dtype],
+        dtype=TRITON_DTYPES[query.dtype],
         num_warps=4,
     )
     out = torch.empty((num_rows, num_heads, size), dtype=query.dtype, device=query.device)
@@ -111,7 +111,7 @@ def decode_attention(
     return out
 
 
-_DTYPES: dict[torch.dtype, Any] = {
+TRITON_DTYPES: dict[torch.dtype, Any] = {
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
     torch.float32: tl.float32,
