@@ -17,8 +17,8 @@ from torch import Tensor
 
 from astuner.engine.decode_kernel import decode_attention, write_to_pages
 from astuner.engine.paged_attention import KeyValueCache
+from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import Chunk, Draft
-from astuner.engine.token_chooser import draw
 from astuner.models.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ _ChunkView = tuple[Draft | None, int, int]
 _PADDING: _ChunkView = (None, 0, 0)
 """Stands for a row that no completion uses."""
 
-Mode = Literal["plain", "sample", "greedy", "logits"]
-"""Drawn at temperature 1; at any temperature; the most probable; or left to the caller."""
+Mode = Literal["tokens", "logits"]
+"""Each row's token at its temperature; or logits, from which the caller takes them."""
 
 
 class DecodePass:
@@ -165,7 +165,7 @@ class DecodeGraphs:
         num_rows = len(batch)
         size = next(size for size in self._sizes if size >= num_rows)
         self._fill_tables(batch, size)
-        self._fill_inputs(batch, temperatures if mode == "sample" else (), draws)
+        self._fill_inputs(batch, temperatures, draws)
         graph = self._graph(size, mode)
         if graph is None:
             return None
@@ -185,8 +185,8 @@ class DecodeGraphs:
         pages = self._tables.array[self._row_indices, position // self._page_size]
         slot[:] = pages.astype(numpy.int64) * self._page_size + position % self._page_size
         self._integers.upload()
-        if temperatures:
-            self._floats.array[0, :num_rows] = [1 / temperature for temperature in temperatures]
+        # Of 0 for the most probable token, the kernel wants 0 too.
+        self._floats.array[0, :num_rows] = [t and 1 / t for t in temperatures]
         self._floats.array[1, :num_rows] = draws
         self._floats.upload()
 
@@ -246,14 +246,6 @@ class DecodeGraphs:
         if mode == "logits":
             self._logits[size] = logits
             return
-        if mode == "greedy":
-            chosen = logits.argmax(-1)
-            logprobs = logits.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
-        else:
-            if mode == "sample":
-                logits = logits * inverse_temperatures[:, None]
-            probs = torch.softmax(logits, -1, dtype=torch.float32)
-            chosen = draw(probs, draws)
-            logprobs = probs.gather(-1, chosen[:, None])[:, 0].log()
+        chosen, logprobs = sample_rows(logits, inverse_temperatures, draws)
         self._chosen[0, :size] = chosen
         self._chosen[1, :size] = logprobs

@@ -232,18 +232,13 @@ def _draws(drafts: Sequence[Draft]) -> list[float]:
     return [draft.request.stream.random() for draft in drafts]
 
 
-def _mode(samplings: Sequence[Sampling]) -> Literal["plain", "sample", "greedy", "logits"]:
-    """How a recorded pass chooses the tokens of such a batch."""
-    temperatures = {sampling.temperature for sampling in samplings}
+def _mode(samplings: Sequence[Sampling]) -> Literal["tokens", "logits"]:
+    """What a recorded pass gives of such a batch."""
     if any(s.temperature and (s.top_k > 0 or s.top_p < 1) for s in samplings):
         return "logits"
     if any(sampling.num_top_logprobs for sampling in samplings):
         return "logits"
-    if temperatures == {0}:
-        return "greedy"
-    if 0 in temperatures:
-        return "logits"
-    return "plain" if temperatures == {1} else "sample"
+    return "tokens"
 
 
 def _num_pages(model: PreTrainedModel, limits: EngineLimits) -> int:
