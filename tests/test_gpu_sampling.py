@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-HAS_GPU = torch.cuda.is_available()
-if not HAS_GPU and not os.environ.get("TRITON_INTERPRET"):
+if not torch.cuda.is_available() and not os.environ.get("TRITON_INTERPRET"):
     pytest.skip("needs a GPU or Triton's interpreter", allow_module_level=True)
 
 from astuner.engine.continuous import ContinuousBatchingEngine
@@ -22,6 +21,7 @@ from astuner.engine.sample_kernel import sample_rows
 from astuner.types import Completion
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
+HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
 INF = math.inf
 SIZES = [1, 17, 2000, 4097, *([49_152, 151_936] if HAS_GPU else [])]
