@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_CHUNK = 4096
-_SUM_WARPS = 8
-_PICK_WARPS = 8
+_CHUNK = 2048
+_SUM_WARPS = 2
+_PICK_WARPS = 4
+"""The fastest for 512 rows on an H200, and within a tenth of the fastest from 1 to 1024 rows."""
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _ONE = tl.constexpr(2.0**40)
 """What 1 is as an integer: 64 bits hold the sum of eight million of them."""
