@@ -40,9 +40,8 @@ generate  --requests prompts of --prompt tokens, --new tokens each, log-probabil
           alone on the same requests, as its own `LLM` runs them, without detokenizing; the second
           run finds no prompts cached, as ours; log-probabilities come flat (flat_logprobs) and as
           objects, which is its default.
-          --no-logprobs measures without log-probabilities too. Training needs them, so our engine
-          knows no such calls: its recorded passes are made without, for this measurement alone, and
-          four runs of each take turns.
+          --no-logprobs measures vLLM without log-probabilities too. Training needs them, so our
+          engine knows no such calls.
 """
 
 SHAPES: dict[str, Any] = {
@@ -217,7 +216,7 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
     cached = limits.max_num_seqs * (arguments.prompt + arguments.new / 2) * token_bytes
     bandwidth = copy_rate()
     floor = num_passes * (weights + cached) / bandwidth
-    found = {
+    return {
         "first_seconds": round(first, 3),
         "seconds": round(second, 3),
         "new_tokens_per_second": rate(arguments, second),
@@ -226,21 +225,6 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
         "times_floor": round(second / floor, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
     }
-    if arguments.no_logprobs:
-        # It needs Triton, which comes with the CUDA builds of torch only.
-        from benchmarks.bare_passes import bare_passes
-
-        with bare_passes():
-            bare = ContinuousBatchingEngine(model, limits, seed=0)
-        run_engine(bare, prompts, arguments.new)
-        # In turns, because the rate of one engine alone varies by a tenth between runs.
-        pairs = [
-            [run_engine(each, prompts, arguments.new) for each in (engine, bare)] for _ in range(4)
-        ]
-        best, best_bare = (min(column) for column in zip(*pairs, strict=True))
-        found["best_of_four_with_logprobs"] = rate(arguments, best)
-        found["best_of_four_without_logprobs"] = rate(arguments, best_bare)
-    return found
 
 
 def make_prompts(arguments: argparse.Namespace) -> list[tuple[int, ...]]:
@@ -335,7 +319,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, help="default: all requests")
     parser.add_argument("--fused", action="store_true", help="norms and gates by Liger's kernels")
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
-    parser.add_argument("--no-logprobs", action="store_true", help="measure without, too")
+    parser.add_argument("--no-logprobs", action="store_true", help="measure vLLM without, too")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     arguments = parser.parse_args()
     if arguments.what == "train":

@@ -10,6 +10,7 @@ from astuner.engine.paged_attention import PagedPass
 from astuner.engine.scheduler import NO_COLUMN, Chunk
 from astuner.engine.token_chooser import TokenChooser
 from astuner.engine.writer import DraftWriter
+from astuner.models.logits import logits_of
 
 
 class LateCard:
@@ -47,11 +48,12 @@ class LateCard:
             draft.ids[-1] if column == NO_COLUMN else int(self.chosen[0, column])
             for draft, column in zip(drafts, under_way, strict=True)
         ]
-        logits = self._writer._logits_of_last(
+        hidden = self._writer._hidden_states(
             torch.tensor(ids),
             torch.tensor([chunk.start for chunk in batch]),
             PagedPass(batch, self._writer._cache),
         )
+        logits = logits_of(self._writer._model, hidden)
         if mode == "logits":
             by_row = logits.new_zeros(len(self.chosen[0]), logits.shape[1])
             by_row[rows] = logits

@@ -4,7 +4,8 @@ A pass of a small model is hundreds of kernels of a few microseconds each, and l
 one takes longer than running them. So the whole pass, the choice of the tokens included, is
 recorded once for a ladder of batch sizes and replayed for the smallest that is large enough.
 
-Shapes: N growing completions, padded to the size of the graph; V vocabulary.
+Shapes: N growing completions, padded to the size of the graph; E hidden size, V
+vocabulary.
 """
 
 import logging
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor
 
 from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.decode_layers import DecodeLayers, fits
 from astuner.engine.decode_rows import DecodeRows, Replayed
 from astuner.engine.decode_rows_kernel import describe_rows
-from astuner.engine.paged_attention import KeyValueCache
+from astuner.engine.paged_attention import KeyValueCache, Pass
+from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import NO_COLUMN, Chunk
-from astuner.engine.token_chooser import draw
 from astuner.engine.transfer import upload
 from astuner.models.device import is_out_of_memory
+from astuner.models.logits import logits_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +33,8 @@ _SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 128, 8), *range(128, 256, 16))
 _SIZES += (*range(256, 512, 32), *range(512, 1025, 64))
 """Of recorded passes. From 64 rows on, where they begin to cost, at most an eighth is padding."""
 
-Mode = Literal["plain", "sample", "greedy", "logits"]
-"""Drawn at temperature 1; at any temperature; the most probable; or left to the caller."""
+Mode = Literal["tokens", "logits"]
+"""Each row's token at its temperature; or logits, from which the caller takes them."""
 
 
 class DecodePass:
@@ -81,8 +84,8 @@ class DecodePass:
         )
 
 
-ComputeLogits = Callable[[Tensor, Tensor, DecodePass], Tensor]
-"""From ids (N) and positions (N) to logits (N, V)."""
+ComputeStates = Callable[[Tensor, Tensor, Pass], Tensor]
+"""From ids (N) and positions (N) to the last layer's hidden states (N, E)."""
 
 
 class DecodeGraphs:
@@ -90,15 +93,20 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        compute_logits: ComputeLogits,
+        model: Any,
+        compute_states: ComputeStates,
         cache: KeyValueCache,
         *,
         max_num_seqs: int,
         max_model_len: int,
-        device: torch.device,
     ) -> None:
-        self._compute_logits = compute_logits
+        """`compute_states` runs the model's own modules, where `DecodeLayers` does not fit it."""
+        device = model.device
+        self._model = model
+        self._compute_states = compute_states
         self._cache = cache
+        decoder = model.get_decoder()
+        self._layers = DecodeLayers(decoder, max_model_len) if fits(decoder) else None
         sizes = [size for size in _SIZES if size < max_num_seqs]
         self._sizes = [*sizes, max_num_seqs]
         self._rows = DecodeRows(
@@ -113,7 +121,7 @@ class DecodeGraphs:
         self._inputs = torch.zeros(3, max_num_seqs, dtype=torch.int32, device=device)
         """Where the token of each row stands in `chosen`, the token, and its position."""
         self._floats = torch.zeros(2, max_num_seqs, dtype=torch.float32, device=device)
-        """Inverse temperatures and draws."""
+        """Inverse temperatures, 0 for the most probable token, and draws."""
         self.chosen = torch.zeros(2, max_num_seqs, device=device)
         """Ids and log-probabilities that the last pass sampled."""
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
@@ -170,13 +178,15 @@ class DecodeGraphs:
         integers[2, rows] = [chunk.start for chunk in batch]
         self._inputs.copy_(upload(integers, self._inputs.device))
         floats = numpy.ones(self._floats.shape, dtype=numpy.float32)
-        floats[0, rows] = [1 / (temperature or 1) for temperature in temperatures]
+        floats[0, rows] = [temperature and 1 / temperature for temperature in temperatures]
         floats[1, rows] = draws
         self._floats.copy_(upload(floats, self._floats.device))
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
         self._rows.forget()
+        if self._layers is not None and self._layers.rejoin():
+            self._graphs.clear()
 
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
         if (size, mode) not in self._graphs:
@@ -214,18 +224,11 @@ class DecodeGraphs:
         )
         inverse_temperatures, draws = self._floats[:, :size]
         decode_pass = DecodePass(slots, tables, lengths, self._cache)
-        logits = self._compute_logits(ids, positions, decode_pass)
+        compute = self._layers or self._compute_states
+        logits = logits_of(self._model, compute(ids, positions, decode_pass))
         if mode == "logits":
             self._logits[size] = logits
             return
-        if mode == "greedy":
-            chosen = logits.argmax(-1)
-            logprobs = logits.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
-        else:
-            if mode == "sample":
-                logits = logits * inverse_temperatures[:, None]
-            probs = torch.softmax(logits, -1, dtype=torch.float32)
-            chosen = draw(probs, draws)
-            logprobs = probs.gather(-1, chosen[:, None])[:, 0].log()
-        self.chosen[0, :size] = chosen
+        ids, logprobs = sample_rows(logits, inverse_temperatures, draws)
+        self.chosen[0, :size] = ids
         self.chosen[1, :size] = logprobs

@@ -41,19 +41,18 @@ class RowsOfPass(Protocol):
         ...
 
 
-def fits(decoder: nn.Module) -> bool:
+def fits(decoder: Any) -> bool:
     """Whether `DecodeLayers` computes what this decoder does."""
     kind = type(decoder)
     if kind.__name__ not in _DECODERS or not kind.__module__.startswith("transformers."):
         return False
-    parts: Any = decoder
-    return parts.rotary_emb.rope_type in _STEADY_TURNS and parts.config.hidden_act == "silu"
+    return decoder.rotary_emb.rope_type in _STEADY_TURNS and decoder.config.hidden_act == "silu"
 
 
 class DecodeLayers:
     """The layers of one decoder, whose weights it shares."""
 
-    def __init__(self, decoder: Any, *, max_model_len: int) -> None:
+    def __init__(self, decoder: Any, max_model_len: int) -> None:
         """For one that `fits`. Joins the weights of its plain layers."""
         self._decoder = decoder
         self._turns = _turns(decoder, max_model_len)
@@ -108,9 +107,7 @@ class _Layer:
         layer, attention = self._layer, self._attention
         norm = layer.input_layernorm
         normed = add_and_normalize(stream, new, norm.weight, eps=norm.variance_epsilon)
-        query, key, value = (
-            x.unflatten(-1, (-1, attention.head_dim)) for x in self._read(normed)
-        )
+        query, key, value = (x.unflatten(-1, (-1, attention.head_dim)) for x in self._read(normed))
         rotate_and_write(
             query,
             key,

@@ -6,10 +6,12 @@ Shapes: N rows that get a token in one forward pass, V vocabulary.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
 from astuner.engine.protocol import Sampling
+from astuner.engine.transfer import upload
 from astuner.types import TopLogprobs
 
 
@@ -42,6 +44,8 @@ class TokenChooser:
 
         Logits that are not finite give log-probabilities that are not.
         """
+        if logits.is_cuda and not any(is_exact(sampling) for sampling in samplings):
+            return _choose_on_gpu(logits, samplings, draws)
         cumulative, probs = self._take_buffers(logits)
         self._compute_probs(logits, samplings, probs, scratch=cumulative)
         greedy = [i for i, sampling in enumerate(samplings) if sampling.temperature == 0]
@@ -76,6 +80,21 @@ class TokenChooser:
         ]
         if truncated:
             probs[truncated] = _truncate(probs[truncated], [samplings[i] for i in truncated])
+
+
+def is_exact(sampling: Sampling) -> bool:
+    """Whether it needs the probabilities of all tokens beside each other."""
+    is_cut = sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+    return is_cut or sampling.num_top_logprobs > 0
+
+
+def _choose_on_gpu(logits: Tensor, samplings: Sequence[Sampling], draws: Sequence[float]) -> Choice:
+    # Triton, which it needs, comes with the CUDA builds of torch only.
+    from astuner.engine.sample_kernel import sample_rows
+
+    inverse = [sampling.temperature and 1 / sampling.temperature for sampling in samplings]
+    floats = upload(numpy.array([inverse, draws], dtype=numpy.float32), logits.device)
+    return Choice(*sample_rows(logits, *floats), [()] * len(samplings))
 
 
 def _tops(probs: Tensor, samplings: Sequence[Sampling]) -> list[TopLogprobs]:

@@ -7,7 +7,7 @@ is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -20,7 +20,7 @@ from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
 from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, EngineLoad, Scheduler
-from astuner.engine.token_chooser import TokenChooser
+from astuner.engine.token_chooser import TokenChooser, is_exact
 from astuner.engine.transfer import Download, upload
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -95,11 +95,11 @@ class DraftWriter:
         from astuner.engine.decode_graphs import DecodeGraphs
 
         return DecodeGraphs(
-            self._logits_of_last,
+            self._model,
+            self._hidden_states,
             self._cache,
             max_num_seqs=self._limits.max_num_seqs,
             max_model_len=self._limits.max_model_len,
-            device=self._model.device,
         )
 
     def reset(self) -> None:
@@ -226,7 +226,7 @@ class DraftWriter:
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
         samplings = [draft.request.sampling for draft in drafts]
-        mode = _mode(samplings)
+        mode = "logits" if any(map(is_exact, samplings)) else "tokens"
         replayed = self._graphs.run(
             batch,
             mode=mode,
@@ -248,9 +248,6 @@ class DraftWriter:
         if self._graphs is not None:
             chosen = self._graphs.keep(chosen)
         return _BegunPass(drafts, list(range(len(drafts))), Download(chosen), choice.tops)
-
-    def _logits_of_last(self, id_N: Tensor, position_N: Tensor, one_pass: Pass) -> Tensor:
-        return logits_of(self._model, self._hidden_states(id_N, position_N, one_pass))
 
     def _hidden_states(self, id_T: Tensor, position_T: Tensor, one_pass: Pass) -> Tensor:
         output = self._model.get_decoder()(
@@ -277,20 +274,6 @@ def _sampled(draft: Draft) -> SampledTokens:
 
 def _draws(drafts: Sequence[Draft]) -> list[float]:
     return [draft.request.stream.random() for draft in drafts]
-
-
-def _mode(samplings: Sequence[Sampling]) -> Literal["plain", "sample", "greedy", "logits"]:
-    """How a recorded pass chooses the tokens of such a batch."""
-    temperatures = {sampling.temperature for sampling in samplings}
-    if any(s.temperature and (s.top_k > 0 or s.top_p < 1) for s in samplings):
-        return "logits"
-    if any(sampling.num_top_logprobs for sampling in samplings):
-        return "logits"
-    if temperatures == {0}:
-        return "greedy"
-    if 0 in temperatures:
-        return "logits"
-    return "plain" if temperatures == {1} else "sample"
 
 
 def _num_pages(model: PreTrainedModel, limits: EngineLimits) -> int:
