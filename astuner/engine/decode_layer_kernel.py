@@ -27,8 +27,8 @@ class HeadNorms(NamedTuple):
 
 
 def add_and_normalize(stream: Tensor, new: Tensor | None, weight: Tensor, *, eps: float) -> Tensor:
-    """Add `new` (N, E) to `stream` (N, E) in place; returns its root mean square norm times `weight`
-    (B. Zhang, R. Sennrich 2019, https://arxiv.org/abs/1910.07467, equation 4)."""
+    """Add `new` (N, E) to `stream` (N, E) in place; returns its root mean square norm times
+    `weight` (B. Zhang, R. Sennrich 2019, https://arxiv.org/abs/1910.07467, equation 4)."""
     num_rows, size = stream.shape
     normed = torch.empty_like(stream)
     _add_and_normalize[(num_rows,)](
