@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from astuner.engine.decode_kernel import decode_attention
+from astuner.engine.decode_kernel import deal_keys, decode_attention
 from benchmarks.gpu_limits import copy_rate
 
 DESCRIPTION = """\
@@ -83,7 +83,8 @@ class Layers:
         num_pages = [-(-length // case.page_size) for length in case.lengths]
         pages = torch.randperm(sum(num_pages), device="cuda").int().split(num_pages)
         self._tables = pad_sequence(list(pages), batch_first=True)
-        self._lengths = torch.tensor(case.lengths, dtype=torch.int32, device="cuda")
+        lengths = torch.tensor(case.lengths, dtype=torch.int32, device="cuda")
+        self._deal = deal_keys(lengths, num_key_heads=case.num_key_heads, window=case.window)
         self._query = _random(len(case.lengths), case.num_heads, case.size)
         most = min(NUM_CALLS, CYCLED_BYTES // case.bytes_read, MOST_BYTES // case.bytes_held)
         self.num_layers = max(2, most)
@@ -99,12 +100,10 @@ class Layers:
             self._query,
             self._addresses,
             self._tables,
-            self._lengths,
+            self._deal,
             layer=layer,
-            num_key_heads=case.num_key_heads,
             page_size=case.page_size,
             scaling=case.size**-0.5,
-            window=case.window,
         )
 
     def worst_error(self) -> float:

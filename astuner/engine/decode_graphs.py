@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.paged_attention import KeyValueCache
 from astuner.engine.scheduler import Chunk, Draft
 from astuner.engine.token_chooser import draw
@@ -68,6 +68,7 @@ class DecodePass:
         self._lengths = lengths
         self._addresses = cache.addresses
         self._page_size = cache.page_size
+        self._deals: dict[tuple[int, int | None], Deal] = {}
 
     def attend(
         self,
@@ -87,13 +88,20 @@ class DecodePass:
             query,
             self._addresses,
             self._tables,
-            self._lengths,
+            self._deal(key.shape[1], window),
             layer=layer,
-            num_key_heads=key.shape[1],
             page_size=self._page_size,
             scaling=scaling,
-            window=window,
         )
+
+    def _deal(self, num_key_heads: int, window: int | None) -> Deal:
+        """Made by the first layer that needs it."""
+        key = num_key_heads, window
+        if key not in self._deals:
+            self._deals[key] = deal_keys(
+                self._lengths, num_key_heads=num_key_heads, window=window
+            )
+        return self._deals[key]
 
 
 class _Input:
