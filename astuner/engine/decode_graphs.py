@@ -98,9 +98,7 @@ class DecodePass:
         """Made by the first layer that needs it."""
         key = num_key_heads, window
         if key not in self._deals:
-            self._deals[key] = deal_keys(
-                self._lengths, num_key_heads=num_key_heads, window=window
-            )
+            self._deals[key] = deal_keys(self._lengths, num_key_heads=num_key_heads, window=window)
         return self._deals[key]
 
 

@@ -1,21 +1,24 @@
 """Triton kernels for completions that grow: one query each, over pages of the key-value cache.
 
 The caches are given by a table of addresses, so that a recorded CUDA graph stays valid when the
-memory of the cache is given back and taken again elsewhere. A pass reads each key and value once and
-computes little with it, so all that counts is to keep the memory busy:
+memory of the cache is given back and taken again elsewhere. A pass reads each key and value once
+and computes little with it, so what counts is that enough of them are under way:
 
-- The query heads of a key head are handled together, by one product on tensor cores that is mostly
+- The query heads of a key head are handled together, by products on tensor cores that are mostly
   padding.
-- A program asks for blocks of keys and values some iterations ahead, by asynchronous copies to
-  shared memory. Triton only does so for loads of at least 4 bytes, and it takes an address that it
-  reads from a table for one of any byte: hence the hint that layers begin at multiples of 16.
-- The keys are dealt out anew in each pass (`deal_keys`), since lengths differ and grow while a
-  recorded graph keeps its number of programs. Long completions are split among programs, of which
-  the last to end joins the parts by their log-sum-exp (Flash-Decoding, T. Dao et al. 2023,
-  https://pytorch.org/blog/flash-decoding/). It knows that it is the last by a counter, as the
-  fix-up of Stream-K does (M. Osama et al. 2023, https://arxiv.org/abs/2301.03598).
+- A program copies blocks of keys and values to shared memory while it computes with the block
+  before. Triton does so only for loads of at least 4 bytes, and of an address that it reads from a
+  table it knows nothing: hence the hint that layers begin at multiples of 16 bytes.
+- Programs of one warp wait for none of their threads, and many run on a multiprocessor.
+- The keys are dealt out in each pass (`deal_keys`), since lengths differ and grow while a recorded
+  graph keeps its number of programs. Long completions are split among programs, whose parts are
+  joined by their log-sum-exp (Flash-Decoding, T. Dao et al. 2023,
+  https://pytorch.org/blog/flash-decoding/). The last program to end joins them, as a counter
+  tells (the fix-up of Stream-K, M. Osama et al. 2023, https://arxiv.org/abs/2301.03598); with few
+  completions, all in many parts, a second kernel does, a program for each head.
 
-Shapes: N completions, H query heads, G key heads, R = H / G, D head size, P parts.
+Shapes: N completions, H query heads, G key heads, R = H / G, D head size,
+P parts.
 """
 
 from dataclasses import dataclass
@@ -26,13 +29,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_PROGRAMS_PER_MULTIPROCESSOR = 4
 _LEAST_KEYS = 128
 """Of a part, unless the completion is shorter: joining costs about as much as reading so many."""
-_PARTS_AT_ONCE = 16
-"""That the last program joins in one step."""
-_PROGRAMS_PER_MULTIPROCESSOR = 4
-_PARTS_AT_ONCE_APART = 64
-_FEW = 16
+_FEW_HEADS = 16
+"""Key heads of all completions. No more than this, and there are so many parts for each that they
+are joined by programs of their own, `_PARTS_AT_ONCE[True]` in a step."""
+_PARTS_AT_ONCE = {False: 16, True: 64}
 _WORDS = tl.constexpr(8)
 """Of a part's description, so that none crosses a sector of memory."""
 
@@ -137,7 +140,7 @@ def decode_attention(
     heads_per_key_head = num_heads // num_key_heads
     block_size = max(16, triton.next_power_of_2(size))
     tiling = _tiling(size, query.dtype)
-    joins_apart = num_rows * num_key_heads <= _FEW
+    joins_apart = num_rows * num_key_heads <= _FEW_HEADS
     # Key heads first: programs that run at the same time read the same pages.
     _attend[(num_key_heads, num_parts)](
         query,
@@ -161,7 +164,7 @@ def decode_attention(
         block_heads=max(16, triton.next_power_of_2(heads_per_key_head)),
         block_size=block_size,
         block_keys=tiling.num_keys,
-        block_parts=_PARTS_AT_ONCE,
+        block_parts=_PARTS_AT_ONCE[False],
         stages=tiling.num_stages,
         joins=not joins_apart,
         dtype=TRITON_DTYPES[query.dtype],
@@ -175,7 +178,7 @@ def decode_attention(
             out,
             num_heads=num_heads,
             size=size,
-            block_parts=_PARTS_AT_ONCE_APART,
+            block_parts=_PARTS_AT_ONCE[True],
             block_size=block_size,
             num_warps=4,
         )
@@ -332,7 +335,6 @@ def _attend(
     keys, values = _layer_pages(addresses, layer, dtype)
     at_head = tl.arange(0, block_heads)
     at_size = tl.arange(0, block_size)
-    at_block = tl.arange(0, block_keys)
     head = key_head * heads_per_key_head + at_head
     is_head = at_head < heads_per_key_head
     is_size = at_size < size
@@ -342,40 +344,30 @@ def _attend(
         is_query,
         other=0.0,
     )
-    top = tl.full([block_heads], -float("inf"), tl.float32)
-    total = tl.zeros([block_heads], tl.float32)
-    mean = tl.zeros([block_heads, block_size], tl.float32)
-    table = tables + row * table_stride
-    # One block ahead, since where keys lie must be known before they can be asked for.
-    page = tl.load(table + (start + at_block) // page_size, start + at_block < end, other=0)
-    for block in tl.range(start, end, block_keys, num_stages=stages):
-        at_key = block + at_block
-        slot = page.to(tl.int64) * page_size + at_key % page_size
-        page = tl.load(
-            table + (at_key + block_keys) // page_size, at_key + block_keys < end, other=0
-        )
-        is_key = at_key < end
-        is_real = is_key[:, None] & is_size[None, :]
-        at = ((slot * num_key_heads + key_head) * size)[:, None] + at_size[None, :]
-        key = tl.load(keys + at, is_real, other=0.0)
-        value = tl.load(values + at, is_real, other=0.0)
-        score = tl.dot(queries, tl.trans(key), input_precision="ieee") * scaling_log2
-        score = tl.where(is_key[None, :], score, -float("inf"))
-        new_top = tl.maximum(top, tl.max(score, 1))
-        shrink = tl.exp2(top - new_top)
-        share = tl.exp2(score - new_top[:, None])
-        mean = tl.dot(
-            share.to(dtype), value, mean * shrink[:, None], input_precision="ieee"
-        )
-        total = total * shrink + tl.sum(share, 1)
-        top = new_top
-    mean = mean / total[:, None]
+    mean, lse = _attend_to_keys(
+        queries,
+        keys,
+        values,
+        tables + row * table_stride,
+        start,
+        end,
+        key_head,
+        scaling_log2,
+        num_key_heads,
+        size,
+        page_size,
+        block_heads,
+        block_size,
+        block_keys,
+        stages,
+        dtype,
+    )
     if count == 1:
         at = (row * num_heads + head)[:, None] * size + at_size[None, :]
         tl.store(out + at, mean.to(dtype), is_query)
         return
     at = place * num_heads + head
-    tl.store(part_lse + at, top + tl.log2(total), is_head)
+    tl.store(part_lse + at, lse, is_head)
     tl.store(part_mean + at[:, None] * size + at_size[None, :], mean, is_query)
     if not joins:
         return
@@ -397,6 +389,56 @@ def _attend(
             block_parts,
             block_size,
         )
+
+
+@triton.jit
+def _attend_to_keys(
+    queries,
+    keys,
+    values,
+    table,
+    start,
+    end,
+    key_head,
+    scaling_log2,
+    num_key_heads: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    block_heads: tl.constexpr,
+    block_size: tl.constexpr,
+    block_keys: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """The mean of values (block_heads, block_size), and the log-sum-exp of scores to base 2."""
+    at_block = tl.arange(0, block_keys)
+    at_size = tl.arange(0, block_size)
+    is_size = at_size < size
+    top = tl.full([block_heads], -float("inf"), tl.float32)
+    total = tl.zeros([block_heads], tl.float32)
+    mean = tl.zeros([block_heads, block_size], tl.float32)
+    # One block ahead, since where keys lie must be known before they can be asked for.
+    page = tl.load(table + (start + at_block) // page_size, start + at_block < end, other=0)
+    for block in tl.range(start, end, block_keys, num_stages=stages):
+        at_key = block + at_block
+        slot = page.to(tl.int64) * page_size + at_key % page_size
+        page = tl.load(
+            table + (at_key + block_keys) // page_size, at_key + block_keys < end, other=0
+        )
+        is_key = at_key < end
+        is_real = is_key[:, None] & is_size[None, :]
+        at = ((slot * num_key_heads + key_head) * size)[:, None] + at_size[None, :]
+        key = tl.load(keys + at, is_real, other=0.0)
+        value = tl.load(values + at, is_real, other=0.0)
+        score = tl.dot(queries, tl.trans(key), input_precision="ieee") * scaling_log2
+        score = tl.where(is_key[None, :], score, -float("inf"))
+        new_top = tl.maximum(top, tl.max(score, 1))
+        shrink = tl.exp2(top - new_top)
+        share = tl.exp2(score - new_top[:, None])
+        mean = tl.dot(share.to(dtype), value, mean * shrink[:, None], input_precision="ieee")
+        total = total * shrink + tl.sum(share, 1)
+        top = new_top
+    return mean / total[:, None], top + tl.log2(total)
 
 
 @triton.jit
