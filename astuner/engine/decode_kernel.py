@@ -139,7 +139,8 @@ def decode_attention(
     part_lse = out.new_empty((num_parts, num_heads), dtype=torch.float32)
     heads_per_key_head = num_heads // num_key_heads
     block_size = max(16, triton.next_power_of_2(size))
-    tiling = _tiling(size, query.dtype)
+    block_heads = max(16, triton.next_power_of_2(heads_per_key_head))
+    tiling = _tiling(block_heads, block_size, query.dtype)
     joins_apart = num_rows * num_key_heads <= _FEW_HEADS
     # Key heads first: programs that run at the same time read the same pages.
     _attend[(num_key_heads, num_parts)](
@@ -161,7 +162,7 @@ def decode_attention(
         heads_per_key_head=heads_per_key_head,
         size=size,
         page_size=page_size,
-        block_heads=max(16, triton.next_power_of_2(heads_per_key_head)),
+        block_heads=block_heads,
         block_size=block_size,
         block_keys=tiling.num_keys,
         block_parts=_PARTS_AT_ONCE[False],
@@ -185,7 +186,7 @@ def decode_attention(
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Tiling:
     num_keys: int
     """Of a block."""
@@ -194,10 +195,12 @@ class _Tiling:
     """Blocks at work or under way."""
 
 
-def _tiling(size: int, dtype: torch.dtype) -> _Tiling:
-    if dtype == torch.float32:  # exact products need many registers
-        return _Tiling(16 if size > 128 else 32, 4, 2)
-    return _Tiling(16 if size > 128 else 32, 1, 2)
+def _tiling(block_heads: int, block_size: int, dtype: torch.dtype) -> _Tiling:
+    # A warp has registers for the sums of 16 heads of 128.
+    num_warps = min(8, max(1, block_heads * block_size // 2048))
+    if dtype == torch.float32:  # no tensor cores: products are exact, and take more registers
+        return _Tiling(num_keys=32, num_warps=max(4, num_warps), num_stages=2)
+    return _Tiling(num_keys=32, num_warps=num_warps, num_stages=2)
 
 
 TRITON_DTYPES: dict[torch.dtype, Any] = {
