@@ -1,6 +1,7 @@
 """How close the attention of a generation pass comes to the memory bandwidth of one GPU."""
 
 import argparse
+import importlib.metadata
 import itertools
 import json
 import random
@@ -10,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from astuner.engine.decode_kernel import deal_keys, decode_attention
 from benchmarks.gpu_limits import copy_rate
 
 DESCRIPTION = """\
@@ -78,13 +77,19 @@ class Layers:
     """The cached keys and values of some layers that are used in turn."""
 
     def __init__(self, case: Case) -> None:
+        # It needs Triton, which comes with the CUDA builds of torch only.
+        from astuner.engine import decode_kernel
+
         torch.manual_seed(0)
+        self._kernel = decode_kernel
         self._case = case
         num_pages = [-(-length // case.page_size) for length in case.lengths]
         pages = torch.randperm(sum(num_pages), device="cuda").int().split(num_pages)
         self._tables = pad_sequence(list(pages), batch_first=True)
         lengths = torch.tensor(case.lengths, dtype=torch.int32, device="cuda")
-        self._deal = deal_keys(lengths, num_key_heads=case.num_key_heads, window=case.window)
+        self._deal = decode_kernel.deal_keys(
+            lengths, num_key_heads=case.num_key_heads, window=case.window
+        )
         self._query = _random(len(case.lengths), case.num_heads, case.size)
         most = min(NUM_CALLS, CYCLED_BYTES // case.bytes_read, MOST_BYTES // case.bytes_held)
         self.num_layers = max(2, most)
@@ -96,7 +101,7 @@ class Layers:
 
     def attend(self, layer: int) -> Tensor:
         case = self._case
-        return decode_attention(
+        return self._kernel.decode_attention(
             self._query,
             self._addresses,
             self._tables,
@@ -171,17 +176,24 @@ def measure(case: Case, bandwidth: float) -> dict[str, Any]:
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
-    heads, key_heads, size = map(int, text.split("/"))
-    if not key_heads or heads % key_heads:
-        raise ValueError
-    return heads, key_heads, size
+    try:
+        heads, key_heads, size = map(int, text.split("/"))
+        if heads % key_heads == 0 and size > 0:
+            return heads, key_heads, size
+    except (ValueError, ZeroDivisionError):
+        pass
+    raise argparse.ArgumentTypeError(
+        f"{text} is no shape: as in 12/2/128, query heads are a multiple of key heads"
+    )
 
 
 def parse_context(text: str) -> str:
     least, _, most = text.partition("-")
-    if not 0 < int(least) <= int(most or least):
-        raise ValueError
-    return text
+    if (least + (most or least)).isdecimal() and 0 < int(least) <= int(most or least):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text} is neither a number like 280 nor a range like 64-2000"
+    )
 
 
 def draw_lengths(context: str, num_rows: int) -> list[int]:
@@ -221,7 +233,10 @@ def parse_arguments() -> argparse.Namespace:
         default=8,
         help="leave cases out whose layer holds more than this; default: 8",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("torch finds no GPU, and there is nothing to measure without one")
+    return arguments
 
 
 def main() -> None:
@@ -231,7 +246,7 @@ def main() -> None:
     machine = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "triton": triton.__version__,
+        "triton": importlib.metadata.version("triton"),
         "copy_tb_per_second": round(bandwidth / 1e12, 2),
     }
     cases = itertools.product(arguments.shape, arguments.rows, arguments.context)
