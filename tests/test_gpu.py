@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
 from astuner.engine.continuous import ContinuousBatchingEngine
-from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.models.device import DtypeName
@@ -63,56 +63,153 @@ def small_model(dtype: torch.dtype) -> PreTrainedModel:
     return model.to(dtype).cuda().eval()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+class PagedRows:
+    """Completions of these lengths with random queries, keys and values, in pages out of order."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        heads: int,
+        key_heads: int,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        page: int = 16,
+    ) -> None:
+        torch.manual_seed(0)
+        self.page, num_rows, num_pages = page, len(lengths), -(-max(lengths) // page)
+        order = torch.randperm(num_rows * num_pages + 3, device="cuda")
+        self.tables = order[: num_rows * num_pages].view(num_rows, num_pages).int()
+        # What nobody wrote must not matter.
+        self.caches = [
+            torch.full((len(order) * page, key_heads, size), torch.nan, device="cuda").to(dtype)
+            for _ in range(2)
+        ]
+        self.addresses = torch.tensor([0, 0, *(x.data_ptr() for x in self.caches)], device="cuda")
+        for row, length in enumerate(lengths):
+            for cache in self.caches:
+                cache[self.slots(row, length)] = torch.randn(
+                    length, key_heads, size, device="cuda"
+                ).to(dtype)
+        self.set_lengths(lengths)
+        self.query = torch.randn(num_rows, heads, size, device="cuda").to(dtype)
+
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        self.lengths = torch.tensor(lengths, device="cuda").int()
+
+    def slots(self, row: int, length: int) -> torch.Tensor:
+        place = torch.arange(length, device="cuda")
+        return self.tables[row].long()[place // self.page] * self.page + place % self.page
+
+    def deal(self, window: int | None = None) -> Deal:
+        return deal_keys(self.lengths, num_key_heads=self.caches[0].shape[1], window=window)
+
+    def attend(self, deal: Deal) -> torch.Tensor:
+        return decode_attention(
+            self.query,
+            self.addresses,
+            self.tables,
+            deal,
+            layer=1,
+            page_size=self.page,
+            scaling=0.2,
+        )
+
+    def check(self, found: torch.Tensor, window: int | None = None) -> None:
+        """Against plain attention in float32."""
+        for row, length in enumerate(self.lengths.tolist()):
+            slots = self.slots(row, length)[-(window or 0) :]
+            shared = self.query.shape[1] // self.caches[0].shape[1]
+            key, value = (x[slots].float().repeat_interleave(shared, 1) for x in self.caches)
+            score = torch.einsum("hd,khd->hk", self.query[row].float(), key) * 0.2
+            expected = torch.einsum("hk,khd->hd", score.softmax(-1), value)
+            torch.testing.assert_close(found[row].float(), expected, atol=1e-2, rtol=1e-2)
+
+
+EDGES = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("num_rows", "heads", "key_heads", "size", "window", "longest"),
+    ("lengths", "heads", "key_heads", "size", "window"),
     [
-        (3, 9, 3, 64, None, 100),
-        (2, 4, 4, 32, 9, 70),
-        (1, 8, 2, 128, None, 700),
-        (2, 6, 2, 96, 50, 90),
+        (EDGES, 9, 3, 64, None),
+        (EDGES, 12, 2, 128, 40),
+        (EDGES, 8, 1, 80, None),
+        (EDGES, 4, 4, 32, 9),
+        ((700,), 8, 2, 128, None),
+        ((3000, 1, 129), 6, 2, 96, None),
+        ((3000, 1, 129), 14, 2, 64, 1000),
+        ((500, 90), 4, 2, 256, 50),
+        ((5000,) + (20,) * 40, 40, 2, 64, None),
+        ((260,) * 300, 9, 3, 64, None),
     ],
 )
 def test_decode_attention_is_plain_attention_over_the_pages(
-    dtype, num_rows, heads, key_heads, size, window, longest
+    dtype, lengths, heads, key_heads, size, window
 ) -> None:
-    torch.manual_seed(0)
-    page, num_pages = 16, -(-longest // 16)
-    keys, values = (
-        torch.randn((num_rows * num_pages + 3) * page, key_heads, size, device="cuda").to(dtype)
-        for _ in range(2)
-    )
-    addresses = torch.tensor([0, 0, keys.data_ptr(), values.data_ptr()], device="cuda")
-    order = torch.randperm(num_rows * num_pages + 3, device="cuda")[: num_rows * num_pages]
-    tables = order.view(num_rows, num_pages).int()
-    lengths = torch.randint(1, longest + 1, (num_rows,), device="cuda").int()
-    query = torch.randn(num_rows, heads, size, device="cuda").to(dtype)
-    new = torch.randn(2, num_rows, key_heads, size, device="cuda").to(dtype)
-    last = (lengths - 1).long()
-    slots = tables[torch.arange(num_rows), last // page].long() * page + last % page
-    write_to_pages(new[0], new[1], addresses, slots, layer=1)
-    found = decode_attention(
-        query,
-        addresses,
-        tables,
-        lengths,
-        layer=1,
-        num_key_heads=key_heads,
-        page_size=page,
-        scaling=0.2,
-        window=window,
-    )
-    for row in range(num_rows):
-        place = torch.arange(int(lengths[row]), device="cuda")
-        slot = tables[row].long()[place // page] * page + place % page
-        key, value = (
-            x[slot].float().repeat_interleave(heads // key_heads, 1) for x in (keys, values)
-        )
-        if window:
-            key, value = key[-window:], value[-window:]
-        share = (torch.einsum("hd,khd->hk", query[row].float(), key) * 0.2).softmax(-1)
-        expected = torch.einsum("hk,khd->hd", share, value)
-        torch.testing.assert_close(found[row].float(), expected, atol=1e-2, rtol=1e-2)
+    rows = PagedRows(lengths, heads, key_heads, size, dtype=dtype)
+    deal = rows.deal(window)
+    for _ in range(2):  # layers share what was dealt out
+        rows.check(rows.attend(deal), window)
+    assert not deal.num_done.any()
+
+
+@pytest.mark.parametrize("page", [1, 8, 24, 64, 100])
+def test_decode_attention_reads_pages_of_any_size(page) -> None:
+    rows = PagedRows((1, 99, 100, 101, 900), 6, 2, 64, page=page)
+    rows.check(rows.attend(rows.deal()))
+
+
+@pytest.mark.parametrize("group", range(1, 9))
+def test_decode_attention_takes_any_number_of_query_heads_for_a_key_head(group) -> None:
+    rows = PagedRows((31, 1000), 2 * group, 2, 64, dtype=torch.bfloat16)
+    rows.check(rows.attend(rows.deal()))
+
+
+@pytest.mark.parametrize("lengths", [(1,), (9000,), (1, 9000, 500), (300,) * 600])
+@pytest.mark.parametrize("window", [None, 700])
+def test_every_key_is_dealt_out_once(lengths, window) -> None:
+    rows = PagedRows((1,), 4, 2, 32)
+    rows.set_lengths(lengths)
+    dealt: list[list[int]] = [[] for _ in lengths]
+    for row, first, end, index, count, *_ in rows.deal(window).parts.tolist():
+        if count:
+            assert index < count
+            assert first < end
+            dealt[row] += range(first, end)
+    for keys, length in zip(dealt, lengths, strict=True):
+        assert keys == list(range(length))[-(window or 0) :]
+
+
+def test_a_recorded_attention_deals_out_the_keys_of_completions_that_grew() -> None:
+    lengths = (4000, 17, 1, 600)
+    rows = PagedRows(lengths, 12, 2, 128, dtype=torch.bfloat16)
+    rows.set_lengths((3, 16, 1, 64))
+    rows.attend(rows.deal())  # compiled
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = rows.attend(rows.deal())
+    graph.replay()
+    rows.check(found)
+    rows.lengths.copy_(torch.tensor(lengths))
+    graph.replay()
+    rows.check(found)
+
+
+def test_what_is_written_to_pages_is_what_the_attention_reads() -> None:
+    lengths = (1, 16, 33)
+    rows = PagedRows(lengths, 6, 2, 96)
+    new = torch.randn(2, len(lengths), 2, 96, device="cuda")
+    slots = torch.stack([rows.slots(row, n)[-1] for row, n in enumerate(lengths)])
+    others = torch.ones(len(rows.caches[0]), dtype=torch.bool, device="cuda")
+    others[slots] = False
+    before = [cache[others].clone() for cache in rows.caches]
+    write_to_pages(new[0], new[1], rows.addresses, slots, layer=1)
+    for cache, written, kept in zip(rows.caches, new, before, strict=True):
+        assert torch.equal(cache[slots], written)
+        torch.testing.assert_close(cache[others], kept, equal_nan=True, atol=0, rtol=0)
+    rows.check(rows.attend(rows.deal()))
 
 
 def test_scores_and_their_gradient_are_those_of_the_plain_arithmetic() -> None:

@@ -16,7 +16,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from astuner.engine.decode_kernel import decode_attention, write_to_pages
+from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_layers import DecodeLayers, fits
 from astuner.engine.decode_rows import DecodeRows, Replayed
 from astuner.engine.decode_rows_kernel import describe_rows
@@ -48,6 +48,7 @@ class DecodePass:
         self._tables = tables
         self._lengths = lengths
         self._page_size = cache.page_size
+        self._deals: dict[tuple[int, int | None], Deal] = {}
 
     def attend(
         self,
@@ -75,13 +76,18 @@ class DecodePass:
             query,
             self.addresses,
             self._tables,
-            self._lengths,
+            self._deal(num_key_heads, window),
             layer=layer,
-            num_key_heads=num_key_heads,
             page_size=self._page_size,
             scaling=scaling,
-            window=window,
         )
+
+    def _deal(self, num_key_heads: int, window: int | None) -> Deal:
+        """Made by the first layer that needs it."""
+        key = num_key_heads, window
+        if key not in self._deals:
+            self._deals[key] = deal_keys(self._lengths, num_key_heads=num_key_heads, window=window)
+        return self._deals[key]
 
 
 ComputeStates = Callable[[Tensor, Tensor, Pass], Tensor]

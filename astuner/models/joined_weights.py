@@ -47,7 +47,7 @@ class JoinedLayers:
 
 
 @torch.no_grad()
-def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
     """One tensor that shares its memory with all of them, which are moved unless they lie so."""
     first = parts[0]
     num_rows = sum(len(part) for part in parts)
@@ -67,7 +67,7 @@ def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
     return joined
 
 
-def _is_made_of(joined: Tensor, parts: Sequence[nn.Parameter]) -> bool:
+def _is_made_of(joined: Tensor, parts: Sequence[Tensor]) -> bool:
     place = joined.data_ptr()
     for part in parts:
         if part.data_ptr() != place or not part.is_contiguous():

@@ -50,7 +50,7 @@ def served(
     appworld_python: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     scratch = tmp_path_factory.mktemp("scratch")
-    options = [f"root={tiny_world}", "timeout_seconds=2", "max_output_chars=2000"]
+    options = [f"root={tiny_world}", "timeout_seconds=20", "max_output_chars=2000"]
     with serving(appworld_python, options, scratch=scratch) as url:
         yield Served(url=url, root=tiny_world, scratch=scratch)
 
