@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy
 import torch
 from torch import Tensor
+from triton.errors import TritonError
 
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_layers import DecodeLayers, fits
@@ -196,23 +197,16 @@ class DecodeGraphs:
 
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
         if (size, mode) not in self._graphs:
-            # Some kernels set themselves up when they first run, which cannot be recorded.
-            chosen = self.chosen.clone()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                self._pass(size, mode)
-            torch.cuda.current_stream().wait_stream(stream)
-            self.chosen.copy_(chosen)
             graph = torch.cuda.CUDAGraph()
             try:
+                self._warm_up(size, mode)
                 with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     self._pass(size, mode)
-            except RuntimeError as error:
+            except (RuntimeError, TritonError) as error:
                 if is_out_of_memory(error):
                     raise
                 self.can_record = False
-                logger.info(
+                logger.warning(
                     "each kernel is launched by itself, which is slower: a pass of this model "
                     "cannot be recorded (%s)",
                     error,
@@ -221,6 +215,16 @@ class DecodeGraphs:
             self._pool = graph.pool()
             self._graphs[size, mode] = graph
         return self._graphs[size, mode]
+
+    def _warm_up(self, size: int, mode: Mode) -> None:
+        """Some kernels set themselves up when they first run, which cannot be recorded."""
+        chosen = self.chosen.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._pass(size, mode)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.chosen.copy_(chosen)
 
     def _pass(self, size: int, mode: Mode) -> None:
         tables, lengths = self._rows.tables[:size], self._lengths[:size]

@@ -34,7 +34,9 @@ class TokenChooser:
     arithmetic.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_kernel: bool = False) -> None:
+        """`has_kernel`: whether `sample_kernel.py` runs where the logits are."""
+        self._has_kernel = has_kernel
         self._buffers: list[Tensor] = []
 
     def choose(
@@ -44,7 +46,7 @@ class TokenChooser:
 
         Logits that are not finite give log-probabilities that are not.
         """
-        if logits.is_cuda and not any(is_exact(sampling) for sampling in samplings):
+        if self._has_kernel and not any(is_exact(sampling) for sampling in samplings):
             return _choose_on_gpu(logits, samplings, draws)
         cumulative, probs = self._take_buffers(logits)
         self._compute_probs(logits, samplings, probs, scratch=cumulative)

@@ -4,6 +4,7 @@ Owns the model while it generates, its cache, and how tokens are drawn. Which to
 is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 """
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from astuner.engine.sampled import SampledTokens
 from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, EngineLoad, Scheduler
 from astuner.engine.token_chooser import TokenChooser, is_exact
 from astuner.engine.transfer import Download, upload
-from astuner.models.device import is_out_of_memory
+from astuner.models.device import is_out_of_memory, runs_kernels
 from astuner.models.logits import logits_of
 from astuner.types import TopLogprobs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class DraftWriter:
         self._before_pass = before_pass
         self._model = model
         self._limits = limits
-        self._chooser = TokenChooser()
+        self._chooser = TokenChooser(runs_kernels(model.device))
         num_pages = _num_pages(model, limits)
         self._pages = (num_pages, limits.page_size)
         self._cache = KeyValueCache(
@@ -81,7 +84,13 @@ class DraftWriter:
         )
         self._scheduler = self._make_scheduler()
         self._under_way: _BegunPass | None = None
-        self._graphs = self._make_graphs() if model.device.type == "cuda" else None
+        self._graphs = self._make_graphs() if runs_kernels(model.device) else None
+        if self._graphs is None and model.device.type == "cuda":
+            logger.warning(
+                "%s is older than the kernels of generation (compute capability 8.0): each token "
+                "takes several times as long",
+                torch.cuda.get_device_name(model.device),
+            )
 
     def _make_scheduler(self) -> Scheduler:
         return Scheduler(

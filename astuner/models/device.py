@@ -51,6 +51,12 @@ def warn_of_slow_dtype(dtype: str, device: torch.device) -> None:
         )
 
 
+def runs_kernels(device: torch.device) -> bool:
+    """Whether our own kernels for GPUs run there: they copy ahead, which takes compute capability
+    8.0 (Ampere)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
