@@ -29,6 +29,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_KEYS_AT_ONCE = tl.constexpr(32)
+"""Of a block."""
+_NUM_STAGES = 2
 _PROGRAMS_PER_MULTIPROCESSOR = 4
 _LEAST_KEYS = 128
 """Of a part, unless the completion is shorter: joining costs about as much as reading so many."""
@@ -140,7 +143,6 @@ def decode_attention(
     heads_per_key_head = num_heads // num_key_heads
     block_size = max(16, triton.next_power_of_2(size))
     block_heads = max(16, triton.next_power_of_2(heads_per_key_head))
-    tiling = _tiling(block_heads, block_size, query.dtype)
     joins_apart = num_rows * num_key_heads <= _FEW_HEADS
     # Key heads first: programs that run at the same time read the same pages.
     _attend[(num_key_heads, num_parts)](
@@ -164,12 +166,11 @@ def decode_attention(
         page_size=page_size,
         block_heads=block_heads,
         block_size=block_size,
-        block_keys=tiling.num_keys,
         block_parts=_PARTS_AT_ONCE[False],
-        stages=tiling.num_stages,
+        stages=_NUM_STAGES,
         joins=not joins_apart,
         dtype=TRITON_DTYPES[query.dtype],
-        num_warps=tiling.num_warps,
+        num_warps=_num_warps(block_heads, block_size, query.dtype),
     )
     if joins_apart:
         _join_row[(num_rows, num_heads)](
@@ -186,21 +187,9 @@ def decode_attention(
     return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tiling:
-    num_keys: int
-    """Of a block."""
-    num_warps: int
-    num_stages: int
-    """Blocks at work or under way."""
-
-
-def _tiling(block_heads: int, block_size: int, dtype: torch.dtype) -> _Tiling:
-    # A warp has registers for the sums of 16 heads of 128.
-    num_warps = min(8, max(1, block_heads * block_size // 2048))
-    if dtype == torch.float32:  # no tensor cores: products are exact, and take more registers
-        return _Tiling(num_keys=32, num_warps=max(4, num_warps), num_stages=2)
-    return _Tiling(num_keys=32, num_warps=num_warps, num_stages=2)
+def _num_warps(block_heads: int, block_size: int, dtype: torch.dtype) -> int:
+    # A warp has registers for the sums of 16 heads of 128; exact products take more.
+    return min(8, max(4 if dtype == torch.float32 else 1, block_heads * block_size // 2048))
 
 
 TRITON_DTYPES: dict[torch.dtype, Any] = {
@@ -295,7 +284,7 @@ def _deal(
 @triton.jit
 def _whole_blocks(num_keys):
     """At least so many keys, and no block of them half used."""
-    return tl.cdiv(num_keys, 64) * 64
+    return tl.cdiv(num_keys, _KEYS_AT_ONCE) * _KEYS_AT_ONCE
 
 
 @triton.jit(do_not_specialize=["layer"])
@@ -320,7 +309,6 @@ def _attend(
     page_size: tl.constexpr,
     block_heads: tl.constexpr,
     block_size: tl.constexpr,
-    block_keys: tl.constexpr,
     block_parts: tl.constexpr,
     stages: tl.constexpr,
     joins: tl.constexpr,
@@ -361,7 +349,6 @@ def _attend(
         page_size,
         block_heads,
         block_size,
-        block_keys,
         stages,
         dtype,
     )
@@ -409,12 +396,11 @@ def _attend_to_keys(
     page_size: tl.constexpr,
     block_heads: tl.constexpr,
     block_size: tl.constexpr,
-    block_keys: tl.constexpr,
     stages: tl.constexpr,
     dtype: tl.constexpr,
 ):
     """The mean of values (block_heads, block_size), and the log-sum-exp of scores to base 2."""
-    at_block = tl.arange(0, block_keys)
+    at_block = tl.arange(0, _KEYS_AT_ONCE)
     at_size = tl.arange(0, block_size)
     is_size = at_size < size
     top = tl.full([block_heads], -float("inf"), tl.float32)
@@ -422,11 +408,11 @@ def _attend_to_keys(
     mean = tl.zeros([block_heads, block_size], tl.float32)
     # One block ahead, since where keys lie must be known before they can be asked for.
     page = tl.load(table + (start + at_block) // page_size, start + at_block < end, other=0)
-    for block in tl.range(start, end, block_keys, num_stages=stages):
+    for block in tl.range(start, end, _KEYS_AT_ONCE, num_stages=stages):
         at_key = block + at_block
         slot = page.to(tl.int64) * page_size + at_key % page_size
         page = tl.load(
-            table + (at_key + block_keys) // page_size, at_key + block_keys < end, other=0
+            table + (at_key + _KEYS_AT_ONCE) // page_size, at_key + _KEYS_AT_ONCE < end, other=0
         )
         is_key = at_key < end
         is_real = is_key[:, None] & is_size[None, :]
