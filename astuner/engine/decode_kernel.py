@@ -188,8 +188,9 @@ def decode_attention(
 
 
 def _num_warps(block_heads: int, block_size: int, dtype: torch.dtype) -> int:
-    # A warp has registers for the sums of 16 heads of 128; exact products take more.
-    return min(8, max(4 if dtype == torch.float32 else 1, block_heads * block_size // 2048))
+    # So much of the sums fits in a warp's registers. Exact products of float32 take more of them.
+    size_per_warp = 512 if dtype == torch.float32 else 2048
+    return min(8, max(1, block_heads * block_size // size_per_warp))
 
 
 TRITON_DTYPES: dict[torch.dtype, Any] = {
