@@ -15,7 +15,7 @@ and computes little with it, so what counts is that enough of them are under way
   joined by their log-sum-exp (Flash-Decoding, T. Dao et al. 2023,
   https://pytorch.org/blog/flash-decoding/). The last program to end joins them, as a counter
   tells (the fix-up of Stream-K, M. Osama et al. 2023, https://arxiv.org/abs/2301.03598); with few
-  completions, all in many parts, a second kernel does, a program for each head.
+  completions, each in many parts, a second kernel does, a program for each head.
 
 Shapes: N completions, H query heads, G key heads, R = H / G, D head size,
 P parts.
@@ -30,12 +30,13 @@ import triton.language as tl
 from torch import Tensor
 
 _PROGRAMS_PER_MULTIPROCESSOR = 4
-_LEAST_KEYS = 128
-"""Of a part, unless the completion is shorter: joining costs about as much as reading so many."""
-_FEW_HEADS = 16
-"""Key heads of all completions. No more than this, and there are so many parts for each that they
-are joined by programs of their own, `_PARTS_AT_ONCE[True]` in a step."""
-_PARTS_AT_ONCE = {False: 16, True: 64}
+"""That parts are made for."""
+_FEW_HEADS = 64
+"""Key heads of all completions. Up to so many, each has many parts, to be joined in parallel."""
+_LEAST_KEYS = {True: 64, False: 128}
+"""Of a part of few heads and of others, unless the completion is shorter."""
+_PARTS_AT_ONCE = {True: 64, False: 16}
+"""That are joined in one step."""
 _WORDS = tl.constexpr(8)
 """Of a part's description, so that none crosses a sector of memory."""
 
@@ -60,7 +61,9 @@ def deal_keys(lengths: Tensor, *, num_key_heads: int, window: int | None) -> Dea
     a time, so one long completion among short ones keeps none waiting.
     """
     num_rows = len(lengths)
-    budget = triton.cdiv(_num_resident(lengths.device), num_key_heads)
+    num_programs = _PROGRAMS_PER_MULTIPROCESSOR * _num_multiprocessors(lengths.device)
+    budget = triton.cdiv(num_programs, num_key_heads)
+    is_few = num_rows * num_key_heads <= _FEW_HEADS
     num_parts = num_rows + budget
     parts = torch.empty((num_parts, _WORDS.value), dtype=torch.int32, device=lengths.device)
     ranges = parts.new_empty((num_rows, 2))
@@ -73,21 +76,20 @@ def deal_keys(lengths: Tensor, *, num_key_heads: int, window: int | None) -> Dea
         num_rows,
         num_parts,
         budget,
-        _LEAST_KEYS,
+        _LEAST_KEYS[is_few],
         window or 2**31 - 1,
         num_key_heads=num_key_heads,
+        block_keys=64 if is_few else 32,
         block_rows=triton.next_power_of_2(num_rows),
         block_parts=64,
     )
     return Deal(parts=parts, ranges=ranges, num_done=num_done)
 
 
-def _num_resident(device: torch.device) -> int:
-    """Programs that run at a time."""
-    if device.type != "cuda":
-        return _PROGRAMS_PER_MULTIPROCESSOR
-    num = torch.cuda.get_device_properties(device).multi_processor_count
-    return num * _PROGRAMS_PER_MULTIPROCESSOR
+def _num_multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":  # Triton's interpreter
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def write_to_pages(
@@ -140,8 +142,8 @@ def decode_attention(
     heads_per_key_head = num_heads // num_key_heads
     block_size = max(16, triton.next_power_of_2(size))
     block_heads = max(16, triton.next_power_of_2(heads_per_key_head))
-    tiling = _tiling(block_heads, block_size, query.dtype)
-    joins_apart = num_rows * num_key_heads <= _FEW_HEADS
+    is_few = num_rows * num_key_heads <= _FEW_HEADS
+    tiling = _tiling(num_rows * num_key_heads, block_heads, block_size, query)
     # Key heads first: programs that run at the same time read the same pages.
     _attend[(num_key_heads, num_parts)](
         query,
@@ -167,11 +169,11 @@ def decode_attention(
         block_keys=tiling.num_keys,
         block_parts=_PARTS_AT_ONCE[False],
         stages=tiling.num_stages,
-        joins=not joins_apart,
+        joins=not is_few,
         dtype=TRITON_DTYPES[query.dtype],
         num_warps=tiling.num_warps,
     )
-    if joins_apart:
+    if is_few:
         _join_row[(num_rows, num_heads)](
             part_mean,
             part_lse,
@@ -186,21 +188,27 @@ def decode_attention(
     return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Tiling:
     num_keys: int
     """Of a block."""
     num_warps: int
     num_stages: int
-    """Blocks at work or under way."""
+    """One more than there are blocks under way."""
 
 
-def _tiling(block_heads: int, block_size: int, dtype: torch.dtype) -> _Tiling:
-    # A warp has registers for the sums of 16 heads of 128.
-    num_warps = min(8, max(1, block_heads * block_size // 2048))
-    if dtype == torch.float32:  # no tensor cores: products are exact, and take more registers
-        return _Tiling(num_keys=32, num_warps=max(4, num_warps), num_stages=2)
-    return _Tiling(num_keys=32, num_warps=num_warps, num_stages=2)
+def _tiling(num_row_heads: int, block_heads: int, block_size: int, query: Tensor) -> _Tiling:
+    """As timed on an H200 for heads of 64 to 256 (benchmarks/decode_attention.py)."""
+    # So much of the sums fits in a warp's registers. Exact products of float32 take more of them.
+    size_per_warp = 512 if query.dtype == torch.float32 else 2048
+    num_warps = min(8, max(1, block_heads * block_size // size_per_warp))
+    if query.dtype == torch.float32 or block_size > 128:
+        return _Tiling(32, num_warps, 2)
+    if num_row_heads <= _FEW_HEADS:
+        return _Tiling(64, max(4, num_warps), 2)  # few programs: the sooner each ends, the better
+    # Where more programs wait than run, room for one more of them beats a block more under way.
+    is_crowded = num_row_heads > 6 * _num_multiprocessors(query.device)
+    return _Tiling(32, num_warps, 2 if is_crowded else 3)
 
 
 TRITON_DTYPES: dict[torch.dtype, Any] = {
@@ -257,6 +265,7 @@ def _deal(
     least_keys,
     window,
     num_key_heads: tl.constexpr,
+    block_keys: tl.constexpr,
     block_rows: tl.constexpr,
     block_parts: tl.constexpr,
 ):
@@ -265,14 +274,14 @@ def _deal(
     at = tl.arange(0, block_rows)
     length = tl.load(lengths + at, at < num_rows, other=0)
     span = tl.minimum(length, window)
-    share = tl.maximum(_whole_blocks(tl.cdiv(tl.sum(span, 0), budget)), least_keys)
+    share = tl.maximum(_whole_blocks(tl.cdiv(tl.sum(span, 0), budget), block_keys), least_keys)
     # Each row's last part may be small: there are at most `budget` full ones and one for each row.
     counts = tl.cdiv(span, share)
     first = tl.sum(tl.where(at < row, counts, 0), 0)
     count = tl.sum(tl.where(at == row, counts, 0), 0)
     end = tl.load(lengths + row)
     start = end - tl.minimum(end, window)
-    keys = _whole_blocks(tl.cdiv(end - start, count))
+    keys = _whole_blocks(tl.cdiv(end - start, count), block_keys)
     for block in range(0, count, block_parts):
         index = block + tl.arange(0, block_parts)
         place = parts + (first + index) * _WORDS
@@ -293,9 +302,9 @@ def _deal(
 
 
 @triton.jit
-def _whole_blocks(num_keys):
+def _whole_blocks(num_keys, block_keys: tl.constexpr):
     """At least so many keys, and no block of them half used."""
-    return tl.cdiv(num_keys, 64) * 64
+    return tl.cdiv(num_keys, block_keys) * block_keys
 
 
 @triton.jit(do_not_specialize=["layer"])
