@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy
 import torch
 from torch import Tensor
-from triton.errors import TritonError
+from triton.errors import TritonError  # type: ignore[import-not-found]  # with CUDA only
 
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_layers import DecodeLayers, fits

@@ -219,7 +219,7 @@ TRITON_DTYPES: dict[torch.dtype, Any] = {
 
 
 @triton.jit
-def _layer_pages(addresses, layer, dtype: tl.constexpr):
+def layer_pages(addresses, layer, dtype: tl.constexpr):
     """Where the keys and the values of a layer begin."""
     keys = tl.load(addresses + 2 * layer).to(tl.pointer_type(dtype))
     values = tl.load(addresses + 2 * layer + 1).to(tl.pointer_type(dtype))
@@ -243,7 +243,7 @@ def _write(
     dtype: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
-    keys, values = _layer_pages(addresses, layer, dtype)
+    keys, values = layer_pages(addresses, layer, dtype)
     place = (tl.load(slots + row) * num_heads + head) * size
     at = tl.arange(0, block)
     is_real = at < size
@@ -344,7 +344,7 @@ def _attend(
     count = tl.load(parts + place * _WORDS + 4)
     if count == 0:
         return
-    keys, values = _layer_pages(addresses, layer, dtype)
+    keys, values = layer_pages(addresses, layer, dtype)
     at_head = tl.arange(0, block_heads)
     at_size = tl.arange(0, block_size)
     head = key_head * heads_per_key_head + at_head

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from astuner.engine.decode_kernel import TRITON_DTYPES
+from astuner.engine.decode_kernel import TRITON_DTYPES, layer_pages
 
 _GATES_AT_ONCE = 1024
 
@@ -183,8 +183,9 @@ def _rotate_and_write(
             dtype,
         )
         slot = (tl.load(slots + row) * num_key_heads + key_head) * size + at
-        keys = tl.load(addresses + 2 * layer).to(tl.pointer_type(dtype)) + slot
-        values = tl.load(addresses + 2 * layer + 1).to(tl.pointer_type(dtype)) + slot
+        keys, values = layer_pages(addresses, layer, dtype)
+        keys += slot
+        values += slot
         tl.store(keys, left, is_real)
         tl.store(keys + half, right, is_real)
         new = value + row * value_stride + key_head * size + at
