@@ -134,6 +134,8 @@ class DecodeGraphs:
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
         self._pool: Any = None
+        # One for all sizes: torch keeps the memory and cuBLAS the workspace of each apart.
+        self._side_stream = torch.cuda.Stream(device)
         self.can_record = True
         """False once a pass could not be recorded, because it copies from the host or waits for it,
         as some layers with experts do."""
@@ -219,11 +221,11 @@ class DecodeGraphs:
     def _warm_up(self, size: int, mode: Mode) -> None:
         """Some kernels set themselves up when they first run, which cannot be recorded."""
         chosen = self.chosen.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        current = torch.cuda.current_stream()
+        self._side_stream.wait_stream(current)
+        with torch.cuda.stream(self._side_stream):
             self._pass(size, mode)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(self._side_stream)
         self.chosen.copy_(chosen)
 
     def _pass(self, size: int, mode: Mode) -> None:
