@@ -1,6 +1,6 @@
 """One new token a row through the layers of a well-known decoder, in fewer and larger kernels.
 
-A layer of transformers is 16 kernels, most of them short. Here it is ten:
+A layer of transformers is 16 kernels, most of them short. Here it is nine:
 queries, keys and values are one product, and so are gate and value of the gated layer; a norm takes
 the sum with it, and a rotation the writing to pages. Models of other families, and layers with
 adapters where they have one, go through their own modules.
