@@ -322,6 +322,8 @@ def main() -> None:
     parser.add_argument("--no-logprobs", action="store_true", help="measure vLLM without, too")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     arguments = parser.parse_args()
+    if arguments.no_logprobs and arguments.engine != "vllm":
+        parser.error("--no-logprobs goes with --engine vllm: our engine knows no such calls")
     if arguments.what == "train":
         measure = measure_training
     else:
