@@ -80,7 +80,7 @@ def deal_keys(lengths: Tensor, *, num_key_heads: int, window: int | None) -> Dea
         window or 2**31 - 1,
         num_key_heads=num_key_heads,
         block_keys=64 if is_few else 32,
-        block_rows=triton.next_power_of_2(num_rows),
+        block_rows=max(128, triton.next_power_of_2(num_rows)),  # few sizes, each of them compiled
         block_parts=64,
     )
     return Deal(parts=parts, ranges=ranges, num_done=num_done)
