@@ -88,10 +88,7 @@ def test_a_head_is_started_where_there_is_none_and_ends_with_the_run(tmp_path):
     assert (tmp_path / "ray_head.log").is_file()
 
 
-CARD = "GPU-6a1b2c3d-0000-1111-2222-333344445555"
-
-
-@pytest.mark.parametrize("shown", ["1", CARD, CARD.replace("GPU", "MIG"), ""])
+@pytest.mark.parametrize("shown", ["MIG-6a1b2c3d-0000-1111-2222-333344445555", ""])
 def test_processes_share_the_one_card_whatever_the_environment_shows(tmp_path, shown):
     card = shown or "0"
     flags = ("--with-ray", "--num-gpus=2", f"--card={card}")
@@ -100,12 +97,11 @@ def test_processes_share_the_one_card_whatever_the_environment_shows(tmp_path, s
         assert first_line(run) == repr([card] * 3)
 
 
-@pytest.mark.parametrize("shown", ["1", ""])
-def test_a_head_that_ray_refuses_is_told_in_rays_own_words(tmp_path, shown):
-    said = refused(tmp_path, "--with-ray", "--num-gpus=2", CUDA_VISIBLE_DEVICES=shown)
+def test_a_head_that_ray_refuses_is_told_in_rays_own_words(tmp_path):
+    said = refused(tmp_path, "--with-ray", "--num-gpus=2", CUDA_VISIBLE_DEVICES="1")
     assert said.startswith("BackboneError: starting a Ray head at")
     assert "ended with code 1, saying: ValueError: Attempting to start raylet with 2 GPU" in said
-    assert f"CUDA_VISIBLE_DEVICES contains {[shown] if shown else []}" in said
+    assert "CUDA_VISIBLE_DEVICES contains ['1']" in said
 
 
 def test_a_head_does_not_outlive_a_run_that_is_killed(tmp_path):
