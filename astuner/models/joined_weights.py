@@ -39,7 +39,11 @@ class JoinedLayers:
     def is_current(self) -> bool:
         """Whether the layers' weights are still where they were joined."""
         pairs = [(self._weights, self._weight), (self._biases, self._bias)]
-        return all(_is_made_of(joined, parts) for parts, joined in pairs if joined is not None)
+        return all(
+            _lie_together(parts) and parts[0].data_ptr() == joined.data_ptr()
+            for parts, joined in pairs
+            if joined is not None
+        )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """From (N, E) to one (N, size) of each layer."""
@@ -49,28 +53,21 @@ class JoinedLayers:
 @torch.no_grad()
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """One tensor that shares its memory with all of them, which are moved unless they lie so."""
-    first = parts[0]
+    if not _lie_together(parts):
+        views = torch.cat([part.data for part in parts]).split([len(part) for part in parts])
+        for part, view in zip(parts, views, strict=True):
+            part.data = view
+    first = parts[0].data
     num_rows = sum(len(part) for part in parts)
-    lies_free = first.untyped_storage().nbytes() >= (
-        first.storage_offset() + num_rows * first.stride(0)
-    ) * first.element_size()
-    if lies_free:
-        row = first.stride(0)
-        joined = first.data.as_strided(
-            (num_rows, *first.shape[1:]), first.stride(), first.storage_offset()
-        )
-        if row and _is_made_of(joined, parts):
-            return joined
-    joined = torch.cat([part.data for part in parts])
-    for part, view in zip(parts, joined.split([len(part) for part in parts]), strict=True):
-        part.data = view
-    return joined
+    return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
-def _is_made_of(joined: Tensor, parts: Sequence[Tensor]) -> bool:
-    place = joined.data_ptr()
+def _lie_together(parts: Sequence[Tensor]) -> bool:
+    """Whether they are in one storage, each behind the last."""
+    storage, place = parts[0].untyped_storage().data_ptr(), parts[0].data_ptr()
     for part in parts:
-        if part.data_ptr() != place or not part.is_contiguous():
+        is_next = part.is_contiguous() and part.data_ptr() == place
+        if not is_next or part.untyped_storage().data_ptr() != storage:
             return False
         place += part.numel() * part.element_size()
     return True
