@@ -205,7 +205,9 @@ class DecodeGraphs:
                 with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     self._pass(size, mode)
             except (RuntimeError, TritonError) as error:
-                if is_out_of_memory(error):
+                # Once passes look ahead, some of a batch's tokens are on the GPU alone, and only a
+                # recorded pass can begin with them.
+                if is_out_of_memory(error) or self._graphs:
                     raise
                 self.can_record = False
                 logger.warning(
