@@ -1,6 +1,7 @@
 """`ModelTuner`: the model being tuned, in the shapes that a workflow can use."""
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from astuner.errors import WorkflowError
@@ -165,13 +166,17 @@ def as_chat_model(model: Model) -> Model:
     AgentScope is not imported for workflows that do without it.
     """
     if "agentscope" in sys.modules:
-        from agentscope.model import ChatModelBase
-
-        kind = type(model)
-        on_top = () if _is_agentscope_1() else (AgentScope2Calls,)
-        chat_model = type(kind.__name__, (*on_top, kind, ChatModelBase), {})
-        model.__class__ = chat_model  # type: ignore[assignment]  # a subclass of `kind`
+        model.__class__ = _chat_model_class(type(model))
     return model
+
+
+@cache
+def _chat_model_class(kind: type) -> Any:
+    """A subclass of `kind`; one for all, since each costs as much as a call of the model."""
+    from agentscope.model import ChatModelBase
+
+    on_top = () if _is_agentscope_1() else (AgentScope2Calls,)
+    return type(kind.__name__, (*on_top, kind, ChatModelBase), {})
 
 
 def _is_agentscope_1() -> bool:

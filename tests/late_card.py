@@ -34,7 +34,12 @@ class LateCard:
         """Tokens that were computed from one which the host did not know."""
 
     def run(
-        self, batch: Sequence[Chunk], *, mode: str, temperatures: object, draws: Sequence[float]
+        self,
+        batch: Sequence[Chunk],
+        *,
+        mode: str,
+        inverse_temperatures: object,
+        draws: Sequence[float],
     ) -> Replayed:
         drafts = [chunk.draft for chunk in batch]
         rows = self._rows.place(drafts, min(len(batch) + 1, self.chosen.shape[1]))

@@ -150,7 +150,7 @@ class DecodeGraphs:
         batch: Sequence[Chunk],
         *,
         mode: Mode,
-        temperatures: Sequence[float],
+        inverse_temperatures: Sequence[float],
         draws: Sequence[float],
     ) -> Replayed | None:
         """Compute the last token of each draft, which may still be under way to the host.
@@ -159,7 +159,7 @@ class DecodeGraphs:
         """
         size = next(size for size in self._sizes if size >= len(batch))
         rows = self._rows.place([chunk.draft for chunk in batch], size)
-        self._upload_inputs(batch, rows, temperatures, draws)
+        self._upload_inputs(batch, rows, inverse_temperatures, draws)
         graph = self._graph(size, mode)
         if graph is None:
             return None
@@ -177,18 +177,19 @@ class DecodeGraphs:
         self,
         batch: Sequence[Chunk],
         rows: list[int],
-        temperatures: Sequence[float],
+        inverse_temperatures: Sequence[float],
         draws: Sequence[float],
     ) -> None:
+        at = numpy.array(rows)
         integers = numpy.zeros(self._inputs.shape, dtype=numpy.int32)
         integers[0] = NO_COLUMN
-        integers[0, rows] = [chunk.draft.under_way for chunk in batch]
-        integers[1, rows] = [chunk.draft.ids[-1] for chunk in batch]
-        integers[2, rows] = [chunk.start for chunk in batch]
+        integers[0, at] = [draft.under_way for draft, _, _ in batch]
+        integers[1, at] = [draft.ids[-1] for draft, _, _ in batch]
+        integers[2, at] = [start for _, start, _ in batch]
         self._inputs.copy_(upload(integers, self._inputs.device))
         floats = numpy.ones(self._floats.shape, dtype=numpy.float32)
-        floats[0, rows] = [temperature and 1 / temperature for temperature in temperatures]
-        floats[1, rows] = draws
+        floats[0, at] = inverse_temperatures
+        floats[1, at] = draws
         self._floats.copy_(upload(floats, self._floats.device))
 
     def forget(self) -> None:

@@ -39,20 +39,20 @@ class DecodeRows:
         """(num_rows, num_pages) int32."""
         self._drafts: list[Draft] = []
         self._places: list[int] = []
+        self._last_views: list[_View] = []
+        """Of `_drafts`, in that order."""
         self._views: dict[int, _View] = {}
-        """Of the rows that are in use."""
+        """The same by row, of those that are in use."""
 
     def place(self, drafts: list[Draft], size: int) -> list[int]:
         """The row of each draft, below `size`, with its pages in `tables`."""
         if drafts != self._drafts:
             self._places = self._choose_rows(drafts, size)
             self._drafts = drafts
-        views = {
-            row: (draft, draft.num_displaced, len(draft.pages))
-            for row, draft in zip(self._places, drafts, strict=True)
-        }
-        if views != self._views:
-            self._upload_changes(views)
+        views = [(draft, draft.num_displaced, len(draft.pages)) for draft in drafts]
+        if views != self._last_views:
+            self._upload_changes(dict(zip(self._places, views, strict=True)))
+            self._last_views = views
         return self._places
 
     def _choose_rows(self, drafts: list[Draft], size: int) -> list[int]:

@@ -11,7 +11,7 @@ meanwhile, since passes write in the order in which they begin.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,13 +66,6 @@ class Draft:
     def num_unread(self) -> int:
         """Tokens to compute before the next one can be sampled; 1 while it only grows."""
         return self.num_tokens - self.num_cached
-
-    @property
-    def is_finished(self) -> bool:
-        num_tokens = len(self.ids)
-        if num_tokens == self.num_prompt:
-            return False
-        return num_tokens >= self.max_tokens or self.is_cut or self.ids[-1] in self.stop_ids
 
 
 class Chunk(NamedTuple):
@@ -162,9 +155,10 @@ class Scheduler:
         """
         page_size, finished = self._pages.page_size, []
         for draft in drafts:
+            ids = draft.ids
             if (draft.num_published + 1) * page_size <= draft.num_cached:
                 self._publish(draft)
-            if draft.is_finished:
+            if ids[-1] in draft.stop_ids or draft.is_cut or len(ids) >= draft.max_tokens:
                 finished.append(draft)
         if finished:
             self.remove(finished)
@@ -197,7 +191,7 @@ class Scheduler:
         room = self._max_batch_tokens
         batch: list[Chunk] = []
         begun: set[tuple[int, tuple[int, ...]]] = set()
-        for draft in self._each_running():
+        for draft in self._running:  # room is made by displacing the last ones meanwhile
             if room == 0:
                 break
             if draft.num_unread == 1:
@@ -218,8 +212,9 @@ class Scheduler:
         """The last token of every draft that goes on; empty where one has more than that unread."""
         page_size = self._pages.page_size
         batch = []
-        for draft in self._each_running():
-            start, end = draft.num_cached, draft.num_tokens
+        for draft in self._running:  # room is made by displacing the last ones meanwhile
+            start = draft.num_cached
+            end = len(draft.ids) + (draft.under_way != NO_COLUMN)
             if end - start > 1:
                 return []
             if end == draft.max_tokens:  # its last token is under way
@@ -227,13 +222,6 @@ class Scheduler:
             if end <= len(draft.pages) * page_size or self._make_room(draft, end):
                 batch.append(Chunk(draft, start, end))
         return batch
-
-    def _each_running(self) -> Iterator[Draft]:
-        """In the order of admission; room is made by displacing the last ones meanwhile."""
-        index = 0
-        while index < len(self._running):
-            yield self._running[index]
-            index += 1
 
     def _use_known_pages(self, draft: Draft) -> None:
         """Take what others have computed of the unread tokens, but for the last one."""

@@ -7,7 +7,7 @@ is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy
@@ -41,6 +41,15 @@ class DraftRequest:
     stream: random.Random
     """One number of it is drawn for each token."""
     observe: Observe | None
+    is_exact: bool = field(init=False)
+    """Whether its tokens are chosen from all probabilities."""
+    inverse_temperature: float = field(init=False)
+    """0 for the most probable token."""
+
+    def __post_init__(self) -> None:
+        temperature = self.sampling.temperature
+        object.__setattr__(self, "is_exact", is_exact(self.sampling))
+        object.__setattr__(self, "inverse_temperature", temperature and 1 / temperature)
 
 
 class _BegunPass(NamedTuple):
@@ -160,7 +169,7 @@ class DraftWriter:
             return self._read()
         if self._before_pass is not None:
             self._before_pass()
-        self.num_read += sum(_num_prompt_tokens(chunk) for chunk in batch)
+        self.num_read += _num_prompt_tokens(batch)
         begun = self._begin(batch)
         self._scheduler.begin_pass(batch)
         finished = self._read()
@@ -174,10 +183,10 @@ class DraftWriter:
         return self._graphs is not None and self._graphs.has_recorded
 
     def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
-        is_growing = all(chunk.end - chunk.start == 1 for chunk in batch)
         can_replay = self._cache.is_made and not self._cache.needs_matrices
-        if self._graphs is not None and self._graphs.can_record and can_replay and is_growing:
-            begun = self._replay(batch)
+        if self._graphs is not None and self._graphs.can_record and can_replay:
+            is_growing = all(end - start == 1 for _, start, end in batch)
+            begun = self._replay(batch) if is_growing else None
             if begun is not None:
                 return begun
         return self._compute(batch)
@@ -205,7 +214,8 @@ class DraftWriter:
             draft.logprobs.append(logprob)
             draft.top_logprobs.append(top)
             observe = draft.request.observe
-            draft.is_cut = observe is not None and observe((token,))
+            if observe is not None:
+                draft.is_cut = observe((token,))
             written.append(draft)
         self.num_sampled += len(written)
         return [(draft, _sampled(draft)) for draft in self._scheduler.finish_pass(written)]
@@ -234,12 +244,12 @@ class DraftWriter:
         """One token of each draft, on a GPU; None where no pass of this model can be recorded."""
         assert self._graphs is not None
         drafts = [chunk.draft for chunk in batch]
-        samplings = [draft.request.sampling for draft in drafts]
-        mode = "logits" if any(map(is_exact, samplings)) else "tokens"
+        requests = [draft.request for draft in drafts]
+        mode = "logits" if any(request.is_exact for request in requests) else "tokens"
         replayed = self._graphs.run(
             batch,
             mode=mode,
-            temperatures=[sampling.temperature for sampling in samplings],
+            inverse_temperatures=[request.inverse_temperature for request in requests],
             draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
         )
         if replayed is None:
@@ -268,8 +278,14 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _num_prompt_tokens(chunk: Chunk) -> int:
-    return max(0, min(chunk.end, chunk.draft.num_prompt) - chunk.start)
+def _num_prompt_tokens(batch: Sequence[Chunk]) -> int:
+    return sum(
+        [
+            min(end, draft.num_prompt) - start
+            for draft, start, end in batch
+            if start < draft.num_prompt
+        ]
+    )
 
 
 def _sampled(draft: Draft) -> SampledTokens:

@@ -28,6 +28,9 @@ _FEW = 2
 """Ids that are likely to be decoded together again: what a reply grows by, and what is before."""
 _MAX_KNOWN = 16_384
 """Texts of few ids that are kept; a transformers tokenizer takes 5 us and more to decode one."""
+_MAX_ENCODED = 128
+_LONGEST_ENCODED = 20_000
+"""Texts, and their characters, whose ids are kept: the attempts of a group begin with the same."""
 
 
 class TooLong(Exception):
@@ -45,6 +48,7 @@ class Encoding:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._known_text = lru_cache(_MAX_KNOWN)(self.decode)
+        self._known_ids = lru_cache(_MAX_ENCODED)(self._encode)
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -74,6 +78,9 @@ class Encoding:
         return False
 
     def encode(self, text: str) -> tuple[int, ...]:
+        return (self._known_ids if len(text) <= _LONGEST_ENCODED else self._encode)(text)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def encode_within(self, text: str, max_tokens: int) -> tuple[int, ...]:

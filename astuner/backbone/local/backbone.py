@@ -42,6 +42,7 @@ from astuner.config.schema import Settings
 from astuner.env_service.instance import Environments
 from astuner.errors import AstunerError, BackboneError
 from astuner.gateway.gateway import Gateway
+from astuner.machine.heap import lasting_heap
 from astuner.rollout.pool import commonest_failure
 from astuner.task_reader.curriculum import CurriculumOrder, make_order
 from astuner.task_reader.order import TaskOrder
@@ -174,13 +175,17 @@ class _Tuning:
             await self._close_step()
         elif self._state.step == 0 and common.val_before_train:
             await self._validate_and_write({"step": 0})
-        while self._state.step < self._num_steps:
-            interrupt.check()
-            await self._run_step()
-            self._check_health()
-            await self._close_step()
-            if self._is_due(common.save_freq):
-                self.save()
+        num_before = self._state.step
+        with lasting_heap() as freeze:
+            while self._state.step < self._num_steps:
+                interrupt.check()
+                await self._run_step()
+                self._check_health()
+                await self._close_step()
+                if self._is_due(common.save_freq):
+                    self.save()
+                if self._state.step == num_before + 1:
+                    freeze()  # what agents imported when they first ran
 
     async def _run_step(self) -> None:
         started = time.monotonic()
