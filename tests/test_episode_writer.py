@@ -71,6 +71,31 @@ def test_no_disk_holds_up_the_event_loop(tmp_path, monkeypatch):
     assert names_in(run_dir.episodes_file(1, "train")) == ["t-0"]
 
 
+def test_lines_that_come_while_the_disk_is_waited_for_are_written_together(tmp_path, monkeypatch):
+    run_dir, taken, disk = RunDir(root=tmp_path), threading.Event(), threading.Event()
+    written = []
+
+    def slow(path, lines):
+        taken.set()
+        assert disk.wait(timeout=60)
+        written.append((path, len(lines)))
+        append_lines(path, lines)
+
+    monkeypatch.setattr(module, "append_lines", slow)
+    with EpisodeWriter(run_dir) as writer:
+        writer.write(make_episode(0, 1.0))
+        assert taken.wait(timeout=60)
+        for attempt in (1, 2):
+            writer.write(make_episode(attempt, 1.0))
+        writer.write(replace(make_episode(9, 1.0), is_validation=True))
+        writer.write(make_episode(3, 1.0))
+        disk.set()
+    train, validation = (run_dir.episodes_file(1, kind) for kind in ("train", "validation"))
+    assert written == [(train, 1), (train, 2), (validation, 1), (train, 1)]
+    assert names_in(train) == ["t-0", "t-1", "t-2", "t-3"]
+    assert names_in(validation) == ["t-9"]
+
+
 @pytest.mark.parametrize("way", ["flush", "next", "end"])
 def test_what_the_file_system_refuses_is_told(tmp_path, way):
     if not Path("/dev/full").exists():

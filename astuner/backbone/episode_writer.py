@@ -5,6 +5,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +31,10 @@ class EpisodeWriter:
             self._bound = RecordBound(run_dir, max_records_mb * 1_000_000)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="astuner-episodes")
         self._pending: deque[Future[None]] = deque()
+        self._lines: deque[tuple[Path, bytes]] = deque()
+        """Those that the thread has not taken yet."""
+        self._is_asked = False
+        """Whether the thread will take them without being asked again."""
 
     def __enter__(self) -> Self:
         return self
@@ -39,6 +45,7 @@ class EpisodeWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._pending.append(self._thread.submit(self._append_waiting))
         self._thread.shutdown(wait=True)
         if error is None:
             self._raise_failures()
@@ -52,7 +59,10 @@ class EpisodeWriter:
         """The same of one that is encoded already."""
         self._raise_failures()
         path = self._run_dir.episodes_file(step, "validation" if is_validation else "train")
-        self._pending.append(self._thread.submit(self._append, path, line))
+        self._lines.append((path, line))
+        if not self._is_asked:
+            self._is_asked = True
+            self._pending.append(self._thread.submit(self._append_waiting))
 
     def write_trained(self, lines: Iterable[bytes], *, step: int) -> None:
         """Write soon what was trained in the step; the `lines` are made in the thread too."""
@@ -60,10 +70,14 @@ class EpisodeWriter:
         path = self._run_dir.training_file(step)
         self._pending.append(self._thread.submit(self._append_all, path, lines))
 
-    def _append(self, path: Path, line: bytes) -> None:
-        if self._bound is not None and not path.exists():
-            self._bound.apply()
-        self._append_all(path, [line])
+    def _append_waiting(self) -> None:
+        """All that came while the disk was waited for, together: one wait is enough for them."""
+        self._is_asked = False
+        waiting = [self._lines.popleft() for _ in range(len(self._lines))]
+        for path, lines in groupby(waiting, key=itemgetter(0)):
+            if self._bound is not None and not path.exists():
+                self._bound.apply()
+            self._append_all(path, [line for _, line in lines])
 
     def _append_all(self, path: Path, lines: Iterable[bytes]) -> None:
         self._run_dir.check_is_there()

@@ -125,9 +125,10 @@ class DecodeGraphs:
         self._integers = torch.zeros(3, max_num_seqs, dtype=torch.int64, device=device)
         """Ids, positions and slots."""
         self._lengths = torch.zeros(max_num_seqs, dtype=torch.int32, device=device)
-        self._inputs = torch.zeros(3, max_num_seqs, dtype=torch.int32, device=device)
+        self._uploaded = torch.zeros(5, max_num_seqs, dtype=torch.int32, device=device)
+        self._inputs = self._uploaded[:3]
         """Where the token of each row stands in `chosen`, the token, and its position."""
-        self._floats = torch.zeros(2, max_num_seqs, dtype=torch.float32, device=device)
+        self._floats = self._uploaded[3:].view(torch.float32)
         """Inverse temperatures, 0 for the most probable token, and draws."""
         self.chosen = torch.zeros(2, max_num_seqs, device=device)
         """Ids and log-probabilities that the last pass sampled."""
@@ -181,16 +182,16 @@ class DecodeGraphs:
         draws: Sequence[float],
     ) -> None:
         at = numpy.array(rows)
-        integers = numpy.zeros(self._inputs.shape, dtype=numpy.int32)
+        integers = numpy.zeros(self._uploaded.shape, dtype=numpy.int32)
         integers[0] = NO_COLUMN
         integers[0, at] = [draft.under_way for draft, _, _ in batch]
         integers[1, at] = [draft.ids[-1] for draft, _, _ in batch]
         integers[2, at] = [start for _, start, _ in batch]
-        self._inputs.copy_(upload(integers, self._inputs.device))
-        floats = numpy.ones(self._floats.shape, dtype=numpy.float32)
+        floats = integers[3:].view(numpy.float32)
+        floats[:] = 1
         floats[0, at] = inverse_temperatures
         floats[1, at] = draws
-        self._floats.copy_(upload(floats, self._floats.device))
+        self._uploaded.copy_(upload(integers, self._uploaded.device))
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""

@@ -133,7 +133,7 @@ class Encoding:
     def decode_behind(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """What ids say that go on behind `before`."""
         anchor = self.anchor(before)
-        known, text = self.decode(anchor), self.decode([*anchor, *ids])
+        known, text = self._known_text(anchor), self.decode([*anchor, *ids])
         return text[len(known) :] if text.startswith(known) else self.decode(ids)
 
     def anchor(self, before: Sequence[int]) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ class Encoding:
         anchor = tuple(before[-_NUM_ANCHORS:])
         if anchor and anchor[-1] in self._special_ids and self._begins_texts_behind_specials:
             return ()
-        return () if HALF_CHARACTER in self.decode(anchor) else anchor
+        return () if HALF_CHARACTER in self._known_text(anchor) else anchor
 
     def token_text(self, id_: int) -> str:
         """What a token adds to a text."""
