@@ -1,13 +1,14 @@
 """A stand-in for the recorded passes of a GPU, beside `fakes.py`, which does without torch."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from astuner.engine.decode_rows import DecodeRows, Replayed
+from astuner.engine.decode_rows import DecodeRows, PassRows, Replayed
 from astuner.engine.paged_attention import PagedPass
 from astuner.engine.scheduler import NO_COLUMN, Chunk
+from astuner.engine.speculation import MOST_ROWS
 from astuner.engine.token_chooser import TokenChooser
 from astuner.engine.writer import DraftWriter
 from astuner.models.logits import logits_of
@@ -23,48 +24,53 @@ class LateCard:
         self._writer = writer
         limits, cache = writer._limits, writer._cache
         self._rows = DecodeRows(
-            limits.max_num_seqs,
+            max(limits.max_num_seqs, MOST_ROWS),
             -(-limits.max_model_len // limits.page_size),
             spare_page=cache.spare_page,
             device=torch.device("cpu"),
         )
         self._chooser = TokenChooser()
-        self.chosen = torch.zeros(2, limits.max_num_seqs)
+        self.chosen = torch.zeros(2, max(limits.max_num_seqs, MOST_ROWS))
         self.num_ahead = 0
         """Tokens that were computed from one which the host did not know."""
+        self.num_guessed = 0
 
-    def run(
-        self,
-        batch: Sequence[Chunk],
-        *,
-        mode: str,
-        inverse_temperatures: object,
-        draws: Sequence[float],
-    ) -> Replayed:
-        drafts = [chunk.draft for chunk in batch]
-        rows = self._rows.place(drafts, min(len(batch) + 1, self.chosen.shape[1]))
-        assert len({*rows}) == len(batch)
+    def run(self, wanted: PassRows, *, mode: str, has_guesses: bool = False) -> Replayed:
+        drafts = wanted.drafts
+        if has_guesses:
+            rows = self._rows.lay_out(drafts)
+        else:
+            rows = self._rows.place(drafts, min(len(drafts) + 1, self.chosen.shape[1]))
+        assert len({*rows}) == len(drafts)
         for row, draft in zip(rows, drafts, strict=True):
             spare = [self._rows.spare_page] * (self._rows.tables.shape[1] - len(draft.pages))
             assert self._rows.tables[row].tolist() == draft.pages + spare
-        under_way = [draft.under_way for draft in drafts]
-        self.num_ahead += sum(column != NO_COLUMN for column in under_way)
+        self.num_ahead += sum(column != NO_COLUMN for column in wanted.columns)
+        self.num_guessed += len(drafts) - len({*drafts})
         ids = [
-            draft.ids[-1] if column == NO_COLUMN else int(self.chosen[0, column])
-            for draft, column in zip(drafts, under_way, strict=True)
+            id_ if column == NO_COLUMN else int(self.chosen[0, column])
+            for id_, column in zip(wanted.ids, wanted.columns, strict=True)
+        ]
+        chunks = [
+            Chunk(draft, position, position + 1)
+            for draft, position in zip(drafts, wanted.positions, strict=True)
         ]
         hidden = self._writer._hidden_states(
             torch.tensor(ids),
-            torch.tensor([chunk.start for chunk in batch]),
-            PagedPass(batch, self._writer._cache),
+            torch.tensor(wanted.positions),
+            PagedPass(chunks, self._writer._cache),
         )
         logits = logits_of(self._writer._model, hidden)
         if mode == "logits":
             by_row = logits.new_zeros(len(self.chosen[0]), logits.shape[1])
             by_row[rows] = logits
             return Replayed(rows, by_row)
-        samplings = [draft.request.sampling for draft in drafts]
-        choice = self._chooser.choose(logits, samplings=samplings, draws=draws)
+        temperatures = [inverse and 1 / inverse for inverse in wanted.inverse_temperatures]
+        samplings = [
+            replace(draft.request.sampling, temperature=temperature)
+            for draft, temperature in zip(drafts, temperatures, strict=True)
+        ]
+        choice = self._chooser.choose(logits, samplings=samplings, draws=wanted.draws)
         self.chosen[:, rows] = torch.stack([choice.ids.float(), choice.logprobs])
         return Replayed(rows, None)
 

@@ -22,6 +22,7 @@ from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
+from astuner.engine.scheduler import Draft
 from astuner.models.device import DtypeName
 from astuner.models.fused_layers import use_fused_layers
 from astuner.models.load import load_policy
@@ -35,6 +36,7 @@ from astuner.training.score_kernel import score_gradient, score_rows
 from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Completion
+from tests.test_speculation import Eager
 from tests.test_trainer import SETTINGS
 from tests.tiny_model import make_tiny_model
 
@@ -294,6 +296,36 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert gaps(model, second).max() < worst
     assert [c.ids for c in first] != [c.ids for c in second]
     assert len(keep)
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
+    dtype, worst
+) -> None:
+    model = small_model(dtype)
+    plain = generate(ContinuousBatchingEngine(model, replace(LIMITS, speculates=False), seed=0))
+
+    def guess(draft: Draft) -> Sequence[int]:
+        done = len(draft.ids) - draft.num_prompt
+        rest = plain[int(draft.request.caller)].ids[done : done + 3]
+        return rest if done % 4 else [*rest[:1], *(token ^ 1 for token in rest[1:])]
+
+    engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    engine._writer._speculation = Eager(guess)
+    graphs: Any = engine._writer._graphs
+    run, num_guessed = graphs.run, []
+
+    def count(wanted, *, mode, has_guesses=False):
+        num_guessed.append(len(wanted.drafts) - len({*wanted.drafts}))
+        return run(wanted, mode=mode, has_guesses=has_guesses)
+
+    graphs.run = count
+    found = generate(engine)
+    assert sum(num_guessed) > 50
+    assert gaps(model, found).max() < worst
+    if dtype == torch.float32:
+        num_same = sum(a.ids == b.ids for a, b in zip(found, plain, strict=True))
+        assert num_same > 0.8 * len(plain)  # a draw on the border between two tokens may turn
 
 
 def samples() -> list[TrainSample]:

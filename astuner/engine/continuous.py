@@ -6,13 +6,13 @@ the trainer alone. Tokens are written in `writer.py`, in the thread of `session.
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from astuner.engine.attendance import Attendance
+from astuner.engine.draws import Draws
 from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import GENERATION_ATTENTION
 from astuner.engine.protocol import Observe, Sampling
@@ -144,7 +144,7 @@ class ContinuousBatchingEngine:
             sampling=sampling,
             caller=caller,
             index=index,
-            stream=random.Random(f"{self._seed}/{caller}/{index}"),
+            draws=Draws(f"{self._seed}/{caller}/{index}"),
             observe=observe,
         )
         draft = Draft(

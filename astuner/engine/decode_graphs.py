@@ -9,7 +9,7 @@ vocabulary.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy
@@ -19,11 +19,11 @@ from triton.errors import TritonError  # type: ignore[import-not-found]  # with 
 
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_layers import DecodeLayers, fits
-from astuner.engine.decode_rows import DecodeRows, Replayed
+from astuner.engine.decode_rows import DecodeRows, PassRows, Replayed
 from astuner.engine.decode_rows_kernel import describe_rows
 from astuner.engine.paged_attention import KeyValueCache, Pass
 from astuner.engine.sample_kernel import sample_rows
-from astuner.engine.scheduler import NO_COLUMN, Chunk
+from astuner.engine.scheduler import NO_COLUMN
 from astuner.engine.transfer import upload
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -104,7 +104,7 @@ class DecodeGraphs:
         compute_states: ComputeStates,
         cache: KeyValueCache,
         *,
-        max_num_seqs: int,
+        max_rows: int,
         max_model_len: int,
     ) -> None:
         """`compute_states` runs the model's own modules, where `DecodeLayers` does not fit it."""
@@ -114,23 +114,23 @@ class DecodeGraphs:
         self._cache = cache
         decoder = model.get_decoder()
         self._layers = DecodeLayers(decoder, max_model_len) if fits(decoder) else None
-        sizes = [size for size in _SIZES if size < max_num_seqs]
-        self._sizes = [*sizes, max_num_seqs]
+        sizes = [size for size in _SIZES if size < max_rows]
+        self._sizes = [*sizes, max_rows]
         self._rows = DecodeRows(
-            max_num_seqs,
+            max_rows,
             -(-max_model_len // cache.page_size),
             spare_page=cache.spare_page,
             device=device,
         )
-        self._integers = torch.zeros(3, max_num_seqs, dtype=torch.int64, device=device)
+        self._integers = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
         """Ids, positions and slots."""
-        self._lengths = torch.zeros(max_num_seqs, dtype=torch.int32, device=device)
-        self._uploaded = torch.zeros(5, max_num_seqs, dtype=torch.int32, device=device)
+        self._lengths = torch.zeros(max_rows, dtype=torch.int32, device=device)
+        self._uploaded = torch.zeros(5, max_rows, dtype=torch.int32, device=device)
         self._inputs = self._uploaded[:3]
         """Where the token of each row stands in `chosen`, the token, and its position."""
         self._floats = self._uploaded[3:].view(torch.float32)
         """Inverse temperatures, 0 for the most probable token, and draws."""
-        self.chosen = torch.zeros(2, max_num_seqs, device=device)
+        self.chosen = torch.zeros(2, max_rows, device=device)
         """Ids and log-probabilities that the last pass sampled."""
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
@@ -146,21 +146,15 @@ class DecodeGraphs:
         """Whether passes of this model are known to be recordable."""
         return self.can_record and bool(self._graphs)
 
-    def run(
-        self,
-        batch: Sequence[Chunk],
-        *,
-        mode: Mode,
-        inverse_temperatures: Sequence[float],
-        draws: Sequence[float],
-    ) -> Replayed | None:
-        """Compute the last token of each draft, which may still be under way to the host.
+    def run(self, wanted: PassRows, *, mode: Mode, has_guesses: bool = False) -> Replayed | None:
+        """Compute a token of each row, which may still be under way to the host.
 
         Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
-        size = next(size for size in self._sizes if size >= len(batch))
-        rows = self._rows.place([chunk.draft for chunk in batch], size)
-        self._upload_inputs(batch, rows, inverse_temperatures, draws)
+        drafts = wanted.drafts
+        size = next(size for size in self._sizes if size >= len(drafts))
+        rows = self._rows.lay_out(drafts) if has_guesses else self._rows.place(drafts, size)
+        self._upload_inputs(wanted, rows)
         graph = self._graph(size, mode)
         if graph is None:
             return None
@@ -174,23 +168,17 @@ class DecodeGraphs:
         kept.copy_(chosen)
         return kept
 
-    def _upload_inputs(
-        self,
-        batch: Sequence[Chunk],
-        rows: list[int],
-        inverse_temperatures: Sequence[float],
-        draws: Sequence[float],
-    ) -> None:
+    def _upload_inputs(self, wanted: PassRows, rows: list[int]) -> None:
         at = numpy.array(rows)
         integers = numpy.zeros(self._uploaded.shape, dtype=numpy.int32)
         integers[0] = NO_COLUMN
-        integers[0, at] = [draft.under_way for draft, _, _ in batch]
-        integers[1, at] = [draft.ids[-1] for draft, _, _ in batch]
-        integers[2, at] = [start for _, start, _ in batch]
+        integers[0, at] = wanted.columns
+        integers[1, at] = wanted.ids
+        integers[2, at] = wanted.positions
         floats = integers[3:].view(numpy.float32)
         floats[:] = 1
-        floats[0, at] = inverse_temperatures
-        floats[1, at] = draws
+        floats[0, at] = wanted.inverse_temperatures
+        floats[1, at] = wanted.draws
         self._uploaded.copy_(upload(integers, self._uploaded.device))
 
     def forget(self) -> None:

@@ -1,5 +1,6 @@
 """Which row of the recorded passes each growing completion has, and the pages of each row."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy
@@ -13,11 +14,26 @@ _View = tuple[Draft, int, int]
 """A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
 
 
+@dataclass(slots=True)
+class PassRows:
+    """What the rows of a recorded pass compute: a token each."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    """Whose token; a draft whose guessed tokens are checked has several, one after the other."""
+    columns: list[int] = field(default_factory=list)
+    """Where the token stands in what the last pass chose; NO_COLUMN: it is known."""
+    ids: list[int] = field(default_factory=list)
+    """The token, where it is known."""
+    positions: list[int] = field(default_factory=list)
+    inverse_temperatures: list[float] = field(default_factory=list)
+    draws: list[float] = field(default_factory=list)
+
+
 class Replayed(NamedTuple):
     """A recorded pass that the GPU has been given."""
 
     rows: list[int]
-    """Of each draft, in the order of the batch."""
+    """Of each token, in the order of `PassRows`."""
     logits: Tensor | None
     """(at least as many rows, V) in the mode "logits", which the next such pass overwrites."""
 
@@ -55,6 +71,15 @@ class DecodeRows:
             self._last_views = views
         return self._places
 
+    def lay_out(self, drafts: list[Draft]) -> list[int]:
+        """Rows in the order of the drafts, of which each may have several."""
+        rows = list(range(len(drafts)))
+        self._drafts, self._places, self._last_views = [], [], []
+        self._upload_changes(
+            {row: (one, one.num_displaced, len(one.pages)) for row, one in enumerate(drafts)}
+        )
+        return rows
+
     def _choose_rows(self, drafts: list[Draft], size: int) -> list[int]:
         known = dict(zip(self._drafts, self._places, strict=True))
         kept = {row for draft in drafts if (row := known.get(draft, size)) < size}
@@ -64,6 +89,8 @@ class DecodeRows:
     def _upload_changes(self, views: dict[int, _View]) -> None:
         changed = [row for row, view in views.items() if view != self._views.get(row)]
         gone = [row for row in self._views if row not in views]
+        if not changed and not gone:
+            return
         for row in changed:
             draft, num_displaced, num_pages = views[row]
             before = self._views.get(row, (None, 0, 0))

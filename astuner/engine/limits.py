@@ -24,6 +24,8 @@ class EngineLimits:
     max_cache_bytes: int = 2 * 2**30
     """Bound on the cache, which otherwise holds max_num_seqs sequences of max_model_len. When it
     binds, sequences that do not fit wait, or are read again later. Room for one is always made."""
+    speculates: bool = True
+    """Whether tokens may be guessed, where that is measured to be faster."""
 
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1 or self.max_model_len < 2 or self.page_size < 1:

@@ -67,6 +67,12 @@ class Draft:
         """Tokens to compute before the next one can be sampled; 1 while it only grows."""
         return self.num_tokens - self.num_cached
 
+    @property
+    def is_finished(self) -> bool:
+        """To be asked once a token was sampled."""
+        ids = self.ids
+        return ids[-1] in self.stop_ids or self.is_cut or len(ids) >= self.max_tokens
+
 
 class Chunk(NamedTuple):
     """Tokens of one draft in a forward pass: draft.ids[start:end].
@@ -118,6 +124,11 @@ class Scheduler:
         return bool(self._waiting or self._running)
 
     @property
+    def num_drafts(self) -> int:
+        """That wait or run."""
+        return len(self._waiting) + len(self._running)
+
+    @property
     def load(self) -> EngineLoad:
         """May be read from any thread."""
         return EngineLoad(
@@ -155,14 +166,27 @@ class Scheduler:
         """
         page_size, finished = self._pages.page_size, []
         for draft in drafts:
-            ids = draft.ids
             if (draft.num_published + 1) * page_size <= draft.num_cached:
                 self._publish(draft)
-            if ids[-1] in draft.stop_ids or draft.is_cut or len(ids) >= draft.max_tokens:
+            if draft.is_finished:
                 finished.append(draft)
         if finished:
             self.remove(finished)
         return finished
+
+    def room_for_guesses(self, draft: Draft, num_tokens: int) -> int:
+        """How many of so many tokens behind the next one the draft has pages for, or gets while
+        there are free ones. Never more than it may still get."""
+        end = min(draft.num_tokens + num_tokens, draft.max_tokens - 1)
+        while end > len(draft.pages) * self._pages.page_size:
+            if self._pages.num_free <= len(self._running):  # which the others may need next
+                break
+            draft.pages.append(self._pages.take())
+        return max(0, min(end, len(draft.pages) * self._pages.page_size) - draft.num_tokens)
+
+    def keep_guessed(self, draft: Draft, num_tokens: int) -> None:
+        """Take note that the pass computed so many guessed tokens that turned out right."""
+        draft.num_cached += num_tokens
 
     def remove(self, drafts: Sequence[Draft]) -> None:
         """Forget drafts, wherever they stand."""

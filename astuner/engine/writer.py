@@ -5,7 +5,7 @@ is decided in `scheduler.py`, and in which thread it runs in `session.py`.
 """
 
 import logging
-import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from astuner.engine.decode_rows import PassRows
+from astuner.engine.draws import Draws
 from astuner.engine.limits import EngineLimits
 from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
 from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, EngineLoad, Scheduler
+from astuner.engine.speculation import MOST_ROWS, Speculation
 from astuner.engine.token_chooser import TokenChooser, is_exact
 from astuner.engine.transfer import Download, upload
 from astuner.models.device import is_out_of_memory, runs_kernels
@@ -38,8 +41,7 @@ class DraftRequest:
     caller: str
     index: int
     """Of the call among those of its caller."""
-    stream: random.Random
-    """One number of it is drawn for each token."""
+    draws: Draws
     observe: Observe | None
     is_exact: bool = field(init=False)
     """Whether its tokens are chosen from all probabilities."""
@@ -93,6 +95,9 @@ class DraftWriter:
         )
         self._scheduler = self._make_scheduler()
         self._under_way: _BegunPass | None = None
+        self._speculation = Speculation()
+        self._last_read: float | None = None
+        """When the tokens of the last pass were read; None where something else came between."""
         self._graphs = self._make_graphs() if runs_kernels(model.device) else None
         if self._graphs is None and model.device.type == "cuda":
             logger.warning(
@@ -116,7 +121,7 @@ class DraftWriter:
             self._model,
             self._hidden_states,
             self._cache,
-            max_num_seqs=self._limits.max_num_seqs,
+            max_rows=max(self._limits.max_num_seqs, MOST_ROWS),
             max_model_len=self._limits.max_model_len,
         )
 
@@ -124,6 +129,7 @@ class DraftWriter:
         """Forget drafts, keys and values; on a GPU, the training pass gets the cache's memory."""
         self._scheduler = self._make_scheduler()
         self._under_way = None
+        self._speculation.forget_growing()
         if self._graphs is not None:
             self._graphs.forget()
             self._cache.release()
@@ -164,15 +170,19 @@ class DraftWriter:
         the GPU never waits for this thread; else at once.
         Raises FloatingPointError for logits that are not finite.
         """
+        finished = self._read() if self._wants_to_guess() else []
         batch = self._scheduler.next_batch()
         if not batch:
-            return self._read()
+            return finished + self._read()
         if self._before_pass is not None:
             self._before_pass()
         self.num_read += _num_prompt_tokens(batch)
+        guesses = self._guesses(batch)
+        if any(guesses):
+            return finished + self._check_guesses(batch, guesses)
         begun = self._begin(batch)
         self._scheduler.begin_pass(batch)
-        finished = self._read()
+        finished += self._read()
         self._under_way = begun
         for draft, column in zip(begun.drafts, begun.columns, strict=True):
             draft.under_way = column
@@ -183,13 +193,19 @@ class DraftWriter:
         return self._graphs is not None and self._graphs.has_recorded
 
     def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
-        can_replay = self._cache.is_made and not self._cache.needs_matrices
-        if self._graphs is not None and self._graphs.can_record and can_replay:
-            is_growing = all(end - start == 1 for _, start, end in batch)
-            begun = self._replay(batch) if is_growing else None
+        if self._can_replay(batch):
+            begun = self._replay(batch)
             if begun is not None:
                 return begun
+        self._last_read = None
         return self._compute(batch)
+
+    def _can_replay(self, batch: Sequence[Chunk]) -> bool:
+        if self._graphs is None or not self._graphs.can_record:
+            return False
+        if not self._cache.is_made or self._cache.needs_matrices:
+            return False
+        return all(end - start == 1 for _, start, end in batch)
 
     def _read(self) -> list[tuple[Draft, SampledTokens]]:
         """Append the tokens of the pass that is under way, if one is; the drafts that they finish.
@@ -199,10 +215,7 @@ class DraftWriter:
         one, self._under_way = self._under_way, None
         if one is None:
             return []
-        chosen = one.chosen.wait()[:, one.columns]
-        if not numpy.isfinite(chosen[1]).all():
-            raise FloatingPointError("the model's logits are not finite; its weights diverged")
-        ids, logprobs = chosen[0].astype(int).tolist(), chosen[1].tolist()
+        ids, logprobs = _read_chosen(one.chosen, one.columns)
         written = []
         for draft, token, logprob, top in zip(
             one.drafts, ids, logprobs, one.top_logprobs, strict=True
@@ -210,15 +223,92 @@ class DraftWriter:
             if draft.is_over:
                 continue
             draft.under_way = NO_COLUMN
-            draft.ids.append(token)
-            draft.logprobs.append(logprob)
-            draft.top_logprobs.append(top)
-            observe = draft.request.observe
-            if observe is not None:
-                draft.is_cut = observe((token,))
+            _append(draft, token, logprob, top)
             written.append(draft)
-        self.num_sampled += len(written)
-        return [(draft, _sampled(draft)) for draft in self._scheduler.finish_pass(written)]
+        if seconds := self._seconds_since_last_read():
+            self._speculation.payoff.note_plain(seconds, len(one.drafts))
+        return self._finish(written, num_tokens=len(written))
+
+    def _finish(
+        self, written: Sequence[Draft], *, num_tokens: int
+    ) -> list[tuple[Draft, SampledTokens]]:
+        """Those that are finished of the drafts that got so many tokens."""
+        self.num_sampled += num_tokens
+        finished = self._scheduler.finish_pass(written)
+        if self._limits.speculates and self._looks_ahead:
+            for draft in finished:
+                self._speculation.learn(draft)
+        if not self._scheduler.has_work:
+            self._last_read = None
+        return [(draft, _sampled(draft)) for draft in finished]
+
+    def _seconds_since_last_read(self) -> float | None:
+        before, self._last_read = self._last_read, time.perf_counter()
+        return None if before is None else self._last_read - before
+
+    def _wants_to_guess(self) -> bool:
+        """Whether to wait for the tokens under way, since some behind them can be guessed."""
+        if self._under_way is None:
+            return False
+        growing = [draft for draft in self._under_way.drafts if not draft.is_over]
+        if not self._may_guess(growing):
+            return False
+        return any(self._speculation.guess(draft, len(growing)) for draft in growing)
+
+    def _may_guess(self, drafts: Sequence[Draft]) -> bool:
+        if not self._limits.speculates or not self._looks_ahead:
+            return False
+        if not self._speculation.may_guess(self._scheduler.num_drafts):
+            return False
+        return not any(draft.request.is_exact for draft in drafts)
+
+    def _guesses(self, batch: Sequence[Chunk]) -> list[Sequence[int]]:
+        """What is checked of each draft beside its next token; empty where nothing is."""
+        drafts = [draft for draft, _, _ in batch]
+        if self._under_way is not None or not self._may_guess(drafts):
+            return []
+        if not self._can_replay(batch):
+            return []
+        guesses = []
+        for draft in drafts:
+            guess = self._speculation.guess(draft, len(drafts))
+            guesses.append(guess[: self._scheduler.room_for_guesses(draft, len(guess))])
+        return guesses
+
+    def _check_guesses(
+        self, batch: Sequence[Chunk], guesses: Sequence[Sequence[int]]
+    ) -> list[tuple[Draft, SampledTokens]]:
+        """Sample behind each draft and behind each of its guessed tokens, in one pass, and append
+        those tokens before which all guesses are right."""
+        wanted = PassRows()
+        for (draft, start, _), guess in zip(batch, guesses, strict=True):
+            num_rows = 1 + len(guess)
+            wanted.drafts += [draft] * num_rows
+            wanted.columns += [NO_COLUMN] * num_rows
+            wanted.ids += (draft.ids[-1], *guess)
+            wanted.positions += range(start, start + num_rows)
+            wanted.inverse_temperatures += [draft.request.inverse_temperature] * num_rows
+            wanted.draws += draft.request.draws.look(num_rows)
+        assert self._graphs is not None
+        replayed = self._graphs.run(wanted, mode="tokens", has_guesses=True)
+        self._scheduler.begin_pass(batch)
+        ids, logprobs = _read_chosen(Download(self._graphs.chosen), replayed.rows)
+        first, num_tokens = 0, 0
+        for (draft, _, _), guess in zip(batch, guesses, strict=True):
+            num_right = 0
+            for row in range(first, first + 1 + len(guess)):
+                draft.request.draws.take()
+                _append(draft, ids[row], logprobs[row], ())
+                num_tokens += 1
+                at = row - first
+                if draft.is_finished or at == len(guess) or ids[row] != guess[at]:
+                    break
+                num_right += 1
+            self._scheduler.keep_guessed(draft, num_right)
+            first += 1 + len(guess)
+        if seconds := self._seconds_since_last_read():
+            self._speculation.payoff.note_guessed(seconds, len(batch), num_tokens)
+        return self._finish([draft for draft, _, _ in batch], num_tokens=num_tokens)
 
     def _compute(self, batch: Sequence[Chunk]) -> _BegunPass:
         """Chunks of any sizes, of tokens that are all known."""
@@ -246,12 +336,15 @@ class DraftWriter:
         drafts = [chunk.draft for chunk in batch]
         requests = [draft.request for draft in drafts]
         mode = "logits" if any(request.is_exact for request in requests) else "tokens"
-        replayed = self._graphs.run(
-            batch,
-            mode=mode,
+        wanted = PassRows(
+            drafts,
+            columns=[draft.under_way for draft in drafts],
+            ids=[draft.ids[-1] for draft in drafts],
+            positions=[start for _, start, _ in batch],
             inverse_temperatures=[request.inverse_temperature for request in requests],
             draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
         )
+        replayed = self._graphs.run(wanted, mode=mode)
         if replayed is None:
             return None
         rows, logits_NV = replayed
@@ -278,6 +371,23 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
+def _append(draft: Draft, token: int, logprob: float, top: TopLogprobs) -> None:
+    draft.ids.append(token)
+    draft.logprobs.append(logprob)
+    draft.top_logprobs.append(top)
+    observe = draft.request.observe
+    if observe is not None:
+        draft.is_cut = observe((token,))
+
+
+def _read_chosen(chosen: Download, columns: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Ids and log-probabilities in these columns. Raises FloatingPointError where they are none."""
+    ids, logprobs = chosen.wait()[:, columns]
+    if not numpy.isfinite(logprobs).all():
+        raise FloatingPointError("the model's logits are not finite; its weights diverged")
+    return ids.astype(int).tolist(), logprobs.tolist()
+
+
 def _num_prompt_tokens(batch: Sequence[Chunk]) -> int:
     return sum(
         [
@@ -298,7 +408,7 @@ def _sampled(draft: Draft) -> SampledTokens:
 
 
 def _draws(drafts: Sequence[Draft]) -> list[float]:
-    return [draft.request.stream.random() for draft in drafts]
+    return [draft.request.draws.take() for draft in drafts]
 
 
 def _num_pages(model: PreTrainedModel, limits: EngineLimits) -> int:

@@ -127,7 +127,11 @@ def engine_limits(
     policy: LoadedModel, rollout: RolloutSettings, *, num_engines: int = 1
 ) -> EngineLimits:
     """Of one of so many engines that share the memory for keys and values."""
-    limits = EngineLimits(max_num_seqs=rollout.max_num_seqs, max_model_len=rollout.max_model_len)
+    limits = EngineLimits(
+        max_num_seqs=rollout.max_num_seqs,
+        max_model_len=rollout.max_model_len,
+        speculates=rollout.speculation,
+    )
     if policy.device.type != "cuda":
         return replace(limits, max_cache_bytes=limits.max_cache_bytes // num_engines)
     free, _ = torch.cuda.mem_get_info(policy.device)

@@ -114,4 +114,9 @@ class RolloutSettings(Section):
         "Longest wait of a forward pass for episodes that are about to call, which "
         "makes runs repeatable; null: 2 on a CPU, none on a GPU.",
     )
+    speculation: bool = setting(
+        UsedBy.LOCAL | UsedBy.DEBUG,
+        "Guess tokens from what was written before and check several in one pass, where that is "
+        "measured to be faster; on a GPU. What is sampled stays the same.",
+    )
     tensor_model_parallel_size: PositiveInt = setting(UsedBy.CLUSTER, "GPUs of one engine.")

@@ -1,0 +1,146 @@
+"""Speculative decoding without a second model: the next tokens are guessed from what was written
+before, and one pass checks them all.
+
+A guess is right where the model itself draws the same token, by the number that the request's own
+random stream has for that place. So tokens and log-probabilities are those of passes without
+guesses, whatever is guessed. A guess is taken with the probability that the model gives it, as by
+the rule of Y. Leviathan et al. 2022 (https://arxiv.org/abs/2211.17192, Algorithm 1) for a proposal
+that puts everything on one token.
+
+It pays where a pass takes as long for many rows as for few: at the end of a rollout, when most
+completions have ended. What is guessed is what stood behind the same three tokens before, in the
+completion itself or in a finished one, such as another attempt at the task.
+"""
+
+import statistics
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from astuner.engine.scheduler import Draft
+
+MOST_ROWS = 64
+"""Of a pass that checks guesses: a GPU takes no longer for so many than for one."""
+_MOST_DRAFTS = 16
+"""That are written together while guesses are made; with more, each would get few."""
+_MOST_GUESSED = 8
+"""Tokens of one guess."""
+_MAX_KNOWN = 200_000
+"""Places in finished completions that are remembered before the older half is replaced; twice as
+many take some 50 MB."""
+_CONTEXT = 3
+"""Tokens after which the next ones are guessed."""
+
+_Context = tuple[int, int, int]
+_Place = tuple[Sequence[int], int]
+"""Ids, and the index of those that stand behind a context."""
+
+
+@dataclass(slots=True)
+class _Own:
+    """Where contexts of one growing completion stand in it."""
+
+    places: dict[_Context, int] = field(default_factory=dict)
+    num_known: int = 0
+    """Leading ids that were looked at."""
+
+
+class Speculation:
+    """Guesses tokens, and knows whether that pays. One owner, one thread."""
+
+    def __init__(self) -> None:
+        self.payoff = Payoff()
+        self._finished: dict[_Context, _Place] = {}
+        self._older: dict[_Context, _Place] = {}
+        self._own: dict[Draft, _Own] = {}
+
+    def learn(self, draft: Draft) -> None:
+        """Remember a finished completion."""
+        self._own.pop(draft, None)
+        if len(self._finished) > _MAX_KNOWN:
+            self._finished, self._older = {}, self._finished
+        ids = tuple(draft.ids[max(0, draft.num_prompt - _CONTEXT) :])
+        places = zip(repeat(ids), range(_CONTEXT, len(ids)), strict=False)
+        self._finished.update(zip(_contexts(ids), places, strict=False))
+
+    def may_guess(self, num_drafts: int) -> bool:
+        """Whether guesses are to be made while so many are written together."""
+        return num_drafts <= _MOST_DRAFTS and self.payoff.is_on
+
+    def guess(self, draft: Draft, num_drafts: int) -> Sequence[int]:
+        """The tokens that may follow those of the draft, at most its share of a pass for so many
+        drafts; none where nothing is known."""
+        ids = draft.ids
+        if len(ids) < _CONTEXT:
+            return ()
+        context: _Context = (ids[-3], ids[-2], ids[-1])
+        own = self._places_in(draft).get(context)
+        place = (ids, own) if own is not None else self._finished.get(context)
+        if place is None:
+            place = self._older.get(context, ((), 0))
+        text, start = place
+        return text[start : start + min(_MOST_GUESSED, MOST_ROWS // num_drafts - 1)]
+
+    def forget_growing(self) -> None:
+        """No draft is written any more."""
+        self._own.clear()
+
+    def _places_in(self, draft: Draft) -> dict[_Context, int]:
+        own = self._own.setdefault(draft, _Own())
+        first = max(_CONTEXT, own.num_known)
+        contexts = _contexts(draft.ids[first - _CONTEXT :])
+        own.places.update(zip(contexts, range(first, len(draft.ids)), strict=False))
+        own.num_known = len(draft.ids)
+        return own.places
+
+
+def _contexts(ids: Sequence[int]) -> Iterator[_Context]:
+    """All of the ids, in order, the last one, behind which nothing stands, included."""
+    return zip(ids, ids[1:], ids[2:], strict=False)
+
+
+class Payoff:
+    """Whether passes with guesses write more tokens a second than passes without.
+
+    Measured as they run. Where guesses do not pay, they pause, longer each time.
+    """
+
+    NUM_TRIED = 16
+    """Passes with guesses, or without, after which something is known."""
+    FIRST_PAUSE = 64
+    LONGEST_PAUSE = 4096
+
+    def __init__(self) -> None:
+        self._plain: deque[float] = deque(maxlen=self.NUM_TRIED)
+        self._guessed: deque[float] = deque(maxlen=self.NUM_TRIED)
+        self._tokens: deque[float] = deque(maxlen=self.NUM_TRIED)
+        self._pause = self.FIRST_PAUSE
+        self._pause_left = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self._pause_left == 0 and len(self._plain) == self.NUM_TRIED
+
+    def note_plain(self, seconds: float, num_drafts: int) -> None:
+        """A pass that gave each draft one token."""
+        if num_drafts > _MOST_DRAFTS:
+            return
+        self._plain.append(seconds)
+        self._pause_left = max(0, self._pause_left - 1)
+
+    def note_guessed(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
+        """A pass with guesses that gave the drafts so many tokens together."""
+        self._guessed.append(seconds)
+        self._tokens.append(num_tokens / num_drafts)
+        if len(self._guessed) < self.NUM_TRIED:
+            return
+        # Medians: a pass that is recorded, or held up, takes many times as long.
+        cost = statistics.median(self._guessed) / statistics.median(self._plain)
+        if statistics.fmean(self._tokens) >= cost:
+            self._pause = self.FIRST_PAUSE
+            return
+        self._pause_left = self._pause
+        self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
+        self._guessed.clear()
+        self._tokens.clear()

@@ -1,0 +1,294 @@
+"""Tokens that are guessed and checked in one pass, on a stand-in for a GPU (`late_card.py`)."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from astuner.engine.continuous import ContinuousBatchingEngine
+from astuner.engine.draws import Draws
+from astuner.engine.scheduler import Draft
+from astuner.engine.speculation import MOST_ROWS, Payoff, Speculation
+from astuner.types import Completion
+from tests.late_card import LateCard
+from tests.test_local_engine import generate_all, prompt, sampling
+from tests.test_look_ahead import SMALL, assert_alike, calls, late_engine
+from tests.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(folder)
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+class Eager(Speculation):
+    """Guesses from the first pass on, whether it pays or not, and what it is told to."""
+
+    def __init__(self, guess: Callable[[Draft], Sequence[int]] | None = None) -> None:
+        super().__init__()
+        self._told = guess
+
+    def may_guess(self, num_drafts: int) -> bool:
+        return num_drafts <= 16
+
+    def guess(self, draft: Draft, num_drafts: int) -> Sequence[int]:
+        return self._told(draft) if self._told else super().guess(draft, num_drafts)
+
+
+def guessing_engine(
+    model: PreTrainedModel, speculation: Speculation, **limits: Any
+) -> tuple[ContinuousBatchingEngine, LateCard]:
+    engine, card = late_engine(model, replace(SMALL, **limits))
+    engine._writer._speculation = speculation
+    return engine, card
+
+
+def guesser(kind: str, expected: Sequence[Completion]) -> Callable[[Draft], Sequence[int]]:
+    """Of what completions will say: right, wrong from some place on, or anything."""
+
+    def guess(draft: Draft) -> Sequence[int]:
+        done = len(draft.ids) - draft.num_prompt
+        rest = list(expected[int(draft.request.caller)].ids[done : done + 4])
+        if kind == "right":
+            return rest
+        if kind == "too long":
+            return [*rest, 3, 3, 3]
+        if kind == "at times" and done % 3:
+            return []
+        wrong = done % 4
+        return [*rest[:wrong], *((token + 1) % 40 for token in rest[wrong:])]
+
+    return guess
+
+
+@pytest.mark.parametrize("kind", ["right", "too long", "wrong", "at times"])
+@pytest.mark.parametrize("cache_pages", [100, 9])
+def test_whatever_is_guessed_the_tokens_are_those_of_passes_without_guesses(
+    model: PreTrainedModel, kind: str, cache_pages: int
+) -> None:
+    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+    expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), calls())
+    engine, card = guessing_engine(
+        model, Eager(guesser(kind, expected)), max_cache_bytes=cache_pages * page_bytes
+    )
+    found = generate_all(engine, calls())
+    assert_alike(found, expected)
+    assert card.num_guessed > 10
+    assert engine.tokens_sampled == sum(len(one.ids) for one in expected)
+    assert {one.finish_reason for one in expected} == {"stop", "length"}
+
+
+def test_right_guesses_save_passes(model: PreTrainedModel) -> None:
+    asked = [(prompt(1, 6), sampling(max_new_tokens=41))]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = guessing_engine(model, Eager(guesser("right", expected)))
+    passes = []
+    run = card.run
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        passes.append(len(args[0].drafts))
+        return run(*args, **kwargs)
+
+    card.run = count  # type: ignore[method-assign]
+    assert_alike(generate_all(engine, asked), expected)
+    assert len(passes) <= 10 and max(passes) == 5
+
+
+def test_what_was_written_before_is_guessed_again(model: PreTrainedModel) -> None:
+    """The most probable tokens of a tiny model repeat themselves, and each other's."""
+    asked = [(prompt(i % 2, 6), sampling(temperature=0.0, max_new_tokens=40)) for i in range(4)]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = guessing_engine(model, Eager(), max_num_seqs=1)
+    assert_alike(generate_all(engine, asked), expected)
+    assert card.num_guessed > 20
+
+
+def test_a_reply_that_its_observer_cuts_inside_of_a_right_guess_ends_there(
+    model: PreTrainedModel,
+) -> None:
+    asked = [(prompt(1, 6), sampling(max_new_tokens=30))]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = guessing_engine(model, Eager(guesser("right", expected)))
+    told: list[int] = []
+
+    def wants_no_more(ids: Sequence[int]) -> bool:
+        told.extend(ids)
+        return len(told) == 8
+
+    async def run() -> Completion:
+        async with engine.serving():
+            return await engine.generate(*asked[0], caller="0", observe=wants_no_more)
+
+    found = asyncio.run(run())
+    assert card.num_guessed
+    assert found.finish_reason == "cut" and list(found.ids) == told == list(expected[0].ids[:8])
+
+
+def test_a_request_that_is_cancelled_while_guesses_are_checked_leaves_the_others_as_they_are(
+    model: PreTrainedModel,
+) -> None:
+    asked = [(prompt(i, 5), sampling(max_new_tokens=40)) for i in range(3)]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+
+    def guess(draft: Draft) -> Sequence[int]:
+        return () if draft.request.caller == "given up" else guesser("wrong", expected)(draft)
+
+    engine, card = guessing_engine(model, Eager(guess))
+
+    async def run() -> list[Completion]:
+        async with engine.serving():
+            begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+            def tell(ids: Sequence[int]) -> bool:
+                loop.call_soon_threadsafe(begun.set)
+                return False
+
+            given_up = asyncio.ensure_future(
+                engine.generate(
+                    prompt(9, 5), sampling(max_new_tokens=90), caller="given up", observe=tell
+                )
+            )
+            tasks = [engine.generate(*one, caller=str(i)) for i, one in enumerate(asked)]
+            others = asyncio.gather(*tasks)
+            await begun.wait()
+            given_up.cancel()
+            return await others
+
+    assert_alike(asyncio.run(run()), expected)
+    assert card.num_guessed
+
+
+def test_a_run_takes_up_guessing_and_leaves_it_by_what_it_measures(model: PreTrainedModel) -> None:
+    """With the real measure: on a CPU a pass of many rows costs more, so either may win."""
+    asked = [(prompt(i % 2, 6), sampling(temperature=0.0, max_new_tokens=80)) for i in range(4)]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = late_engine(model)
+    assert_alike(generate_all(engine, asked), expected)
+    assert card.num_guessed
+
+
+def test_nothing_is_guessed_where_the_setting_says_no(model: PreTrainedModel) -> None:
+    asked = [(prompt(1, 6), sampling(temperature=0.0, max_new_tokens=40))]
+    engine, card = guessing_engine(model, Eager(), speculates=False)
+    generate_all(engine, asked)
+    assert not card.num_guessed
+
+
+def draft(ids: Sequence[int], num_prompt: int) -> Draft:
+    return Draft(
+        request=None,
+        ids=list(ids),
+        num_prompt=num_prompt,
+        max_tokens=1000,
+        stop_ids=frozenset(),
+    )
+
+
+def test_a_guess_is_what_stood_behind_the_same_three_tokens() -> None:
+    speculation = Speculation()
+    speculation.learn(draft([9, 9, 1, 2, 3, 4, 5, 6], num_prompt=4))
+    assert list(speculation.guess(draft([7, 2, 3, 4], 1), 1)) == [5, 6]
+    assert list(speculation.guess(draft([9, 1, 2], 3), 1)) == [3, 4, 5, 6]  # behind the prompt
+    assert not speculation.guess(draft([9, 9, 1], 3), 1)  # of a prompt nothing is learned
+    assert not speculation.guess(draft([4, 5, 6], 1), 1)  # nothing stood behind
+    assert not speculation.guess(draft([2, 3], 1), 1)
+
+
+def test_a_completion_repeats_itself_rather_than_others() -> None:
+    speculation = Speculation()
+    speculation.learn(draft([1, 2, 3, 4], 1))
+    growing = draft([1, 2, 3, 8, 8, 1, 2, 3], 1)
+    assert list(speculation.guess(growing, 1)) == [8, 8, 1, 2, 3]
+    growing.ids += [9, 1, 2, 3]
+    assert list(speculation.guess(growing, 1)) == [9, 1, 2, 3]  # the last time counts
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 20))
+def test_guesses_of_a_draft_that_grows_by_pieces_are_those_of_the_whole(
+    ids: list[int], piece: int
+) -> None:
+    growing, whole = Speculation(), Speculation()
+    one = draft([], 0)
+    for start in range(0, len(ids), piece):
+        one.ids += ids[start : start + piece]
+        found = growing.guess(one, 2)
+        assert list(found) == list(whole.guess(draft(one.ids, 0), 2))
+        assert not found or list(one.ids[-3:]) + list(found[:1]) in [
+            one.ids[i : i + 4] for i in range(len(one.ids) - 3)
+        ]
+
+
+@pytest.mark.parametrize("num_drafts", [1, 2, 7, 16])
+def test_guesses_of_all_drafts_fit_into_a_pass(num_drafts: int) -> None:
+    speculation = Speculation()
+    guess = speculation.guess(draft([1, 1, 1] * 40, 1), num_drafts)
+    assert 0 < num_drafts * (1 + len(guess)) <= MOST_ROWS
+
+
+def test_old_completions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astuner.engine.speculation._MAX_KNOWN", 100)
+    speculation = Speculation()
+    for i in range(0, 900, 3):
+        speculation.learn(draft([i, i + 1, i + 2, i + 3], 0))
+    assert not speculation.guess(draft([0, 1, 2], 0), 1)
+    assert list(speculation.guess(draft([897, 898, 899], 0), 1)) == [900]
+    assert len(speculation._finished) + len(speculation._older) <= 202
+
+
+def passes(payoff: Payoff, count: int, *, seconds: float, tokens: int, drafts: int = 4) -> int:
+    """So many passes, with guesses where they are on; how many had some."""
+    num_guessed = 0
+    for _ in range(count):
+        if payoff.is_on:
+            payoff.note_guessed(seconds, drafts, tokens)
+            num_guessed += 1
+        else:
+            payoff.note_plain(1.0, drafts)
+    return num_guessed
+
+
+@settings(max_examples=50)
+@given(st.floats(1.0, 8.0), st.integers(4, 36))
+def test_guesses_go_on_where_they_write_more_tokens_a_second_and_pause_where_not(
+    seconds: float, tokens: int
+) -> None:
+    payoff = Payoff()
+    assert not payoff.is_on
+    num_guessed = passes(payoff, 10_000, seconds=seconds, tokens=tokens)
+    if tokens / 4 >= seconds:
+        assert num_guessed == 10_000 - Payoff.NUM_TRIED
+    else:
+        assert Payoff.NUM_TRIED <= num_guessed <= 200
+
+
+def test_a_pass_that_took_long_for_once_decides_nothing() -> None:
+    payoff = Payoff()
+    passes(payoff, Payoff.NUM_TRIED, seconds=1.0, tokens=4)
+    for i in range(Payoff.NUM_TRIED):
+        payoff.note_guessed(100.0 if i == 0 else 1.2, 4, 8)
+    assert payoff.is_on
+
+
+def test_passes_of_many_drafts_say_nothing_about_those_of_few() -> None:
+    payoff = Payoff()
+    passes(payoff, 100, seconds=1.0, tokens=4, drafts=17)
+    assert not payoff.is_on
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_numbers_that_were_looked_at_come_in_the_same_order(looks: list[int]) -> None:
+    plain, looked = Draws("a"), Draws("a")
+    for count in looks:
+        ahead = looked.look(count)
+        taken = [looked.take() for _ in range((count + 1) // 2)]
+        assert taken == [plain.take() for _ in taken]
+        assert ahead[: len(taken)] == taken[: len(ahead)]
