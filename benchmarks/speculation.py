@@ -75,8 +75,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     tokenizer: Any = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16)
-    model = model.cuda().eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16)
+    model.cuda().eval()
     use_fused_layers(model)
     limits = EngineLimits(
         max_num_seqs=max(arguments.requests),
