@@ -244,44 +244,48 @@ def test_old_completions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(speculation._finished) + len(speculation._older) <= 202
 
 
-def passes(payoff: Payoff, count: int, *, seconds: float, tokens: int, drafts: int = 4) -> int:
-    """So many passes, with guesses where they are on; how many had some."""
-    num_guessed = 0
+def num_with_guesses(
+    payoff: Payoff, count: int, *, seconds: float, tokens: int, drafts: int = 4
+) -> int:
+    """Of so many passes; those without take a second and give each draft a token."""
+    found = 0
     for _ in range(count):
-        if payoff.is_on:
-            payoff.note_guessed(seconds, drafts, tokens)
-            num_guessed += 1
-        else:
-            payoff.note_plain(1.0, drafts)
-    return num_guessed
+        is_on = payoff.is_on
+        payoff.note(seconds if is_on else 1.0, drafts, tokens if is_on else drafts)
+        found += is_on
+    return found
 
 
 @settings(max_examples=50)
 @given(st.floats(1.0, 8.0), st.integers(4, 36))
-def test_guesses_go_on_where_they_write_more_tokens_a_second_and_pause_where_not(
+def test_guesses_are_made_where_they_write_more_tokens_a_second_and_seldom_tried_where_not(
     seconds: float, tokens: int
 ) -> None:
-    payoff = Payoff()
-    assert not payoff.is_on
-    num_guessed = passes(payoff, 10_000, seconds=seconds, tokens=tokens)
-    if tokens / 4 >= seconds:
-        assert num_guessed == 10_000 - Payoff.NUM_TRIED
+    found = num_with_guesses(Payoff(), 20_000, seconds=seconds, tokens=tokens)
+    if tokens / 4 > seconds:
+        assert found > 0.9 * 20_000
     else:
-        assert Payoff.NUM_TRIED <= num_guessed <= 200
+        assert Payoff.SHORTEST <= found < 0.02 * 20_000
 
 
 def test_a_pass_that_took_long_for_once_decides_nothing() -> None:
     payoff = Payoff()
-    passes(payoff, Payoff.NUM_TRIED, seconds=1.0, tokens=4)
-    for i in range(Payoff.NUM_TRIED):
-        payoff.note_guessed(100.0 if i == 0 else 1.2, 4, 8)
+    num_with_guesses(payoff, Payoff.SHORTEST, seconds=1.0, tokens=4)
+    for i in range(Payoff.SHORTEST):
+        assert payoff.is_on
+        payoff.note(100.0 if i == 0 else 1.2, 4, 8)
+    num_with_guesses(payoff, Payoff.SHORTEST, seconds=1.0, tokens=4)
     assert payoff.is_on
 
 
 def test_passes_of_many_drafts_say_nothing_about_those_of_few() -> None:
+    assert not num_with_guesses(Payoff(), 1000, seconds=1.0, tokens=40, drafts=17)
+
+
+def test_what_became_slower_is_found_out() -> None:
     payoff = Payoff()
-    passes(payoff, 100, seconds=1.0, tokens=4, drafts=17)
-    assert not payoff.is_on
+    assert num_with_guesses(payoff, 10_000, seconds=1.5, tokens=8) > 9_000
+    assert num_with_guesses(payoff, 10_000, seconds=2.5, tokens=8) < 1_500
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))

@@ -101,46 +101,53 @@ def _contexts(ids: Sequence[int]) -> Iterator[_Context]:
 
 
 class Payoff:
-    """Whether passes with guesses write more tokens a second than passes without.
+    """Whether more tokens a second are written while guesses are made than while none are.
 
-    Measured as they run. Where guesses do not pay, they pause, longer each time.
+    Both are measured as they run, in turn, by whole periods: waiting for tokens, so that some can
+    be guessed behind them, costs time also in passes that have no guesses then. Periods without get
+    longer each time that guesses do not pay, and so do those with where they do.
     """
 
-    NUM_TRIED = 16
-    """Passes with guesses, or without, after which something is known."""
-    FIRST_PAUSE = 64
-    LONGEST_PAUSE = 4096
+    SHORTEST = 32
+    """Passes of a period."""
+    LONGEST_WITH = 512
+    LONGEST_WITHOUT = 4096
 
     def __init__(self) -> None:
-        self._plain: deque[float] = deque(maxlen=self.NUM_TRIED)
-        self._guessed: deque[float] = deque(maxlen=self.NUM_TRIED)
-        self._tokens: deque[float] = deque(maxlen=self.NUM_TRIED)
-        self._pause = self.FIRST_PAUSE
-        self._pause_left = 0
+        self.is_on = False
+        self._with = self._without = self.SHORTEST
+        self._rate_without = 0.0
+        self._begin(is_on=False)
 
-    @property
-    def is_on(self) -> bool:
-        return self._pause_left == 0 and len(self._plain) == self.NUM_TRIED
-
-    def note_plain(self, seconds: float, num_drafts: int) -> None:
-        """A pass that gave each draft one token."""
+    def note(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
+        """A pass that gave the drafts so many tokens together."""
         if num_drafts > _MOST_DRAFTS:
             return
-        self._plain.append(seconds)
-        self._pause_left = max(0, self._pause_left - 1)
-
-    def note_guessed(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
-        """A pass with guesses that gave the drafts so many tokens together."""
-        self._guessed.append(seconds)
+        self._seconds.append(seconds)
         self._tokens.append(num_tokens / num_drafts)
-        if len(self._guessed) < self.NUM_TRIED:
-            return
-        # Medians: a pass that is recorded, or held up, takes many times as long.
-        cost = statistics.median(self._guessed) / statistics.median(self._plain)
-        if statistics.fmean(self._tokens) >= cost:
-            self._pause = self.FIRST_PAUSE
-            return
-        self._pause_left = self._pause
-        self._pause = min(2 * self._pause, self.LONGEST_PAUSE)
-        self._guessed.clear()
-        self._tokens.clear()
+        self._num_left -= 1
+        if self._num_left == 0:
+            self._end_period(sum(self._tokens) / _steady_sum(self._seconds))
+
+    def _end_period(self, rate: float) -> None:
+        if not self.is_on:
+            self._rate_without = rate
+        elif rate > self._rate_without:
+            self._with = min(2 * self._with, self.LONGEST_WITH)
+            self._without = self.SHORTEST
+        else:
+            self._with = self.SHORTEST
+            self._without = min(2 * self._without, self.LONGEST_WITHOUT)
+        self._begin(is_on=not self.is_on)
+
+    def _begin(self, *, is_on: bool) -> None:
+        self.is_on = is_on
+        self._num_left = self._with if is_on else self._without
+        self._seconds: deque[float] = deque(maxlen=self.LONGEST_WITH)
+        self._tokens: deque[float] = deque(maxlen=self.LONGEST_WITH)
+
+
+def _steady_sum(seconds: Sequence[float]) -> float:
+    """Without what single passes took for being recorded, or held up by other threads."""
+    most = 4 * statistics.median(seconds)
+    return sum(min(one, most) for one in seconds)

@@ -225,8 +225,6 @@ class DraftWriter:
             draft.under_way = NO_COLUMN
             _append(draft, token, logprob, top)
             written.append(draft)
-        if seconds := self._seconds_since_last_read():
-            self._speculation.payoff.note_plain(seconds, len(one.drafts))
         return self._finish(written, num_tokens=len(written))
 
     def _finish(
@@ -234,6 +232,9 @@ class DraftWriter:
     ) -> list[tuple[Draft, SampledTokens]]:
         """Those that are finished of the drafts that got so many tokens."""
         self.num_sampled += num_tokens
+        before, self._last_read = self._last_read, time.perf_counter()
+        if before is not None and written:
+            self._speculation.payoff.note(self._last_read - before, len(written), num_tokens)
         finished = self._scheduler.finish_pass(written)
         if self._limits.speculates and self._looks_ahead:
             for draft in finished:
@@ -241,10 +242,6 @@ class DraftWriter:
         if not self._scheduler.has_work:
             self._last_read = None
         return [(draft, _sampled(draft)) for draft in finished]
-
-    def _seconds_since_last_read(self) -> float | None:
-        before, self._last_read = self._last_read, time.perf_counter()
-        return None if before is None else self._last_read - before
 
     def _wants_to_guess(self) -> bool:
         """Whether to wait for the tokens under way, since some behind them can be guessed."""
@@ -306,8 +303,6 @@ class DraftWriter:
                 num_right += 1
             self._scheduler.keep_guessed(draft, num_right)
             first += 1 + len(guess)
-        if seconds := self._seconds_since_last_read():
-            self._speculation.payoff.note_guessed(seconds, len(batch), num_tokens)
         return self._finish([draft for draft, _, _ in batch], num_tokens=num_tokens)
 
     def _compute(self, batch: Sequence[Chunk]) -> _BegunPass:
