@@ -24,6 +24,7 @@ from astuner.engine.decode_rows_kernel import describe_rows
 from astuner.engine.paged_attention import KeyValueCache, Pass
 from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import NO_COLUMN
+from astuner.engine.speculation import MOST_ROWS
 from astuner.engine.transfer import upload
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -152,14 +153,22 @@ class DecodeGraphs:
         Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
         drafts = wanted.drafts
-        size = next(size for size in self._sizes if size >= len(drafts))
-        rows = self._rows.lay_out(drafts) if has_guesses else self._rows.place(drafts, size)
+        if has_guesses:
+            size, rows = self._size_for_guesses(len(drafts), mode), self._rows.lay_out(drafts)
+        else:
+            size = next(size for size in self._sizes if size >= len(drafts))
+            rows = self._rows.place(drafts, size)
         self._upload_inputs(wanted, rows)
         graph = self._graph(size, mode)
         if graph is None:
             return None
         graph.replay()
         return Replayed(rows, self._logits[size] if mode == "logits" else None)
+
+    def _size_for_guesses(self, num_rows: int, mode: Mode) -> int:
+        """One that is recorded, where one is: recording costs more than empty rows."""
+        sizes = (size for size in self._sizes if size >= num_rows)
+        return next((size for size in sizes if (size, mode) in self._graphs), MOST_ROWS)
 
     def keep(self, chosen: Tensor) -> Tensor:
         """Note what was sampled outside of a recorded pass: ids and log-probabilities (2, N), to

@@ -137,7 +137,7 @@ class Payoff:
             self._without = self.SHORTEST
         else:
             self._with = self.SHORTEST
-            self._without = min(2 * self._without, self.LONGEST_WITHOUT)
+            self._without = min(4 * self._without, self.LONGEST_WITHOUT)
         self._begin(is_on=not self.is_on)
 
     def _begin(self, *, is_on: bool) -> None:
