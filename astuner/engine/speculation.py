@@ -14,7 +14,7 @@ completion itself or in a finished one, such as another attempt at the task.
 
 import statistics
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -82,8 +82,13 @@ class Speculation:
         text, start = place
         return text[start : start + min(_MOST_GUESSED, MOST_ROWS // num_drafts - 1)]
 
+    def forget(self, drafts: Iterable[Draft]) -> None:
+        """They are not written any more, and nothing is learned from them."""
+        for draft in drafts:
+            self._own.pop(draft, None)
+
     def forget_growing(self) -> None:
-        """No draft is written any more."""
+        """The same of all drafts."""
         self._own.clear()
 
     def _places_in(self, draft: Draft) -> dict[_Context, int]:

@@ -160,6 +160,7 @@ class DraftWriter:
 
     def cancel(self, requests: Sequence[Draft]) -> None:
         self._scheduler.remove(requests)
+        self._speculation.forget(requests)
 
     @torch.no_grad()
     def step(self) -> list[tuple[Draft, SampledTokens]]:
