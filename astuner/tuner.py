@@ -166,7 +166,10 @@ def as_chat_model(model: Model) -> Model:
     AgentScope is not imported for workflows that do without it.
     """
     if "agentscope" in sys.modules:
-        model.__class__ = _chat_model_class(type(model))
+        from agentscope.model import ChatModelBase
+
+        if not isinstance(model, ChatModelBase):
+            model.__class__ = _chat_model_class(type(model))
     return model
 
 

@@ -114,6 +114,12 @@ def test_the_tuner_is_a_chat_model_for_agentscope():
     assert isinstance(model, ChatModelBase) and isinstance(model, ModelTuner)
 
 
+def test_all_tuners_are_of_one_class_for_agentscope():
+    """A class for each would cost as much as its call, and stay until cycles are collected."""
+    first, second = (as_chat_model(ModelTuner(make_chat([""]))) for _ in range(2))
+    assert type(first) is type(second) is type(as_chat_model(first))
+
+
 def test_sampling_cannot_be_changed_per_call():
     model = as_chat_model(ModelTuner(make_chat([""])))
     with pytest.raises(EngineError, match=r"\['temperature'\] cannot be set per call"):

@@ -140,7 +140,7 @@ def test_a_request_that_is_cancelled_while_guesses_are_checked_leaves_the_others
     expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
 
     speculation = Eager()
-    engine, card = guessing_engine(model, speculation)
+    engine, _ = guessing_engine(model, speculation)
 
     async def run() -> list[Completion]:
         async with engine.serving():

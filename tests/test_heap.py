@@ -1,0 +1,47 @@
+"""What a run takes for lasting, and what is collected all the same."""
+
+import gc
+import weakref
+
+from astuner.machine.heap import lasting_heap
+
+
+class Node:
+    """Refers to itself, so that only the collector of cycles finds it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_is_alive_is_passed_over_until_the_block_ends() -> None:
+    kept = Node()
+    alive = weakref.ref(kept)
+    with lasting_heap() as freeze:
+        late = Node()
+        alive_late = weakref.ref(late)
+        freeze()
+        del kept, late
+        gc.collect()
+        assert alive() is not None and alive_late() is not None
+        assert gc.get_freeze_count()
+    assert not gc.get_freeze_count()
+    gc.collect()
+    assert alive() is None and alive_late() is None
+
+
+def test_what_comes_later_is_collected() -> None:
+    with lasting_heap():
+        node = Node()
+        alive = weakref.ref(node)
+        del node
+        gc.collect()
+        assert alive() is None
+
+
+def test_a_block_that_raises_ends_too() -> None:
+    try:
+        with lasting_heap():
+            raise ValueError
+    except ValueError:
+        pass
+    assert not gc.get_freeze_count()
