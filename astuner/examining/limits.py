@@ -6,11 +6,9 @@ from astuner.backbone.run import Run
 from astuner.config.sections.model import LoraSettings
 from astuner.errors import ConfigError
 from astuner.examining.finding import DoctorFinding, Remarks
-from astuner.models.vllm_adapter import MAX_RANKS, max_rank_for
+from astuner.models.vllm_adapter import MAX_RANKS, max_rank_for, unserved_layers
 
 _SAY = Remarks("model")
-_UNSERVED_TARGETS = frozenset(["lm_head", "embed_tokens", "wte", "embed_out"])
-"""Names of embeddings and heads, of which vLLM takes adapters of few models only."""
 
 
 def look_at_memory(run: Run, source: str) -> list[DoctorFinding]:
@@ -90,7 +88,7 @@ def judge_adapter(rank: int, targets: Sequence[str] | None) -> list[DoctorFindin
                 f"model.lora.rank: {MAX_RANKS[-1]}, or trainer_common.save_merged: true",
             )
         )
-    unserved = sorted(_UNSERVED_TARGETS & {name.rpartition(".")[2] for name in targets or ()})
+    unserved = unserved_layers(targets or ())
     if unserved:
         findings.append(
             _SAY.warning(

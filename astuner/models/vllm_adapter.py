@@ -10,7 +10,7 @@ from typing import Any
 
 MAX_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of --max-lora-rank."""
-_NOT_SERVED = ("lm_head", "embed_tokens")
+_NOT_SERVED = ("lm_head", "embed_tokens", "wte", "embed_out")
 """Layers for whose adapters most models have no place there."""
 _NOT_READ = (
     *("modules_to_save", "use_dora", "lora_bias", "layer_replication", "use_bdlora", "use_qalora"),
@@ -34,9 +34,14 @@ def rank_objection(rank: int) -> str | None:
     )
 
 
+def unserved_layers(targets: Iterable[str]) -> list[str]:
+    """Those of the names, or ends of names, of layers with adapters that vLLM does not serve."""
+    return sorted({name for name in targets if name.rpartition(".")[2] in _NOT_SERVED})
+
+
 def target_objection(targets: Iterable[str]) -> str | None:
-    """The same of the layers that have an adapter, by their names or ends of names."""
-    found = sorted({t for t in targets if t.rpartition(".")[2] in _NOT_SERVED})
+    """Why vLLM serves no adapters of these layers, with what to do; None where it does."""
+    found = unserved_layers(targets)
     if not found:
         return None
     return (
