@@ -144,3 +144,23 @@ def test_logits_that_are_not_finite_end_the_calls_although_they_are_seen_a_pass_
         with torch.no_grad():
             weight[0, 0] = kept
     assert len(generate_all(engine, [([5, 6], sampling())])[0].ids) == 12
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 3, 4])
+def test_a_single_token_of_a_prompt_that_goes_on_gives_none(
+    model: PreTrainedModel, max_batch_tokens: int
+) -> None:
+    """Three of four have known pages but for a last token, so that a pass has one of each."""
+    greedy = sampling(temperature=0.0, max_new_tokens=6)
+    asked = [*[(prompt(1, 17), greedy)] * 4, (prompt(2, 12), greedy)]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = late_engine(model, replace(SMALL, max_batch_tokens=max_batch_tokens))
+    assert_alike(generate_all(engine, asked), expected)
+    assert card.num_ahead
+
+
+def test_nothing_of_a_serving_is_kept_among_the_rows(model: PreTrainedModel) -> None:
+    engine, card = late_engine(model)
+    generate_all(engine, calls())
+    assert not card._rows._views and not card._rows._drafts
+    assert (card._rows.tables == card._rows.spare_page).all()

@@ -101,6 +101,7 @@ def test_right_guesses_save_passes(model: PreTrainedModel) -> None:
     card.run = count  # type: ignore[method-assign]
     assert_alike(generate_all(engine, asked), expected)
     assert len(passes) <= 10 and max(passes) == 5
+    assert (card._rows.tables == card._rows.spare_page).all()
 
 
 def test_what_was_written_before_is_guessed_again(model: PreTrainedModel) -> None:

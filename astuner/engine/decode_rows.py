@@ -107,4 +107,4 @@ class DecodeRows:
 
     def forget(self) -> None:
         """The completions are others from here on."""
-        self.place([], 0)
+        self.lay_out([])

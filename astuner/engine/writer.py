@@ -206,7 +206,8 @@ class DraftWriter:
             return False
         if not self._cache.is_made or self._cache.needs_matrices:
             return False
-        return all(end - start == 1 for _, start, end in batch)
+        # The last piece of a batch of prompts may end before its prompt does.
+        return batch[-1].predicts and all(end - start == 1 for _, start, end in batch)
 
     def _read(self) -> list[tuple[Draft, SampledTokens]]:
         """Append the tokens of the pass that is under way, if one is; the drafts that they finish.
