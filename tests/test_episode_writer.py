@@ -96,6 +96,44 @@ def test_lines_that_come_while_the_disk_is_waited_for_are_written_together(tmp_p
     assert names_in(validation) == ["t-9"]
 
 
+def test_a_file_that_refuses_keeps_no_line_of_another_back(tmp_path, monkeypatch):
+    run_dir, taken, disk = RunDir(root=tmp_path), threading.Event(), threading.Event()
+    train, validation = (run_dir.episodes_file(1, kind) for kind in ("train", "validation"))
+
+    def refuse(path, lines):
+        taken.set()
+        assert disk.wait(timeout=60)
+        if path == train:
+            raise AstunerError("No space left")
+        append_lines(path, lines)
+
+    monkeypatch.setattr(module, "append_lines", refuse)
+    with pytest.raises(AstunerError, match="No space left"), EpisodeWriter(run_dir) as writer:
+        writer.write(replace(make_episode(0, 1.0), is_validation=True))
+        assert taken.wait(timeout=60)
+        writer.write(make_episode(1, 1.0))
+        writer.write(replace(make_episode(2, 1.0), is_validation=True))
+        disk.set()
+    assert names_in(validation) == ["t-0", "t-2"]
+
+
+def test_what_is_flushed_is_on_the_disk_although_the_thread_was_once_not_asked(
+    tmp_path, monkeypatch
+):
+    run_dir = RunDir(root=tmp_path)
+    with EpisodeWriter(run_dir) as writer:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+
+            def refuse(*_):
+                raise RuntimeError("can't start new thread")
+
+            patch.setattr(writer._thread, "submit", refuse)
+            writer.write(make_episode(0, 1.0))
+        writer.write(make_episode(1, 1.0))
+        asyncio.run(writer.flush())
+        assert names_in(run_dir.episodes_file(1, "train")) == ["t-0", "t-1"]
+
+
 @pytest.mark.parametrize("way", ["flush", "next", "end"])
 def test_what_the_file_system_refuses_is_told(tmp_path, way):
     if not Path("/dev/full").exists():

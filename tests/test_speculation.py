@@ -29,15 +29,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
+class Paying(Payoff):
+    """Guesses are made from the first pass on, whether it pays or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_on = True
+
+    def note(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
+        pass
+
+
 class Eager(Speculation):
-    """Guesses from the first pass on, whether it pays or not, and what it is told to."""
+    """Guesses wherever it can, and what it is told to."""
 
     def __init__(self, guess: Callable[[Draft], Sequence[int]] | None = None) -> None:
         super().__init__()
+        self.payoff = Paying()
         self._told = guess
-
-    def may_guess(self, num_drafts: int) -> bool:
-        return num_drafts <= 16
 
     def guess(self, draft: Draft, num_drafts: int) -> Sequence[int]:
         return self._told(draft) if self._told else super().guess(draft, num_drafts)
@@ -234,14 +243,19 @@ def test_guesses_of_all_drafts_fit_into_a_pass(num_drafts: int) -> None:
     assert 0 < num_drafts * (1 + len(guess)) <= MOST_ROWS
 
 
-def test_old_completions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_old_completions_are_forgotten(monkeypatch: pytest.MonkeyPatch, is_new: bool) -> None:
+    """By their tokens: those that say nearly the same share places, but not their memory."""
     monkeypatch.setattr("astuner.engine.speculation._MAX_KNOWN", 100)
     speculation = Speculation()
     for i in range(0, 900, 3):
-        speculation.learn(draft([i, i + 1, i + 2, i + 3], 0))
-    assert not speculation.guess(draft([0, 1, 2], 0), 1)
-    assert list(speculation.guess(draft([897, 898, 899], 0), 1)) == [900]
-    assert len(speculation._finished) + len(speculation._older) <= 202
+        first = i if is_new else 0
+        speculation.learn(draft([first, first + 1, first + 2, first + 3, i + 1000], 0))
+    if is_new:
+        assert not speculation.guess(draft([0, 1, 2], 0), 1)
+        assert list(speculation.guess(draft([897, 898, 899], 0), 1)) == [900, 1897]
+    kept = [*speculation._finished.values(), *speculation._older.values()]
+    assert sum(len(ids) for ids in {id(ids): ids for ids, _ in kept}.values()) <= 2 * 110
 
 
 def num_with_guesses(
@@ -278,8 +292,30 @@ def test_a_pass_that_took_long_for_once_decides_nothing() -> None:
     assert payoff.is_on
 
 
-def test_passes_of_many_drafts_say_nothing_about_those_of_few() -> None:
-    assert not num_with_guesses(Payoff(), 1000, seconds=1.0, tokens=40, drafts=17)
+def test_a_clock_that_stands_still_ends_nothing() -> None:
+    payoff = Payoff()
+    for _ in range(1000):
+        payoff.note(0.0, 2, 2)
+
+
+@pytest.mark.parametrize("many", ["waiting", "exact"])
+def test_passes_in_which_nothing_can_be_guessed_say_nothing_about_guessing(
+    model: PreTrainedModel, many: str
+) -> None:
+    """Others wait, or calls want their tokens chosen from all probabilities."""
+    noted = []
+
+    class Noting(Paying):
+        def note(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
+            noted.append(num_drafts)
+
+    speculation = Eager()
+    speculation.payoff = Noting()
+    engine, _ = guessing_engine(model, speculation, max_num_seqs=2)
+    wanted = sampling(temperature=1.0, top_p=0.9 if many == "exact" else 1.0, max_new_tokens=8)
+    generate_all(engine, [(prompt(i, 6), wanted) for i in range(20 if many == "waiting" else 2)])
+    # Of twenty, the last sixteen are few; by twos, that is half of their passes or less.
+    assert len(noted) == 0 if many == "exact" else 0 < len(noted) <= 8 * 8
 
 
 def test_what_became_slower_is_found_out() -> None:

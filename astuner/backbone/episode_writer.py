@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from astuner.backbone.record_bound import RecordBound
+from astuner.errors import AstunerError
 from astuner.run_dir import RunDir, append_lines, json_line
 from astuner.trajectory.episode import Episode
 from astuner.trajectory.record import episode_to_record
@@ -74,10 +75,16 @@ class EpisodeWriter:
         """All that came while the disk was waited for, together: one wait is enough for them."""
         self._is_asked = False
         waiting = [self._lines.popleft() for _ in range(len(self._lines))]
+        refusal: AstunerError | None = None
         for path, lines in groupby(waiting, key=itemgetter(0)):
-            if self._bound is not None and not path.exists():
-                self._bound.apply()
-            self._append_all(path, [line for _, line in lines])
+            try:
+                if self._bound is not None and not path.exists():
+                    self._bound.apply()
+                self._append_all(path, [line for _, line in lines])
+            except AstunerError as error:  # other files may take theirs
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
 
     def _append_all(self, path: Path, lines: Iterable[bytes]) -> None:
         self._run_dir.check_is_there()
@@ -85,6 +92,7 @@ class EpisodeWriter:
 
     async def flush(self) -> None:
         """Wait until the disk has all of them."""
+        self._pending.append(self._thread.submit(self._append_waiting))
         await asyncio.wrap_future(self._thread.submit(_behind_all_lines))
         self._raise_failures()
 

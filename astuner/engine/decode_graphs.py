@@ -167,7 +167,7 @@ class DecodeGraphs:
 
     def _size_for_guesses(self, num_rows: int, mode: Mode) -> int:
         """One that is recorded, where one is: recording costs more than empty rows."""
-        sizes = (size for size in self._sizes if size >= num_rows)
+        sizes = (size for size in self._sizes if num_rows <= size <= MOST_ROWS)
         return next((size for size in sizes if (size, mode) in self._graphs), MOST_ROWS)
 
     def keep(self, chosen: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ _MOST_DRAFTS = 16
 _MOST_GUESSED = 8
 """Tokens of one guess."""
 _MAX_KNOWN = 200_000
-"""Places in finished completions that are remembered before the older half is replaced; twice as
-many take some 50 MB."""
+"""Tokens of finished completions that are remembered before the older half is replaced; twice as
+many take some 60 MB."""
 _CONTEXT = 3
 """Tokens after which the next ones are guessed."""
 
@@ -53,20 +53,24 @@ class Speculation:
         self.payoff = Payoff()
         self._finished: dict[_Context, _Place] = {}
         self._older: dict[_Context, _Place] = {}
+        self._num_finished = 0
+        """Tokens that `_finished` has places of."""
         self._own: dict[Draft, _Own] = {}
 
     def learn(self, draft: Draft) -> None:
         """Remember a finished completion."""
         self._own.pop(draft, None)
-        if len(self._finished) > _MAX_KNOWN:
-            self._finished, self._older = {}, self._finished
+        if self._num_finished > _MAX_KNOWN:
+            self._finished, self._older, self._num_finished = {}, self._finished, 0
         ids = tuple(draft.ids[max(0, draft.num_prompt - _CONTEXT) :])
+        self._num_finished += len(ids)
         places = zip(repeat(ids), range(_CONTEXT, len(ids)), strict=False)
         self._finished.update(zip(_contexts(ids), places, strict=False))
 
-    def may_guess(self, num_drafts: int) -> bool:
-        """Whether guesses are to be made while so many are written together."""
-        return num_drafts <= _MOST_DRAFTS and self.payoff.is_on
+    @staticmethod
+    def are_few(num_drafts: int) -> bool:
+        """Whether guesses can be made where so many drafts wait or are written."""
+        return num_drafts <= _MOST_DRAFTS
 
     def guess(self, draft: Draft, num_drafts: int) -> Sequence[int]:
         """The tokens that may follow those of the draft, at most its share of a pass for so many
@@ -125,9 +129,7 @@ class Payoff:
         self._begin(is_on=False)
 
     def note(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
-        """A pass that gave the drafts so many tokens together."""
-        if num_drafts > _MOST_DRAFTS:
-            return
+        """A pass in which guesses could be made, and which gave the drafts so many tokens."""
         self._seconds.append(seconds)
         self._tokens.append(num_tokens / num_drafts)
         self._num_left -= 1
@@ -153,6 +155,6 @@ class Payoff:
 
 
 def _steady_sum(seconds: Sequence[float]) -> float:
-    """Without what single passes took for being recorded, or held up by other threads."""
+    """Without what single passes took for being recorded, or held up by other threads. Not 0."""
     most = 4 * statistics.median(seconds)
-    return sum(min(one, most) for one in seconds)
+    return sum(min(one, most) for one in seconds) or 1e-9

@@ -235,7 +235,7 @@ class DraftWriter:
         """Those that are finished of the drafts that got so many tokens."""
         self.num_sampled += num_tokens
         before, self._last_read = self._last_read, time.perf_counter()
-        if before is not None and written:
+        if before is not None and written and self._can_guess(written):
             self._speculation.payoff.note(self._last_read - before, len(written), num_tokens)
         finished = self._scheduler.finish_pass(written)
         if self._limits.speculates and self._looks_ahead:
@@ -255,9 +255,12 @@ class DraftWriter:
         return any(self._speculation.guess(draft, len(growing)) for draft in growing)
 
     def _may_guess(self, drafts: Sequence[Draft]) -> bool:
+        return self._speculation.payoff.is_on and self._can_guess(drafts)
+
+    def _can_guess(self, drafts: Sequence[Draft]) -> bool:
         if not self._limits.speculates or not self._looks_ahead:
             return False
-        if not self._speculation.may_guess(self._scheduler.num_drafts):
+        if not self._speculation.are_few(self._scheduler.num_drafts):
             return False
         return not any(draft.request.is_exact for draft in drafts)
 
