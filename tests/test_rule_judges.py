@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import time
 from typing import Any
 
 import pytest
@@ -155,7 +154,6 @@ def test_the_answer_may_be_found_by_a_pattern() -> None:
 
 
 def test_a_pattern_that_runs_for_ever_finds_nothing() -> None:
-    started = time.monotonic()
     judge = made("format_judge->FormatJudge", format={"must_not_match": ["(a+)+$"]})
     finds = made("exact_match_judge->ExactMatchJudge", exact_match={"pattern": "(a+)+$"})
 
@@ -165,7 +163,6 @@ def test_a_pattern_that_runs_for_ever_finds_nothing() -> None:
 
     form, found = asyncio.run(both())
     assert (form.reward, "took too long" in form.note, found.reward) == (0.0, True, 0.0)
-    assert time.monotonic() - started < 60
 
 
 def test_a_reply_too_long_to_be_searched_whole_has_not_the_form() -> None:
