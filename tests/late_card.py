@@ -34,9 +34,11 @@ class LateCard:
         self.num_ahead = 0
         """Tokens that were computed from one which the host did not know."""
         self.num_guessed = 0
+        self.pass_sizes: list[int] = []
 
     def run(self, wanted: PassRows, *, mode: str, has_guesses: bool = False) -> Replayed:
         drafts = wanted.drafts
+        self.pass_sizes.append(len(drafts))
         if has_guesses:
             rows = self._rows.lay_out(drafts)
         else:

@@ -44,6 +44,36 @@ def assert_alike(found: Sequence[Completion], expected: Sequence[Completion]) ->
         torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
+def generate_while_one_is_given_up(
+    engine: ContinuousBatchingEngine, asked: Sequence[tuple[list[int], Sampling]]
+) -> list[Completion]:
+    """What is asked, beside a longer call that is cancelled once it has a token."""
+
+    async def run() -> list[Completion]:
+        async with engine.serving():
+            begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+            def tell(ids: Sequence[int]) -> bool:
+                loop.call_soon_threadsafe(begun.set)
+                return False
+
+            given_up = asyncio.ensure_future(
+                engine.generate(
+                    prompt(9, 5), sampling(max_new_tokens=90), caller="given up", observe=tell
+                )
+            )
+            tasks = [engine.generate(*one, caller=str(i)) for i, one in enumerate(asked)]
+            others = asyncio.gather(*tasks)
+            await begun.wait()
+            given_up.cancel()
+            found = await others
+            assert given_up.cancelled()
+            assert not engine._writer.load.num_running and not engine._writer._speculation._own
+            return found
+
+    return asyncio.run(run())
+
+
 def calls() -> list[tuple[list[int], Sampling]]:
     """Lengths, temperatures, cuts of the distribution and ends all differ."""
     return [
@@ -103,30 +133,7 @@ def test_a_request_that_is_cancelled_in_the_pass_under_way_leaves_the_others_as_
     expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
     engine, _ = late_engine(model)
 
-    async def run() -> list[Completion]:
-        async with engine.serving():
-            begun = asyncio.Event()
-            loop = asyncio.get_running_loop()
-
-            def tell(ids: Sequence[int]) -> bool:
-                loop.call_soon_threadsafe(begun.set)
-                return False
-
-            given_up = asyncio.ensure_future(
-                engine.generate(
-                    prompt(9, 5), sampling(max_new_tokens=90), caller="given up", observe=tell
-                )
-            )
-            tasks = [engine.generate(*one, caller=str(i)) for i, one in enumerate(asked)]
-            others = asyncio.gather(*tasks)
-            await begun.wait()
-            given_up.cancel()
-            found = await others
-            assert given_up.cancelled()
-            assert not engine._writer.load.num_running
-            return found
-
-    assert_alike(asyncio.run(run()), expected)
+    assert_alike(generate_while_one_is_given_up(engine, asked), expected)
 
 
 def test_logits_that_are_not_finite_end_the_calls_although_they_are_seen_a_pass_late(

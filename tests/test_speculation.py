@@ -18,7 +18,13 @@ from astuner.engine.speculation import MOST_ROWS, Payoff, Speculation
 from astuner.types import Completion
 from tests.late_card import LateCard
 from tests.test_local_engine import generate_all, prompt, sampling
-from tests.test_look_ahead import SMALL, assert_alike, calls, late_engine
+from tests.test_look_ahead import (
+    SMALL,
+    assert_alike,
+    calls,
+    generate_while_one_is_given_up,
+    late_engine,
+)
 from tests.tiny_model import make_tiny_model
 
 
@@ -100,16 +106,8 @@ def test_right_guesses_save_passes(model: PreTrainedModel) -> None:
     asked = [(prompt(1, 6), sampling(max_new_tokens=41))]
     expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
     engine, card = guessing_engine(model, Eager(guesser("right", expected)))
-    passes = []
-    run = card.run
-
-    def count(*args: Any, **kwargs: Any) -> Any:
-        passes.append(len(args[0].drafts))
-        return run(*args, **kwargs)
-
-    card.run = count  # type: ignore[method-assign]
     assert_alike(generate_all(engine, asked), expected)
-    assert len(passes) <= 10 and max(passes) == 5
+    assert len(card.pass_sizes) <= 10 and max(card.pass_sizes) == 5
     assert (card._rows.tables == card._rows.spare_page).all()
 
 
@@ -149,31 +147,8 @@ def test_a_request_that_is_cancelled_while_guesses_are_checked_leaves_the_others
     asked = [(prompt(i, 5), sampling(max_new_tokens=40)) for i in range(3)]
     expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
 
-    speculation = Eager()
-    engine, _ = guessing_engine(model, speculation)
-
-    async def run() -> list[Completion]:
-        async with engine.serving():
-            begun, loop = asyncio.Event(), asyncio.get_running_loop()
-
-            def tell(ids: Sequence[int]) -> bool:
-                loop.call_soon_threadsafe(begun.set)
-                return False
-
-            given_up = asyncio.ensure_future(
-                engine.generate(
-                    prompt(9, 5), sampling(max_new_tokens=90), caller="given up", observe=tell
-                )
-            )
-            tasks = [engine.generate(*one, caller=str(i)) for i, one in enumerate(asked)]
-            others = asyncio.gather(*tasks)
-            await begun.wait()
-            given_up.cancel()
-            found = await others
-            assert given_up.cancelled() and not speculation._own
-            return found
-
-    assert_alike(asyncio.run(run()), expected)
+    engine, _ = guessing_engine(model, Eager())
+    assert_alike(generate_while_one_is_given_up(engine, asked), expected)
 
 
 def test_a_run_takes_up_guessing_and_leaves_it_by_what_it_measures(model: PreTrainedModel) -> None:
