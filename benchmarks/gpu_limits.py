@@ -7,7 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -42,6 +42,9 @@ generate  --requests prompts of --prompt tokens, --new tokens each, log-probabil
           objects, which is its default.
           --no-logprobs measures vLLM without log-probabilities too. Training needs them, so our
           engine knows no such calls.
+          --turns lets each request go on so many times, as an agent does: behind its completion,
+          of half to one and a half times --new tokens, come --observed ones of a tool. Our engine
+          alone.
 """
 
 SHAPES: dict[str, Any] = {
@@ -197,7 +200,7 @@ def training_flops(model: PreTrainedModel, arguments: argparse.Namespace) -> flo
 def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
     model = make_model(arguments.shape, fused=arguments.fused)
     config: Any = model.config
-    num_tokens = arguments.prompt + arguments.new
+    num_tokens = arguments.prompt + most_new(arguments)
     head_size = config.hidden_size // config.num_attention_heads
     token_bytes = 4 * config.num_hidden_layers * config.num_key_value_heads * head_size
     limits = EngineLimits(
@@ -207,11 +210,13 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
         max_cache_bytes=(arguments.requests + 8) * (num_tokens + 17) * token_bytes,
     )
     engine = ContinuousBatchingEngine(model, limits, seed=0)
-    prompts = make_prompts(arguments)
-    first, second = (run_engine(engine, prompts, arguments.new) for _ in range(2))
+    agents = make_agents(arguments)
+    num_new = sum(turn.num_new for turns in agents for turn in turns)
+    first, second = (run_engine(engine, agents) for _ in range(2))
     if arguments.profile:
-        show_profile(lambda: run_engine(engine, prompts, min(arguments.new, 48)))
-    num_passes = arguments.new * arguments.requests / limits.max_num_seqs
+        arguments.new = min(arguments.new, 48)
+        show_profile(lambda: run_engine(engine, make_agents(arguments)))
+    num_passes = num_new / limits.max_num_seqs
     weights = sum(p.numel() for p in model.parameters()) * 2
     cached = limits.max_num_seqs * (arguments.prompt + arguments.new / 2) * token_bytes
     bandwidth = copy_rate()
@@ -219,12 +224,44 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "first_seconds": round(first, 3),
         "seconds": round(second, 3),
-        "new_tokens_per_second": rate(arguments, second),
+        "new_tokens_per_second": round(num_new / second),
         "copy_tb_per_second": round(bandwidth / 1e12, 2),
         "floor_seconds": round(floor, 3),
         "times_floor": round(second / floor, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
     }
+
+
+class Turn(NamedTuple):
+    """What an agent asks for next."""
+
+    observed: tuple[int, ...]
+    """What stands behind its completion before: the prompt, or what a tool said."""
+    num_new: int
+
+
+def make_agents(arguments: argparse.Namespace) -> list[list[Turn]]:
+    rng = random.Random(1)
+    agents = []
+    for prompt in make_prompts(arguments):
+        turns = [Turn(prompt, arguments.new)]
+        if arguments.turns > 1:
+            turns = [
+                Turn(
+                    ids(rng, arguments.observed) if i else prompt,
+                    rng.randint(arguments.new // 2, arguments.new * 3 // 2),
+                )
+                for i in range(arguments.turns)
+            ]
+        agents.append(turns)
+    return agents
+
+
+def most_new(arguments: argparse.Namespace) -> int:
+    """Tokens behind a prompt."""
+    if arguments.turns == 1:
+        return arguments.new
+    return arguments.turns * (arguments.new * 3 // 2 + arguments.observed)
 
 
 def make_prompts(arguments: argparse.Namespace) -> list[tuple[int, ...]]:
@@ -279,19 +316,20 @@ def measure_vllm(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def run_engine(engine: ContinuousBatchingEngine, prompts: list[tuple[int, ...]], new: int) -> float:
-    sampling = Sampling(
-        temperature=1.0, top_p=1.0, top_k=-1, max_new_tokens=new, stop_ids=frozenset()
-    )
+def run_engine(engine: ContinuousBatchingEngine, agents: list[list[Turn]]) -> float:
+    async def act(caller: str, turns: list[Turn]) -> None:
+        text: tuple[int, ...] = ()
+        for index, (observed, num_new) in enumerate(turns):
+            sampling = Sampling(
+                temperature=1.0, top_p=1.0, top_k=-1, max_new_tokens=num_new, stop_ids=frozenset()
+            )
+            text += observed
+            found = await engine.generate(text, sampling, caller=caller, index=index)
+            text += found.ids
 
     async def run() -> None:
         async with engine.serving():
-            await asyncio.gather(
-                *(
-                    engine.generate(prompt, sampling, caller=str(i))
-                    for i, prompt in enumerate(prompts)
-                )
-            )
+            await asyncio.gather(*(act(str(i), turns) for i, turns in enumerate(agents)))
 
     return seconds_of(lambda: asyncio.run(run()))
 
@@ -316,6 +354,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=512)
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--new", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--observed", type=int, default=64, help="tokens between two turns")
     parser.add_argument("--max-num-seqs", type=int, help="default: all requests")
     parser.add_argument("--fused", action="store_true", help="norms and gates by Liger's kernels")
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")

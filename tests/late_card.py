@@ -7,7 +7,7 @@ from torch import Tensor
 
 from astuner.engine.decode_rows import DecodeRows, PassRows, Replayed
 from astuner.engine.paged_attention import PagedPass
-from astuner.engine.scheduler import NO_COLUMN, Chunk
+from astuner.engine.scheduler import MOST_READ_BESIDE, NO_COLUMN, Chunk
 from astuner.engine.speculation import MOST_ROWS
 from astuner.engine.token_chooser import TokenChooser
 from astuner.engine.writer import DraftWriter
@@ -24,25 +24,22 @@ class LateCard:
         self._writer = writer
         limits, cache = writer._limits, writer._cache
         self._rows = DecodeRows(
-            max(limits.max_num_seqs, MOST_ROWS),
+            max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE,
             -(-limits.max_model_len // limits.page_size),
             spare_page=cache.spare_page,
             device=torch.device("cpu"),
         )
         self._chooser = TokenChooser()
-        self.chosen = torch.zeros(2, max(limits.max_num_seqs, MOST_ROWS))
+        self.chosen = torch.zeros(2, max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE)
         self.num_ahead = 0
         """Tokens that were computed from one which the host did not know."""
         self.num_guessed = 0
         self.pass_sizes: list[int] = []
 
-    def run(self, wanted: PassRows, *, mode: str, has_guesses: bool = False) -> Replayed:
+    def run(self, wanted: PassRows, *, mode: str, is_passing: bool = False) -> Replayed:
         drafts = wanted.drafts
         self.pass_sizes.append(len(drafts))
-        if has_guesses:
-            rows = self._rows.lay_out(drafts)
-        else:
-            rows = self._rows.place(drafts, min(len(drafts) + 1, self.chosen.shape[1]))
+        rows = self._rows.place(drafts, min(len(drafts) + 1, self.chosen.shape[1]))
         assert len({*rows}) == len(drafts)
         for row, draft in zip(rows, drafts, strict=True):
             spare = [self._rows.spare_page] * (self._rows.tables.shape[1] - len(draft.pages))

@@ -315,9 +315,9 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
     graphs: Any = engine._writer._graphs
     run, num_guessed = graphs.run, []
 
-    def count(wanted, *, mode, has_guesses=False):
+    def count(wanted, *, mode, is_passing=False):
         num_guessed.append(len(wanted.drafts) - len({*wanted.drafts}))
-        return run(wanted, mode=mode, has_guesses=has_guesses)
+        return run(wanted, mode=mode, is_passing=is_passing)
 
     graphs.run = count
     found = generate(engine)

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import product
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import astuner.engine.scheduler as scheduler_module
 from astuner.engine.pages import NOTHING, Pages
 from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, Scheduler
 
@@ -68,6 +71,7 @@ def run(
     next_token=len,
     cache: Cache | None = None,
     looks_ahead: bool = False,
+    reads_beside: bool = False,
 ) -> list:
     """Write all drafts to their end; returns the batches as (index of the draft, start, end).
 
@@ -78,7 +82,7 @@ def run(
     for one in drafts:
         scheduler.add(one)
     while scheduler.has_work:
-        batch = scheduler.next_batch()
+        batch = scheduler.next_batch(reads_beside=reads_beside)
         assert batch or under_way
         cache.compute(batch)
         cache.check(batch)
@@ -131,23 +135,92 @@ def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
 
 @settings(max_examples=200)
 @given(
-    prompts, st.integers(11, 40), st.integers(1, 5), st.integers(1, 40), st.sets(st.integers(0, 6))
+    prompts,
+    st.integers(11, 40),
+    st.integers(1, 5),
+    st.integers(1, 40),
+    st.sets(st.integers(0, 6)),
+    st.integers(1, 40),
+    st.integers(20, 200),
 )
-def test_tokens_that_are_known_a_pass_late_change_no_token_and_no_key(
+def test_no_token_and_no_key_depends_on_when_tokens_are_known_and_what_is_read_beside_growing(
     asked: list[tuple[list[int], int]],
     num_pages: int,
     max_num_seqs: int,
     max_batch_tokens: int,
     stop_ids: set[int],
+    most_read_beside: int,
+    most_keys_beside: int,
 ) -> None:
     written = []
-    for looks_ahead in (False, True):
+    for looks_ahead, reads_beside in product([False, True], repeat=2):
         drafts = [draft(prompt, num_new, stop_ids=stop_ids) for prompt, num_new in asked]
         scheduler = make(num_pages, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
-        run(scheduler, drafts, next_token=lambda ids: sum(ids) % 7, looks_ahead=looks_ahead)
+        with patch.multiple(
+            scheduler_module, MOST_READ_BESIDE=most_read_beside, _MOST_KEYS_BESIDE=most_keys_beside
+        ):
+            run(
+                scheduler,
+                drafts,
+                next_token=lambda ids: sum(ids) % 7,
+                looks_ahead=looks_ahead,
+                reads_beside=reads_beside,
+            )
         written.append([one.ids for one in drafts])
         assert scheduler._pages.num_free == num_pages
-    assert written[0] == written[1]
+    assert written == written[:1] * 4
+
+
+def growing_and(prompt: list[int], *, num_growing: int, num_pages: int = 400) -> Scheduler:
+    """That has read these prompts, and then gets another one."""
+    scheduler = make(num_pages, max_num_seqs=64, max_batch_tokens=5000)
+    for i in range(num_growing):
+        scheduler.add(draft([i, i, i], 90))
+    pass_of(scheduler)
+    scheduler.add(draft(prompt, 1))
+    return scheduler
+
+
+def pass_of(scheduler: Scheduler) -> list[tuple[int, int]]:
+    """How many tokens of how many drafts are computed, by their number."""
+    batch = scheduler.next_batch(reads_beside=True)
+    scheduler.begin_pass(batch)
+    drafts = [chunk.draft for chunk in batch if chunk.predicts]
+    tell(scheduler, [(one, 9) for one in drafts])
+    sizes = Counter(chunk.end - chunk.start for chunk in batch)
+    return sorted(sizes.items())
+
+
+def test_a_short_prompt_is_read_while_the_others_grow() -> None:
+    scheduler = growing_and([7] * 60, num_growing=5)
+    assert pass_of(scheduler) == [(1, 5), (60, 1)]
+    assert pass_of(scheduler) == [(1, 5)]
+
+
+def test_growing_is_stopped_once_what_waits_outweighs_it() -> None:
+    scheduler = growing_and([7] * 1500, num_growing=1)
+    assert [pass_of(scheduler) for _ in range(6)] == [
+        *[[(1, 1), (256, 1)]] * 5,  # waited for five passes, and reading takes as long as four
+        [(220, 1)],
+    ]
+    assert pass_of(scheduler) == [(1, 1)]
+
+
+def test_prompts_are_read_alone_where_nothing_grows_and_they_are_long() -> None:
+    assert pass_of(growing_and([7] * 600, num_growing=0)) == [(600, 1)]
+
+
+def test_reading_beside_displaces_nobody() -> None:
+    scheduler = growing_and([7], num_growing=20, num_pages=60)
+    pass_of(scheduler)
+    scheduler.add(draft([7] * 60, 1))
+    assert pass_of(scheduler) == [(1, 20)]  # each of which takes a second page now
+    assert scheduler.load.num_running == 21
+
+
+def test_of_a_long_context_fewer_tokens_are_read_beside() -> None:
+    ((_, _), (size, _)) = pass_of(growing_and([7] * 5000, num_growing=2, num_pages=2000))
+    assert size == 2**19 // 5000
 
 
 def test_a_token_that_is_computed_behind_the_end_is_dropped() -> None:

@@ -24,7 +24,6 @@ from astuner.engine.decode_rows_kernel import describe_rows
 from astuner.engine.paged_attention import KeyValueCache, Pass
 from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import NO_COLUMN
-from astuner.engine.speculation import MOST_ROWS
 from astuner.engine.transfer import upload
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
@@ -32,8 +31,10 @@ from astuner.models.logits import logits_of
 logger = logging.getLogger(__name__)
 
 _SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 128, 8), *range(128, 256, 16))
-_SIZES += (*range(256, 512, 32), *range(512, 1025, 64))
+_SIZES += (*range(256, 512, 32), *range(512, 1024, 64), *range(1024, 2049, 128))
 """Of recorded passes. From 64 rows on, where they begin to cost, at most an eighth is padding."""
+_FEW_SIZES = {64, *range(128, 2049, 128)}
+"""For passes whose number of rows may not come again, of which few are worth a recording."""
 
 Mode = Literal["tokens", "logits"]
 """Each row's token at its temperature; or logits, from which the caller takes them."""
@@ -147,17 +148,17 @@ class DecodeGraphs:
         """Whether passes of this model are known to be recordable."""
         return self.can_record and bool(self._graphs)
 
-    def run(self, wanted: PassRows, *, mode: Mode, has_guesses: bool = False) -> Replayed | None:
+    def run(self, wanted: PassRows, *, mode: Mode, is_passing: bool = False) -> Replayed | None:
         """Compute a token of each row, which may still be under way to the host.
 
+        `is_passing`: the next pass will have another number of rows, as one that reads or guesses.
         Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
-        drafts = wanted.drafts
-        if has_guesses:
-            size, rows = self._size_for_guesses(len(drafts), mode), self._rows.lay_out(drafts)
-        else:
-            size = next(size for size in self._sizes if size >= len(drafts))
-            rows = self._rows.place(drafts, size)
+        num_rows = len(wanted.drafts)
+        size = next(size for size in self._sizes if size >= num_rows)
+        if is_passing:
+            size = self._passing_size(num_rows, mode)
+        rows = self._rows.place(wanted.drafts, size)
         self._upload_inputs(wanted, rows)
         graph = self._graph(size, mode)
         if graph is None:
@@ -165,10 +166,12 @@ class DecodeGraphs:
         graph.replay()
         return Replayed(rows, self._logits[size] if mode == "logits" else None)
 
-    def _size_for_guesses(self, num_rows: int, mode: Mode) -> int:
-        """One that is recorded, where one is: recording costs more than empty rows."""
-        sizes = (size for size in self._sizes if num_rows <= size <= MOST_ROWS)
-        return next((size for size in sizes if (size, mode) in self._graphs), MOST_ROWS)
+    def _passing_size(self, num_rows: int, mode: Mode) -> int:
+        """One that is recorded, where one is near: recording costs more than empty rows."""
+        sizes = [size for size in self._sizes if size >= num_rows]
+        largest = next((size for size in sizes if size in _FEW_SIZES), sizes[-1])
+        recorded = (size for size in sizes if size <= largest and (size, mode) in self._graphs)
+        return next(recorded, largest)
 
     def keep(self, chosen: Tensor) -> Tensor:
         """Note what was sampled outside of a recorded pass: ids and log-probabilities (2, N), to

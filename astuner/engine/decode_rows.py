@@ -1,5 +1,6 @@
 """Which row of the recorded passes each growing completion has, and the pages of each row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from astuner.engine.scheduler import Draft
+from astuner.engine.scheduler import NO_COLUMN, Draft
 from astuner.engine.transfer import upload
 
 _View = tuple[Draft, int, int]
@@ -19,7 +20,8 @@ class PassRows:
     """What the rows of a recorded pass compute: a token each."""
 
     drafts: list[Draft] = field(default_factory=list)
-    """Whose token; a draft whose guessed tokens are checked has several, one after the other."""
+    """Whose token; a draft whose prompt is read, or whose guessed tokens are checked, has several,
+    one after the other."""
     columns: list[int] = field(default_factory=list)
     """Where the token stands in what the last pass chose; NO_COLUMN: it is known."""
     ids: list[int] = field(default_factory=list)
@@ -27,6 +29,18 @@ class PassRows:
     positions: list[int] = field(default_factory=list)
     inverse_temperatures: list[float] = field(default_factory=list)
     draws: list[float] = field(default_factory=list)
+
+    def add(
+        self, draft: Draft, ids: Sequence[int], start: int, draws: Sequence[float] | None = None
+    ) -> None:
+        """Known tokens of a draft, from position `start` on."""
+        num_rows = len(ids)
+        self.drafts += [draft] * num_rows
+        self.columns += [NO_COLUMN] * num_rows
+        self.ids += ids
+        self.positions += range(start, start + num_rows)
+        self.inverse_temperatures += [draft.request.inverse_temperature] * num_rows
+        self.draws += draws or [0.0] * num_rows
 
 
 class Replayed(NamedTuple):
@@ -55,36 +69,29 @@ class DecodeRows:
         """(num_rows, num_pages) int32."""
         self._drafts: list[Draft] = []
         self._places: list[int] = []
+        self._size = 0
         self._last_views: list[_View] = []
         """Of `_drafts`, in that order."""
         self._views: dict[int, _View] = {}
         """The same by row, of those that are in use."""
 
     def place(self, drafts: list[Draft], size: int) -> list[int]:
-        """The row of each draft, below `size`, with its pages in `tables`."""
-        if drafts != self._drafts:
+        """A row for each, below `size`, with the draft's pages in `tables`."""
+        if drafts != self._drafts or size != self._size:
             self._places = self._choose_rows(drafts, size)
-            self._drafts = drafts
+            self._drafts, self._size, self._last_views = drafts, size, []
         views = [(draft, draft.num_displaced, len(draft.pages)) for draft in drafts]
         if views != self._last_views:
             self._upload_changes(dict(zip(self._places, views, strict=True)))
             self._last_views = views
         return self._places
 
-    def lay_out(self, drafts: list[Draft]) -> list[int]:
-        """Rows in the order of the drafts, of which each may have several."""
-        rows = list(range(len(drafts)))
-        self._drafts, self._places, self._last_views = [], [], []
-        self._upload_changes(
-            {row: (one, one.num_displaced, len(one.pages)) for row, one in enumerate(drafts)}
-        )
-        return rows
-
     def _choose_rows(self, drafts: list[Draft], size: int) -> list[int]:
         known = dict(zip(self._drafts, self._places, strict=True))
-        kept = {row for draft in drafts if (row := known.get(draft, size)) < size}
-        free = iter(row for row in range(size) if row not in kept)
-        return [row if (row := known.get(draft, size)) < size else next(free) for draft in drafts]
+        kept = [known.pop(draft, size) for draft in drafts]
+        taken = set(kept)
+        free = iter(row for row in range(size) if row not in taken)
+        return [row if row < size else next(free) for row in kept]
 
     def _upload_changes(self, views: dict[int, _View]) -> None:
         changed = [row for row, view in views.items() if view != self._views.get(row)]
@@ -107,4 +114,5 @@ class DecodeRows:
 
     def forget(self) -> None:
         """The completions are others from here on."""
-        self.lay_out([])
+        self._drafts, self._places, self._last_views = [], [], []
+        self._upload_changes({})

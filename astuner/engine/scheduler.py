@@ -4,12 +4,16 @@ Pure bookkeeping over `pages.py`: admits drafts while there is room, reads promp
 every running draft grow, and takes pages from the latest ones when they run out. What it does
 depends on the order of `add` and on the tokens only, never on time.
 
+Where it may, it reads short prompts in the passes in which completions grow: an agent's next turn
+is mostly a tool's few tokens behind what the cache has.
+
 A pass may be planned while the one before is under way, whose tokens nobody knows yet. A draft
 that they turn out to have ended is then computed once too often; that token is dropped, and what it
 wrote to the pages stands behind the draft's last token, where nobody reads. Pages may change hands
 meanwhile, since passes write in the order in which they begin.
 """
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +24,14 @@ from astuner.types import TopLogprobs
 
 NO_COLUMN = -1
 """Of a draft that gets no token of the pass under way."""
+
+MOST_READ_BESIDE = 256
+"""Tokens of prompts in a pass in which completions grow."""
+_MOST_KEYS_BESIDE = 2**19
+"""That those tokens attend to, together, since there each reads its keys by itself."""
+_PASSES_FOR_READING = 4
+"""In which completions could grow while one only reads: what is launched kernel by kernel takes
+that much longer than what is recorded, for the small models for which it is most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +109,13 @@ class Chunk(NamedTuple):
         return self.end == self.draft.num_tokens
 
 
+def goes_beside(batch: Sequence[Chunk]) -> bool:
+    """Whether pieces of prompts in it are few enough to be computed as growing drafts are."""
+    pieces = [(end - start, end) for _, start, end in batch if end - start > 1]
+    num_keys = sum(size * end for size, end in pieces)
+    return sum(size for size, _ in pieces) <= MOST_READ_BESIDE and num_keys <= _MOST_KEYS_BESIDE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLoad:
     """How busy an engine is at a moment, for whoever watches it."""
@@ -118,6 +137,9 @@ class Scheduler:
         self._max_batch_tokens = max_batch_tokens
         self._waiting: deque[Draft] = deque()
         self._running: list[Draft] = []
+        self._num_put_off = 0
+        """How often a prompt had to wait for the next pass, since all were last read to their ends
+        or growing was stopped for it."""
 
     @property
     def has_work(self) -> bool:
@@ -140,16 +162,21 @@ class Scheduler:
     def add(self, draft: Draft) -> None:
         self._waiting.append(draft)
 
-    def next_batch(self) -> list[Chunk]:
+    def next_batch(self, *, reads_beside: bool = False) -> list[Chunk]:
         """The tokens of the next pass, with pages for their keys and values.
 
         Pieces of prompts while there are unread ones, else one token of each running draft. Empty
         only without work.
+        With `reads_beside`, drafts grow while prompts are read, a few tokens in each pass, until
+        what waits for that outweighs stopping them once.
         """
         if self._waiting:
             self._admit()
+        batch = self._grow()
+        if not batch and reads_beside:
+            batch = self._grow_and_read()
         # Reading can end with the last prompts displaced and nothing read; the others then grow.
-        return self._grow() or self._read() or self._grow()
+        return batch or self._read() or self._grow()
 
     def begin_pass(self, batch: Sequence[Chunk]) -> None:
         """Take note that the batch is on its way: later passes read what it writes."""
@@ -210,9 +237,27 @@ class Scheduler:
                 return
             self._running.append(self._waiting.popleft())
 
-    def _read(self) -> list[Chunk]:
-        """Pieces of unread prompts. What several begin with is read by one; the others wait."""
-        room = self._max_batch_tokens
+    def _grow_and_read(self) -> list[Chunk]:
+        """The last token of every draft that goes on, and pieces of unread prompts; empty where it
+        is better to read only."""
+        num_unread = [num for draft in self._running if (num := draft.num_unread) > 1]
+        num_growing = len(self._running) - len(num_unread)
+        has_waited = self._num_put_off > _PASSES_FOR_READING * num_growing
+        if has_waited or (not num_growing and sum(num_unread) > MOST_READ_BESIDE):
+            self._num_put_off = 0
+            return []
+        growing, reading = self._grow(passes_over_unread=True), self._read(beside=True)
+        num_late = len(num_unread) - sum(end == len(draft.ids) for draft, _, end in reading)
+        self._num_put_off = self._num_put_off + num_late if num_late else 0
+        return growing + reading
+
+    def _read(self, *, beside: bool = False) -> list[Chunk]:
+        """Pieces of unread prompts. What several begin with is read by one; the others wait.
+
+        Beside drafts that grow, few tokens are read, and none of them is displaced.
+        """
+        room = MOST_READ_BESIDE if beside else self._max_batch_tokens
+        num_keys = _MOST_KEYS_BESIDE if beside else sys.maxsize
         batch: list[Chunk] = []
         begun: set[tuple[int, tuple[int, ...]]] = set()
         for draft in self._running:  # room is made by displacing the last ones meanwhile
@@ -224,22 +269,29 @@ class Scheduler:
             shared = self._next_page(draft)
             if shared is not None and (draft.published, shared) in begun:
                 continue
-            end = min(len(draft.ids), draft.num_cached + room)
+            size = min(len(draft.ids) - draft.num_cached, room, num_keys // len(draft.ids))
+            end = draft.num_cached + size
+            if beside and (size == 0 or not self._has_room(draft, end)):
+                continue
             if self._make_room(draft, end):
                 batch.append(Chunk(draft, draft.num_cached, end))
-                room -= end - draft.num_cached
+                room -= size
+                num_keys -= size * len(draft.ids)
                 if shared is not None:
                     begun.add((draft.published, shared))
         return batch
 
-    def _grow(self) -> list[Chunk]:
-        """The last token of every draft that goes on; empty where one has more than that unread."""
+    def _grow(self, *, passes_over_unread: bool = False) -> list[Chunk]:
+        """The last token of every draft that goes on; empty where one has more than that unread,
+        unless such drafts are passed over."""
         page_size = self._pages.page_size
         batch = []
         for draft in self._running:  # room is made by displacing the last ones meanwhile
             start = draft.num_cached
             end = len(draft.ids) + (draft.under_way != NO_COLUMN)
             if end - start > 1:
+                if passes_over_unread:
+                    continue
                 return []
             if end == draft.max_tokens:  # its last token is under way
                 continue
@@ -278,6 +330,11 @@ class Scheduler:
                 before=draft.published,
             )
             draft.num_published += 1
+
+    def _has_room(self, draft: Draft, num_tokens: int) -> bool:
+        """Whether the draft can have pages for so many tokens and each that runs one more."""
+        missing = self._num_pages(num_tokens) - len(draft.pages)
+        return missing <= 0 or missing + len(self._running) <= self._pages.num_free
 
     def _make_room(self, draft: Draft, num_tokens: int) -> bool:
         """Give the draft pages for so many tokens; False when it lost its own instead."""

@@ -22,7 +22,15 @@ from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
-from astuner.engine.scheduler import NO_COLUMN, Chunk, Draft, EngineLoad, Scheduler
+from astuner.engine.scheduler import (
+    MOST_READ_BESIDE,
+    NO_COLUMN,
+    Chunk,
+    Draft,
+    EngineLoad,
+    Scheduler,
+    goes_beside,
+)
 from astuner.engine.speculation import MOST_ROWS, Speculation
 from astuner.engine.token_chooser import TokenChooser, is_exact
 from astuner.engine.transfer import Download, upload
@@ -121,7 +129,7 @@ class DraftWriter:
             self._model,
             self._hidden_states,
             self._cache,
-            max_rows=max(self._limits.max_num_seqs, MOST_ROWS),
+            max_rows=max(self._limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE,
             max_model_len=self._limits.max_model_len,
         )
 
@@ -172,7 +180,7 @@ class DraftWriter:
         Raises FloatingPointError for logits that are not finite.
         """
         finished = self._read() if self._wants_to_guess() else []
-        batch = self._scheduler.next_batch()
+        batch = self._scheduler.next_batch(reads_beside=self._looks_ahead and self._can_replay)
         if not batch:
             return finished + self._read()
         if self._before_pass is not None:
@@ -194,20 +202,20 @@ class DraftWriter:
         return self._graphs is not None and self._graphs.has_recorded
 
     def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
-        if self._can_replay(batch):
+        if not _only_grows(batch):
+            self._last_read = None
+        if self._can_replay and goes_beside(batch):
             begun = self._replay(batch)
             if begun is not None:
                 return begun
         self._last_read = None
         return self._compute(batch)
 
-    def _can_replay(self, batch: Sequence[Chunk]) -> bool:
+    @property
+    def _can_replay(self) -> bool:
         if self._graphs is None or not self._graphs.can_record:
             return False
-        if not self._cache.is_made or self._cache.needs_matrices:
-            return False
-        # The last piece of a batch of prompts may end before its prompt does.
-        return batch[-1].predicts and all(end - start == 1 for _, start, end in batch)
+        return self._cache.is_made and not self._cache.needs_matrices
 
     def _read(self) -> list[tuple[Draft, SampledTokens]]:
         """Append the tokens of the pass that is under way, if one is; the drafts that they finish.
@@ -269,7 +277,7 @@ class DraftWriter:
         drafts = [draft for draft, _, _ in batch]
         if self._under_way is not None or not self._may_guess(drafts):
             return []
-        if not self._can_replay(batch):
+        if not self._can_replay or not _only_grows(batch):
             return []
         guesses = []
         for draft in drafts:
@@ -284,15 +292,10 @@ class DraftWriter:
         those tokens before which all guesses are right."""
         wanted = PassRows()
         for (draft, start, _), guess in zip(batch, guesses, strict=True):
-            num_rows = 1 + len(guess)
-            wanted.drafts += [draft] * num_rows
-            wanted.columns += [NO_COLUMN] * num_rows
-            wanted.ids += (draft.ids[-1], *guess)
-            wanted.positions += range(start, start + num_rows)
-            wanted.inverse_temperatures += [draft.request.inverse_temperature] * num_rows
-            wanted.draws += draft.request.draws.look(num_rows)
+            draws = draft.request.draws.look(1 + len(guess))
+            wanted.add(draft, (draft.ids[-1], *guess), start, draws=draws)
         assert self._graphs is not None
-        replayed = self._graphs.run(wanted, mode="tokens", has_guesses=True)
+        replayed = self._graphs.run(wanted, mode="tokens", is_passing=True)
         self._scheduler.begin_pass(batch)
         ids, logprobs = _read_chosen(Download(self._graphs.chosen), replayed.rows)
         first, num_tokens = 0, 0
@@ -331,26 +334,20 @@ class DraftWriter:
         return self._choose(logits_NV, drafts)
 
     def _replay(self, batch: Sequence[Chunk]) -> _BegunPass | None:
-        """One token of each draft, on a GPU; None where no pass of this model can be recorded."""
+        """Few tokens, on a GPU; None where no pass of this model can be recorded."""
         assert self._graphs is not None
-        drafts = [chunk.draft for chunk in batch]
-        requests = [draft.request for draft in drafts]
-        mode = "logits" if any(request.is_exact for request in requests) else "tokens"
-        wanted = PassRows(
-            drafts,
-            columns=[draft.under_way for draft in drafts],
-            ids=[draft.ids[-1] for draft in drafts],
-            positions=[start for _, start, _ in batch],
-            inverse_temperatures=[request.inverse_temperature for request in requests],
-            draws=[0.0] * len(drafts) if mode == "logits" else _draws(drafts),
-        )
-        replayed = self._graphs.run(wanted, mode=mode)
+        wanted, drafts, last_tokens = _rows_of(batch)
+        mode = "logits" if any(draft.request.is_exact for draft in drafts) else "tokens"
+        if mode == "tokens":
+            for index, draw in zip(last_tokens, _draws(drafts), strict=True):
+                wanted.draws[index] = draw
+        replayed = self._graphs.run(wanted, mode=mode, is_passing=not _only_grows(batch))
         if replayed is None:
             return None
-        rows, logits_NV = replayed
-        if logits_NV is not None:
-            at = upload(numpy.array(rows), self._model.device)
-            return self._choose(logits_NV[at], drafts)
+        rows = [replayed.rows[index] for index in last_tokens]
+        if replayed.logits is not None:
+            at = upload(numpy.array(rows, dtype=numpy.int64), self._model.device)
+            return self._choose(replayed.logits[at], drafts)
         return _BegunPass(drafts, rows, Download(self._graphs.chosen), [()] * len(drafts))
 
     def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _BegunPass:
@@ -369,6 +366,41 @@ class DraftWriter:
             paged_pass=one_pass,
         )
         return output.last_hidden_state[0]
+
+
+def _rows_of(batch: Sequence[Chunk]) -> tuple[PassRows, list[Draft], list[int]]:
+    """What a recorded pass computes for the batch, without draws; the drafts that get a token of
+    it, and which of the pass's tokens are the last that they have."""
+    growing = [chunk for chunk in batch if _grows(chunk)]
+    drafts = [chunk.draft for chunk in growing]
+    rows = PassRows(
+        [*drafts],
+        columns=[draft.under_way for draft in drafts],
+        ids=[draft.ids[-1] for draft in drafts],
+        positions=[start for _, start, _ in growing],
+        inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
+        draws=[0.0] * len(drafts),
+    )
+    last = list(range(len(drafts)))
+    if len(growing) < len(batch):
+        for chunk in batch:
+            if _grows(chunk):
+                continue
+            draft, start, end = chunk
+            rows.add(draft, draft.ids[start:end], start)
+            if chunk.predicts:
+                drafts.append(draft)
+                last.append(len(rows.drafts) - 1)
+    return rows, drafts, last
+
+
+def _grows(chunk: Chunk) -> bool:
+    return chunk.end - chunk.start == 1 and chunk.predicts
+
+
+def _only_grows(batch: Sequence[Chunk]) -> bool:
+    # The last piece of a batch of prompts may end before its prompt does.
+    return batch[-1].predicts and all(end - start == 1 for _, start, end in batch)
 
 
 def _append(draft: Draft, token: int, logprob: float, top: TopLogprobs) -> None:
