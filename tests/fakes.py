@@ -187,6 +187,7 @@ class UnrecordableGraphs:
 
     can_record = True
     has_recorded = False
+    layers = None
     num_tries = 0
 
     def run(self, *_: object, **__: object) -> None:

@@ -19,6 +19,7 @@ class LateCard:
     a GPU's are. For what the host does meanwhile; real ones need a GPU."""
 
     can_record = has_recorded = True
+    layers = None
 
     def __init__(self, writer: DraftWriter) -> None:
         self._writer = writer

@@ -266,10 +266,14 @@ def generate(engine: ContinuousBatchingEngine) -> list[Completion]:
 
 
 @torch.no_grad()
-def gaps(model: PreTrainedModel, completions: Sequence[Completion]) -> torch.Tensor:
+def gaps(
+    model: PreTrainedModel,
+    completions: Sequence[Completion],
+    asked: Sequence[tuple[tuple[int, ...], Sampling]] | None = None,
+) -> torch.Tensor:
     """Between the engine's log-probabilities and those of a plain forward pass."""
     found = []
-    for (prompt, sampling), completion in zip(calls(), completions, strict=True):
+    for (prompt, sampling), completion in zip(asked or calls(), completions, strict=True):
         if sampling.top_p < 1:
             continue
         ids = torch.tensor([[*prompt, *completion.ids]], device="cuda")
@@ -326,6 +330,40 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
     if dtype == torch.float32:
         num_same = sum(a.ids == b.ids for a, b in zip(found, plain, strict=True))
         assert num_same > 0.8 * len(plain)  # a draw on the border between two tokens may turn
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_log_probabilities_behind_what_is_read_while_others_grow_are_those_of_a_plain_pass(
+    dtype, worst
+) -> None:
+    model = small_model(dtype)
+    engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    graphs: Any = engine._writer._graphs
+    run, num_read_beside = graphs.run, []
+
+    def count(wanted, *, mode, is_passing=False):
+        num_read_beside.append(len(wanted.drafts) - len({*wanted.drafts}))
+        return run(wanted, mode=mode, is_passing=is_passing)
+
+    graphs.run = count
+    asked: list[tuple[tuple[int, ...], Sampling]] = []
+    found: list[Completion] = []
+
+    async def act(caller: str, prompt: tuple[int, ...], sampling: Sampling) -> None:
+        for turn in range(4):
+            completion = await engine.generate(prompt, sampling, caller=caller, index=turn)
+            asked.append((prompt, sampling))
+            found.append(completion)
+            prompt = (*prompt, *completion.ids, *range(100 * turn, 100 * turn + 5 + 9 * turn))
+
+    async def act_together() -> None:
+        async with engine.serving():
+            callers = enumerate(calls())
+            await asyncio.gather(*(act(str(i), *call) for i, call in callers if len(call[0]) < 200))
+
+    asyncio.run(act_together())
+    assert sum(num_read_beside) > 300
+    assert gaps(model, found, asked).max() < worst
 
 
 def samples() -> list[TrainSample]:

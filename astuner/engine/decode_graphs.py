@@ -115,7 +115,8 @@ class DecodeGraphs:
         self._compute_states = compute_states
         self._cache = cache
         decoder = model.get_decoder()
-        self._layers = DecodeLayers(decoder, max_model_len) if fits(decoder) else None
+        self.layers = DecodeLayers(decoder, max_model_len) if fits(decoder) else None
+        """The same as the decoder in fewer kernels; None where it is of another family."""
         sizes = [size for size in _SIZES if size < max_rows]
         self._sizes = [*sizes, max_rows]
         self._rows = DecodeRows(
@@ -196,7 +197,7 @@ class DecodeGraphs:
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
         self._rows.forget()
-        if self._layers is not None and self._layers.rejoin():
+        if self.layers is not None and self.layers.rejoin():
             self._graphs.clear()
 
     def _graph(self, size: int, mode: Mode) -> torch.cuda.CUDAGraph | None:
@@ -240,7 +241,7 @@ class DecodeGraphs:
         )
         inverse_temperatures, draws = self._floats[:, :size]
         decode_pass = DecodePass(slots, tables, lengths, self._cache)
-        compute = self._layers or self._compute_states
+        compute = self.layers or self._compute_states
         logits = logits_of(self._model, compute(ids, positions, decode_pass))
         if mode == "logits":
             self._logits[size] = logits

@@ -53,6 +53,8 @@ class KeyValueCache:
         """Where the keys and values of each layer lie, in turn."""
         self._num_slots = (num_pages + 1) * page_size
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._likes: dict[int, tuple[Tensor, Tensor]] = {}
+        """Empty tensors, of the type and of the size of a slot of each layer."""
 
     @property
     def is_made(self) -> bool:
@@ -61,16 +63,34 @@ class KeyValueCache:
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Of the layer that makes such keys and values (T, G, D)."""
         if index not in self._layers:
-            keys = key.new_zeros((self._num_slots, *key.shape[1:]))
-            values = value.new_zeros((self._num_slots, *value.shape[1:]))
-            self.addresses[2 * index] = keys.data_ptr()
-            self.addresses[2 * index + 1] = values.data_ptr()
-            self._layers[index] = keys, values
+            self._likes[index] = (
+                key.new_empty((0, *key.shape[1:])),
+                value.new_empty((0, *value.shape[1:])),
+            )
+            self._make(index)
         return self._layers[index]
+
+    def written(self, index: int) -> tuple[Tensor, Tensor]:
+        """Of a layer that is made."""
+        return self._layers[index]
+
+    def make_again(self) -> None:
+        """Make the layers that were used before memory was given back."""
+        for index in self._likes:
+            if index not in self._layers:
+                self._make(index)
 
     def release(self) -> None:
         """Give the memory back; it is taken again when the layers are next used."""
         self._layers.clear()
+
+    def _make(self, index: int) -> None:
+        keys, values = (
+            like.new_zeros((self._num_slots, *like.shape[1:])) for like in self._likes[index]
+        )
+        self.addresses[2 * index] = keys.data_ptr()
+        self.addresses[2 * index + 1] = values.data_ptr()
+        self._layers[index] = keys, values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +175,9 @@ class PagedPass:
             slots.append(
                 _slots(numpy.asarray(pages), numpy.arange(chunk.start, chunk.end), page_size)
             )
-        self.write_slots = upload(numpy.concatenate(slots), device)
+        self.slots = upload(numpy.concatenate(slots), device)
+        """(T) of the new tokens."""
+        self.addresses = cache.addresses
 
     @property
     def num_drafts(self) -> int:
@@ -173,16 +195,23 @@ class PagedPass:
         softcap: float | None,
     ) -> Tensor:
         keys, values = self.cache.layer(layer, key, value)
-        keys.index_copy_(0, self.write_slots, key)
-        values.index_copy_(0, self.write_slots, value)
+        keys.index_copy_(0, self.slots, key)
+        values.index_copy_(0, self.slots, value)
         needs_matrices = softcap is not None or query.shape[-1] != value.shape[-1]
         self.cache.needs_matrices |= needs_matrices
-        if query.is_cuda and query.dtype != torch.float32 and not needs_matrices:
+        if takes_any_lengths(query.device, query.dtype) and not needs_matrices:
             return self._attend_ragged(query, keys, values, scaling=scaling, window=window)
         groups = self._groups_within(
             window, heads_per_key_head=query.shape[1] // key.shape[1], dtype=query.dtype
         )
         return _attend(groups, query, keys, values, scaling=scaling, softcap=softcap)
+
+    def attend_to_written(
+        self, layer: int, query: Tensor, *, num_key_heads: int, scaling: float, window: int | None
+    ) -> Tensor:
+        """Attend with query (T, H, D) to what the cache holds, the new tokens included."""
+        keys, values = self.cache.written(layer)
+        return self._attend_ragged(query, keys, values, scaling=scaling, window=window)
 
     def _attend_ragged(
         self, query: Tensor, keys: Tensor, values: Tensor, *, scaling: float, window: int | None
@@ -284,7 +313,7 @@ class PagedPass:
 
     def _query_index(self, index_NQ: Any) -> Tensor | None:
         index = index_NQ.ravel()
-        if len(index) == len(self.write_slots) and (numpy.diff(index) == 1).all():
+        if len(index) == len(self.slots) and (numpy.diff(index) == 1).all():
             return None
         return self._tensor(index)
 
@@ -307,6 +336,11 @@ class PagedPass:
 
     def _tensor(self, index: Any) -> Tensor:
         return upload(index, self._device)
+
+
+def takes_any_lengths(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's variable-length attention has a kernel for such queries."""
+    return device.type == "cuda" and dtype != torch.float32
 
 
 def _slots(pages: Any, places: Any, page_size: int) -> Any:

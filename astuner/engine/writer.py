@@ -18,7 +18,12 @@ from transformers import PreTrainedModel
 from astuner.engine.decode_rows import PassRows
 from astuner.engine.draws import Draws
 from astuner.engine.limits import EngineLimits
-from astuner.engine.paged_attention import KeyValueCache, PagedPass, Pass
+from astuner.engine.paged_attention import (
+    KeyValueCache,
+    PagedPass,
+    Pass,
+    takes_any_lengths,
+)
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Observe, Sampling
 from astuner.engine.sampled import SampledTokens
@@ -202,6 +207,8 @@ class DraftWriter:
         return self._graphs is not None and self._graphs.has_recorded
 
     def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
+        if self._graphs is not None and not self._cache.is_made:
+            self._cache.make_again()
         if not _only_grows(batch):
             self._last_read = None
         if self._can_replay and goes_beside(batch):
@@ -322,7 +329,8 @@ class DraftWriter:
             positions += range(chunk.start, chunk.end)
             if chunk.predicts:
                 predicting.append(len(ids) - 1)
-        hidden_TD = self._hidden_states(
+        compute = self._layers_for_reading or self._hidden_states
+        hidden_TD = compute(
             upload(numpy.array(ids), device),
             upload(numpy.array(positions), device),
             PagedPass(batch, self._cache),
@@ -332,6 +340,14 @@ class DraftWriter:
             return _BegunPass([], [], Download(torch.zeros(2, 0, device=device)), [])
         logits_NV = logits_of(self._model, hidden_TD[upload(numpy.array(predicting), device)])
         return self._choose(logits_NV, drafts)
+
+    @property
+    def _layers_for_reading(self) -> Any:
+        """The model's layers in fewer kernels, where they take prompts; else None."""
+        if self._graphs is None or not self._cache.is_made or self._cache.needs_matrices:
+            return None
+        is_able = takes_any_lengths(self._model.device, self._model.dtype)
+        return self._graphs.layers if is_able else None
 
     def _replay(self, batch: Sequence[Chunk]) -> _BegunPass | None:
         """Few tokens, on a GPU; None where no pass of this model can be recorded."""
