@@ -4,6 +4,7 @@ python -m pytest -m gpu
 """
 
 import asyncio
+import gc
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -300,6 +301,19 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert gaps(model, second).max() < worst
     assert [c.ids for c in first] != [c.ids for c in second]
     assert len(keep)
+
+
+def test_an_engine_that_is_gone_is_not_taken_apart_while_the_passes_of_another_are_recorded() -> (
+    None
+):
+    model = small_model(torch.bfloat16)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(20, 1, 1)  # cycles are looked for all the time
+    try:
+        for _ in range(3):
+            generate(ContinuousBatchingEngine(model, LIMITS, seed=0))
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from astuner.machine.heap import lasting_heap
+from astuner.machine.heap import lasting_heap, without_collecting
 
 
 class Node:
@@ -45,3 +45,20 @@ def test_a_block_that_raises_ends_too() -> None:
     except ValueError:
         pass
     assert not gc.get_freeze_count()
+
+
+def test_nothing_in_a_cycle_is_freed_inside_of_a_block_without_collecting() -> None:
+    freed: list[str] = []
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        with without_collecting(), without_collecting():
+            node = Node()
+            weakref.finalize(node, freed.append, "inside")
+            del node
+            kept = [Node() for _ in range(1000)]
+            assert not freed
+        kept += [Node() for _ in range(1000)]
+        assert freed
+    finally:
+        gc.set_threshold(*thresholds)

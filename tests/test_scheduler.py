@@ -199,9 +199,9 @@ def test_a_short_prompt_is_read_while_the_others_grow() -> None:
 
 def test_growing_is_stopped_once_what_waits_outweighs_it() -> None:
     scheduler = growing_and([7] * 1500, num_growing=1)
-    assert [pass_of(scheduler) for _ in range(6)] == [
-        *[[(1, 1), (256, 1)]] * 5,  # waited for five passes, and reading takes as long as four
-        [(220, 1)],
+    assert [pass_of(scheduler) for _ in range(4)] == [
+        *[[(1, 1), (256, 1)]] * 3,  # it waited for three passes, and reading takes as long as two
+        [(1500 - 3 * 256, 1)],
     ]
     assert pass_of(scheduler) == [(1, 1)]
 

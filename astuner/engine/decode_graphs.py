@@ -25,6 +25,7 @@ from astuner.engine.paged_attention import KeyValueCache, Pass
 from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import NO_COLUMN
 from astuner.engine.transfer import upload
+from astuner.machine.heap import without_collecting
 from astuner.models.device import is_out_of_memory
 from astuner.models.logits import logits_of
 
@@ -205,7 +206,11 @@ class DecodeGraphs:
             graph = torch.cuda.CUDAGraph()
             try:
                 self._warm_up(size, mode)
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                # Recorded passes of an engine that is gone must not be taken apart meanwhile.
+                with (
+                    without_collecting(),
+                    torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+                ):
                     self._pass(size, mode)
             except (RuntimeError, TritonError) as error:
                 # Once passes look ahead, some of a batch's tokens are on the GPU alone, and only a

@@ -29,9 +29,9 @@ MOST_READ_BESIDE = 256
 """Tokens of prompts in a pass in which completions grow."""
 _MOST_KEYS_BESIDE = 2**19
 """That those tokens attend to, together, since there each reads its keys by itself."""
-_PASSES_FOR_READING = 4
-"""In which completions could grow while one only reads: what is launched kernel by kernel takes
-that much longer than what is recorded, for the small models for which it is most."""
+_PASSES_FOR_READING = 2
+"""In which completions could grow while one only reads; about as many for small models, whose
+kernels take less time than launching them."""
 
 
 @dataclass(slots=True, eq=False)

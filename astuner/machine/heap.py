@@ -19,6 +19,19 @@ def lasting_heap() -> Iterator[Callable[[], None]]:
         gc.unfreeze()
 
 
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """Inside of the block no thread looks for cycles, and so frees what is in one."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _freeze() -> None:
     gc.collect()
     gc.freeze()
