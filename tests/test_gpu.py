@@ -303,17 +303,31 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert len(keep)
 
 
-def test_an_engine_that_is_gone_is_not_taken_apart_while_the_passes_of_another_are_recorded() -> (
-    None
-):
+def test_an_engine_that_is_gone_is_not_taken_apart_while_a_pass_is_recorded() -> None:
     model = small_model(torch.bfloat16)
     thresholds = gc.get_threshold()
-    gc.set_threshold(20, 1, 1)  # cycles are looked for all the time
+    gc.set_threshold(10**6)
     try:
-        for _ in range(3):
-            generate(ContinuousBatchingEngine(model, LIMITS, seed=0))
+        first: Any = ContinuousBatchingEngine(model, LIMITS, seed=0)
+        generate(first)
+        first.itself = first  # only the collector of cycles finds it
+        del first
+        second = ContinuousBatchingEngine(model, LIMITS, seed=0)
+        graphs: Any = second._writer._graphs
+        compute, num_recorded = graphs._pass, []
+
+        def compute_and_make_objects(size: int, mode: str) -> None:
+            compute(size, mode)
+            if torch.cuda.is_current_stream_capturing():
+                gc.set_threshold(1, 1, 1)
+                num_recorded.append(len([[] for _ in range(1000)]))
+                gc.set_threshold(10**6)
+
+        graphs._pass = compute_and_make_objects
+        generate(second)
     finally:
         gc.set_threshold(*thresholds)
+    assert num_recorded
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
