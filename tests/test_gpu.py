@@ -24,6 +24,7 @@ from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, writ
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.engine.scheduler import Draft
+from astuner.errors import EngineError
 from astuner.models.device import DtypeName
 from astuner.models.fused_layers import use_fused_layers
 from astuner.models.load import load_policy
@@ -301,6 +302,24 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert gaps(model, second).max() < worst
     assert [c.ids for c in first] != [c.ids for c in second]
     assert len(keep)
+
+
+def test_memory_that_runs_out_while_a_pass_is_recorded_is_told_as_such() -> None:
+    model = small_model(torch.bfloat16)
+    engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
+    graphs: Any = engine._writer._graphs
+    compute = graphs._pass
+
+    def take_too_much(size: int, mode: str) -> None:
+        compute(size, mode)
+        if torch.cuda.is_current_stream_capturing() and len(graphs._graphs) == 2:
+            torch.empty(2**50, dtype=torch.uint8, device="cuda")
+
+    graphs._pass = take_too_much
+    with pytest.raises(EngineError, match="out of memory while generating on cuda"):
+        generate(engine)
+    graphs._pass = compute
+    assert gaps(model, generate(engine)).max() < 0.1
 
 
 def test_an_engine_that_is_gone_is_not_taken_apart_while_a_pass_is_recorded() -> None:

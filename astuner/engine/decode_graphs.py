@@ -213,15 +213,16 @@ class DecodeGraphs:
                 ):
                     self._pass(size, mode)
             except (RuntimeError, TritonError) as error:
+                first = _first_of(error)
                 # Once passes look ahead, some of a batch's tokens are on the GPU alone, and only a
                 # recorded pass can begin with them.
-                if is_out_of_memory(error) or self._graphs:
-                    raise
+                if is_out_of_memory(first) or self._graphs:
+                    raise first from None
                 self.can_record = False
                 logger.warning(
                     "each kernel is launched by itself, which is slower: a pass of this model "
                     "cannot be recorded (%s)",
-                    error,
+                    first,
                 )
                 return None
             self._pool = graph.pool()
@@ -254,3 +255,10 @@ class DecodeGraphs:
         ids, logprobs = sample_rows(logits, inverse_temperatures, draws)
         self.chosen[0, :size] = ids
         self.chosen[1, :size] = logprobs
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """The error in what was recorded; the recording, which it ends, then fails by itself."""
+    while isinstance(error.__context__, (RuntimeError, TritonError)):
+        error = error.__context__
+    return error
