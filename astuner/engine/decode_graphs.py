@@ -259,6 +259,7 @@ class DecodeGraphs:
 
 def _first_of(error: BaseException) -> BaseException:
     """The error in what was recorded; the recording, which it ends, then fails by itself."""
-    while isinstance(error.__context__, (RuntimeError, TritonError)):
-        error = error.__context__
+    before = error.__context__
+    while isinstance(before, (RuntimeError, TritonError)):
+        error, before = before, before.__context__
     return error
