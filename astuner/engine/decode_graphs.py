@@ -259,7 +259,8 @@ class DecodeGraphs:
 
 def _first_of(error: BaseException) -> BaseException:
     """The error in what was recorded; the recording, which it ends, then fails by itself."""
-    before = error.__context__
-    while isinstance(before, (RuntimeError, TritonError)):
-        error, before = before, before.__context__
+    while (before := error.__context__) is not None:
+        if not isinstance(before, (RuntimeError, TritonError)):
+            break
+        error = before
     return error
