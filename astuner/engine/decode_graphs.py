@@ -206,7 +206,8 @@ class DecodeGraphs:
             graph = torch.cuda.CUDAGraph()
             try:
                 self._warm_up(size, mode)
-                # Recorded passes of an engine that is gone must not be taken apart meanwhile.
+                # The end of another engine's recorded pass, which the collector may find in a cycle,
+                # is not allowed meanwhile (https://github.com/pytorch/pytorch/pull/161037).
                 with (
                     without_collecting(),
                     torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
