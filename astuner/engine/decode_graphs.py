@@ -206,8 +206,8 @@ class DecodeGraphs:
             graph = torch.cuda.CUDAGraph()
             try:
                 self._warm_up(size, mode)
-                # The end of another engine's recorded pass, which the collector may find in a cycle,
-                # is not allowed meanwhile (https://github.com/pytorch/pytorch/pull/161037).
+                # Meanwhile no recorded pass may end, such as one of an engine that is in a cycle
+                # (https://github.com/pytorch/pytorch/pull/161037).
                 with (
                     without_collecting(),
                     torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
