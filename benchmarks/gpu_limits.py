@@ -35,9 +35,9 @@ train     one update from --samples samples of --length tokens, half of them tra
           for causal attention; layers that checkpointing computes again are not counted again.
           They are compared with the rate of an 8192 x 8192 x 8192 bfloat16 product.
 generate  --requests prompts of --prompt tokens, --new tokens each, log-probabilities included; the
-          third run counts, when passes of all sizes are recorded. The floor is the time to read, in
-          every pass, all weights and all cached keys and values at the measured bandwidth of a copy.
-          With --engine vllm, vLLM alone on the same requests, as its own `LLM` runs them, without
+          third run counts, when passes of all sizes are recorded. The floor is the time to read,
+          in every pass, all weights and all cached keys and values at the measured bandwidth of a
+          copy. With --engine vllm, vLLM alone on the same requests, as its own `LLM` runs them, without
           detokenizing; the second run finds no prompts cached, as ours; log-probabilities come flat
           (flat_logprobs) and as objects, which is its default.
           --no-logprobs measures vLLM without log-probabilities too. Training needs them, so our
