@@ -37,9 +37,9 @@ train     one update from --samples samples of --length tokens, half of them tra
 generate  --requests prompts of --prompt tokens, --new tokens each, log-probabilities included; the
           third run counts, when passes of all sizes are recorded. The floor is the time to read,
           in every pass, all weights and all cached keys and values at the measured bandwidth of a
-          copy. With --engine vllm, vLLM alone on the same requests, as its own `LLM` runs them, without
-          detokenizing; the second run finds no prompts cached, as ours; log-probabilities come flat
-          (flat_logprobs) and as objects, which is its default.
+          copy. With --engine vllm, vLLM alone on the same requests, as its own `LLM` runs them,
+          without detokenizing; the second run finds no prompts cached, as ours; log-probabilities
+          come flat (flat_logprobs) and as objects, which is its default.
           --no-logprobs measures vLLM without log-probabilities too. Training needs them, so our
           engine knows no such calls.
           --turns lets each request go on so many times, as an agent does: behind its completion,

@@ -85,9 +85,14 @@ def test_at_most_three_lanes_run_at_once_and_none_installs_where_another_tests(
     places = {pid: [i for i, line in enumerate(targets) if line[2] == pid] for pid in lanes}
     for place in range(len(targets)):
         assert sum(min(own) <= place <= max(own) for own in places.values()) <= 3
+    begins = {name: i for i, (what, name, _) in enumerate(targets) if what == "begin"}
+    ends = {name: i for i, (what, name, _) in enumerate(targets) if what == "end"}
     # Its environment is that of the fast tests, with a browser's packages.
-    browser = next(i for i, line in enumerate(targets) if line[1] == "test-browser")
-    assert max(i for i, line in enumerate(targets) if line[:2] == ["end", "test"]) < browser
+    assert ends["test"] < begins["test-browser"]
+    for kind in ("verl", "trinity"):
+        assert ends[f".venv-{kind}-cpu/made.stamp"] < begins[f"test-{kind}"]
+    # Two clusters and fast tests are too much.
+    assert ends["test"] < begins["test-ray"]
 
 
 @pytest.mark.parametrize("fails", ["lint", "types", "test", "test-browser", "test-slow"])
