@@ -35,6 +35,8 @@ class LateCard:
         self.num_ahead = 0
         """Tokens that were computed from one which the host did not know."""
         self.num_guessed = 0
+        self.num_read = 0
+        """Tokens of prompts, of each piece but the last."""
         self.pass_sizes: list[int] = []
 
     def run(self, wanted: PassRows, *, mode: str, is_passing: bool = False) -> Replayed:
@@ -46,7 +48,10 @@ class LateCard:
             spare = [self._rows.spare_page] * (self._rows.tables.shape[1] - len(draft.pages))
             assert self._rows.tables[row].tolist() == draft.pages + spare
         self.num_ahead += sum(column != NO_COLUMN for column in wanted.columns)
-        self.num_guessed += len(drafts) - len({*drafts})
+        drawing = [one for one, draw in zip(drafts, wanted.draws, strict=True) if draw]
+        num_guessed = len(drawing) - len({*drawing})
+        self.num_guessed += num_guessed
+        self.num_read += len(drafts) - len({*drafts}) - num_guessed
         ids = [
             id_ if column == NO_COLUMN else int(self.chosen[0, column])
             for id_, column in zip(wanted.ids, wanted.columns, strict=True)

@@ -104,6 +104,32 @@ def test_the_draws_and_the_tokens_are_those_of_passes_that_wait(
     assert engine.tokens_sampled == sum(len(one.ids) for one in expected)
 
 
+@pytest.mark.parametrize("cache_pages", [100, 9])
+def test_turns_that_are_read_while_others_grow_change_no_token(
+    model: PreTrainedModel, cache_pages: int
+) -> None:
+    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+
+    async def act(engine: ContinuousBatchingEngine, agent: int) -> list[Completion]:
+        said, found = prompt(agent % 3, 4 + agent), []
+        for turn in range(4):
+            asked = sampling(max_new_tokens=2 + (agent + turn) % 5, top_p=0.9 if agent == 4 else 1)
+            found.append(await engine.generate(said, asked, caller=str(agent), index=turn))
+            said = [*said, *found[-1].ids, *prompt(agent, 1 + 3 * turn)]
+        return found
+
+    async def act_all(engine: ContinuousBatchingEngine) -> list[Completion]:
+        async with engine.serving():
+            acting = [act(engine, agent) for agent in range(8)]
+            return [one for found in await asyncio.gather(*acting) for one in found]
+
+    expected = asyncio.run(act_all(ContinuousBatchingEngine(model, limits, seed=0)))
+    engine, card = late_engine(model, limits)
+    assert_alike(asyncio.run(act_all(engine)), expected)
+    assert card.num_read > 20
+
+
 def test_an_observer_is_told_of_no_token_behind_the_one_that_it_wants_to_be_the_last(
     model: PreTrainedModel,
 ) -> None:
