@@ -209,10 +209,11 @@ class DraftWriter:
     def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
         if self._graphs is not None and not self._cache.is_made:
             self._cache.make_again()
-        if not _only_grows(batch):
+        reads = not _only_grows(batch)
+        if reads:
             self._last_read = None
-        if self._can_replay and goes_beside(batch):
-            begun = self._replay(batch)
+        if self._can_replay and (not reads or goes_beside(batch)):
+            begun = self._replay(batch, reads=reads)
             if begun is not None:
                 return begun
         self._last_read = None
@@ -349,18 +350,33 @@ class DraftWriter:
         is_able = takes_any_lengths(self._model.device, self._model.dtype)
         return self._graphs.layers if is_able else None
 
-    def _replay(self, batch: Sequence[Chunk]) -> _BegunPass | None:
-        """Few tokens, on a GPU; None where no pass of this model can be recorded."""
+    def _replay(self, batch: Sequence[Chunk], *, reads: bool) -> _BegunPass | None:
+        """A token of each draft that grows, and of prompts few, if it `reads` such; None where no
+        pass of this model can be recorded."""
         assert self._graphs is not None
-        wanted, drafts, last_tokens = _rows_of(batch)
+        growing = [chunk for chunk in batch if _grows(chunk)] if reads else batch
+        drafts = [chunk.draft for chunk in growing]
+        wanted = PassRows(
+            drafts,
+            columns=[draft.under_way for draft in drafts],
+            ids=[draft.ids[-1] for draft in drafts],
+            positions=[start for _, start, _ in growing],
+            inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
+        )
+        predicting: Sequence[int] = range(len(drafts))
+        if reads:
+            predicting = _add_pieces(wanted, batch)
+            drafts = [wanted.drafts[index] for index in predicting]
         mode = "logits" if any(draft.request.is_exact for draft in drafts) else "tokens"
-        if mode == "tokens":
-            for index, draw in zip(last_tokens, _draws(drafts), strict=True):
+        wanted.draws = draws = _draws(drafts) if mode == "tokens" else [0.0] * len(drafts)
+        if reads:
+            wanted.draws = [0.0] * len(wanted.drafts)
+            for index, draw in zip(predicting, draws, strict=True):
                 wanted.draws[index] = draw
-        replayed = self._graphs.run(wanted, mode=mode, is_passing=not _only_grows(batch))
+        replayed = self._graphs.run(wanted, mode=mode, is_passing=reads)
         if replayed is None:
             return None
-        rows = [replayed.rows[index] for index in last_tokens]
+        rows = [replayed.rows[index] for index in predicting] if reads else replayed.rows
         if replayed.logits is not None:
             at = upload(numpy.array(rows, dtype=numpy.int64), self._model.device)
             return self._choose(replayed.logits[at], drafts)
@@ -384,30 +400,16 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _rows_of(batch: Sequence[Chunk]) -> tuple[PassRows, list[Draft], list[int]]:
-    """What a recorded pass computes for the batch, without draws; the drafts that get a token of
-    it, and which of the pass's tokens are the last that they have."""
-    growing = [chunk for chunk in batch if _grows(chunk)]
-    drafts = [chunk.draft for chunk in growing]
-    rows = PassRows(
-        [*drafts],
-        columns=[draft.under_way for draft in drafts],
-        ids=[draft.ids[-1] for draft in drafts],
-        positions=[start for _, start, _ in growing],
-        inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
-        draws=[0.0] * len(drafts),
-    )
-    last = list(range(len(drafts)))
-    if len(growing) < len(batch):
-        for chunk in batch:
-            if _grows(chunk):
-                continue
+def _add_pieces(rows: PassRows, batch: Sequence[Chunk]) -> list[int]:
+    """Add what does not grow to the tokens of a pass; which of them each draft goes on behind."""
+    predicting = list(range(len(rows.drafts)))
+    for chunk in batch:
+        if not _grows(chunk):
             draft, start, end = chunk
             rows.add(draft, draft.ids[start:end], start)
             if chunk.predicts:
-                drafts.append(draft)
-                last.append(len(rows.drafts) - 1)
-    return rows, drafts, last
+                predicting.append(len(rows.drafts) - 1)
+    return predicting
 
 
 def _grows(chunk: Chunk) -> bool:
