@@ -39,7 +39,7 @@ class LateCard:
         """Tokens of prompts, of each piece but the last."""
         self.pass_sizes: list[int] = []
 
-    def run(self, wanted: PassRows, *, mode: str, is_passing: bool = False) -> Replayed:
+    def run(self, wanted: PassRows, *, mode: str, is_one_off: bool = False) -> Replayed:
         drafts = wanted.drafts
         self.pass_sizes.append(len(drafts))
         rows = self._rows.place(drafts, min(len(drafts) + 1, self.chosen.shape[1]))

@@ -335,9 +335,9 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
     graphs: Any = engine._writer._graphs
     run, num_guessed = graphs.run, []
 
-    def count(wanted, *, mode, is_passing=False):
+    def count(wanted, *, mode, is_one_off=False):
         num_guessed.append(len(wanted.drafts) - len({*wanted.drafts}))
-        return run(wanted, mode=mode, is_passing=is_passing)
+        return run(wanted, mode=mode, is_one_off=is_one_off)
 
     graphs.run = count
     found = generate(engine)
@@ -357,9 +357,9 @@ def test_log_probabilities_behind_what_is_read_while_others_grow_are_those_of_a_
     graphs: Any = engine._writer._graphs
     run, num_read_beside = graphs.run, []
 
-    def count(wanted, *, mode, is_passing=False):
+    def count(wanted, *, mode, is_one_off=False):
         num_read_beside.append(len(wanted.drafts) - len({*wanted.drafts}))
-        return run(wanted, mode=mode, is_passing=is_passing)
+        return run(wanted, mode=mode, is_one_off=is_one_off)
 
     graphs.run = count
     asked: list[tuple[tuple[int, ...], Sampling]] = []

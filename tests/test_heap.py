@@ -52,7 +52,9 @@ def test_nothing_in_a_cycle_is_freed_inside_of_a_block_without_collecting() -> N
     thresholds = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:
-        with without_collecting(), without_collecting():
+        with without_collecting():
+            with without_collecting():
+                pass
             node = Node()
             weakref.finalize(node, freed.append, "inside")
             del node

@@ -464,7 +464,7 @@ def test_a_crash_of_the_generation_thread_fails_every_waiting_call_with_its_caus
 def test_a_model_whose_passes_cannot_be_recorded_generates_without(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = [(prompt(i, 5), sampling(temperature=0.0)) for i in range(3)]
+    calls = [(prompt(i, 5), sampling(temperature=i / 2)) for i in range(3)]
     plain = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), calls)
     graphs, step = UnrecordableGraphs(), DraftWriter.step
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+import astuner.engine.scheduler as scheduler_module
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
+from astuner.engine.scheduler import Chunk, Draft
+from astuner.engine.writer import _only_grows
 from astuner.errors import EngineError
 from astuner.types import Completion
 from tests.late_card import LateCard
@@ -105,9 +108,16 @@ def test_the_draws_and_the_tokens_are_those_of_passes_that_wait(
 
 
 @pytest.mark.parametrize("cache_pages", [100, 9])
+@pytest.mark.parametrize(("most_read", "most_keys"), [(256, 2**19), (1, 2**19), (17, 300)])
 def test_turns_that_are_read_while_others_grow_change_no_token(
-    model: PreTrainedModel, cache_pages: int
+    model: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    cache_pages: int,
+    most_read: int,
+    most_keys: int,
 ) -> None:
+    monkeypatch.setattr(scheduler_module, "MOST_READ_BESIDE", most_read)
+    monkeypatch.setattr(scheduler_module, "_MOST_KEYS_BESIDE", most_keys)
     page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
     limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
 
@@ -127,7 +137,24 @@ def test_turns_that_are_read_while_others_grow_change_no_token(
     expected = asyncio.run(act_all(ContinuousBatchingEngine(model, limits, seed=0)))
     engine, card = late_engine(model, limits)
     assert_alike(asyncio.run(act_all(engine)), expected)
-    assert card.num_read > 20
+    assert card.num_read > 20 or most_read == 1
+
+
+def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_growing() -> None:
+    def draft(num_ids: int, num_cached: int) -> Draft:
+        return Draft(
+            request=None,
+            ids=[5] * num_ids,
+            num_prompt=num_ids,
+            max_tokens=99,
+            stop_ids=frozenset(),
+            num_cached=num_cached,
+        )
+
+    piece, growing = draft(40, 16), draft(20, 19)
+    assert not _only_grows([Chunk(piece, 16, 17), Chunk(growing, 19, 20)])
+    assert not _only_grows([Chunk(growing, 19, 20), Chunk(piece, 16, 17)])
+    assert _only_grows([Chunk(growing, 19, 20)] * 2)
 
 
 def test_an_observer_is_told_of_no_token_behind_the_one_that_it_wants_to_be_the_last(

@@ -210,6 +210,36 @@ def test_prompts_are_read_alone_where_nothing_grows_and_they_are_long() -> None:
     assert pass_of(growing_and([7] * 600, num_growing=0)) == [(600, 1)]
 
 
+def test_what_prompts_share_is_read_once_beside_too() -> None:
+    scheduler = growing_and([8] * 60, num_growing=4, num_pages=4000)
+    for _ in range(3):
+        scheduler.add(draft([7] * 3000, 1))
+    num_read = 0
+    while (sizes := pass_of(scheduler)) != [(1, 4)]:
+        num_read += sum(size * count for size, count in sizes if size > 1)
+    assert 3060 <= num_read <= 3060 + 2 * SIZE
+
+
+def test_prompts_that_waited_and_are_gone_stop_nobody() -> None:
+    scheduler = growing_and([7] * 3000, num_growing=4, num_pages=4000)
+    for _ in range(9):
+        assert pass_of(scheduler) == [(1, 4), (172, 1)]  # 2**19 keys for each, up to whole pages
+    scheduler.remove([one for one in scheduler._running if one.num_prompt == 3000])
+    assert pass_of(scheduler) == [(1, 4)]
+    scheduler.add(draft([8] * 60, 1))
+    for _ in range(2):
+        scheduler.add(draft([9] * 3000, 1))
+    assert pass_of(scheduler)[0] == (1, 4)
+
+
+def test_no_more_is_read_beside_than_in_a_pass_that_only_reads() -> None:
+    scheduler = make(400, max_batch_tokens=32)
+    scheduler.add(draft([1], 9))
+    pass_of(scheduler)
+    scheduler.add(draft([7] * 300, 1))
+    assert pass_of(scheduler) == [(1, 1), (32, 1)]
+
+
 def test_reading_beside_displaces_nobody() -> None:
     scheduler = growing_and([7], num_growing=20, num_pages=60)
     pass_of(scheduler)

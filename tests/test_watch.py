@@ -430,15 +430,22 @@ class _Slow:
         return await self._method.remote(*args, **kwargs)
 
 
-@pytest.mark.parametrize("answer_seconds", [0.0, 0.1])
+@pytest.mark.parametrize(("answer_seconds", "write_seconds"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1)])
 def test_a_command_that_was_stopped_for_longer_than_a_deadline_goes_on(
-    tmp_path, monkeypatch, answer_seconds
+    tmp_path, monkeypatch, answer_seconds, write_seconds
 ):
     monkeypatch.setattr(watch_module, "_STOPPED_SECONDS", 0.5)
     monkeypatch.setattr(watch_module, "_INTERVAL_SECONDS", 0.05)
     following = Following(tmp_path, trainer_common__phase_timeout_seconds=2.0)
     following.watch._hub = SlowHub(following.hub, answer_seconds)
     following.hub.enter("loading the model")
+    flush = following.watch._writer.flush
+
+    async def flush_slowly():
+        await asyncio.sleep(write_seconds)
+        await flush()
+
+    monkeypatch.setattr(following.watch._writer, "flush", flush_slowly)
 
     async def whole():
         task = asyncio.ensure_future(follow_to_end(following.watch, following.engine))

@@ -1,4 +1,5 @@
-"""One token for each of many growing completions on a GPU, replayed from recorded CUDA graphs.
+"""One token for each of many rows, mostly of growing completions, on a GPU, replayed from recorded
+CUDA graphs.
 
 A pass of a small model is hundreds of kernels of a few microseconds each, and launching them one by
 one takes longer than running them. So the whole pass, the choice of the tokens included, is
@@ -150,16 +151,13 @@ class DecodeGraphs:
         """Whether passes of this model are known to be recordable."""
         return self.can_record and bool(self._graphs)
 
-    def run(self, wanted: PassRows, *, mode: Mode, is_passing: bool = False) -> Replayed | None:
+    def run(self, wanted: PassRows, *, mode: Mode, is_one_off: bool = False) -> Replayed | None:
         """Compute a token of each row, which may still be under way to the host.
 
-        `is_passing`: the next pass will have another number of rows, as one that reads or guesses.
+        `is_one_off`: the next pass will have another number of rows, as one that reads or guesses.
         Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
-        num_rows = len(wanted.drafts)
-        size = next(size for size in self._sizes if size >= num_rows)
-        if is_passing:
-            size = self._passing_size(num_rows, mode)
+        size = self._size(len(wanted.drafts), mode, is_one_off=is_one_off)
         rows = self._rows.place(wanted.drafts, size)
         self._upload_inputs(wanted, rows)
         graph = self._graph(size, mode)
@@ -168,9 +166,12 @@ class DecodeGraphs:
         graph.replay()
         return Replayed(rows, self._logits[size] if mode == "logits" else None)
 
-    def _passing_size(self, num_rows: int, mode: Mode) -> int:
-        """One that is recorded, where one is near: recording costs more than empty rows."""
+    def _size(self, num_rows: int, mode: Mode, *, is_one_off: bool) -> int:
+        """The smallest; for a pass of its own kind one that is recorded, where one is near, since
+        recording costs more than empty rows."""
         sizes = [size for size in self._sizes if size >= num_rows]
+        if not is_one_off:
+            return sizes[0]
         largest = next((size for size in sizes if size in _FEW_SIZES), sizes[-1])
         recorded = (size for size in sizes if size <= largest and (size, mode) in self._graphs)
         return next(recorded, largest)
@@ -217,7 +218,9 @@ class DecodeGraphs:
                 first = _first_of(error)
                 # Once passes look ahead, some of a batch's tokens are on the GPU alone, and only a
                 # recorded pass can begin with them.
-                if is_out_of_memory(first) or self._graphs:
+                if is_out_of_memory(error) or is_out_of_memory(first) or self._graphs:
+                    if first is error:
+                        raise
                     raise first from None
                 self.can_record = False
                 logger.warning(

@@ -15,6 +15,10 @@ class Draws:
         """The number of the next token."""
         return self._ahead.pop(0) if self._ahead else self._random()
 
+    def give_back(self, number: float) -> None:
+        """Of the number that was taken last no use was made; it is the next one again."""
+        self._ahead.insert(0, number)
+
     def look(self, count: int) -> list[float]:
         """Those of so many next tokens, which `take` gives later."""
         while len(self._ahead) < count:

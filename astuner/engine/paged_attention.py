@@ -1,8 +1,8 @@
 """Attention for generation: every completion attends to its own pages of the cache only.
 
 Owns the tensors of the key-value cache and the attention function that the model uses while it
-samples. Which page holds what is decided in `scheduler.py`. On a GPU, prompts go through torch's
-variable-length flash kernel and growing completions through the kernel of `decode_kernel.py`;
+samples. Which page holds what is decided in `scheduler.py`. On a GPU, passes that read prompts go
+through torch's variable-length flash kernel and recorded ones through that of `decode_kernel.py`;
 everything else, scores with a soft cap among it, is padded groups and matrix products. Training
 has its own attention.
 

@@ -2,7 +2,7 @@
 
 Pure bookkeeping over `pages.py`: admits drafts while there is room, reads prompts in pieces, lets
 every running draft grow, and takes pages from the latest ones when they run out. What it does
-depends on the order of `add` and on the tokens only, never on time.
+depends on the order of `add`, on the tokens, and on whether it `reads_beside`, never on time.
 
 Where it may, it reads short prompts in the passes in which completions grow: an agent's next turn
 is mostly a tool's few tokens behind what the cache has.
@@ -30,8 +30,8 @@ MOST_READ_BESIDE = 256
 _MOST_KEYS_BESIDE = 2**19
 """That those tokens attend to, together, since there each reads its keys by itself."""
 _PASSES_FOR_READING = 2
-"""In which completions could grow while one only reads; about as many for small models, whose
-kernels take less time than launching them."""
+"""So many passes in which completions grow take as long as one that only reads; measured for small
+models, whose kernels take less time than launching them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,8 +138,8 @@ class Scheduler:
         self._waiting: deque[Draft] = deque()
         self._running: list[Draft] = []
         self._num_put_off = 0
-        """How often a prompt had to wait for the next pass, since all were last read to their ends
-        or growing was stopped for it."""
+        """How often a prompt had to wait for the next pass, since none last had to or growing was
+        stopped for it."""
 
     @property
     def has_work(self) -> bool:
@@ -173,7 +173,9 @@ class Scheduler:
         if self._waiting:
             self._admit()
         batch = self._grow()
-        if not batch and reads_beside:
+        if batch:
+            self._num_put_off = 0
+        elif reads_beside:
             batch = self._grow_and_read()
         # Reading can end with the last prompts displaced and nothing read; the others then grow.
         return batch or self._read() or self._grow()
@@ -254,9 +256,12 @@ class Scheduler:
     def _read(self, *, beside: bool = False) -> list[Chunk]:
         """Pieces of unread prompts. What several begin with is read by one; the others wait.
 
-        Beside drafts that grow, few tokens are read, and none of them is displaced.
+        Beside drafts that grow, few tokens are read, up to whole pages, which others can use, and
+        none is displaced.
         """
-        room = MOST_READ_BESIDE if beside else self._max_batch_tokens
+        room = self._max_batch_tokens
+        if beside:
+            room = min(room, MOST_READ_BESIDE)
         num_keys = _MOST_KEYS_BESIDE if beside else sys.maxsize
         batch: list[Chunk] = []
         begun: set[tuple[int, tuple[int, ...]]] = set()
@@ -269,14 +274,17 @@ class Scheduler:
             shared = self._next_page(draft)
             if shared is not None and (draft.published, shared) in begun:
                 continue
-            size = min(len(draft.ids) - draft.num_cached, room, num_keys // len(draft.ids))
-            end = draft.num_cached + size
-            if beside and (size == 0 or not self._has_room(draft, end)):
-                continue
+            start, num_ids = draft.num_cached, len(draft.ids)
+            end = min(num_ids, start + min(room, num_keys // num_ids))
+            if beside:
+                if end < num_ids:
+                    end -= end % self._pages.page_size
+                if end <= start or not self._has_room(draft, end):
+                    continue
             if self._make_room(draft, end):
-                batch.append(Chunk(draft, draft.num_cached, end))
-                room -= size
-                num_keys -= size * len(draft.ids)
+                batch.append(Chunk(draft, start, end))
+                room -= end - start
+                num_keys -= (end - start) * num_ids
                 if shared is not None:
                     begun.add((draft.published, shared))
         return batch

@@ -78,6 +78,8 @@ class _BegunPass(NamedTuple):
     """(2, columns): ids and log-probabilities, float32."""
     top_logprobs: list[TopLogprobs]
     """For each draft."""
+    only_grows: bool = False
+    """Whether it was a recorded pass that read nothing."""
 
 
 class DraftWriter:
@@ -210,13 +212,10 @@ class DraftWriter:
         if self._graphs is not None and not self._cache.is_made:
             self._cache.make_again()
         reads = not _only_grows(batch)
-        if reads:
-            self._last_read = None
         if self._can_replay and (not reads or goes_beside(batch)):
             begun = self._replay(batch, reads=reads)
             if begun is not None:
-                return begun
-        self._last_read = None
+                return begun._replace(only_grows=not reads)
         return self._compute(batch)
 
     @property
@@ -243,15 +242,15 @@ class DraftWriter:
             draft.under_way = NO_COLUMN
             _append(draft, token, logprob, top)
             written.append(draft)
-        return self._finish(written, num_tokens=len(written))
+        return self._finish(written, num_tokens=len(written), is_timed=one.only_grows)
 
     def _finish(
-        self, written: Sequence[Draft], *, num_tokens: int
+        self, written: Sequence[Draft], *, num_tokens: int, is_timed: bool
     ) -> list[tuple[Draft, SampledTokens]]:
         """Those that are finished of the drafts that got so many tokens."""
         self.num_sampled += num_tokens
         before, self._last_read = self._last_read, time.perf_counter()
-        if before is not None and written and self._can_guess(written):
+        if is_timed and before is not None and written and self._can_guess(written):
             self._speculation.payoff.note(self._last_read - before, len(written), num_tokens)
         finished = self._scheduler.finish_pass(written)
         if self._limits.speculates and self._looks_ahead:
@@ -303,7 +302,7 @@ class DraftWriter:
             draws = draft.request.draws.look(1 + len(guess))
             wanted.add(draft, (draft.ids[-1], *guess), start, draws=draws)
         assert self._graphs is not None
-        replayed = self._graphs.run(wanted, mode="tokens", is_passing=True)
+        replayed = self._graphs.run(wanted, mode="tokens", is_one_off=True)
         self._scheduler.begin_pass(batch)
         ids, logprobs = _read_chosen(Download(self._graphs.chosen), replayed.rows)
         first, num_tokens = 0, 0
@@ -319,7 +318,8 @@ class DraftWriter:
                 num_right += 1
             self._scheduler.keep_guessed(draft, num_right)
             first += 1 + len(guess)
-        return self._finish([draft for draft, _, _ in batch], num_tokens=num_tokens)
+        drafts = [draft for draft, _, _ in batch]
+        return self._finish(drafts, num_tokens=num_tokens, is_timed=True)
 
     def _compute(self, batch: Sequence[Chunk]) -> _BegunPass:
         """Chunks of any sizes, of tokens that are all known."""
@@ -373,8 +373,11 @@ class DraftWriter:
             wanted.draws = [0.0] * len(wanted.drafts)
             for index, draw in zip(predicting, draws, strict=True):
                 wanted.draws[index] = draw
-        replayed = self._graphs.run(wanted, mode=mode, is_passing=reads)
+        replayed = self._graphs.run(wanted, mode=mode, is_one_off=reads)
         if replayed is None:
+            if mode == "tokens":
+                for draft, draw in zip(drafts, draws, strict=True):
+                    draft.request.draws.give_back(draw)
             return None
         rows = [replayed.rows[index] for index in predicting] if reads else replayed.rows
         if replayed.logits is not None:
@@ -417,8 +420,8 @@ def _grows(chunk: Chunk) -> bool:
 
 
 def _only_grows(batch: Sequence[Chunk]) -> bool:
-    # The last piece of a batch of prompts may end before its prompt does.
-    return batch[-1].predicts and all(end - start == 1 for _, start, end in batch)
+    # A piece of a prompt may be of one token, and end before its prompt does.
+    return all(end - start == 1 and end == draft.num_tokens for draft, start, end in batch)
 
 
 def _append(draft: Draft, token: int, logprob: float, top: TopLogprobs) -> None:

@@ -1,6 +1,7 @@
 """Objects that stay: the collector of cycles need not look at them again and again."""
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,15 +22,40 @@ def lasting_heap() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Inside of the block no thread looks for cycles, and so frees what is in one."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
+    """Inside of the block nobody looks for cycles by himself, and so frees what is in one.
+
+    Threads may be in such blocks at the same time.
+    """
+    _not_collecting.enter()
     try:
         yield
     finally:
-        gc.enable()
+        _not_collecting.leave()
+
+
+class _NotCollecting:
+    """Counts the blocks that threads are in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_blocks = 0
+        self._was_enabled = False
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._num_blocks == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._num_blocks += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._num_blocks -= 1
+            if self._num_blocks == 0 and self._was_enabled:
+                gc.enable()
+
+
+_not_collecting = _NotCollecting()
 
 
 def _freeze() -> None:

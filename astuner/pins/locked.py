@@ -11,7 +11,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _BUILD_LOCK = _FOLDER / "build.txt"
-"""What builds the few packages that come as source."""
+"""What installs all others, and what builds the few that come as source."""
 _CPU_LOCK = _FOLDER / "cpu.txt"
 """torch without CUDA, which not every index has."""
 _CUDA_LOCK = _FOLDER / "cuda.txt"

@@ -128,7 +128,7 @@ class Watch:
 
     async def _read(self) -> None:
         news = await self._answer(self._hub.news.remote())
-        self._phase = news.phase
+        answered, self._phase = time.monotonic(), news.phase
         for name, step in news.begun:
             self._begin(name, step)
         for step, is_validation, line in news.episodes:
@@ -152,6 +152,8 @@ class Watch:
             lost = self._find_lost()
             raise news.failure if lost is None else self._worker_lost(lost) from news.failure
         self._show(news.phase)
+        if time.monotonic() - answered > _STOPPED_SECONDS:
+            self._awake_since = time.monotonic()
         limit = self._deadlines.seconds(news.phase)
         # Who stops this process, as `docker pause` does, may have stopped all of them.
         silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
