@@ -218,7 +218,8 @@ def measure_generation(arguments: argparse.Namespace) -> dict[str, Any]:
         show_profile(lambda: run_engine(engine, make_agents(arguments)))
     num_passes = num_new / limits.max_num_seqs
     weights = sum(p.numel() for p in model.parameters()) * 2
-    cached = limits.max_num_seqs * (arguments.prompt + arguments.new / 2) * token_bytes
+    num_behind = arguments.turns * arguments.new + (arguments.turns - 1) * arguments.observed
+    cached = limits.max_num_seqs * (arguments.prompt + num_behind / 2) * token_bytes
     bandwidth = copy_rate()
     floor = num_passes * (weights + cached) / bandwidth
     return {
