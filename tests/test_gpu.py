@@ -20,6 +20,7 @@ if not torch.cuda.is_available():
 
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
+from astuner.engine.decode_rows import PassRows, Replayed
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.engine.scheduler import Draft
@@ -303,6 +304,19 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert len(keep)
 
 
+def count_further_rows(engine: ContinuousBatchingEngine) -> list[int]:
+    """Of each recorded pass from here on, those beside one for each completion."""
+    graphs: Any = engine._writer._graphs
+    run, counts = graphs.run, []
+
+    def count(wanted: PassRows, **options: Any) -> Replayed | None:
+        counts.append(len(wanted.drafts) - len({*wanted.drafts}))
+        return run(wanted, **options)
+
+    graphs.run = count
+    return counts
+
+
 def test_what_fails_while_a_pass_is_recorded_is_told_and_not_the_recording_that_it_ends() -> None:
     engine = ContinuousBatchingEngine(small_model(torch.bfloat16), LIMITS, seed=0)
     graphs: Any = engine._writer._graphs
@@ -332,14 +346,7 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
 
     engine = ContinuousBatchingEngine(model, LIMITS, seed=0)
     engine._writer._speculation = Eager(guess)
-    graphs: Any = engine._writer._graphs
-    run, num_guessed = graphs.run, []
-
-    def count(wanted, *, mode, is_one_off=False):
-        num_guessed.append(len(wanted.drafts) - len({*wanted.drafts}))
-        return run(wanted, mode=mode, is_one_off=is_one_off)
-
-    graphs.run = count
+    num_guessed = count_further_rows(engine)
     found = generate(engine)
     assert sum(num_guessed) > 50
     assert gaps(model, found).max() < worst
@@ -354,14 +361,7 @@ def test_log_probabilities_behind_what_is_read_while_others_grow_are_those_of_a_
 ) -> None:
     model = small_model(dtype)
     engine = ContinuousBatchingEngine(model, replace(LIMITS, speculates=False), seed=0)
-    graphs: Any = engine._writer._graphs
-    run, num_read_beside = graphs.run, []
-
-    def count(wanted, *, mode, is_one_off=False):
-        num_read_beside.append(len(wanted.drafts) - len({*wanted.drafts}))
-        return run(wanted, mode=mode, is_one_off=is_one_off)
-
-    graphs.run = count
+    num_read_beside = count_further_rows(engine)
     asked: list[tuple[tuple[int, ...], Sampling]] = []
     found: list[Completion] = []
 

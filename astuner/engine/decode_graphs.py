@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 _SIZES = (1, 2, 4, 8, 16, 24, 32, 48, *range(64, 128, 8), *range(128, 256, 16))
 _SIZES += (*range(256, 512, 32), *range(512, 1024, 64), *range(1024, 2049, 128))
-"""Of recorded passes. From 64 rows on, where they begin to cost, at most an eighth is padding."""
+"""Of recorded passes. From 64 rows on, where they begin to cost, up to 2,048 at most an eighth is
+padding, but for passes of few sizes."""
 _FEW_SIZES = {64, *range(128, 2049, 128)}
 """For passes whose number of rows may not come again, of which few are worth a recording."""
 

@@ -152,8 +152,7 @@ class Watch:
             lost = self._find_lost()
             raise news.failure if lost is None else self._worker_lost(lost) from news.failure
         self._show(news.phase)
-        if time.monotonic() - answered > _STOPPED_SECONDS:
-            self._awake_since = time.monotonic()
+        self._note_stop(answered)
         limit = self._deadlines.seconds(news.phase)
         # Who stops this process, as `docker pause` does, may have stopped all of them.
         silent = min(news.phase.silent_seconds, time.monotonic() - self._awake_since)
@@ -189,7 +188,11 @@ class Watch:
         """Wait for what takes so long at most; note where this process was stopped meanwhile."""
         before = time.monotonic()
         await waiting
-        if time.monotonic() - before > seconds + _STOPPED_SECONDS:
+        self._note_stop(before + seconds)
+
+    def _note_stop(self, due: float) -> None:
+        """Take what is far later than it was due for a sign that this process was stopped."""
+        if time.monotonic() - due > _STOPPED_SECONDS:
             self._awake_since = time.monotonic()
 
     def _silence(self, seconds: float, limit: float) -> BackboneError:
