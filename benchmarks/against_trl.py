@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from benchmarks.sums import CoinWorkflow, SumsWorkflow, make_sums, tune
+from benchmarks.sums import CoinWorkflow, SumsWorkflow, make_sums, most_behind_prompt, tune
 
 DESCRIPTION = """\
 Tune the same model on the same tasks in the same order with astuner and with TRL, and compare.
@@ -32,6 +32,10 @@ the log-probabilities of the step once more, and ours takes them from the update
 
 --reward sum     1 where the last number of the reply is the answer
 --reward coin    a coin toss fixed for each text: spread for weights that know nothing
+
+With --turns 5 an agent takes five turns, each a call with all that was said before, and is asked
+for a sum in all but the first. In TRL that is a rollout_func which lets all attempts take a turn
+together, as TRL's own loop of tool calls does.
 """
 
 
@@ -87,7 +91,8 @@ PAIRS = (
 
 
 def make_tasks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    tasks = make_sums(arguments.tasks * arguments.steps, seed=arguments.seed)
+    count = arguments.tasks * arguments.steps
+    tasks = make_sums(count, seed=arguments.seed, turns=arguments.turns)
     if arguments.question:
         return [{**task, "main_query": arguments.question} for task in tasks]
     return tasks
@@ -95,15 +100,16 @@ def make_tasks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run_astuner(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
     tasks = make_tasks(arguments)
+    num_behind_prompt = most_behind_prompt(arguments.turns, arguments.new_tokens)
     settings = {
         "data.train_batch_size": arguments.tasks,
         "data.max_prompt_length": 128,
-        "data.max_response_length": arguments.new_tokens,
+        "data.max_response_length": num_behind_prompt,
         "rollout.num_repeat": arguments.group,
         "rollout.max_env_worker": arguments.tasks * arguments.group,
         "rollout.max_num_seqs": arguments.tasks * arguments.group,
         "rollout.max_response_length_in_one_turn": arguments.new_tokens,
-        "rollout.max_model_len": 128 + arguments.new_tokens,
+        "rollout.max_model_len": 128 + num_behind_prompt,
         "rollout.temperature": 1.0,
         "rollout.seed": arguments.seed,
         "rollout.compute_madness_checklist": [],
@@ -132,6 +138,7 @@ def run_astuner(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
         "tokens": [line["rollout/tokens"] for line in steps],
         "rollout_seconds": [line["rollout/seconds"] for line in steps],
         "train_seconds": [line["train/seconds"] for line in steps],
+        "logprob_gap_mean": [line["train/logprob_gap_mean"] for line in steps],
     }
 
 
@@ -195,9 +202,9 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         "reward_first_steps": round(statistics.fmean(rewards[:part]), 3),
         "reward_last_steps": round(statistics.fmean(rewards[-part:]), 3),
     }
-    for name in ("rollout_seconds", "train_seconds"):
+    for name in ("rollout_seconds", "train_seconds", "logprob_gap_mean"):
         if name in result:
-            found[name] = round(statistics.median(result[name][1:] or result[name]), 3)
+            found[name] = round(statistics.median(result[name][1:] or result[name]), 4)
     for name in ("peak_gib", "device_gib"):
         if name in result:
             found[name] = round(result[name], 2)
@@ -252,7 +259,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
     parser.add_argument("--group", type=int, default=8, help="completions of a task")
-    parser.add_argument("--new-tokens", type=int, default=40, help="most tokens of a completion")
+    parser.add_argument("--turns", type=int, default=1, help="of an agent")
+    parser.add_argument("--new-tokens", type=int, default=40, help="most tokens of a turn")
     parser.add_argument("--max-tokens", type=int, default=4096, help="of our micro-batches")
     parser.add_argument("--trl-micro-batch", type=int, help="samples; default: the whole step")
     parser.add_argument("--tuned-micro-batch", type=int, help="default: --trl-micro-batch")
@@ -266,6 +274,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="print every step too")
     arguments = parser.parse_args()
+    if arguments.turns > 1 and (arguments.trl_engine, arguments.reward) != ("vllm", "coin"):
+        parser.error("--turns is for --trl-engine vllm and --reward coin")
     if arguments.only:
         row = ROWS[arguments.only]
         print(json.dumps({**SIDES[row.side](arguments, row), **memory()}))

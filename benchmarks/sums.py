@@ -33,6 +33,15 @@ def make_sums(count: int, *, seed: int, turns: int = 1) -> list[dict[str, Any]]:
     return tasks
 
 
+def most_behind_prompt(turns: int, new_tokens: int) -> int:
+    """Tokens that an agent's turns and the questions between them can take."""
+    return new_tokens + (turns - 1) * (new_tokens + 32)
+
+
+def further_question(number: int) -> str:
+    return f"And that plus {number}?"
+
+
 def is_right(text: str, answer: int) -> bool:
     """Whether the last number of the text is the answer."""
     numbers = re.findall(r"\d+", text)
@@ -52,7 +61,7 @@ class SumsWorkflow(Workflow):
         num_good = 0
         messages: list[dict[str, Any]] = []
         for turn, number in enumerate(others):
-            question = workflow_task.task.main_query if turn == 0 else f"And that plus {number}?"
+            question = workflow_task.task.main_query if turn == 0 else further_question(number)
             total += number
             messages.append({"role": "user", "content": question})
             reply = await model_tuner(messages)

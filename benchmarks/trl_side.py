@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.sums import coin, is_right
+from benchmarks.sums import coin, further_question, is_right, most_behind_prompt
 
 BATCHED_TOKENS = 32768
 """Of a pass of vLLM; TRL sets 4096, and no setting of its own changes that."""
@@ -56,12 +56,17 @@ def measure_trl(
     num_samples = arguments.tasks * arguments.group
     micro_batch = min(micro_batch, num_samples)
     clock = Clock()
+    options = dict(options)
+    if arguments.turns > 1:
+        own = {"max_tokens": arguments.new_tokens}
+        options["generation_kwargs"] = options.get("generation_kwargs", {}) | own
     trainer = GRPOTrainer(
         model=arguments.model,
         reward_funcs=reward_of,
         train_dataset=Dataset.from_list([_row(task) for task in tasks]),
         peft_config=_adapter(arguments.lora_rank),
         callbacks=[clock],
+        rollout_func=TurnTaker(tasks, group=arguments.group) if arguments.turns > 1 else None,
         args=GRPOConfig(
             output_dir=tempfile.mkdtemp(prefix="against_trl_"),
             model_init_kwargs={"dtype": arguments.dtype if arguments.lora_rank else "float32"},
@@ -70,7 +75,7 @@ def measure_trl(
             per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=num_samples // micro_batch,
             num_generations=arguments.group,
-            max_completion_length=arguments.new_tokens,
+            max_completion_length=most_behind_prompt(arguments.turns, arguments.new_tokens),
             max_steps=arguments.steps,
             temperature=1.0,
             beta=0.0,
@@ -99,6 +104,60 @@ def measure_trl(
     }
 
 
+class TurnTaker:
+    """A rollout_func of TRL: the turns of all attempts at the tasks of a step, turn by turn."""
+
+    def __init__(self, tasks: Sequence[Mapping[str, Any]], *, group: int) -> None:
+        """The tasks in their order, of which each step takes as many as it has prompts."""
+        self._numbers = (task["metadata"]["numbers"] for task in tasks for _ in range(group))
+        self._ids_of: dict[int, list[int]] = {}
+
+    def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
+        tokenizer = trainer.processing_class
+        attempts = [next(self._numbers) for _ in prompts]
+        prompt_ids = [
+            tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+            for prompt in prompts
+        ]
+        completion_ids: list[list[int]] = [[] for _ in prompts]
+        logprobs: list[list[float]] = [[] for _ in prompts]
+        is_sampled: list[list[int]] = [[] for _ in prompts]
+
+        def add(at: int, ids: Sequence[int], known: Sequence[float] | None = None) -> None:
+            completion_ids[at] += ids
+            logprobs[at] += known or [0.0] * len(ids)
+            is_sampled[at] += [int(known is not None)] * len(ids)
+
+        for turn in range(1, len(attempts[0])):
+            for at, numbers in enumerate(attempts if turn > 1 else ()):
+                if completion_ids[at][-1] != tokenizer.eos_token_id:
+                    add(at, [tokenizer.eos_token_id])
+                add(at, self._question_ids(tokenizer, numbers[turn]))
+            said = [[*a, *b] for a, b in zip(prompt_ids, completion_ids, strict=True)]
+            _, ids, tops, _ = trainer.vllm_generation.generate(said, None, 1)
+            for at, (new, top) in enumerate(zip(ids, tops, strict=True)):
+                add(at, new, [of_one[0] for of_one in top])
+        return {
+            "prompt_ids": prompt_ids,
+            "completion_ids": completion_ids,
+            "logprobs": logprobs,
+            "env_mask": is_sampled,
+        }
+
+    def _question_ids(self, tokenizer: Any, number: int) -> list[int]:
+        """What stands between the end of a reply and the next one."""
+        if number not in self._ids_of:
+            messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            before = tokenizer.apply_chat_template(messages, tokenize=False)
+            messages += [{"role": "user", "content": further_question(number)}]
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            end = before.rindex(tokenizer.eos_token) + len(tokenizer.eos_token)
+            self._ids_of[number] = tokenizer.encode(text[end:], add_special_tokens=False)
+        return self._ids_of[number]
+
+
 def _row(task: Mapping[str, Any]) -> dict[str, Any]:
     question = {"role": "user", "content": task["main_query"]}
     return {"prompt": [question], "answer": sum(task["metadata"]["numbers"])}
@@ -120,7 +179,8 @@ def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
             "use_vllm": True,
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": 0.3,
-            "vllm_max_model_length": 128 + arguments.new_tokens,
+            "vllm_max_model_length": 128
+            + most_behind_prompt(arguments.turns, arguments.new_tokens),
         }
     if arguments.trl_engine == "paged":
         return {"use_transformers_continuous_batching": True}

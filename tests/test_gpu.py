@@ -25,6 +25,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
 from astuner.engine.scheduler import Draft
 from astuner.errors import EngineError
+from astuner.models.adapter import AdapterSettings, attach_adapter
 from astuner.models.device import DtypeName
 from astuner.models.fused_layers import use_fused_layers
 from astuner.models.load import load_policy
@@ -355,11 +356,40 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
         assert num_same > 0.8 * len(plain)  # a draw on the border between two tokens may turn
 
 
-@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_log_probabilities_behind_what_is_read_while_others_grow_are_those_of_a_plain_pass(
-    dtype, worst
-) -> None:
+def with_adapter(dtype: torch.dtype) -> PreTrainedModel:
+    """Computed by its own modules."""
     model = small_model(dtype)
+    attach_adapter(
+        model, AdapterSettings(rank=8, alpha=None, target_modules=None, dropout=0.0), seed=0
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05)
+    return model
+
+
+def with_windows(dtype: torch.dtype) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(**{**FAMILY_SIZES, **GEMMA})
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).cuda()
+
+
+@pytest.mark.parametrize(
+    ("make_model", "dtype", "worst"),
+    [
+        (small_model, torch.float32, 1e-4),
+        (small_model, torch.bfloat16, 0.1),
+        (with_adapter, torch.float32, 1e-3),
+        (with_adapter, torch.bfloat16, 0.15),
+        (with_windows, torch.float32, 1e-3),
+        (with_windows, torch.bfloat16, 0.15),
+    ],
+)
+def test_log_probabilities_behind_what_is_read_while_others_grow_are_those_of_a_plain_pass(
+    make_model, dtype, worst
+) -> None:
+    model = make_model(dtype)
     engine = ContinuousBatchingEngine(model, replace(LIMITS, speculates=False), seed=0)
     num_read_beside = count_further_rows(engine)
     asked: list[tuple[tuple[int, ...], Sampling]] = []
