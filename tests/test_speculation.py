@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.draws import Draws
 from astuner.engine.scheduler import Draft
-from astuner.engine.speculation import MOST_ROWS, Payoff, Speculation
+from astuner.engine.speculation import MOST_ROWS, Finished, Payoff, Speculation
 from astuner.types import Completion
 from tests.late_card import LateCard
 from tests.test_local_engine import generate_all, prompt, sampling
@@ -229,8 +230,27 @@ def test_old_completions_are_forgotten(monkeypatch: pytest.MonkeyPatch, is_new: 
     if is_new:
         assert not speculation.guess(draft([0, 1, 2], 0), 1)
         assert list(speculation.guess(draft([897, 898, 899], 0), 1)) == [900, 1897]
-    kept = [*speculation._finished.values(), *speculation._older.values()]
-    assert sum(len(ids) for ids in {id(ids): ids for ids, _ in kept}.values()) <= 2 * 110
+    assert speculation.finished.num_tokens <= 100
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), max_size=9), max_size=12),
+    st.sampled_from([0, 6, 1000]),
+    st.sets(st.integers(0, 11)),
+)
+def test_what_stands_behind_a_context_is_the_newest_of_all_that_finished(
+    texts: list[list[int]], most_single: int, looked_at: set[int]
+) -> None:
+    finished = Finished()
+    newest: dict[tuple[int, ...], list[int]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("astuner.engine.speculation._MAX_SINGLE", most_single)
+        for number, ids in enumerate(texts):
+            finished.add(ids)
+            newest |= {(*ids[at : at + 3],): ids[at + 3 :] for at in range(len(ids) - 3)}
+            for context in product(range(3), repeat=3) if number in looked_at else ():
+                expected = newest.get(context, [])[:4]
+                assert list(finished.behind(context, 4)) == expected
 
 
 def num_with_guesses(

@@ -11,8 +11,9 @@ from torch import Tensor
 from astuner.engine.scheduler import NO_COLUMN, Draft
 from astuner.engine.transfer import upload
 
-_View = tuple[Draft, int, int]
-"""A draft, how often it lost its pages, and how many it has: while equal, the same pages."""
+_View = tuple[list[int], int]
+"""The pages of a draft, which are another list once it lost them, and how many they are: while
+equal, the same pages."""
 
 
 @dataclass(slots=True)
@@ -80,7 +81,8 @@ class DecodeRows:
         if drafts != self._drafts or size != self._size:
             self._places = self._choose_rows(drafts, size)
             self._drafts, self._size, self._last_views = drafts, size, []
-        views = [(draft, draft.num_displaced, len(draft.pages)) for draft in drafts]
+        pages = [draft.pages for draft in drafts]
+        views = list(zip(pages, map(len, pages), strict=True))
         if views != self._last_views:
             self._upload_changes(dict(zip(self._places, views, strict=True)))
             self._last_views = views
@@ -95,14 +97,15 @@ class DecodeRows:
 
     def _upload_changes(self, views: dict[int, _View]) -> None:
         changed = [row for row, view in views.items() if view != self._views.get(row)]
-        gone = [row for row in self._views if row not in views]
+        gone = [*(self._views.keys() - views.keys())]
         if not changed and not gone:
             return
         for row in changed:
-            draft, num_displaced, num_pages = views[row]
-            before = self._views.get(row, (None, 0, 0))
-            num_known = before[2] if before[:2] == (draft, num_displaced) else 0
-            self._array[row, num_known:num_pages] = draft.pages[num_known:]
+            pages, num_pages = views[row]
+            before, num_known = self._views.get(row, ([], 0))
+            if before is not pages:
+                num_known = 0
+            self._array[row, num_known:num_pages] = pages[num_known:]
             if num_known == 0:
                 self._array[row, num_pages:] = self.spare_page
         self._array[gone] = self.spare_page

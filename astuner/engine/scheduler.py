@@ -66,8 +66,6 @@ class Draft:
     """Whether the one who asked wants no more tokens."""
     is_over: bool = False
     """Whether it was finished or removed: what a pass still makes of it counts for nothing."""
-    num_displaced: int = 0
-    """How often it lost its pages."""
 
     @property
     def num_tokens(self) -> int:
@@ -361,7 +359,6 @@ class Scheduler:
         draft.pages = []
         draft.num_cached = draft.num_published = 0
         draft.published = NOTHING
-        draft.num_displaced += 1
 
     def _num_pages(self, num_tokens: int) -> int:
         return -(-num_tokens // self._pages.page_size)

@@ -16,7 +16,10 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
+from typing import Any
+
+import numpy
 
 from astuner.engine.scheduler import Draft
 
@@ -26,11 +29,16 @@ _MOST_DRAFTS = 16
 """That are written together while guesses are made; with more, each would get few."""
 _MOST_GUESSED = 8
 """Tokens of one guess."""
-_MAX_KNOWN = 200_000
-"""Tokens of finished completions that are remembered before the older half is replaced; twice as
-many take some 60 MB."""
+_MAX_KNOWN = 400_000
+"""Tokens of finished completions that are remembered; they take some 10 MB."""
+_MAX_SINGLE = 4_000
+"""Of those that are looked up one by one before all are sorted anew, which takes some 50 ms."""
 _CONTEXT = 3
 """Tokens after which the next ones are guessed."""
+
+_NO_TOKEN = -1
+_BITS_OF_TOKEN = 21
+"""A vocabulary has fewer than two million tokens, and three of them fit into a number."""
 
 _Context = tuple[int, int, int]
 _Place = tuple[Sequence[int], int]
@@ -46,26 +54,85 @@ class _Own:
     """Leading ids that were looked at."""
 
 
+class Finished:
+    """What stands behind contexts in finished completions; the newest place of each counts.
+
+    Most completions end where nothing is guessed, so that they are put into order only when a
+    context is looked for: sorted, all at once.
+    """
+
+    def __init__(self) -> None:
+        self._texts: deque[Sequence[int]] = deque()
+        self._num_tokens = 0
+        self._num_new = 0
+        """Texts at the end whose contexts are neither in `_single` nor sorted."""
+        self._single: dict[_Context, _Place] = {}
+        """Of texts that ended since all were sorted."""
+        self._ids = numpy.zeros(0, dtype=numpy.int64)
+        """Of all texts that are sorted, with a number that is no token behind each."""
+        self._contexts = numpy.zeros(0, dtype=numpy.int64)
+        """In order; equal ones in that of their places."""
+        self._ends = numpy.zeros(0, dtype=numpy.int64)
+        """The place in `_ids` behind each context."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the texts that are remembered."""
+        return self._num_tokens
+
+    def add(self, ids: Sequence[int]) -> None:
+        self._texts.append(ids)
+        self._num_new += 1
+        self._num_tokens += len(ids)
+        while self._num_tokens > _MAX_KNOWN:
+            self._num_tokens -= len(self._texts.popleft())
+        self._num_new = min(self._num_new, len(self._texts))
+
+    def behind(self, context: _Context, most: int) -> Sequence[int]:
+        """The tokens, so many at most, behind the newest place of the context; none where it has
+        none."""
+        if self._num_new:
+            self._put_into_order()
+        if context in self._single:
+            ids, start = self._single[context]
+            return ids[start : start + most]
+        at = int(numpy.searchsorted(self._contexts, _joined(*context), side="right")) - 1
+        if at < 0 or self._contexts[at] != _joined(*context):
+            return ()
+        start = self._ends[at]
+        ids = self._ids[start : start + most].tolist()
+        return ids[: ids.index(_NO_TOKEN)] if _NO_TOKEN in ids else ids
+
+    def _put_into_order(self) -> None:
+        new = [self._texts[index] for index in range(-self._num_new, 0)]
+        self._num_new = 0
+        if len(self._single) + sum(map(len, new)) <= _MAX_SINGLE:
+            for ids in new:
+                places = zip(repeat(ids), range(_CONTEXT, len(ids)), strict=False)
+                self._single.update(zip(_contexts(ids), places, strict=False))
+            return
+        self._single = {}
+        texts = chain.from_iterable((*ids, _NO_TOKEN) for ids in self._texts)
+        self._ids = ids = numpy.fromiter(texts, dtype=numpy.int64)
+        contexts = _joined(ids[:-3], ids[1:-2], ids[2:-1])
+        is_one = (ids[:-3] >= 0) & (ids[1:-2] >= 0) & (ids[2:-1] >= 0) & (ids[3:] >= 0)
+        ends = numpy.flatnonzero(is_one) + _CONTEXT
+        order = numpy.argsort(contexts[is_one], kind="stable")
+        self._contexts, self._ends = contexts[is_one][order], ends[order]
+
+
 class Speculation:
     """Guesses tokens, and knows whether that pays. One owner, one thread."""
 
     def __init__(self) -> None:
         self.payoff = Payoff()
-        self._finished: dict[_Context, _Place] = {}
-        self._older: dict[_Context, _Place] = {}
-        self._num_finished = 0
-        """Tokens that `_finished` has places of."""
+        self.finished = Finished()
         self._own: dict[Draft, _Own] = {}
 
     def learn(self, draft: Draft) -> None:
         """Remember a finished completion."""
         self._own.pop(draft, None)
-        if self._num_finished > _MAX_KNOWN:
-            self._finished, self._older, self._num_finished = {}, self._finished, 0
-        ids = tuple(draft.ids[max(0, draft.num_prompt - _CONTEXT) :])
-        self._num_finished += len(ids)
-        places = zip(repeat(ids), range(_CONTEXT, len(ids)), strict=False)
-        self._finished.update(zip(_contexts(ids), places, strict=False))
+        self.finished.add(draft.ids[max(0, draft.num_prompt - _CONTEXT) :])
 
     @staticmethod
     def are_few(num_drafts: int) -> bool:
@@ -79,12 +146,9 @@ class Speculation:
         if len(ids) < _CONTEXT:
             return ()
         context: _Context = (ids[-3], ids[-2], ids[-1])
+        most = min(_MOST_GUESSED, MOST_ROWS // num_drafts - 1)
         own = self._places_in(draft).get(context)
-        place = (ids, own) if own is not None else self._finished.get(context)
-        if place is None:
-            place = self._older.get(context, ((), 0))
-        text, start = place
-        return text[start : start + min(_MOST_GUESSED, MOST_ROWS // num_drafts - 1)]
+        return self.finished.behind(context, most) if own is None else ids[own : own + most]
 
     def forget(self, drafts: Iterable[Draft]) -> None:
         """They are not written any more, and nothing is learned from them."""
@@ -107,6 +171,11 @@ class Speculation:
 def _contexts(ids: Sequence[int]) -> Iterator[_Context]:
     """All of the ids, in order, the last one, behind which nothing stands, included."""
     return zip(ids, ids[1:], ids[2:], strict=False)
+
+
+def _joined(first: Any, second: Any, third: Any) -> Any:
+    """A context as one number; of arrays, one for each."""
+    return (first << 2 * _BITS_OF_TOKEN) | (second << _BITS_OF_TOKEN) | third
 
 
 class Payoff:

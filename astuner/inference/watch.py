@@ -6,6 +6,7 @@ renders or records. What is told early is always the beginning of what the finis
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from astuner.inference.encoding import HALF_CHARACTER
@@ -90,19 +91,27 @@ class ReplyWatch:
         self._stops = [stop for stop in (*stops, self._turn_end) if stop]
         self._tools = tools
         self._call_end = template.tool_format.call_end if tools and only_one_call else None
-        self._growing = GrowingText(
-            template.encoding.decode_few, template.encoding.anchor(prompt_ids)
-        )
+        self._prompt_ids = prompt_ids
+        self._is_turn = is_turn
         self._text = ""
-        self._teller = Teller(
-            template,
-            has_tools=bool(tools),
-            stops=self._stops,
-            is_turn=is_turn,
-        )
         self._tell = tell
         self._num_offered = 0
         """Characters of the text that the teller has seen."""
+
+    # Most replies are neither told nor ended by what they say.
+    @cached_property
+    def _growing(self) -> GrowingText:
+        encoding = self._template.encoding
+        return GrowingText(encoding.decode_few, encoding.anchor(self._prompt_ids))
+
+    @cached_property
+    def _teller(self) -> "Teller":
+        return Teller(
+            self._template,
+            has_tools=bool(self._tools),
+            stops=self._stops,
+            is_turn=self._is_turn,
+        )
 
     @property
     def may_end(self) -> bool:
