@@ -47,6 +47,27 @@ def test_a_template_with_its_own_tool_format_is_used_as_it_is():
     assert text.startswith("<|im_start|>system\nTools: [{")
 
 
+def test_attempts_that_begin_alike_have_their_beginning_written_once(monkeypatch):
+    template, written = ChatTemplate(ByteTokenizer(NATIVE_TOOLS)), []
+    apply = ByteTokenizer.apply_chat_template
+
+    def count(tokenizer, messages, **options):
+        written.append(messages)
+        return apply(tokenizer, messages, **options)
+
+    template.tool_format  # noqa: B018  # found out by writing conversations
+    monkeypatch.setattr(ByteTokenizer, "apply_chat_template", count)
+    other_tool = {**ADD_TOOL, "function": {**ADD_TOOL["function"], "name": "multiply"}}
+    asked = [(question, tool) for question in ("1 + 1", "1 + 2") for tool in (ADD_TOOL, other_tool)]
+    texts = [
+        template.prompt_text([{"role": "user", "content": question}], [tool])
+        for question, tool in asked * 3
+    ]
+    assert len(written) == 4
+    assert texts == texts[:4] * 3
+    assert len({*texts}) == 4
+
+
 def test_a_tool_conversation_of_such_a_template_is_one_sequence_whatever_the_spacing():
     spaced = '<tool_call>\n{"name":  "add",\n "arguments": {"a":2,"b":3}}\n</tool_call>'
     engine = ScriptedEngine([spaced, "5"])

@@ -28,6 +28,10 @@ from astuner.types import Completion, Message, Tool
 
 _MAX_KEPT = 16
 """Other values of a template's names that are ready at a time: each agent has mostly one."""
+_MAX_BEGINNINGS = 128
+_LONGEST_BEGINNING = 20_000
+"""Conversations before any reply, and their characters, whose texts are kept: the attempts of a
+group begin with the same."""
 
 
 class ChatTemplate:
@@ -52,6 +56,7 @@ class ChatTemplate:
         self.kwargs = kwargs or {}
         self._extra_stop_ids = tuple(extra_stop_ids)
         self._with_kwargs = lru_cache(_MAX_KEPT)(self._make_with_kwargs)
+        self._known_text = lru_cache(_MAX_BEGINNINGS)(self._beginning_text)
         _check_template(tokenizer)
         self.encoding = Encoding(tokenizer)
         written = str(tokenizer.chat_template)
@@ -150,6 +155,14 @@ class ChatTemplate:
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         """The conversation as the template writes it, ready for the model's next reply."""
+        if not any(message["role"] == "assistant" for message in messages):
+            beginning = json.dumps([[*messages], [*tools]])
+            if len(beginning) <= _LONGEST_BEGINNING:
+                return self._known_text(beginning)
+        return self._render(messages, tools, add_generation_prompt=True)
+
+    def _beginning_text(self, beginning: str) -> str:
+        messages, tools = json.loads(beginning)
         return self._render(messages, tools, add_generation_prompt=True)
 
     def answered_text(
