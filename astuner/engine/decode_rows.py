@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy
@@ -100,14 +101,14 @@ class DecodeRows:
         gone = [*(self._views.keys() - views.keys())]
         if not changed and not gone:
             return
-        for row in changed:
-            pages, num_pages = views[row]
-            before, num_known = self._views.get(row, ([], 0))
-            if before is not pages:
-                num_known = 0
-            self._array[row, num_known:num_pages] = pages[num_known:]
-            if num_known == 0:
-                self._array[row, num_pages:] = self.spare_page
+        for _, of_one in groupby(changed, key=lambda row: id(views[row][0])):
+            alike = [*of_one]
+            pages, num_pages = views[alike[0]]
+            before, num_known = self._views.get(alike[0], (None, 0))
+            first = num_known if before is pages and len(alike) == 1 else 0
+            self._array[alike, first:num_pages] = pages[first:]
+            if first == 0:
+                self._array[alike, num_pages:] = self.spare_page
         self._array[gone] = self.spare_page
         rows = numpy.array(changed + gone)
         self.tables.index_copy_(
