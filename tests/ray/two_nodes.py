@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from astuner.backbone.cluster.ray_head import NO_SPARE_WORKERS
+
 NEEDS_MACHINES = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
     reason="machines in namespaces need root and the commands ip, unshare and nsenter",
@@ -122,5 +124,6 @@ def start_worker(machine: Machine, **variables: str) -> None:
 def _start_ray(machine: Machine, *arguments: str, **variables: str) -> None:
     """Ray counts processors and a GPU that are not there; verl's bundles ask for them."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-    done = machine.run(*command, "--num-cpus=8", "--num-gpus=1", **variables)
+    resources = ("--num-cpus=8", "--num-gpus=1")
+    done = machine.run(*command, *resources, **NO_SPARE_WORKERS, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
