@@ -43,7 +43,8 @@ class Machine:
         ]
         kinds = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen(["unshare", *kinds, "sh", "-ec", "; ".join(steps)])
-        self._environment = {"RAY_TMPDIR": str(ray_dir), "PYTHONPATH": str(ROOT)}
+        own_variables = {"RAY_TMPDIR": str(ray_dir), "PYTHONPATH": str(ROOT)}
+        self._environment = {**NO_SPARE_WORKERS, **own_variables}
         self.pid = self._first_process()
 
     def _first_process(self) -> int:
@@ -124,6 +125,5 @@ def start_worker(machine: Machine, **variables: str) -> None:
 def _start_ray(machine: Machine, *arguments: str, **variables: str) -> None:
     """Ray counts processors and a GPU that are not there; verl's bundles ask for them."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-    resources = ("--num-cpus=8", "--num-gpus=1")
-    done = machine.run(*command, *resources, **NO_SPARE_WORKERS, **variables)
+    done = machine.run(*command, "--num-cpus=8", "--num-gpus=1", **variables)
     assert done.returncode == 0, done.stderr[-3000:]
