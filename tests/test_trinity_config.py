@@ -172,6 +172,12 @@ def test_an_episode_that_failed_is_not_tried_again():
     assert trinity()["explorer.max_retry_times"] == 0
 
 
+def test_neither_part_nor_engine_of_the_trainer_is_compiled():
+    made = trinity()
+    names = ("use_torch_compile", "fsdp_config.use_torch_compile")
+    assert not any(made[f"{VERL}.{part}.{name}"] for part in ("actor", "ref") for name in names)
+
+
 def test_without_flash_attention_torch_attends():
     made = trinity(place=replace(PLACE, has_flash_attention=False))
     assert made[f"{VERL}.model.override_config.attn_implementation"] == "sdpa"

@@ -27,7 +27,7 @@ def make_tutorial(folder: Path) -> dict[str, str]:
         "astuner.data.train_batch_size": "2",
         "astuner.data.max_prompt_length": "800",
         "astuner.rollout.max_model_len": "1024",
-        "astuner.rollout.max_env_worker": "16",
+        "astuner.rollout.max_env_worker": "8",
         "astuner.trainer_common.total_training_steps": "1",
         "astuner.trainer_common.save_freq": "1",
         "astuner.trainer_common.val_before_train": "false",

@@ -5,6 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+NEW_OBJECTS = 50_000
+"""After which cycles are looked for, in a process of ours. Imports make a million objects, and by
+Python's own number looking at them again and again takes a sixth of the time until a run begins."""
+
 
 @contextmanager
 def lasting_heap() -> Iterator[Callable[[], None]]:

@@ -22,11 +22,11 @@ def rough_settings() -> list[str]:
     ]
 
 
-def check_rough_episodes(run_dir: Path) -> None:
+def check_rough_episodes(run_dir: Path, *, steps: tuple[int, int]) -> None:
     """Each attempt ended as it had to, over two steps that have every task once."""
     records = {
         f"{record['task']['task_id']} {record['attempt']}": record
-        for step in (1, 2)
+        for step in steps
         for record in read_json_lines(run_dir / "episodes" / f"step_{step:06d}.jsonl")
     }
     failed = {name: record["failure"] for name, record in records.items() if record["failure"]}

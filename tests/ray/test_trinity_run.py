@@ -457,27 +457,66 @@ def test_checkpoints_are_models_that_transformers_loads_and_that_have_learned(
     assert 1e-5 < largest < 0.01
 
 
-def test_a_run_goes_on_from_trinity_s_latest_state_and_sigterm_saves_after_the_step(
-    finished: Path, ray_address: str
-) -> None:
-    longer = {"total_training_steps": 50, "total_epochs": 50, "grace_seconds": 240}
-    settings = [f"astuner.trainer_common.{key}={value}" for key, value in longer.items()]
+@pytest.fixture(scope="module")
+def resumed(finished: Path, ray_address: str) -> tuple[str, int]:
+    """What the same run said when it went on, until its console was lost, and its exit code.
+
+    It goes through all that a run goes on after, and gets SIGHUP, and SIGTERM too, once it has had
+    every task in two whole steps.
+    """
     leave_behind(run_folder(finished), step=4)
-    with started(finished, ray_address, "--resume", *settings) as process:
+    keys = ("total_training_steps", "total_epochs", "save_freq", "test_freq")
+    more = [f"astuner.trainer_common.{key}=50" for key in keys]
+    patient = "astuner.trainer_common.grace_seconds=240"
+    flags = ("--resume", patient, *more, *rough_settings())
+    with started(finished, ray_address, *flags) as process:
         said = read_until(process, "step 4: rollout")
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        process.stderr.close()
+        wait_for_step(6, finished, process)
+        process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=900)
-    assert process.returncode == 143, (said + rest)[-6000:]
+        return said, process.wait(timeout=900)
+
+
+def wait_for_step(step: int, path: Path, process: subprocess.Popen[str]) -> None:
+    metrics_file = run_folder(path) / "metrics.jsonl"
+    while not metrics_file.exists() or step not in metrics_of(path):
+        assert process.poll() is None, f"it ended with {process.returncode} before step {step}"
+        time.sleep(0.2)
+
+
+def test_a_run_goes_on_from_trinity_s_latest_state(
+    finished: Path, resumed: tuple[str, int]
+) -> None:
+    said, _code = resumed
+    assert "resuming from step 3" in said
     check_set_aside(run_folder(finished), step=4)
-    assert "resuming from step 3" in said and "SIGTERM: stopping" in rest
-    last = max(metrics_of(finished))
-    assert sorted(metrics_of(finished)) == list(range(last + 1)) and 4 <= last < 50
-    assert (run_folder(finished) / "checkpoints" / f"step_{last}").is_dir()
-    check_end(run_folder(finished), 143)
     versions = {c.completion.weight_version for e in episodes_of(finished, 4) for c in e.calls}
     assert versions == {3}
     first, again = ({e.task.task_id for e in episodes_of(finished, step)} for step in (3, 4))
     assert first | again == {"0", "1", "2", "3"}  # the second epoch goes on where it was
+
+
+def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(
+    finished: Path, resumed: tuple[str, int]
+) -> None:
+    check_rough_episodes(run_folder(finished), steps=(5, 6))
+
+
+def test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_after_the_step(
+    finished: Path, resumed: tuple[str, int]
+) -> None:
+    _said, code = resumed
+    assert code == 129
+    check_end(run_folder(finished), 129)
+    last = max(metrics_of(finished))
+    assert sorted(metrics_of(finished)) == list(range(last + 1)) and 6 <= last < 50
+    assert (run_folder(finished) / "checkpoints" / f"step_{last}").is_dir()
+    assert "SIGHUP: stopping" in (run_folder(finished) / "run.log").read_text()
 
 
 def test_more_failed_episodes_than_allowed_end_the_run_with_their_reason(
@@ -516,63 +555,6 @@ def test_ctrl_c_saves_after_the_step_and_ends_the_environments_of_a_mixture_too(
     check_end(run_folder(path), 130)
     check_mixed(run_folder(path), 1, environments)
     check_curriculum(run_folder(path), 1)
-
-
-@pytest.fixture(scope="module")
-def rough(
-    taught_model: Path,  # noqa: F811
-    ray_address: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, int]:
-    """The YAML of a run that went through all that a run goes on after, and was ended by SIGHUP
-    when two steps were done, and its exit code."""
-    path = prepare(
-        tmp_path_factory.mktemp("rough"),
-        taught_model,
-        workflow="adder.py->AdderWorkflow",
-        val_before_train=False,
-        total_training_steps=50,
-        total_epochs=50,
-        save_freq=50,
-        test_freq=50,
-        grace_seconds=240,
-    )
-    with started(path, ray_address, *rough_settings()) as process:
-        read_until(process, "step 1: rollout")
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(3)
-        process.send_signal(signal.SIGCONT)
-        assert process.stderr is not None
-        process.stderr.close()
-        wait_for_step(2, path, process)
-        process.send_signal(signal.SIGHUP)
-        return path, process.wait(timeout=900)
-
-
-def wait_for_step(step: int, path: Path, process: subprocess.Popen[str]) -> None:
-    metrics_file = run_folder(path) / "metrics.jsonl"
-    while not metrics_file.exists() or step not in metrics_of(path):
-        assert process.poll() is None, f"it ended with {process.returncode} before step {step}"
-        time.sleep(0.2)
-
-
-def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(
-    rough: tuple[Path, int],
-) -> None:
-    path, _code = rough
-    check_rough_episodes(run_folder(path))
-
-
-def test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order(
-    rough: tuple[Path, int],
-) -> None:
-    path, code = rough
-    assert code == 129
-    check_end(run_folder(path), 129)
-    last = max(metrics_of(path))
-    assert sorted(metrics_of(path)) == list(range(1, last + 1))
-    assert (run_folder(path) / "checkpoints" / f"step_{last}").is_dir()
-    assert "SIGHUP: stopping" in (run_folder(path) / "run.log").read_text()
 
 
 def test_an_engine_that_is_killed_ends_the_run_with_its_name(

@@ -360,42 +360,90 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 class Resumed(NamedTuple):
-    run_dir: Path
+    conf: Path
     rows: list[dict[str, Any]]
     code: int
     said: str
+    """What it said until its console was lost."""
+
+    @property
+    def run_dir(self) -> Path:
+        return latest(self.conf)
+
+    @property
+    def log(self) -> str:
+        return (self.run_dir / "run.log").read_text()
 
 
 @pytest.fixture(scope="module")
 def resumed(trained):
-    """The same run, which goes on for longer and gets SIGHUP in its third step."""
+    """The same run, which goes on through all that a run goes on after, and is told to end in its
+    fourth step: by SIGTERM, and by SIGHUP too."""
     path = next(trained.run_dir.parents[2].glob("*.yaml"))
     record = path.parent / "more_rows.jsonl"
     leave_behind(trained.run_dir, step=3)
-    more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
-    patient = "astuner.trainer_common.grace_seconds=240"
-    process = start(path, "--with-ray", "--resume", patient, *more, **{FILE_VARIABLE: str(record)})
+    process = start(path, "--with-ray", *longer(), **{FILE_VARIABLE: str(record)})
     said = read_until(process, "step 3: rollout")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    process.send_signal(signal.SIGCONT)
+    assert process.stderr is not None
+    process.stderr.close()
+    wait_until_logged("step 4: rollout", path, process)
+    process.send_signal(signal.SIGTERM)
+    wait_until_logged("SIGTERM: stopping", path, process)
     process.send_signal(signal.SIGHUP)
-    _, rest = process.communicate(timeout=900)
+    code = process.wait(timeout=900)
     rows = [json.loads(line) for line in record.read_text().splitlines()]
-    return Resumed(run_dir=trained.run_dir, rows=rows, code=process.returncode, said=said + rest)
+    return Resumed(conf=path, rows=rows, code=code, said=said)
+
+
+def longer() -> list[str]:
+    """Flags of a run that goes on, and saves when it is told to end."""
+    keys = ("total_training_steps", "total_epochs", "save_freq", "test_freq")
+    more = [f"astuner.trainer_common.{key}=50" for key in keys]
+    return ["--resume", "astuner.trainer_common.grace_seconds=240", *more, *rough_settings()]
+
+
+def wait_until_logged(words: str, path: Path, process: subprocess.Popen[str]) -> None:
+    while words not in (latest(path) / "run.log").read_text():
+        assert process.poll() is None, f"it ended with {process.returncode} before {words!r}"
+        time.sleep(0.2)
 
 
 def test_a_run_goes_on_from_verls_latest_state(resumed):
     assert "resuming from step 2" in resumed.said
     lines = list(read_json_lines(resumed.run_dir / "metrics.jsonl"))
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
-    assert {row["step"] for row in resumed.rows} == {3}
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {row["step"] for row in resumed.rows} == {3, 4}
     check_set_aside(resumed.run_dir, step=3)
 
 
-def test_a_hangup_saves_after_the_step(resumed):
-    assert resumed.code == 129, resumed.said[-5000:]
-    assert "SIGHUP: stopping: verl finishes its step and saves first" in resumed.said
-    assert (resumed.run_dir / "checkpoints" / "step_3").is_dir()
-    check_end(resumed.run_dir, 129)
+def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(resumed):
+    check_rough_episodes(resumed.run_dir, steps=(3, 4))
+
+
+def test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step(resumed):
+    assert resumed.code == 143
+    check_end(resumed.run_dir, 143)
+    assert "SIGTERM: stopping: verl finishes its step and saves first" in resumed.log
+    assert not (resumed.run_dir / "checkpoints" / "step_3").exists()
+    assert (resumed.run_dir / "checkpoints" / "step_4").is_dir()
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(resumed):
+    process = start(resumed.conf, "--with-ray", *longer())
+    read_until(process, "step 5: rollout")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "SIGINT: stopping")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "ended by SIGINT" in rest
+    check_end(resumed.run_dir, 130)
+    steps = [line["step"] for line in read_json_lines(resumed.run_dir / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4]
+    assert (resumed.run_dir / "checkpoints" / "step_4").is_dir()
 
 
 class Interrupted(NamedTuple):
@@ -450,46 +498,6 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(taught_model, tmp_path): 
     check_end(latest(path), 1, error="verl ended: WorkerDict on")
 
 
-@pytest.fixture(scope="module")
-def rough(taught_model, tmp_path_factory):  # noqa: F811
-    """The YAML of a run that went through all that a run goes on after, and got SIGTERM in its
-    second step, and its exit code."""
-    common = {"total_training_steps": 50, "total_epochs": 50, "save_freq": 50, "test_freq": 50}
-    path = prepare(tmp_path_factory.mktemp("rough"), taught_model, grace_seconds=240, **common)
-    settings = rough_settings()
-    process = start(path, "--with-ray", *settings, **{FILE_VARIABLE: str(path.parent / "rows")})
-    read_until(process, "step 1: rollout")
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(3)
-    process.send_signal(signal.SIGCONT)
-    assert process.stderr is not None
-    process.stderr.close()
-    wait_until_logged("step 2: rollout", path, process)
-    process.send_signal(signal.SIGTERM)
-    return path, process.wait(timeout=900)
-
-
-def wait_until_logged(words: str, path: Path, process: subprocess.Popen[str]) -> None:
-    while words not in (latest(path) / "run.log").read_text():
-        assert process.poll() is None, f"it ended with {process.returncode} before {words!r}"
-        time.sleep(0.2)
-
-
-def test_user_code_that_exits_or_hangs_in_a_worker_costs_its_episode_only(rough):
-    path, code = rough
-    assert code == 143
-    check_rough_episodes(latest(path))
-
-
-def test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step(rough):
-    path, code = rough
-    assert code == 143
-    check_end(latest(path), 143)
-    assert "SIGTERM: stopping: verl finishes its step" in (latest(path) / "run.log").read_text()
-    assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
-    assert (latest(path) / "checkpoints" / "step_2").is_dir()
-
-
 def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     taught_model,  # noqa: F811
     tmp_path,
@@ -503,22 +511,6 @@ def test_a_full_disk_ends_the_run_with_its_name_and_keeps_the_last_checkpoint(
     assert "step_000002.jsonl: No space left on device" in rest
     assert (latest(path) / "checkpoints" / "step_1").is_dir()
     check_end(latest(path), 1, error="No space left on device", kind="AstunerError")
-
-
-def test_ctrl_c_twice_ends_at_once_and_leaves_what_was_saved(rough):
-    path, _ = rough
-    more = [f"astuner.trainer_common.{key}=50" for key in ("total_training_steps", "total_epochs")]
-    process = start(path, "--with-ray", "--resume", *rough_settings(), *more)
-    read_until(process, "step 3: rollout")
-    process.send_signal(signal.SIGINT)
-    read_until(process, "SIGINT: stopping")
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "ended by SIGINT" in rest
-    check_end(latest(path), 130)
-    assert [line["step"] for line in read_json_lines(latest(path) / "metrics.jsonl")] == [1, 2]
-    assert (latest(path) / "checkpoints" / "step_2").is_dir()
 
 
 def test_code_that_blocks_a_worker_fails_its_episode_or_ends_the_run_by_its_line(

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from astuner.backbone.cluster.ray_head import NO_SPARE_WORKERS
+
 NEEDS_MACHINES = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
     reason="machines in namespaces need root and the commands ip, unshare and nsenter",
@@ -41,7 +43,8 @@ class Machine:
         ]
         kinds = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen(["unshare", *kinds, "sh", "-ec", "; ".join(steps)])
-        self._environment = {"RAY_TMPDIR": str(ray_dir), "PYTHONPATH": str(ROOT)}
+        own_variables = {"RAY_TMPDIR": str(ray_dir), "PYTHONPATH": str(ROOT)}
+        self._environment = {**NO_SPARE_WORKERS, **own_variables}
         self.pid = self._first_process()
 
     def _first_process(self) -> int:

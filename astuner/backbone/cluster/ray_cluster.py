@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astuner.backbone.cluster.hidden_variables import with_hidden_variables
 from astuner.backbone.cluster.ray_find import FoundCluster, check_answers, find_cluster
 from astuner.backbone.cluster.ray_own_head import (
     CARDS_VARIABLE,
@@ -24,6 +23,7 @@ from astuner.backbone.cluster.ray_own_head import (
     own_head,
 )
 from astuner.backbone.cluster.worker_logs import WorkerLogs
+from astuner.backbone.cluster.worker_setup import with_worker_setup
 from astuner.errors import BackboneError
 
 JOIN_SECONDS = 600.0
@@ -110,7 +110,7 @@ def _connected(
     try:
         ray.init(
             address=found.address,
-            runtime_env=with_hidden_variables(runtime_env),
+            runtime_env=with_worker_setup(runtime_env),
             log_to_driver=True,
             configure_logging=False,
         )

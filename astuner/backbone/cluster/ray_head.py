@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MARK = "ASTUNER_RAY_HEAD"
+NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""Those that Ray starts ahead lack the variables of the run, so none of its work goes to them."""
 _GRACE_SECONDS = 8.0
 """Ray itself takes about two seconds to end a head whose workers are idle."""
 _KILL_SECONDS = 8.0
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     mark = uuid.uuid4().hex
     head = subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *arguments],
-        env={**os.environ, MARK: mark},
+        env={**NO_SPARE_WORKERS, **os.environ, MARK: mark},
         stdin=subprocess.DEVNULL,
     )
     signal.signal(signal.SIGTERM, lambda *_: head.terminate())

@@ -285,7 +285,9 @@ def _trainer(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     for part in ("actor", "ref"):
         yield line(f"{verl}.{part}.fsdp_config.dtype", compute_dtype(s.model), "model.dtype")
         yield line(f"{verl}.{part}.fsdp_config.mixed_precision", mixed_precision(s.model))
-        yield line(f"{verl}.{part}.use_torch_compile", False)  # costs minutes before step 1
+        yield line(f"{verl}.{part}.use_torch_compile", False)
+        # This one compiles: minutes before step 1.
+        yield line(f"{verl}.{part}.fsdp_config.use_torch_compile", False)
 
 
 def _check(s: Settings, facts: TrinityFacts) -> None:

@@ -249,7 +249,7 @@ def _trainer(
     sampler = "trainer.v1.sampler.custom_sampler"
     yield line(f"{sampler}.path", "pkg://astuner.backbone.verl.buffer")
     yield line(f"{sampler}.name", "EpisodeBuffer")
-    yield line("reward.num_workers", 1)  # judges run with the episodes
+    yield line("reward.num_workers", 0)  # judges run with the episodes
     yield line("transfer_queue.backend.SimpleStorage.num_data_storage_units", common.nnodes)
     yield line("trainer.project_name", s.project_name, "project_name")
     yield line("trainer.experiment_name", checkpoint_dir.parent.name)
