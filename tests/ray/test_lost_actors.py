@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore")]
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
-from astuner.backbone.cluster.silence import find_lost  # noqa: E402
+from astuner.backbone.cluster.silence import describe_lost, find_lost  # noqa: E402
+from astuner.backbone.cluster.worker_logs import WorkerLogs  # noqa: E402
 from tests.ray.local_cluster import local_cluster  # noqa: E402
 
 
@@ -48,7 +50,9 @@ def wait_until_dead(*names: str) -> None:
     raise AssertionError(states)
 
 
-def test_an_actor_is_lost_that_died_of_a_fault_and_not_one_that_was_to_end(cluster: None) -> None:
+def test_an_actor_is_lost_that_died_of_a_fault_and_not_one_that_was_to_end(
+    cluster: None, tmp_path: Path
+) -> None:
     ended, left, dropped = (of_class(name) for name in ("Ended", "Left", "Dropped"))
     ray.get([one.process_id.remote() for one in (ended, left, dropped)], timeout=60)
     ray.kill(ended)
@@ -69,3 +73,11 @@ def test_an_actor_is_lost_that_died_of_a_fault_and_not_one_that_was_to_end(clust
     os.kill(ray.get(killed.process_id.remote(), timeout=60), signal.SIGKILL)
     wait_until_dead("Killed")
     assert (find_lost({"Killed"}) or "").startswith("Killed on ")
+
+    # A connection breaks before Ray takes the machine behind it for lost.
+    reset = ray.exceptions.ActorUnavailableError(
+        "Connection reset by peer", crashed._ray_actor_id.binary()
+    )
+    for error in (reset, ray.exceptions.ActorDiedError()):
+        lost, _ = describe_lost(str(error), WorkerLogs(tmp_path))
+        assert (lost or "").startswith("Crashed on ") == (error is reset)

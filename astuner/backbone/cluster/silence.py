@@ -9,8 +9,9 @@ from typing import Any
 
 from astuner.backbone.cluster.worker_logs import WorkerLogs
 
-_ACTOR_ID = re.compile(r"\bactor_id: ([0-9a-f]+)")
-"""As Ray's errors write it."""
+_ACTOR_ID = re.compile(r"\b(?:actor_id: |The actor )([0-9a-f]{8,})\b")
+"""As Ray's errors write it: of one that died, and of one whose connection broke before that was
+known, as with a machine that is lost."""
 _PURPOSES = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED", "OWNER_DIED")
 """Reasons that Ray gives for the end of an actor that somebody wanted to end, or that followed its
 owner, which is told of itself."""
