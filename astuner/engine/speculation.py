@@ -30,9 +30,9 @@ _MOST_DRAFTS = 16
 _MOST_GUESSED = 8
 """Tokens of one guess."""
 _MAX_KNOWN = 400_000
-"""Tokens of finished completions that are remembered; they take some 10 MB."""
+"""Tokens of finished completions that are remembered; they take some 25 MB."""
 _MAX_SINGLE = 4_000
-"""Of those that are looked up one by one before all are sorted anew, which takes some 50 ms."""
+"""Of those that are looked up one by one before all are sorted anew, which takes up to 0.1 s."""
 _CONTEXT = 3
 """Tokens after which the next ones are guessed."""
 
