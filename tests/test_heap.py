@@ -3,7 +3,16 @@
 import gc
 import weakref
 
+import pytest
+
+from astuner.machine import heap
 from astuner.machine.heap import lasting_heap, without_collecting
+from tests.conftest import collect_and_freeze
+
+
+@pytest.fixture(autouse=True)
+def as_it_is(monkeypatch):
+    monkeypatch.setattr(heap, "_freeze", collect_and_freeze)
 
 
 class Node:
@@ -27,6 +36,19 @@ def test_what_is_alive_is_passed_over_until_the_block_ends() -> None:
     assert not gc.get_freeze_count()
     gc.collect()
     assert alive() is None and alive_late() is None
+
+
+def test_what_is_only_in_a_cycle_is_not_taken_for_lasting() -> None:
+    node = Node()
+    before = weakref.ref(node)
+    del node
+    with lasting_heap() as freeze:
+        assert before() is None
+        node = Node()
+        inside = weakref.ref(node)
+        del node
+        freeze()
+        assert inside() is None
 
 
 def test_what_comes_later_is_collected() -> None:
