@@ -57,17 +57,13 @@ WAYS = {
     "SIGTERM": Shown(
         local=("test_a_signal_saves_the_last_whole_step",),
         verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
-        trinity=(
-            "test_a_run_goes_on_from_trinity_s_latest_state_and_sigterm_saves_after_the_step",
-        ),
     ),
     "SIGHUP": Shown(
         local=(
             "test_a_signal_saves_the_last_whole_step",
             "test_cli.py::test_a_hangup_is_ignored_under_nohup",
         ),
-        verl=("test_a_hangup_saves_after_the_step",),
-        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_after_the_step",),
     ),
     "something hangs for `trainer_common.grace_seconds` after SIGTERM or SIGHUP": Shown(
         local=("test_grace.py::test_what_nothing_interrupts_is_left_behind_and_the_loss_is_said",)
@@ -82,7 +78,7 @@ WAYS = {
     "Ctrl-Z and `fg`, `docker pause`": Shown(
         local=("test_a_pause_longer_than_an_episode_may_take_changes_nothing",),
         verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
-        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_after_the_step",),
     ),
     "the screen goes away": Shown(
         local=(
@@ -90,7 +86,7 @@ WAYS = {
             "test_cli.py::test_a_screen_that_takes_no_text_does_not_end_the_run",
         ),
         verl=("test_a_stop_and_a_lost_console_end_no_run_and_sigterm_ends_it_after_the_step",),
-        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_in_order",),
+        trinity=("test_a_stop_and_a_lost_console_end_no_run_and_a_hangup_ends_it_after_the_step",),
     ),
     "the disk has too little room for the checkpoints that are kept": Shown(
         local=("test_disk.py::test_a_run_that_cannot_fit_is_told_what_would",)
