@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from astuner.errors import ConfigError
+from astuner.errors import ConfigError, RequestError
 from astuner.inference.request import ChatRequest
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.merge import merge_calls
@@ -66,6 +66,27 @@ def test_attempts_that_begin_alike_have_their_beginning_written_once(monkeypatch
     assert len(written) == 4
     assert texts == texts[:4] * 3
     assert len({*texts}) == 4
+
+
+def nested(depth: int) -> dict:
+    schema: dict = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+def in_itself() -> dict:
+    schema: dict = {}
+    schema["items"] = schema
+    return schema
+
+
+@pytest.mark.parametrize("schema", [nested(5000), in_itself(), {"enum": {1, 2}}])
+def test_a_tool_that_cannot_be_written_is_refused_in_a_first_call_too(schema):
+    template = ChatTemplate(ByteTokenizer(NATIVE_TOOLS))
+    tool = {**ADD_TOOL, "function": {**ADD_TOOL["function"], "parameters": schema}}
+    with pytest.raises(RequestError, match="refused the conversation"):
+        template.prompt_text([QUESTION], [tool])
 
 
 def test_a_tool_conversation_of_such_a_template_is_one_sequence_whatever_the_spacing():

@@ -28,9 +28,10 @@ _FEW = 2
 """Ids that are likely to be decoded together again: what a reply grows by, and what is before."""
 _MAX_KNOWN = 16_384
 """Texts of few ids that are kept; a transformers tokenizer takes 5 us and more to decode one."""
-_MAX_ENCODED = 128
-_LONGEST_ENCODED = 20_000
-"""Texts, and their characters, whose ids are kept: the attempts of a group begin with the same."""
+MAX_BEGINNINGS = 128
+LONGEST_BEGINNING = 20_000
+"""Texts, and their characters, that are written and encoded once: the attempts of a group begin
+with the same."""
 
 
 class TooLong(Exception):
@@ -48,7 +49,7 @@ class Encoding:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._known_text = lru_cache(_MAX_KNOWN)(self.decode)
-        self._known_ids = lru_cache(_MAX_ENCODED)(self._encode)
+        self._known_ids = lru_cache(MAX_BEGINNINGS)(self._encode)
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -78,7 +79,7 @@ class Encoding:
         return False
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return (self._known_ids if len(text) <= _LONGEST_ENCODED else self._encode)(text)
+        return (self._known_ids if len(text) <= LONGEST_BEGINNING else self._encode)(text)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))

@@ -6,6 +6,7 @@ episode. The tokenizer is any Hugging Face tokenizer with a chat template; nothi
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,7 +16,7 @@ from jinja2 import TemplateError
 from astuner.errors import ConfigError, RequestError
 from astuner.inference import channel_template
 from astuner.inference.channels import is_unsettled, split_channels
-from astuner.inference.encoding import Encoding
+from astuner.inference.encoding import LONGEST_BEGINNING, MAX_BEGINNINGS, Encoding
 from astuner.inference.frozen_clock import reads_clock, with_frozen_clock
 from astuner.inference.roles import fit_roles, probe_roles
 from astuner.inference.template_kwargs import TemplateKwargs, check_kwargs
@@ -28,10 +29,15 @@ from astuner.types import Completion, Message, Tool
 
 _MAX_KEPT = 16
 """Other values of a template's names that are ready at a time: each agent has mostly one."""
-_MAX_BEGINNINGS = 128
-_LONGEST_BEGINNING = 20_000
-"""Conversations before any reply, and their characters, whose texts are kept: the attempts of a
-group begin with the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """A conversation before any reply, known again by what it is in JSON."""
+
+    written: str
+    messages: Sequence[Message] = field(compare=False)
+    tools: Sequence[Tool] = field(compare=False)
 
 
 class ChatTemplate:
@@ -56,7 +62,7 @@ class ChatTemplate:
         self.kwargs = kwargs or {}
         self._extra_stop_ids = tuple(extra_stop_ids)
         self._with_kwargs = lru_cache(_MAX_KEPT)(self._make_with_kwargs)
-        self._known_text = lru_cache(_MAX_BEGINNINGS)(self._beginning_text)
+        self._known_text = lru_cache(MAX_BEGINNINGS)(self._beginning_text)
         _check_template(tokenizer)
         self.encoding = Encoding(tokenizer)
         written = str(tokenizer.chat_template)
@@ -155,15 +161,13 @@ class ChatTemplate:
 
     def prompt_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         """The conversation as the template writes it, ready for the model's next reply."""
-        if not any(message["role"] == "assistant" for message in messages):
-            beginning = json.dumps([[*messages], [*tools]])
-            if len(beginning) <= _LONGEST_BEGINNING:
-                return self._known_text(beginning)
+        beginning = _beginning(messages, tools)
+        if beginning is not None:
+            return self._known_text(beginning)
         return self._render(messages, tools, add_generation_prompt=True)
 
-    def _beginning_text(self, beginning: str) -> str:
-        messages, tools = json.loads(beginning)
-        return self._render(messages, tools, add_generation_prompt=True)
+    def _beginning_text(self, beginning: _Beginning) -> str:
+        return self._render(beginning.messages, beginning.tools, add_generation_prompt=True)
 
     def answered_text(
         self, before: Sequence[Message], reply: Message, tools: Sequence[Tool]
@@ -267,6 +271,17 @@ class ChatTemplate:
     def _generation_prompt_opens_reasoning(self) -> bool:
         probe: list[Message] = [{"role": "user", "content": "probe"}]
         return self._apply(probe, None, add_generation_prompt=True).rstrip().endswith("<think>")
+
+
+def _beginning(messages: Sequence[Message], tools: Sequence[Tool]) -> _Beginning | None:
+    """None where there is a reply, where it is long, and for what JSON cannot hold."""
+    if any(message["role"] == "assistant" for message in messages):
+        return None
+    try:
+        written = json.dumps([[*messages], [*tools]])
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return _Beginning(written, messages, tools) if len(written) <= LONGEST_BEGINNING else None
 
 
 def _is_about_tools(message: Message) -> bool:
