@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,16 @@ def home(runs: tuple[WrittenRun, WrittenRun], tmp_path_factory) -> Iterator[str]
 
 
 @pytest.fixture
-def read(chromium: "Browser") -> "Iterator[Callable[..., Reader]]":
-    """Opens a tab over a viewer: `read(home, viewport=NARROW, scheme="dark")`."""
+def view() -> Iterator[Callable[..., str]]:
+    """Starts a viewer for one test, `view(folder, cache=folder)`, and gives its address."""
+    with ExitStack() as viewers:
+        yield lambda *folders, cache: viewers.enter_context(viewing(*folders, cache=cache))
+
+
+@pytest.fixture
+def read(chromium: "Browser", view: Callable[..., str]) -> "Iterator[Callable[..., Reader]]":
+    """Opens a tab over a viewer: `read(home, viewport=NARROW, scheme="dark")`. All tabs are closed
+    before a viewer of the test ends: a page that asks it what is new would note that it is gone."""
     readers: list[Reader] = []
 
     def start(home: str, *, viewport: dict = WIDE, scheme: str = "light") -> Reader:

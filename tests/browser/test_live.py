@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("agentscope")
 
 from astuner.logview.web import addresses
-from tests.browser.viewer import viewing
 from tests.browser.written_runs import WrittenRun, write_run, write_step
 from tests.child_runs import ChildRun, start_run
 from tests.test_local_run import taught_model, write_conf  # noqa: F401
@@ -43,19 +42,21 @@ def name_of(run: ChildRun) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_curves_grow_while_the_run_is_at_work_and_its_kill_is_said(run, read, tmp_path, pictures):
-    with viewing(tmp_path / "launcher_record", cache=tmp_path / "cache") as home:
-        reader = read(home)
-        page = reader.open(addresses.run_at(name_of(run)))
-        reader.mark()
-        before = page.evaluate(NUM_POINTS)
-        assert before > 0
-        reader.until(f"({NUM_POINTS})() > {before}", seconds=APPEARS_WITHIN)
-        assert page.get_by_text("running").first.is_visible()
-        reader.picture(pictures / "live.png")
-        os.kill(run.pid, signal.SIGKILL)
-        page.get_by_text("killed").first.wait_for(timeout=1000 * APPEARS_WITHIN)
-        assert reader.is_marked()
+def test_curves_grow_while_the_run_is_at_work_and_its_kill_is_said(
+    run, view, read, tmp_path, pictures
+):
+    home = view(tmp_path / "launcher_record", cache=tmp_path / "cache")
+    reader = read(home)
+    page = reader.open(addresses.run_at(name_of(run)))
+    reader.mark()
+    before = page.evaluate(NUM_POINTS)
+    assert before > 0
+    reader.until(f"({NUM_POINTS})() > {before}", seconds=APPEARS_WITHIN)
+    assert page.get_by_text("running").first.is_visible()
+    reader.picture(pictures / "live.png")
+    os.kill(run.pid, signal.SIGKILL)
+    page.get_by_text("killed").first.wait_for(timeout=1000 * APPEARS_WITHIN)
+    assert reader.is_marked()
 
 
 NUM_POINTS = """() => Math.max(0, ...[...document.querySelectorAll(
@@ -72,12 +73,12 @@ NUM_POINTS = """() => Math.max(0, ...[...document.querySelectorAll(
 
 
 @pytest.mark.timeout(300)
-def test_an_episode_of_a_run_at_work_is_opened_token_by_token(run, read, tmp_path):
-    with viewing(tmp_path / "launcher_record", cache=tmp_path / "cache") as home:
-        page = read(home).open(addresses.episode_at(name_of(run), "step1-0-0"))
-        page.locator("#tokens .t.trained").first.hover()
-        said = page.locator("#tip").inner_text()
-        assert "sampled" in said and "trainer" in said and "ratio 1.000" in said
+def test_an_episode_of_a_run_at_work_is_opened_token_by_token(run, view, read, tmp_path):
+    home = view(tmp_path / "launcher_record", cache=tmp_path / "cache")
+    page = read(home).open(addresses.episode_at(name_of(run), "step1-0-0"))
+    page.locator("#tokens .t.trained").first.hover()
+    said = page.locator("#tip").inner_text()
+    assert "sampled" in said and "trainer" in said and "ratio 1.000" in said
 
 
 @pytest.fixture
@@ -86,9 +87,8 @@ def growing(tmp_path) -> WrittenRun:
 
 
 @pytest.fixture
-def home(growing, tmp_path) -> Iterator[str]:
-    with viewing(tmp_path / "launcher_record", cache=tmp_path / "cache") as address:
-        yield address
+def home(growing, view, tmp_path) -> str:
+    return view(tmp_path / "launcher_record", cache=tmp_path / "cache")
 
 
 def test_a_step_that_is_written_appears_and_nothing_moves_under_the_reader(reader, growing):

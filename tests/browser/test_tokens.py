@@ -8,7 +8,6 @@ import pytest
 from astuner.logview.web import addresses
 from astuner.trajectory.record import episode_from_record
 from tests.browser.places import PLACES
-from tests.browser.viewer import viewing
 from tests.browser.written_runs import CALL_ADVANTAGES, WEIGHT_VERSION, WrittenRun, write_run
 
 pytestmark = pytest.mark.browser
@@ -127,20 +126,20 @@ def long_run(tmp_path_factory) -> WrittenRun:
     return write_run(tmp_path_factory.mktemp("long"), num_steps=1, answer_times=1300)
 
 
-def test_ten_thousand_tokens_are_all_there(read, long_run, tmp_path):
+def test_ten_thousand_tokens_are_all_there(view, read, long_run, tmp_path):
     tokens = known_tokens(long_run)
     assert len(tokens) > 10_000
-    with viewing(long_run.root, cache=tmp_path) as home:
-        reader = read(home)
-        page = reader.open(addresses.episode_at(long_run.name, long_run.episode_id()))
-        page.locator("#tokens .t[tabindex='0']").focus()
-        page.keyboard.press("End")
-        last = len(tokens) - 1
-        assert page.evaluate("document.activeElement.id") == f"t{last}"
-        assert page.evaluate(IS_ON_SCREEN, f"t{last}")
-        assert [w for w in tokens[-1].said() if w not in page.locator("#tip").inner_text()] == []
-        page.keyboard.press("Home")
-        assert page.evaluate(IS_ON_SCREEN, "t0")
+    home = view(long_run.root, cache=tmp_path)
+    reader = read(home)
+    page = reader.open(addresses.episode_at(long_run.name, long_run.episode_id()))
+    page.locator("#tokens .t[tabindex='0']").focus()
+    page.keyboard.press("End")
+    last = len(tokens) - 1
+    assert page.evaluate("document.activeElement.id") == f"t{last}"
+    assert page.evaluate(IS_ON_SCREEN, f"t{last}")
+    assert [w for w in tokens[-1].said() if w not in page.locator("#tip").inner_text()] == []
+    page.keyboard.press("Home")
+    assert page.evaluate(IS_ON_SCREEN, "t0")
 
 
 IS_ON_SCREEN = """(id) => {
