@@ -117,12 +117,8 @@ def install(
     both are written as JSON, and what goes to the console goes there. An exception that leaves the
     context manager is written to the file.
     """
-    undo = ExitStack()
+    undo = _records_led()
     root = logging.getLogger()
-    _set_level(root, logging.INFO, undo)
-    _set_level(logging.getLogger(_OWN), logging.DEBUG, undo)
-    for name in _NOISY:
-        _set_level(logging.getLogger(name), logging.WARNING, undo)
     shown = JsonHandler(json_lines) if json_lines else _console_handler(console)
     shown.setLevel(console_level)
     shown.addFilter(_is_for_console)
@@ -130,11 +126,28 @@ def install(
     if log_file is not None:
         kept_as = json_lines.formatter if json_lines else _VisibleFormatter(_FILE_FORMAT)
         _add_handler(root, _file_handler(log_file, kept_as), undo)
+    undo.push(_log_exception)
+    return undo
+
+
+def install_elsewhere(handler: logging.Handler) -> ExitStack:
+    """In a process beside the command, whose log gets all records by `handler`; undone likewise."""
+    undo = _records_led()
+    _add_handler(logging.getLogger(), handler, undo)
+    return undo
+
+
+def _records_led() -> ExitStack:
+    """Whoever tells something, it comes to the root logger, at the levels that are kept."""
+    undo = ExitStack()
+    _set_level(logging.getLogger(), logging.INFO, undo)
+    _set_level(logging.getLogger(_OWN), logging.DEBUG, undo)
+    for name in _NOISY:
+        _set_level(logging.getLogger(name), logging.WARNING, undo)
     logging.captureWarnings(True)
     undo.callback(logging.captureWarnings, False)
     _quiet_progress_bars(undo)
     _route_loguru(undo)
-    undo.push(_log_exception)
     return undo
 
 

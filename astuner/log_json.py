@@ -36,6 +36,11 @@ def about(**fields: str | int) -> Iterator[None]:
         _about.reset(token)
 
 
+def about_now() -> Mapping[str, Any]:
+    """The fields that records of this moment get."""
+    return _about.get({})
+
+
 class JsonFormatter(logging.Formatter):
     """A record as one line of ASCII."""
 
@@ -56,7 +61,7 @@ class JsonFormatter(logging.Formatter):
         }
         if self.run is not None:
             fields["astuner.run"] = self.run
-        fields |= {f"astuner.{name}": value for name, value in _about.get({}).items()}
+        fields |= {f"astuner.{name}": value for name, value in about_now().items()}
         if record.exc_info and record.exc_info[1] is not None:
             fields |= _error_fields(record.exc_info[1])
         return json.dumps(fields)

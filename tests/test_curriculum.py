@@ -11,8 +11,8 @@ import pytest
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.messages import SavedState
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.curriculum_steps import CurriculumSteps
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.load import load_mapping
 from astuner.errors import BackboneError, ConfigError
 from astuner.run_dir import RunDir

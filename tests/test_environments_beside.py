@@ -17,9 +17,9 @@ import yaml
 
 pytest.importorskip("openai")
 
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.environments import make_environments
 from astuner.backbone.environments_beside import environments_beside
+from astuner.backbone.worker_run import WorkerRun
 from astuner.cli import tune
 from astuner.config.load import load_config
 from astuner.config.same_run import compare_settings

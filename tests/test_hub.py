@@ -13,7 +13,7 @@ from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.mapping import nested
 from astuner.backbone.cluster.messages import Probe, SavedState
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.load import load_mapping
 from astuner.errors import ConfigError, LlmBudgetError
 from astuner.rollout.judging import Judging

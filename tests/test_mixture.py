@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from astuner.algorithm.step_metrics import rollout_metrics
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.judge_process import ProcessGroupJudge, own_judges_of
 from astuner.backbone.user_code import load_own_workflows, settings_of_own_judges
 from astuner.backbone.validation import Validation
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.load import load_config, load_mapping
 from astuner.config.usage import describe_unused
 from astuner.errors import ConfigError, TaskReadError

@@ -12,7 +12,7 @@ pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
 from astuner.backbone.cluster.engine_run import engine_state_dir
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.cli import main
 from astuner.config.load import load_config
 from astuner.errors import BackboneError

@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.drafted_rubrics import with_rubrics
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config import describe_unused
 from astuner.errors import BackboneError, ConfigError, LlmBudgetError
 from astuner.run_dir import RunDir, read_json_lines

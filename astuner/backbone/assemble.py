@@ -23,11 +23,11 @@ from astuner.errors import ConfigError
 from astuner.gateway.gateway import Gateway, GatewayOptions
 from astuner.imports import load_object
 from astuner.rollout.environment_around import EnvironmentAround
-from astuner.rollout.episode import EpisodeSettings
+from astuner.rollout.episode import EpisodeSettings, run_attempt
 from astuner.rollout.held_lock import lock_supervised
 from astuner.rollout.judging import Judging
 from astuner.rollout.judging_by_source import JudgingBySource
-from astuner.rollout.pool import PoolSettings, RolloutPool
+from astuner.rollout.pool import PoolSettings, RolloutPool, RunAttempt
 from astuner.rollout.surroundings import GatewayDoor, Surrounding
 from astuner.task_reader import make_task_reader
 from astuner.task_reader.local_path import find_path
@@ -148,6 +148,7 @@ def make_pool(
     make_reference_chat: MakeChat,
     expect_callers: Callable[[int], None] | None = None,
     max_failed_fraction: float | None = None,
+    run_attempt: RunAttempt = run_attempt,
 ) -> RolloutPool:
     """The pool that runs the configured workflow and judge on `make_chat`.
 
@@ -156,7 +157,8 @@ def make_pool(
 
     At most `max_parallel` episodes run at once, each for at most `timeout_seconds`. An engine whose
     batches shall not depend on timing is told in `expect_callers` how many are in flight. With
-    `max_failed_fraction`, more may fail than rollout.max_failed_fraction says.
+    `max_failed_fraction`, more may fail than rollout.max_failed_fraction says. `run_attempt` runs
+    each attempt, by default in this process.
     """
     episode = make_episode_settings(
         run,
@@ -182,6 +184,7 @@ def make_pool(
         find_port=lambda: gateway.port,
         is_ending=lambda: grace is not None and grace.is_begun,
         expect_callers=expect_callers,
+        run_attempt=run_attempt,
     )
 
 

@@ -22,11 +22,11 @@ class WithModelsClosed:
         try:
             return await self._backbone.run(run)
         finally:
-            await _close()
+            await close_asked_models()
 
 
-async def _close() -> None:
-    """The run is over by now, so that a failure is a line of the log."""
+async def close_asked_models() -> None:
+    """Once nobody asks them any more, so that a failure is a line of the log."""
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             await close_models()

@@ -4,7 +4,13 @@ One client, `LanguageModel`, over an OpenAI-compatible server or an AgentScope c
 tasks, episodes or tools, and keeps nothing that could be trained on.
 """
 
-from astuner.llm.budget import LlmUsage, UsageTally, usage_of_process, usage_tallied
+from astuner.llm.budget import (
+    LlmUsage,
+    UsageTally,
+    count_of_another,
+    usage_of_process,
+    usage_tallied,
+)
 from astuner.llm.model import LanguageModel
 from astuner.llm.opening import (
     close_models,
@@ -18,6 +24,7 @@ __all__ = [
     "LlmUsage",
     "UsageTally",
     "close_models",
+    "count_of_another",
     "open_agentscope_model",
     "open_language_model",
     "open_model_of_use",

@@ -40,13 +40,20 @@ class LlmUsage:
 
 
 _of_process = LlmUsage()
-"""Of all models together, closed ones too; changed by `Budget.count` only."""
+"""Of all models together, closed ones too; changed by `Budget.count`, and `count_of_another`."""
 _lock = threading.Lock()
 
 
 def usage_of_process() -> LlmUsage:
     """What all models of this process asked so far, whoever opened them."""
     return _of_process
+
+
+def count_of_another(usage: LlmUsage) -> None:
+    """Add what another process asked for this one."""
+    global _of_process
+    with _lock:
+        _of_process = _of_process.plus(**asdict(usage))
 
 
 class UsageTally:

@@ -8,7 +8,7 @@ stays full. An attempt is judged beside those that still run.
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from astuner.errors import BackboneError
@@ -21,6 +21,8 @@ from astuner.trajectory.episode import Episode, Group
 from astuner.types import Task, WorkflowTask
 
 OnEpisode = Callable[[Episode], None]
+RunAttempt = Callable[[WorkflowTask, EpisodeSettings], Awaitable[Attempt]]
+"""Runs a workflow to its end, here or elsewhere; failures become data."""
 
 _NUMBER = re.compile(r"\d+")
 
@@ -63,6 +65,7 @@ class RolloutPool:
         find_port: Callable[[], int | None] = lambda: None,
         is_ending: Callable[[], bool] = lambda: False,
         expect_callers: Callable[[int], None] | None = None,
+        run_attempt: RunAttempt = run_attempt,
     ) -> None:
         """`find_port` tells where this loop serves the model over HTTP, once it does;
         `is_ending` whether a signal asked for the end, so that what blocks is left no time;
@@ -72,6 +75,7 @@ class RolloutPool:
         self._settings = settings
         self._find_port, self._is_ending = find_port, is_ending
         self._expect_callers = expect_callers or (lambda _: None)
+        self._run_attempt = run_attempt
 
     async def run(
         self,
@@ -113,7 +117,7 @@ class RolloutPool:
         async def run_one(group: _OpenGroup, plan: WorkflowTask) -> None:
             nonlocal num_unfinished
             async with running:
-                attempt = await run_attempt(plan, self._episode)
+                attempt = await self._run_attempt(plan, self._episode)
             num_unfinished -= 1
             self._expect_callers(min(num_unfinished, self._settings.max_parallel))
             async with judging:

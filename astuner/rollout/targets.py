@@ -10,6 +10,8 @@ from collections.abc import Collection
 from astuner.errors import ConfigError
 from astuner.trajectory.recorder import Agent
 
+TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
+"""The targets that an episode was to train, None for all, and the agents that it had."""
 _ENOUGH_EPISODES = 8
 """Without any agent to train, to stop before the batch is over. Some games leave a role out."""
 
@@ -51,6 +53,22 @@ class TargetWatch:
             f"the tags seen are {', '.join(sorted(self._seen))}. Correct "
             "rollout.trainable_targets, or the workflow's own trainable_targets"
         )
+
+
+class TargetNotes(TargetWatch):
+    """In a process that runs only some of a batch's episodes: takes notes for who sees them all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._notes: list[TargetNote] = []
+
+    def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
+        self._notes.append((None if targets is None else tuple(targets), tuple(agents)))
+
+    def take(self) -> list[TargetNote]:
+        """Those since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
 
 def check_not_empty(

@@ -11,7 +11,7 @@ from typing import Any
 from astuner.backbone.cluster.node_check import check_nodes
 from astuner.backbone.cluster.ray_cluster import ray_cluster
 from astuner.backbone.cluster.user_files import with_user_files
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.load import load_config
 from astuner.errors import AstunerError
 from astuner.run_dir import RunDir

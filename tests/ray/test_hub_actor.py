@@ -12,7 +12,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 from astuner.backbone.cluster.hub_handle import HubHandle  # noqa: E402
 from astuner.backbone.cluster.remote import start_hub  # noqa: E402
-from astuner.backbone.cluster.worker_run import WorkerRun  # noqa: E402
+from astuner.backbone.worker_run import WorkerRun  # noqa: E402
 from astuner.config.load import load_mapping  # noqa: E402
 from astuner.errors import BackboneError, JudgeError  # noqa: E402
 from astuner.run_dir import RunDir  # noqa: E402

@@ -17,8 +17,8 @@ from astuner.backbone.cluster.hub_handle import HubHandle  # noqa: E402
 from astuner.backbone.cluster.mapping import nested  # noqa: E402
 from astuner.backbone.cluster.remote import HUB_VARIABLE, start_hub  # noqa: E402
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum  # noqa: E402
-from astuner.backbone.cluster.worker_run import WorkerRun  # noqa: E402
 from astuner.backbone.trinity.reader import TaskSet  # noqa: E402
+from astuner.backbone.worker_run import WorkerRun  # noqa: E402
 from astuner.config.load import load_mapping  # noqa: E402
 from astuner.run_dir import RunDir  # noqa: E402
 from astuner.task_reader.order import TaskOrder  # noqa: E402

@@ -6,7 +6,6 @@ One for each process: it has the workflow, the judge, a gateway and the bound on
 import asyncio
 import json
 import math
-from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from astuner.backbone.assemble import (
 )
 from astuner.backbone.chats import make_token_chat
 from astuner.backbone.cluster.hub_handle import HubHandle
-from astuner.backbone.cluster.messages import TargetNote
 from astuner.backbone.environments import make_environments
 from astuner.backbone.run import Run
 from astuner.engine.protocol import Engine
@@ -26,7 +24,7 @@ from astuner.errors import AstunerError, ConfigError
 from astuner.inference.request import Chat
 from astuner.inference.template import ChatTemplate
 from astuner.rollout.episode import run_attempt
-from astuner.rollout.targets import TargetWatch
+from astuner.rollout.targets import TargetNote, TargetNotes
 from astuner.rollout.threads import DaemonThreads
 from astuner.rollout.watchdog import loop_watchdog
 from astuner.run_dir import json_line
@@ -37,7 +35,7 @@ from astuner.trajectory.record import (
     episode_from_record,
     episode_to_record,
 )
-from astuner.trajectory.recorder import Agent, Recorder
+from astuner.trajectory.recorder import Recorder
 from astuner.types import Task, WorkflowTask
 
 
@@ -58,7 +56,7 @@ class EpisodeRunner:
         self._run, self._hub = run, hub
         self._gateway = make_gateway(run)
         self._lasting = ExitStack()
-        self._targets = _TargetNotes()
+        self._targets = TargetNotes()
         settings = make_episode_settings(
             run,
             make_token_chat(run, engine, template),
@@ -127,21 +125,6 @@ class EpisodeRunner:
         line = json_line(attempt_to_record(attempt), where=f"episode {attempt.episode_id}")
         judged = await self._hub.compare.remote(line, group=group, targets=targets)
         return _episode(judged)
-
-
-class _TargetNotes(TargetWatch):
-    """Only takes notes: the hub sees from the episodes of all workers whether targets exist."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._notes: list[TargetNote] = []
-
-    def note(self, targets: Collection[str] | None, agents: Collection[Agent]) -> None:
-        self._notes.append((None if targets is None else tuple(targets), tuple(agents)))
-
-    def take(self) -> list[TargetNote]:
-        notes, self._notes = self._notes, []
-        return notes
 
 
 def _episode(line: bytes) -> Episode:

@@ -28,17 +28,16 @@ from astuner.backbone.cluster.messages import (
     PlannedSample,
     SavedState,
     StepPlan,
-    TargetNote,
 )
 from astuner.backbone.cluster.rows import RowKey
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.trained_steps import TrainedSteps
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.validation import Validation
+from astuner.backbone.worker_run import WorkerRun
 from astuner.errors import AstunerError, BackboneError
 from astuner.rollout.pool import FailureLimit, commonest_failure
 from astuner.rollout.refused import check_answered
-from astuner.rollout.targets import TargetWatch
+from astuner.rollout.targets import TargetNote, TargetWatch
 from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.episode import Episode, Group

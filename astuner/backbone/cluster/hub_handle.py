@@ -11,10 +11,10 @@ from astuner.backbone.cluster.messages import (
     News,
     SavedState,
     StepPlan,
-    TargetNote,
 )
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.errors import AstunerError
+from astuner.rollout.targets import TargetNote
 from astuner.types import Task
 
 P = ParamSpec("P")

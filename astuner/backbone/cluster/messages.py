@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from astuner.backbone.cluster.rows import RowKey
 from astuner.backbone.validation import Validation
 from astuner.errors import AstunerError
-from astuner.trajectory.recorder import Agent
 from astuner.trajectory.samples import AdvantageRun, mean_advantage
 
 Metrics = Mapping[str, float | None]
-TargetNote = tuple[tuple[str, ...] | None, tuple[Agent, ...]]
-"""The targets that an episode was to train, None for all, and the agents that it had."""
 SAVING = "saving"
 """The phase in which an engine writes its state."""
 

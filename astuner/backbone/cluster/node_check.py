@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.errors import AstunerError, BackboneError
 
 _PACKAGES = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.hub_handle import HubHandle
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
-from astuner.backbone.cluster.worker_run import WorkerRun
+from astuner.backbone.worker_run import WorkerRun
 from astuner.errors import AstunerError, BackboneError
 from astuner.types import Task
 

@@ -21,7 +21,6 @@ from astuner.backbone.cluster.remote import HUB_VARIABLE, hub_name, lost_errors,
 from astuner.backbone.cluster.silence import describe_silence, find_lost
 from astuner.backbone.cluster.stored_curriculum import StoredCurriculum
 from astuner.backbone.cluster.watch import Watch, follow_to_end
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.contaminated import warn_of_contamination
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.first_look import tell_of_tasks
@@ -31,6 +30,7 @@ from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.run_end import end_run
 from astuner.backbone.vocabulary_file import write_vocabulary
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.secret import mask_values
 from astuner.errors import ConfigError
 from astuner.types import Task

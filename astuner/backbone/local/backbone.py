@@ -27,6 +27,7 @@ from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.first_look import tell_of_history, tell_of_tasks
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
 from astuner.backbone.llm_metrics import LlmMetrics
+from astuner.backbone.local.agents.processes import AgentProcesses, open_agent_processes
 from astuner.backbone.local.disk import check_disk
 from astuner.backbone.local.keeper import CheckpointKeeper, Saved, find_saved, go_on_from
 from astuner.backbone.local.rollouts import RolledOut, Rollouts
@@ -62,8 +63,12 @@ class LocalBackbone:
             metrics_log(run) as log,
             EpisodeWriter(run.run_dir, max_records_mb=max_records_mb) as writer,
         ):
-            async with make_gateway(run) as gateway, open_environments(run) as environments:
-                return await self._run(run, log, writer, gateway, environments)
+            async with (
+                open_agent_processes(run) as processes,
+                make_gateway(run) as gateway,
+                open_environments(run) as environments,
+            ):
+                return await self._run(run, log, writer, gateway, environments, processes)
 
     async def _run(
         self,
@@ -72,6 +77,7 @@ class LocalBackbone:
         writer: EpisodeWriter,
         gateway: Gateway,
         environments: Mapping[str, Environments],
+        processes: AgentProcesses | None,
     ) -> RunResult:
         training, validation = read_tasks(run)
         num_test = warn_of_contamination(run, training, validation)
@@ -79,7 +85,14 @@ class LocalBackbone:
         if warmed.exit_code:
             return RunResult(run_dir=run.run_dir.root, exit_code=warmed.exit_code)
         saved = find_saved(run, training) if run.is_resumed else None
-        rollouts = partial(Rollouts, run, gateway=gateway, environments=environments, writer=writer)
+        rollouts = partial(
+            Rollouts,
+            run,
+            gateway=gateway,
+            environments=environments,
+            writer=writer,
+            processes=processes,
+        )
         tuning = _Tuning(run, training, validation, num_test, saved, log, writer, rollouts)
         notice = "the weights are saved first"
         with interrupted_by_signals(run.console, notice=notice, grace=run.grace) as interrupt:

@@ -13,11 +13,14 @@ from astuner.algorithm.batch import Estimator, count_missing
 from astuner.backbone.assemble import make_pool
 from astuner.backbone.chats import make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
+from astuner.backbone.local.agents.messages import POLICY, REFERENCE
+from astuner.backbone.local.agents.processes import AgentProcesses
 from astuner.backbone.local.tuned_model import TunedModel
 from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation, validate
 from astuner.env_service.instance import Environments
 from astuner.gateway.gateway import Gateway
+from astuner.rollout.episode import run_attempt
 from astuner.rollout.refused import check_answered
 from astuner.trajectory.episode import Episode, Group
 from astuner.types import Task
@@ -48,13 +51,19 @@ class Rollouts:
         environments: Mapping[str, Environments],
         writer: EpisodeWriter,
         advantage: Estimator,
+        processes: AgentProcesses | None = None,
     ) -> None:
-        """`advantage` is what groups have to teach something to."""
+        """`advantage` is what groups have to teach something to. Agents run in `processes`, where
+        there are some."""
         self._settings, self._console = run.settings, run.console
         self._engine, self._reference = tuned.engine, tuned.reference
         self._attendance = tuned.attendance
         self._writer = writer
         self._advantage = advantage
+        if processes is not None:
+            processes.serve(
+                tuned.policy.name_or_path, {POLICY: tuned.engine, REFERENCE: tuned.reference}
+            )
         self._pool = make_pool(
             run,
             make_token_chat(run, tuned.engine, tuned.template),
@@ -66,6 +75,7 @@ class Rollouts:
             max_parallel=run.settings.rollout.max_env_worker,
             timeout_seconds=run.settings.rollout.episode_timeout_seconds,
             expect_callers=tuned.attendance.expect,
+            run_attempt=run_attempt if processes is None else processes.run,
         )
 
     async def roll_out(

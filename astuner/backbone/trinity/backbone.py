@@ -32,11 +32,11 @@ from astuner.backbone.cluster.silence import describe_lost
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.worker_logs import WorkerLogs
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.trinity.config import TrinityFacts, trinity_settings
 from astuner.backbone.trinity.export import export_saved
 from astuner.backbone.trinity.monitor import weights_folder
+from astuner.backbone.worker_run import WorkerRun
 from astuner.errors import BackboneError, ConfigError
 from astuner.pins.install import has_flash_attention
 from astuner.task_reader.order import TaskOrder

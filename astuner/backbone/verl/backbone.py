@@ -32,9 +32,9 @@ from astuner.backbone.cluster.silence import describe_lost
 from astuner.backbone.cluster.tuning import Tasks, tune
 from astuner.backbone.cluster.user_files import with_user_files
 from astuner.backbone.cluster.worker_logs import WorkerLogs
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.run import Run, RunResult
 from astuner.backbone.verl.config import NUM_BATCHES, verl_settings
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.schema import Settings
 from astuner.config.source import flatten
 from astuner.errors import BackboneError, ConfigError

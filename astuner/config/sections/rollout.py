@@ -58,6 +58,11 @@ class RolloutSettings(Section):
     agentscope_disable_toolcalls: bool = setting(UsedBy.ALL, "Send no tools to the model.")
     num_repeat: PositiveInt = setting(UsedBy.ALL, "Episodes of one task, its group.")
     max_env_worker: PositiveInt = setting(UsedBy.TRAINING, "Episodes that run at the same time.")
+    num_workers: NonNegativeInt = setting(
+        UsedBy.LOCAL,
+        "Processes in which agents run, beside the one that has the model; 0: they run in that "
+        "one. On clusters the engine decides.",
+    )
     episode_timeout_seconds: PositiveFloat = setting(
         UsedBy.ALL,
         "An episode that takes longer has failed, or keeps others waiting for a quarter of it; in "

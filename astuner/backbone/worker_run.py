@@ -1,4 +1,4 @@
-"""A run as it travels to the processes of a cluster, and is made anew in each.
+"""A run as it travels to the processes of a cluster, or of its agents, and is made anew in each.
 
 Workflow and judge do not travel: each process imports them from the path in the settings.
 """
@@ -35,7 +35,7 @@ class WorkerRun:
     """Absolute, on the machine of the command; workers write nothing there."""
     search_dirs: tuple[Path, ...]
     home: Path
-    """The current directory of the command, which Ray hands to each worker as its own."""
+    """The current directory of the command, which each worker has as its own, or in a copy."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Variables of the command's environment that settings name for their keys and tokens: those of
     a cluster that was there before are others. Here they appear in no log."""
@@ -54,8 +54,8 @@ class WorkerRun:
             keys={name: os.environ[name] for name in _key_names(run) if name in os.environ},
         )
 
-    def open(self) -> Run:
-        """Make the run in this process.
+    def open(self, *, judges: bool = True) -> Run:
+        """Make the run in this process, without what judges where that is done in another.
 
         Raises ConfigError for a workflow or judge that cannot be imported here.
         """
@@ -74,9 +74,9 @@ class WorkerRun:
             home=Path.cwd(),
             search_dirs=search_dirs,
             workflow_class=load_workflow(self.settings, search_dirs, where=where),
-            judge=judge_of(self.settings, config, search_dirs),
+            judge=judge_of(self.settings, config, search_dirs) if judges else None,
             own_workflows=load_own_workflows(self.settings, search_dirs),
-            own_judges=own_judges_of(self.settings, config, search_dirs),
+            own_judges=own_judges_of(self.settings, config, search_dirs) if judges else {},
             console=RunConsole(Console(stderr=True, highlight=False), is_live=False),
         )
 
