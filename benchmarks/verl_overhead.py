@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from astuner.backbone.cluster.episodes import EpisodeRunner
 from astuner.backbone.cluster.hub import Hub
 from astuner.backbone.cluster.rows import make_rows
-from astuner.backbone.cluster.worker_run import WorkerRun
 from astuner.backbone.verl.agent_loop import _output
 from astuner.backbone.verl.engine import ServerEngine
+from astuner.backbone.worker_run import WorkerRun
 from astuner.config.load import load_mapping
 from astuner.inference.template import ChatTemplate
 from astuner.run_dir import RunDir

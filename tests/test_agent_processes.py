@@ -15,6 +15,7 @@ pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
 from astuner.backbone.local.agents.frames import Frames, framed
+from astuner.backbone.local.loop_load import LoopLoad
 from astuner.cli import main
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.record import episode_from_record
@@ -253,3 +254,16 @@ def test_what_is_sent_before_there_is_a_connection_arrives_when_there_is_one():
         return heard
 
     assert asyncio.run(talk()) == ["first"]
+
+
+def test_a_run_on_a_gpu_says_once_when_its_agents_code_is_what_takes_the_time():
+    said: list[str] = []
+    load = LoopLoad(said.append, is_of_interest=True)
+    load.note(busy_seconds=9.0, seconds=10.0)  # the first rollout imports what agents use
+    load.note(busy_seconds=1.0, seconds=10.0)
+    load.note(busy_seconds=0.5, seconds=0.6)
+    assert said == []
+    load.note(busy_seconds=6.0, seconds=10.0)
+    load.note(busy_seconds=6.0, seconds=10.0)
+    (only,) = said
+    assert "60% of the rollout's 10.0 s" in only and "astuner.rollout.num_workers=" in only

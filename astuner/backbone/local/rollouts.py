@@ -15,6 +15,7 @@ from astuner.backbone.chats import make_token_chat
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.backbone.local.agents.messages import POLICY, REFERENCE
 from astuner.backbone.local.agents.processes import AgentProcesses
+from astuner.backbone.local.loop_load import LoopLoad
 from astuner.backbone.local.tuned_model import TunedModel
 from astuner.backbone.run import Run
 from astuner.backbone.validation import Validation, validate
@@ -60,6 +61,8 @@ class Rollouts:
         self._attendance = tuned.attendance
         self._writer = writer
         self._advantage = advantage
+        is_on_gpu = tuned.policy.device.type == "cuda"
+        self._load = LoopLoad(run.console.say, is_of_interest=is_on_gpu and processes is None)
         if processes is not None:
             processes.serve(
                 tuned.policy.name_or_path, {POLICY: tuned.engine, REFERENCE: tuned.reference}
@@ -88,6 +91,7 @@ class Rollouts:
         size = self._settings.data.train_batch_size
         max_refills = self._settings.trainer_common.algorithm.dynamic_sampling_max_batches
         started, unsettled = time.monotonic(), self._attendance.num_unsettled
+        busy = time.thread_time()
         groups: list[Group] = []
         num_refills = 0
         async with self._serving():
@@ -101,11 +105,13 @@ class Rollouts:
                 groups += await self._roll_out(step, tasks, phase, first_index=len(groups))
                 num_refills += 1
         await self._writer.flush()
+        seconds = time.monotonic() - started
+        self._load.note(busy_seconds=time.thread_time() - busy, seconds=seconds)
         return RolledOut(
             groups=tuple(groups),
             num_refills=num_refills,
             num_unsettled_passes=self._attendance.num_unsettled - unsettled,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
         )
 
     async def validate(self, step: int, tasks: Sequence[Task]) -> Validation:
