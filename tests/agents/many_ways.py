@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 
 import openai
 
@@ -57,6 +58,8 @@ class ManyWaysWorkflow(Workflow):
 
     async def exit(self, model_tuner):
         await ask(model_tuner)
+        if os.fork() == 0:  # what it leaves behind has its files open
+            time.sleep(15)
         os._exit(3)
 
 

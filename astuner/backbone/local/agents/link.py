@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -44,7 +45,9 @@ logger = logging.getLogger(__name__)
 _TELL_SECONDS = 0.02
 """Tokens of an observed call are brought together for so long: a message costs more than many."""
 _REAP_SECONDS = 5.0
-"""For a process whose link is closed to have ended."""
+"""For a process whose link is closed, or that was killed, to have ended."""
+_DRAIN_SECONDS = 1.0
+"""For what a process said last to arrive; a process that it left behind may hold the link open."""
 _LEAVE_SECONDS = 10.0
 """For one that was told to leave."""
 _MODULE = "astuner.backbone.local.agents.process"
@@ -70,10 +73,11 @@ class AgentProcess:
         self._engines, self._on_gone = engines, on_gone
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._unlinked: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._attempts: dict[str, asyncio.Future[Ended]] = {}
-        self._tasks_begun: dict[str, str] = {}
-        """Episodes that run, and the ids of their tasks."""
+        self._tasks_begun: Counter[str] = Counter()
+        """Attempts that were given to it and have not ended, by the ids of their tasks."""
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._told: dict[int, _ObservedCall] = {}
         self._is_leaving = False
@@ -81,14 +85,15 @@ class AgentProcess:
         self._lasting: set[asyncio.Task[Any]] = set()
         self._process = self._start(worker)
         self._frames.send(worker)
+        self._keep(self._watch())
 
     @property
     def num_running(self) -> int:
         """Attempts that were given to it and have not ended."""
-        return len(self._tasks_begun)
+        return self._tasks_begun.total()
 
     def has_attempt_at(self, task: Task) -> bool:
-        return task.task_id in self._tasks_begun.values()
+        return self._tasks_begun[task.task_id] > 0
 
     def send(self, message: ToProcess) -> None:
         self._frames.send(message)
@@ -98,12 +103,12 @@ class AgentProcess:
 
         Raises ProcessGone where the process ends, and what keeps it from getting ready.
         """
-        self._tasks_begun[plan.episode_id] = plan.task.task_id
+        self._tasks_begun[plan.task_id] += 1
         try:
             await asyncio.shield(self._ready)
             return await self._run(plan)
         finally:
-            del self._tasks_begun[plan.episode_id]
+            self._tasks_begun[plan.task_id] -= 1
 
     async def _run(self, plan: WorkflowTask) -> Ended:
         ended = self._attempts[plan.episode_id] = self._loop.create_future()
@@ -129,12 +134,14 @@ class AgentProcess:
             ) from error
 
     async def end(self) -> None:
-        """Ask it to leave, and kill it where it does not within the bound."""
+        """Ask it to leave, and kill it where it does not within the bound, or has nothing to leave
+        since it is not ready."""
         self._is_leaving = True
-        self.send(End())
-        await asyncio.wait([self._gone], timeout=_LEAVE_SECONDS)
+        if self._ready.done():
+            self.send(End())
+            await asyncio.wait([self._gone], timeout=_LEAVE_SECONDS)
         if not self._gone.done():
-            logger.warning("a process of agents does not leave pid=%d", self._process.pid)
+            logger.info("a process of agents is ended pid=%d", self._process.pid)
             self._process.kill()
             await asyncio.wait([self._gone], timeout=_REAP_SECONDS)
         for task in self._lasting:
@@ -229,10 +236,16 @@ class AgentProcess:
 
     def _lose(self) -> None:
         """The link is closed: the process has ended, or is about to."""
-        self._keep(self._bury())
+        _settle(self._unlinked, None)
+        self._loop.call_later(_REAP_SECONDS, self._process.kill)
 
-    async def _bury(self) -> None:
-        how = await asyncio.to_thread(self._reap)
+    async def _watch(self) -> None:
+        """Until the process has ended."""
+        code = await asyncio.to_thread(self._process.wait)
+        await asyncio.wait([self._unlinked], timeout=_DRAIN_SECONDS)
+        self._bury(f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
+
+    def _bury(self, how: str) -> None:
         for call in list(self._calls.values()):
             call.cancel()
         if not self._ready.done():
@@ -252,13 +265,6 @@ class AgentProcess:
         for ended in self._attempts.values():
             if not ended.done():
                 ended.set_exception(gone)
-
-    def _reap(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_REAP_SECONDS)
-        self._process.kill()
-        code = self._process.wait()
-        return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def _fail(self, error: AstunerError) -> None:
         """Nothing can be run here, for a reason that holds for any process."""
