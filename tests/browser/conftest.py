@@ -18,7 +18,12 @@ else:
 
     from tests.browser.reader import WIDE, Reader
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+_CHROMIUMS = ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium")
+"""The first draws the same pages with less than half of the processor's time: it has no window."""
+CHROMIUM = Path(
+    os.environ.get("CHROMIUM")
+    or next((path for path in _CHROMIUMS if os.access(path, os.X_OK)), _CHROMIUMS[-1])
+)
 FLAGS = (
     "--no-sandbox",  # which root may not have
     "--disable-gpu",
@@ -35,8 +40,8 @@ def chromium() -> "Iterator[Browser]":
     if not os.access(CHROMIUM, os.X_OK):
         pytest.exit(
             f"no browser to test the viewer's pages in: {CHROMIUM} is not there or cannot be "
-            "started; install Debian's `chromium` (apt-get install chromium), or name another by "
-            "CHROMIUM=/path/to/chromium",
+            "started; install Debian's `chromium-headless-shell` (apt-get install "
+            "chromium-headless-shell), or name another by CHROMIUM=/path/to/chromium",
             returncode=2,
         )
     with sync_playwright() as playwright:
