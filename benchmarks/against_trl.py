@@ -108,6 +108,7 @@ def run_astuner(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
         "rollout.num_repeat": arguments.group,
         "rollout.max_env_worker": arguments.tasks * arguments.group,
         "rollout.max_num_seqs": arguments.tasks * arguments.group,
+        "rollout.num_workers": arguments.num_workers,
         "rollout.max_response_length_in_one_turn": arguments.new_tokens,
         "rollout.max_model_len": 128 + num_behind_prompt,
         "rollout.temperature": 1.0,
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
     parser.add_argument("--group", type=int, default=8, help="completions of a task")
     parser.add_argument("--turns", type=int, default=1, help="of an agent")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes of our agents")
     parser.add_argument("--new-tokens", type=int, default=40, help="most tokens of a turn")
     parser.add_argument("--max-tokens", type=int, default=4096, help="of our micro-batches")
     parser.add_argument("--trl-micro-batch", type=int, help="samples; default: the whole step")

@@ -3,9 +3,11 @@
     python -m benchmarks.agent_processes --workers 0 2
 
 A tiny model is taught to call a tool in every turn but the last, so that each episode is the same
-work for an AgentScope ReActAgent, and the model next to none: what is measured is what a fast GPU
-waits for. Each number of processes is a run of the local backbone; its first step is left out, and
-the others give the medians. `calls_per_second` counts model calls.
+work for an AgentScope ReActAgent. Each number of processes is a run of the local backbone; its
+first step is left out, and the others give the medians. `loop_ms_a_call` is the processor time of
+the command's thread for a model call, its agent and its judge: what a fast GPU waits for, on
+whatever machine it is measured. `calls_per_second` tells more on a GPU than on a CPU, where even
+this model takes longer than its agents.
 """
 
 import argparse
@@ -124,12 +126,16 @@ def run(arguments: argparse.Namespace, num_workers: int) -> dict[str, Any]:
     steps = [line for line in lines if line["step"] > 1]
     seconds = [line["rollout/seconds"] for line in steps]
     calls = statistics.median(line["rollout/calls"] for line in steps)
+    loop_ms = statistics.median(
+        1000 * line["rollout/loop_seconds"] / line["rollout/calls"] for line in steps
+    )
     return {
         "workers": num_workers,
         "calls_of_an_episode": round(calls / num_episodes, 2),
         "rollout_seconds": round(statistics.median(seconds), 2),
         "min_max": [round(min(seconds), 2), round(max(seconds), 2)],
         "calls_per_second": round(calls / statistics.median(seconds)),
+        "loop_ms_a_call": round(loop_ms, 2),
     }
 
 

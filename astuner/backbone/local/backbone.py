@@ -250,6 +250,7 @@ class _Tuning:
             **rollout_metrics(rolled_out.groups, seconds=rolled_out.seconds),
             **self._llm_metrics.take(),
             **of_batch,
+            "rollout/loop_seconds": rolled_out.loop_seconds,
             "rollout/unsettled_passes": rolled_out.num_unsettled_passes,
             "rollout/weight_version": self._engine.weight_version,
             "train/kl": None,  # without a reference it is not known

@@ -38,6 +38,8 @@ class RolledOut:
     """Of both engines; above 0, the same seed may give another run."""
     seconds: float
     """Wall time, judges included."""
+    loop_seconds: float
+    """Processor time of the thread that runs agents and judges."""
 
 
 class Rollouts:
@@ -91,7 +93,7 @@ class Rollouts:
         size = self._settings.data.train_batch_size
         max_refills = self._settings.trainer_common.algorithm.dynamic_sampling_max_batches
         started, unsettled = time.monotonic(), self._attendance.num_unsettled
-        busy = time.thread_time()
+        loop_before = time.thread_time()
         groups: list[Group] = []
         num_refills = 0
         async with self._serving():
@@ -106,12 +108,14 @@ class Rollouts:
                 num_refills += 1
         await self._writer.flush()
         seconds = time.monotonic() - started
-        self._load.note(busy_seconds=time.thread_time() - busy, seconds=seconds)
+        loop_seconds = time.thread_time() - loop_before
+        self._load.note(busy_seconds=loop_seconds, seconds=seconds)
         return RolledOut(
             groups=tuple(groups),
             num_refills=num_refills,
             num_unsettled_passes=self._attendance.num_unsettled - unsettled,
             seconds=seconds,
+            loop_seconds=loop_seconds,
         )
 
     async def validate(self, step: int, tasks: Sequence[Task]) -> Validation:

@@ -39,6 +39,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "rollout/weight_version": Meaning("updates that the weights have had", "updates", "amount"),
     "rollout/weight_version_lag": Meaning("updates behind when sampled", "updates", "amount"),
     "rollout/refills": Meaning("batches rolled out further", "batches", "amount"),
+    "rollout/loop_seconds": Meaning("seconds of agents' and judges' code", "s", "amount"),
     "rollout/unsettled_passes": Meaning("passes begun too early", "passes", "amount"),
     "rollout/flat_groups": Meaning("groups with equal rewards", "groups", "amount"),
     "rollout/small_groups": Meaning("groups with too few rewards", "groups", "amount"),
