@@ -107,6 +107,7 @@ INSIDE = {
         (
             *(
                 "episode_writer",
+                "worker_run",
                 "environments_beside",
                 "until_ended",
                 "models_closed",

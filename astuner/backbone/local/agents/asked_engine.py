@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from astuner.backbone.local.agents.messages import (
-    Answer,
-    Ask,
+    AskEngine,
+    EngineAnswer,
     Enough,
     FromProcess,
     GiveUp,
@@ -41,7 +41,7 @@ class OpenCalls:
         if observe is not None:
             self._observers[call] = observe
         self._send(
-            Ask(
+            AskEngine(
                 call=call,
                 engine=engine,
                 prompt_ids=tuple(prompt_ids),
@@ -59,7 +59,7 @@ class OpenCalls:
             if answer.cancelled():
                 self._send(GiveUp(call))
 
-    def take(self, message: Answer | Sampled) -> None:
+    def take(self, message: EngineAnswer | Sampled) -> None:
         """What the command's process says of a call, which may be given up by now."""
         answer = self._answers.get(message.call)
         if answer is None or answer.done():

@@ -17,16 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import astuner
 from astuner.backbone.local.agents.frames import Frames
 from astuner.backbone.local.agents.messages import (
-    Answer,
-    Ask,
+    AskEngine,
     Begin,
     Broken,
     Cancel,
     End,
     Ended,
+    EngineAnswer,
     Enough,
     FromProcess,
     GiveUp,
@@ -50,6 +49,7 @@ _DRAIN_SECONDS = 1.0
 """For what a process said last to arrive; a process that it left behind may hold the link open."""
 _LEAVE_SECONDS = 10.0
 """For one that was told to leave."""
+_PACKAGE = Path(__file__).parents[3]
 _MODULE = "astuner.backbone.local.agents.process"
 
 
@@ -191,7 +191,7 @@ class AgentProcess:
 
     def _take(self, message: FromProcess) -> None:
         match message:
-            case Ask():
+            case AskEngine():
                 task = self._loop.create_task(self._answer(message))
                 self._calls[message.call] = task
                 task.add_done_callback(lambda _: self._calls.pop(message.call, None))
@@ -209,7 +209,7 @@ class AgentProcess:
             case Broken(error):
                 self._fail(error)
 
-    async def _answer(self, ask: Ask) -> None:
+    async def _answer(self, ask: AskEngine) -> None:
         told = _ObservedCall(ask.call, self.send, self._loop) if ask.is_observed else None
         if told is not None:
             self._told[ask.call] = told
@@ -217,9 +217,11 @@ class AgentProcess:
             completion = await self._generate(ask, told)
         finally:
             self._told.pop(ask.call, None)
-        self.send(Answer(call=ask.call, completion=completion))
+        self.send(EngineAnswer(call=ask.call, completion=completion))
 
-    async def _generate(self, ask: Ask, told: "_ObservedCall | None") -> Completion | AstunerError:
+    async def _generate(
+        self, ask: AskEngine, told: "_ObservedCall | None"
+    ) -> Completion | AstunerError:
         try:
             return await self._engines()[ask.engine].generate(
                 ask.prompt_ids,
@@ -277,7 +279,7 @@ class AgentProcess:
 
 def _environment() -> dict[str, str]:
     """Ours, with where this package was found, and where nothing that is printed is held back."""
-    paths = (os.environ.get("PYTHONPATH"), str(Path(astuner.__file__).parents[1]))
+    paths = (os.environ.get("PYTHONPATH"), str(_PACKAGE.parent))
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

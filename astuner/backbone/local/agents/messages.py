@@ -44,7 +44,7 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class EngineAnswer:
     """To a process: what became of a call."""
 
     call: int
@@ -62,7 +62,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class AskEngine:
     """From a process: an agent calls its model."""
 
     call: int
@@ -108,5 +108,5 @@ class Broken:
     error: AstunerError
 
 
-ToProcess = Serve | Begin | Cancel | Sampled | Answer | End
-FromProcess = Ready | Ask | Enough | GiveUp | Ended | Broken
+ToProcess = Serve | Begin | Cancel | Sampled | EngineAnswer | End
+FromProcess = Ready | AskEngine | Enough | GiveUp | Ended | Broken

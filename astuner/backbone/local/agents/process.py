@@ -28,12 +28,12 @@ from astuner.backbone.local.agents.frames import Frames, framed
 from astuner.backbone.local.agents.messages import (
     POLICY,
     REFERENCE,
-    Answer,
     Begin,
     Broken,
     Cancel,
     End,
     Ended,
+    EngineAnswer,
     Ready,
     Sampled,
     Serve,
@@ -185,7 +185,7 @@ class _Agents:
             case Cancel(episode_id):
                 if episode_id in self._running:
                     self._running[episode_id].cancel()
-            case Answer() | Sampled():
+            case EngineAnswer() | Sampled():
                 self._calls.take(order)
             case _:
                 raise TypeError(f"no order for agents at work: {order!r}")
