@@ -138,6 +138,15 @@ def test_where_best_and_last_are_the_same_it_is_said_once(run_of) -> None:
     assert not any(line.startswith("best  ") or "too good" in line for line in lines)
 
 
+def test_a_better_state_that_was_not_saved_is_named_with_what_would_save_it(run_of) -> None:
+    result, lines = ended(run_of, {0: 0.1, 10: 0.7, 20: 0.9, 30: 0.6}, (30,))
+    assert f"checkpoint     {result.checkpoint} (the last, and the best that was saved)" in lines
+    [said] = [line for line in lines if line.startswith("step 20 did better in validation")]
+    assert "success 0.900" in said and "astuner.trainer_common.save_freq=" in said
+    _, lines = ended(run_of, {0: 0.95, 20: 0.6, 30: 0.6}, (30,))
+    assert not any("was not saved" in line for line in lines)
+
+
 def test_a_run_that_gained_nothing_says_so(run_of) -> None:
     _, lines = ended(run_of, {0: 0.5, 30: 0.5}, (30,))
     said = "no checkpoint did better in validation than the weights before training: success 0.500"

@@ -4,12 +4,14 @@ Owns no numbers and no checkpoints: it is told which did best, and which is the 
 """
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from astuner.backbone.reporter import Reporter
 from astuner.backbone.run import Run, RunResult
+from astuner.backbone.validation import Validation
 from astuner.run_dir import BEST
 from astuner.task_reader.naming_the_test import has_test_setting, setting_of_test
 
@@ -26,6 +28,8 @@ class TunedWeights:
     is_last_validated: bool
     rates: tuple[float, float] | None
     """Success before training and of the best; None where one is not known."""
+    unsaved: tuple[int, float] | None = None
+    """A step that did better than the best, and its success: its weights were not saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,15 @@ def _find_weights(run: Run, reporter: Reporter) -> TunedWeights | None:
         num_validated=reporter.num_trained_validations,
         is_last_validated=reporter.validation_of(last_step) is not None,
         rates=(before.success.rate, best.success.rate) if before and best else None,
+        unsaved=_better_unsaved(reporter, best),
     )
+
+
+def _better_unsaved(reporter: Reporter, best: Validation | None) -> tuple[int, float] | None:
+    top = reporter.best_of(range(1, sys.maxsize))
+    if top is None or best is None or top.success.rate <= best.success.rate:
+        return None
+    return top.step, top.success.rate
 
 
 def _show_following(run: Run, reporter: Reporter, weights: TunedWeights) -> None:
@@ -96,7 +108,8 @@ def _show_following(run: Run, reporter: Reporter, weights: TunedWeights) -> None
         split=_split(has_test=has_test_setting(reader), has_validation=reporter.has_validation),
     )
     what_counts = _what_counts(weights, commands.split, setting_of_test(reader))
-    for line in (*commands.lines(), *what_counts):
+    what_was_lost = _what_was_lost(weights, run.settings.trainer_common.test_freq)
+    for line in (*commands.lines(), *what_was_lost, *what_counts):
         say(line)
 
 
@@ -105,11 +118,21 @@ def where_weights_lie(weights: TunedWeights, *, best_as: Path) -> Iterator[str]:
     if weights.best is None:
         yield f"checkpoint     {weights.last} (the last; no checkpoint was validated)"
     elif weights.best == weights.last:
-        yield f"checkpoint     {weights.last} (the last, and the best by validation)"
+        among = "the best by validation" if weights.unsaved is None else "the best that was saved"
+        yield f"checkpoint     {weights.last} (the last, and {among})"
     else:
         how = "the last" if weights.is_last_validated else "the last; not validated"
         yield f"checkpoint     {weights.last} ({how})"
         yield f"best           {best_as} ({weights.best.name}, by validation)"
+
+
+def _what_was_lost(weights: TunedWeights, test_freq: int) -> Iterator[str]:
+    if weights.unsaved is not None:
+        step, rate = weights.unsaved
+        yield (
+            f"step {step} did better in validation, success {rate:.3f}, and was not saved: "
+            f"astuner.trainer_common.save_freq={test_freq} saves whenever there is a validation"
+        )
 
 
 def _what_counts(weights: TunedWeights, split: str | None, setting: str) -> Iterator[str]:
