@@ -1,19 +1,30 @@
 """A tiny real model that was taught what to say, in a few seconds.
 
 A random model never writes a tool call. This one saw the very conversation often enough to repeat
-it, with one of several answers at the end, so that groups have spread.
+it, with one of several answers at the end, so that groups have spread. Teaching takes seconds in
+each process of tests that wants it, so what one made stands below build/ for the others.
 """
 
+import contextlib
+import hashlib
+import json
 import math
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import tokenizers
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from astuner.inference.template import ChatTemplate
 from astuner.trajectory.episode import Episode
+from tests import tiny_model
 from tests.tiny_model import make_tiny_model
+
+_KEPT = Path(__file__).parent.parent / "build" / "taught"
 
 _MAX_UPDATES = 130
 _ENOUGH_NATS = 1.0
@@ -29,6 +40,33 @@ def make_taught_model(
     What stands up to the first user message is not learned. With `texts` the tokenizer knows their
     words too, which makes long prompts short.
     """
+    asked = [conversations, tools, list(texts)]
+    kept = _KEPT / _digest(asked)
+    if not kept.is_dir():
+        _make_taught(folder, *asked)
+        _keep(folder, kept)
+    else:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
+def _digest(asked: object) -> str:
+    """Of all that decides what the model is."""
+    made_by = [Path(file).read_bytes() for file in (__file__, tiny_model.__file__)]
+    versions = [torch.__version__, transformers.__version__, tokenizers.__version__]
+    said = json.dumps([asked, versions]).encode()
+    return hashlib.sha256(b"".join([*made_by, said])).hexdigest()[:16]
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    with contextlib.suppress(OSError):  # another process was faster, or the checkout is read-only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as beside:
+            shutil.copytree(folder, Path(beside) / "model").rename(kept)
+
+
+def _make_taught(
+    folder: Path, conversations: list[list[dict]], tools: list[dict], texts: list[str]
+) -> None:
     make_tiny_model(folder, texts=texts)
     template = ChatTemplate(AutoTokenizer.from_pretrained(folder))
     ids = torch.tensor([template.prompt_ids(c, tools) for c in conversations])
