@@ -109,6 +109,8 @@ class AgentProcess:
             return await self._run(plan)
         finally:
             self._tasks_begun[plan.task_id] -= 1
+            if not self._tasks_begun[plan.task_id]:
+                del self._tasks_begun[plan.task_id]
 
     async def _run(self, plan: WorkflowTask) -> Ended:
         ended = self._attempts[plan.episode_id] = self._loop.create_future()
