@@ -131,9 +131,12 @@ def install(
 
 
 def install_elsewhere(handler: logging.Handler) -> ExitStack:
-    """In a process beside the command, whose log gets all records by `handler`; undone likewise."""
+    """In a process beside the command, whose log gets all records by `handler`, and what ends a
+    thread as one; undone likewise."""
     undo = _records_led()
     _add_handler(logging.getLogger(), handler, undo)
+    undo.callback(setattr, threading, "excepthook", threading.excepthook)
+    threading.excepthook = _log_thread_error
     return undo
 
 

@@ -110,7 +110,9 @@ def main() -> int:
     parser.add_argument("--into", type=Path, default=ROOT / "docs/pictures")
     parsed = parser.parse_args()
     if not os.access(CHROMIUM, os.X_OK):
-        parser.error(f"{CHROMIUM} is no browser: install chromium-headless-shell, or name one by CHROMIUM=…")
+        parser.error(
+            f"{CHROMIUM} is no browser: install chromium-headless-shell, or name one by CHROMIUM=…"
+        )
     if bool(parsed.runs) == bool(parsed.set):
         parser.error("name a run, or a generated set by --set")
     if parsed.set:

@@ -155,6 +155,41 @@ def sequences_of(file: Path):
     return {episode.episode_id: episode.sequences for episode in episodes}
 
 
+def test_code_that_cancels_what_is_not_its_own_costs_attempts_and_not_the_run(
+    taught_model,  # noqa: F811
+    tmp_path,
+):
+    write_ways(tmp_path, taught_model, num_workers=1, num_repeat=2, max_failed_fraction=1.0)
+    for name, ways in (("tasks", ["cancel", "own"]), ("validation", ["own"])):
+        tasks = [{"main_query": way, "task_id": way} for way in ways]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    run = start_run(tmp_path / "adder.yaml", "data.train_batch_size=2")
+    assert run.code() == 0, run.said
+    (before,) = episodes_of(run.run_dir, "validation_000000", "own")
+    (after,) = episodes_of(run.run_dir, "validation_000001", "own")
+    assert before.output and after.output
+    assert before.metadata["pid"] != after.metadata["pid"]
+
+
+def test_a_blocked_agent_keeps_no_signal_from_saving_what_was_learned(
+    taught_model,  # noqa: F811
+    tmp_path,
+):
+    write_conf(tmp_path, taught_model)
+    workflow = f"rollout.agentscope_workflow={AGENTS}/many_ways.py->BlockedWorkflow"
+    settings = (
+        "rollout.num_workers=2",
+        "trainer_common.save_freq=99",
+        "trainer_common.test_freq=99",
+    )
+    run = start_run(tmp_path / "adder.yaml", workflow, *settings)
+    run.wait_until((tmp_path / "blocked").exists, "an agent was blocked")
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.code() == 128 + signal.SIGTERM
+    assert run.checkpoints() == ["step_1"]
+    assert "ended within the run and said nothing" not in run.said
+
+
 def test_a_fixed_port_of_the_gateway_is_refused_before_anything_is_loaded(
     taught_model,  # noqa: F811
     tmp_path,

@@ -37,9 +37,9 @@ _LEAVE_SECONDS = 10.0
 _LEAST_LOCK_SECONDS, _MOST_LOCK_SECONDS = 10.0, 60.0
 _LOCK_ADVICE = (
     "Bound what it computes: patterns by the package `regex` with timeout=, numbers by their size, "
-    "a judge by task_judge.judge_in_process=true. Where the run has a checkpoint, --resume goes on "
-    "from it"
+    "a judge by task_judge.judge_in_process=true"
 )
+_RESUME_ADVICE = f"{_LOCK_ADVICE}. Where the run has a checkpoint, --resume goes on from it"
 
 
 def read_tasks(run: Run) -> tuple[list[Task], list[Task]]:
@@ -201,8 +201,11 @@ def make_judging(run: Run) -> JudgingBySource:
     return JudgingBySource(judging(run.judge), own)
 
 
-def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextManager[None]:
-    """Inside, code that holds the interpreter lock for too long ends this process, by its name."""
+def lock_supervised_for(
+    run: Run, *, log_file: Path | None, ends_run: bool = True
+) -> AbstractContextManager[None]:
+    """Inside, code that holds the interpreter lock for too long ends this process, by its name;
+    `ends_run` is False where the run goes on without it."""
     limit = run.settings.rollout.lock_timeout_seconds
     if limit is None:
         judge_seconds = run.settings.task_judge.judge_timeout_seconds
@@ -210,9 +213,10 @@ def lock_supervised_for(run: Run, *, log_file: Path | None) -> AbstractContextMa
     return lock_supervised(
         limit,
         limit_name="rollout.lock_timeout_seconds",
-        advice=_LOCK_ADVICE,
+        advice=_RESUME_ADVICE if ends_run else _LOCK_ADVICE,
         log_file=log_file,
         is_json=run.settings.log.format == "json",
+        tells_of_end=ends_run,
     )
 
 

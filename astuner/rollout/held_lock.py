@@ -39,13 +39,14 @@ def lock_supervised(
     limit_name: str,
     log_file: Path | None = None,
     is_json: bool = False,
+    tells_of_end: bool = True,
 ) -> Iterator[None]:
     """Inside, this process is killed once nothing of it but C code ran for `limit_seconds`.
 
     The message names the user's line, the limit by `limit_name`, and says the `advice`. It and the
     stacks of all threads go to standard error, where a `log_file` is given the stacks there; with
     `is_json` as JSON objects. So does a line where the process ends inside without a word, as by
-    os._exit.
+    os._exit, unless somebody else tells of that.
     """
     stacks, writing = os.pipe()
     faulthandler.register(_DUMP_SIGNAL, file=writing, all_threads=True)
@@ -60,6 +61,7 @@ def lock_supervised(
         "advice": advice,
         "log_file": None if log_file is None else str(log_file),
         "is_json": is_json,
+        "tells_of_end": tells_of_end,
     }
     try:
         with _beating(plan, stacks):

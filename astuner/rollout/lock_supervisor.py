@@ -57,6 +57,7 @@ class Plan(NamedTuple):
     advice: str
     log_file: str | None
     is_json: bool
+    tells_of_end: bool
     """Whether records are JSON objects."""
 
 
@@ -92,7 +93,7 @@ def main(plan: Plan) -> int:
                 return 0
             silent_seconds = 0.0
     # The parent has gone, or is another program now.
-    if not has_left and FAREWELL not in _unread():
+    if plan.tells_of_end and not has_left and FAREWELL not in _unread():
         _tell(
             plan,
             f"process {plan.parent} ended within the run and said nothing: code called os._exit or "

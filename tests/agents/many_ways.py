@@ -1,18 +1,38 @@
 """A workflow that does what its task says, for runs whose agents have processes of their own."""
 
+import asyncio
 import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 import openai
 
 from astuner import Workflow, WorkflowOutput
+from tests.agents.adder import AdderWorkflow
 
 
 class Own:
     def __str__(self) -> str:
         return "an object of its own"
+
+
+class NotToBeRead(Exception):
+    """Can be pickled, but not read again."""
+
+    def __init__(self, one, other) -> None:
+        super().__init__("one argument")
+
+
+class BlockedWorkflow(AdderWorkflow):
+    """Holds up its process for longer than any run, in the second step."""
+
+    async def execute(self, workflow_task, model_tuner):
+        if workflow_task.step == 2 and workflow_task.attempt == 0:
+            Path("blocked").touch()
+            time.sleep(600)
+        return await super().execute(workflow_task, model_tuner)
 
 
 class ManyWaysWorkflow(Workflow):
@@ -30,7 +50,8 @@ class ManyWaysWorkflow(Workflow):
     async def speak(self, model_tuner):
         sys.stdout.write("printed by an agent\n")
         sys.stderr.write("complained by an agent\n")
-        logging.getLogger("astuner.shop").warning("warned by an agent")
+        extra = {"reason": NotToBeRead(1, 2)}
+        logging.getLogger("astuner.shop").warning("warned by an agent", extra=extra)
         return {"said": await ask(model_tuner)}
 
     async def stop(self, model_tuner):
@@ -52,6 +73,14 @@ class ManyWaysWorkflow(Workflow):
         said = await ask(model_tuner)
         client = model_tuner.as_raw_openai_sdk_client("frozen", "opponent", "reference")
         return {"said": said, "opponent": await _ask(client)}
+
+    async def cancel(self, model_tuner):
+        own = asyncio.current_task()
+        others = [task for task in asyncio.all_tasks() if task is not own]
+        await asyncio.sleep(0.2)  # the others of its group have begun
+        for task in others:
+            task.cancel()
+        return {"said": await ask(model_tuner)}
 
     async def fail(self, model_tuner):
         raise ValueError("the shop is closed")
@@ -75,5 +104,5 @@ async def _ask(client, **more):
     return answer.choices[0].message.content
 
 
-if "agents.process" in str(sys.modules["__main__"].__spec__) and "NOT_IN_PROCESSES" in os.environ:
+if "astuner.backbone.local.agents.process" in sys.modules and "NOT_IN_PROCESSES" in os.environ:
     raise RuntimeError("this module works in the command's process only")

@@ -43,18 +43,27 @@ logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 0.02
 """Tokens of an observed call are brought together for so long: a message costs more than many."""
+_SAY_AT_MOST = 65_536
+"""Bytes without the end of a line that are held back."""
 _REAP_SECONDS = 5.0
 """For a process whose link is closed, or that was killed, to have ended."""
 _DRAIN_SECONDS = 1.0
 """For what a process said last to arrive; a process that it left behind may hold the link open."""
-_LEAVE_SECONDS = 10.0
-"""For one that was told to leave."""
-_PACKAGE = Path(__file__).parents[3]
-_MODULE = "astuner.backbone.local.agents.process"
+_PROGRAM = (
+    "import sys; link, records, parent = map(int, sys.argv[1:4]); sys.path.append(sys.argv[4]); "
+    "from astuner.backbone.local.agents.process import main; "
+    "main(link, records, parent, sys.argv[5:])"
+)
+"""Which leaves the environment as it is: agents start programs, and those inherit it."""
+_HOME_OF_PACKAGE = Path(__file__).parents[4]
 
 
 class ProcessGone(Exception):
     """The process ended, and with it all that it did."""
+
+
+class NotBegun(ProcessGone):
+    """Nor had it begun what it was asked for, which may be asked of another."""
 
 
 class AgentProcess:
@@ -68,8 +77,8 @@ class AgentProcess:
         on_gone: Callable[["AgentProcess"], None],
     ) -> None:
         """`engines` gives those that answer its calls, by name; `on_gone` is told when it has ended
-        though nobody asked it to, after it was ready. Raises BackboneError where none can be
-        started."""
+        though nobody asked it to, and another one may fare better. Raises BackboneError where none
+        can be started."""
         self._engines, self._on_gone = engines, on_gone
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -80,7 +89,7 @@ class AgentProcess:
         """Attempts that were given to it and have not ended, by the ids of their tasks."""
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._told: dict[int, _ObservedCall] = {}
-        self._is_leaving = False
+        self._is_leaving = self._is_condemned = False
         self._frames = Frames(self._take, on_lost=self._lose)
         self._lasting: set[asyncio.Task[Any]] = set()
         self._process = self._start(worker)
@@ -98,14 +107,23 @@ class AgentProcess:
     def send(self, message: ToProcess) -> None:
         self._frames.send(message)
 
-    async def run(self, plan: WorkflowTask) -> Ended:
-        """Run an attempt there. Cancelled, it is cancelled there, and its end awaited.
+    @property
+    def was_ready(self) -> bool:
+        return self._ready.done() and self._ready.exception() is None
 
-        Raises ProcessGone where the process ends, and what keeps it from getting ready.
+    async def run(self, plan: WorkflowTask) -> Ended:
+        """Run an attempt there. Cancelled, it is cancelled there, but not waited for: its process
+        may be blocked, and is ended within a bound.
+
+        Raises ProcessGone where the process ends, NotBegun where it does so before, and what keeps
+        it from getting ready.
         """
         self._tasks_begun[plan.task_id] += 1
         try:
             await asyncio.shield(self._ready)
+            if self._is_condemned or self._unlinked.done():
+                await asyncio.shield(self._gone)
+                raise NotBegun("its process of agents had ended")
             return await self._run(plan)
         finally:
             self._tasks_begun[plan.task_id] -= 1
@@ -116,17 +134,21 @@ class AgentProcess:
         ended = self._attempts[plan.episode_id] = self._loop.create_future()
         try:
             self._begin(plan)
-            return await asyncio.shield(ended)
+            told = await asyncio.shield(ended)
         except asyncio.CancelledError:
             self.send(Cancel(plan.episode_id))
-            await asyncio.wait([ended])
             raise
+        else:
+            if told.result is None:
+                self._condemn()
+                raise ProcessGone(
+                    "code of an agent cancelled the episode from outside; its process was ended"
+                )
+            return told
         finally:
             del self._attempts[plan.episode_id]
 
     def _begin(self, plan: WorkflowTask) -> None:
-        if self._gone.done():
-            raise ProcessGone("its process of agents had ended")
         try:
             self.send(Begin(plan))
         except Exception as error:
@@ -135,13 +157,18 @@ class AgentProcess:
                 "let its reader give plain values, or set rollout.num_workers to 0"
             ) from error
 
-    async def end(self) -> None:
-        """Ask it to leave, and kill it where it does not within the bound, or has nothing to leave
-        since it is not ready."""
+    def _condemn(self) -> None:
+        """Code that cancels tasks of others may have cancelled what keeps the process going."""
+        self._is_condemned = True
+        self._process.kill()
+
+    async def end(self, *, within: float) -> None:
+        """Ask it to leave, and kill it where it does not within so many seconds, or has nothing to
+        leave since it is not ready."""
         self._is_leaving = True
         if self._ready.done():
             self.send(End())
-            await asyncio.wait([self._gone], timeout=_LEAVE_SECONDS)
+            await asyncio.wait([self._gone], timeout=within)
         if not self._gone.done():
             logger.info("a process of agents is ended pid=%d", self._process.pid)
             self._process.kill()
@@ -151,33 +178,23 @@ class AgentProcess:
         await asyncio.gather(*self._lasting, return_exceptions=True)
 
     def _start(self, worker: WorkerRun) -> "subprocess.Popen[bytes]":
-        ours, theirs = socket.socketpair()
-        records, records_there = os.pipe()
-        passed = theirs.fileno(), records_there
-        # Without the current directory, whose files could hide modules of the same names.
-        command = [sys.executable, "-P", "-m", _MODULE, *map(str, passed), str(os.getpid())]
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=worker.home,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=passed,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(records)
-            raise BackboneError(
-                f"a process of agents cannot be started ({' '.join(command)}): {error}; free "
-                "memory or processes on this machine, or lower rollout.num_workers"
-            ) from error
-        finally:
-            theirs.close()
-            os.close(records_there)
+        with contextlib.ExitStack() as opened, contextlib.ExitStack() as passed:
+            try:
+                ours, theirs = socket.socketpair()
+                passed.enter_context(theirs)
+                opened.enter_context(ours)
+                reading, writing = os.pipe()
+                passed.callback(os.close, writing)
+                records = opened.enter_context(open(reading, "rb"))
+                process = _begin_process(theirs.fileno(), writing, home=worker.home)
+            except OSError as error:
+                raise BackboneError(
+                    f"a process of agents cannot be started: {error}; free memory, processes or "
+                    "open files on this machine, or lower rollout.num_workers"
+                ) from error
+            opened.pop_all()
         self._keep(self._loop.create_unix_connection(lambda: self._frames, sock=ours))
-        self._read(open(records, "rb"), Frames(_log))  # noqa: SIM115  # as it lasts
+        self._read(records, Frames(_log))
         self._read(process.stdout, _Echo(lambda: sys.stdout))
         self._read(process.stderr, _Echo(lambda: sys.stderr))
         return process
@@ -252,41 +269,44 @@ class AgentProcess:
     def _bury(self, how: str) -> None:
         for call in list(self._calls.values()):
             call.cancel()
+        is_killed = (self._process.returncode or 0) < 0
+        is_replaceable = not self._is_leaving and (self.was_ready or is_killed)
         if not self._ready.done():
-            self._fail(BackboneError(f"a process of agents {how} before it was ready"))
-        elif not self._is_leaving:
-            logger.warning(
-                "a process of agents %s attempts=%d pid=%d",
-                *(how, len(self._attempts), self._process.pid),
-            )
-            self._on_gone(self)
-        _settle(self._gone, None)
+            early = f"a process of agents {how} before it was ready"
+            self._fail(NotBegun(early) if is_killed else BackboneError(early))
         gone = ProcessGone(
             f"its process of agents {how}, with {len(self._attempts)} attempts in it; see what it "
             "said last. Where the system ended it for want of memory, lower rollout.num_workers "
             "or rollout.max_env_worker"
         )
-        for ended in self._attempts.values():
-            if not ended.done():
-                ended.set_exception(gone)
+        num_lost = len(self._attempts)
+        self._fail(gone)
+        _settle(self._gone, None)
+        if is_replaceable:
+            pid = self._process.pid
+            logger.warning("a process of agents %s attempts=%d pid=%d", how, num_lost, pid)
+            self._on_gone(self)
 
-    def _fail(self, error: AstunerError) -> None:
-        """Nothing can be run here, for a reason that holds for any process."""
+    def _fail(self, error: Exception) -> None:
+        """Whoever waits for this process does so in vain."""
         for waiting in (self._ready, *self._attempts.values()):
             if not waiting.done():
                 waiting.set_exception(error)
-        if self._ready.done():
-            self._ready.exception()  # asked for, so that none is missed where nobody waits
+                waiting.exception()  # asked for, so that none is missed where nobody waits
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with where this package was found, and where nothing that is printed is held back."""
-    paths = (os.environ.get("PYTHONPATH"), str(_PACKAGE.parent))
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "PYTHONUNBUFFERED": "1",
-    }
+def _begin_process(link: int, records: int, *, home: Path) -> "subprocess.Popen[bytes]":
+    given = [link, records, os.getpid(), _HOME_OF_PACKAGE, *sys.argv]
+    # Without the current directory, whose files could hide modules of the same names, and with
+    # nothing that is printed held back.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-u", "-c", _PROGRAM, *map(str, given)],
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=(link, records),
+    )
 
 
 class _ObservedCall:
@@ -316,26 +336,32 @@ class _ObservedCall:
 
 
 class _Echo(asyncio.Protocol):
-    """Says again, line by line, what the process writes to a stream."""
+    """Says again, by whole lines, what the process writes to a stream."""
 
     def __init__(self, find_stream: Callable[[], Any]) -> None:
         self._find_stream = find_stream
-        self._rest = b""
+        self._held = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        lines, end, rest = (self._rest + data).rpartition(b"\n")
-        self._rest = rest
-        self._say(lines + end)
+        self._held += data
+        if len(self._held) > _SAY_AT_MOST:
+            self._say(len(self._held))
+        else:
+            self._say(1 + max(map(self._held.rfind, (b"\n", b"\r"))))
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._say(self._rest)
+        self._say(len(self._held))
 
-    def _say(self, said: bytes) -> None:
+    def _say(self, num_bytes: int) -> None:
+        said = self._held[:num_bytes].decode("utf-8", "replace")
+        del self._held[:num_bytes]
         stream = self._find_stream()
-        if said and stream is not None:
-            with contextlib.suppress(OSError, ValueError):  # closed, or its reader is gone
-                stream.write(said.decode("utf-8", "replace"))
-                stream.flush()
+        if not said or stream is None:
+            return
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        with contextlib.suppress(OSError, ValueError):  # closed, or its reader is gone
+            stream.write(said.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
 
 
 def _log(record: tuple[logging.LogRecord, Mapping[str, Any]]) -> None:

@@ -95,7 +95,7 @@ class Ended:
 
     episode_id: str
     result: Attempt | AstunerError | None
-    """An error ends the run; None: it was cancelled."""
+    """An error ends the run; None: it was cancelled, by the command or by code of agents."""
     targets: tuple[TargetNote, ...] = ()
     usage: LlmUsage = field(default_factory=LlmUsage)
     """What the process asked other models since it told of it last."""

@@ -1,6 +1,6 @@
 """What a process of agents runs: attempts, one task each, for the command's process.
 
-Started by `processes.py`, run as a module and never imported by others. It leaves when it is told
+Started by `link.py`, and never imported by others. It leaves when it is told
 to, and is killed with the process that started it. Signals that end a run are that one's to handle.
 """
 
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from logging.handlers import QueueHandler
 from typing import Any
@@ -58,23 +58,31 @@ from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.plain import plain
 from astuner.trajectory.record import attempt_from_record, attempt_to_record
-from astuner.types import WorkflowTask
+from astuner.types import WorkflowOutput, WorkflowTask
 
 logger = logging.getLogger(__name__)
 
 _SET_DEATH_SIGNAL = 1
+_OF_EVERY_RECORD = logging.makeLogRecord({}).__dict__.keys() | {"message", "asctime"}
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(link: int, records: int, parent: int) -> None:
+def main(link: int, records: int, parent: int, argv: Sequence[str]) -> None:
     """`link` and `records` are descriptors: of the socket to the process `parent`, and of the pipe
-    that takes its log."""
+    that takes its log. `argv` are its arguments, for code that asks."""
     _die_with(parent)
+    sys.argv[:] = argv
+    for descriptor in (link, records):
+        os.set_inheritable(descriptor, False)
     for number in _END_SIGNALS:
         # A function, since what is ignored stays ignored in processes that agents start.
         signal.signal(number, lambda *_: None)
     with log.install_elsewhere(_ToCommand(records)):
-        asyncio.run(_serve(socket.socket(fileno=link)))
+        try:
+            asyncio.run(_serve(socket.socket(fileno=link)))
+        except BaseException as error:
+            logger.error("a process of agents is ended by their code: %s", described(error))
+            raise
 
 
 def _die_with(parent: int) -> None:
@@ -91,6 +99,13 @@ class _ToCommand(QueueHandler):
     def __init__(self, pipe: int) -> None:
         self._pipe, self._writing = pipe, threading.Lock()
         super().__init__(self)  # type: ignore[arg-type]  # its queue is `enqueue`
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """With what a library or an agent added to it as plain values."""
+        prepared = super().prepare(record)
+        for name in prepared.__dict__.keys() - _OF_EVERY_RECORD:
+            setattr(prepared, name, plain(getattr(prepared, name)))
+        return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:
         left = memoryview(framed((record, dict(about_now()))))
@@ -136,7 +151,7 @@ async def _agents(run: Run, serve: Serve, frames: Frames) -> "AsyncIterator[_Age
     async with make_gateway(run) as gateway, open_environments(run) as environments:
         agents = _Agents(run, serve, frames, gateway, environments)
         with (
-            lock_supervised_for(run, log_file=run.run_dir.log_file),
+            lock_supervised_for(run, log_file=run.run_dir.log_file, ends_run=False),
             loop_watchdog(seconds, max_computing_seconds=seconds, find_port=lambda: gateway.port),
         ):
             try:
@@ -202,7 +217,7 @@ class _Agents:
         except AstunerError as error:
             ended = error
         except asyncio.CancelledError:
-            pass  # which is told as an end without a result
+            pass  # by the command, or by code of agents: an end without a result
         except Exception as error:
             logger.exception("an attempt fails outside of its workflow")
             ended = BackboneError(f"episode {plan.episode_id} could not be run: {described(error)}")
@@ -227,10 +242,13 @@ class _Agents:
 
 def _plain_output(attempt: Attempt) -> Attempt:
     """With metadata as the record has it: objects of the workflow's own stay in this process."""
-    if attempt.output is None:
+    output = attempt.output
+    if output is None:
         return attempt
-    output = attempt.output.model_copy(update={"metadata": plain(attempt.metadata)})
-    return replace(attempt, output=output)
+    names = WorkflowOutput.model_fields.keys() - {"metadata"}
+    fields = {name: getattr(output, name) for name in names}
+    plainly = WorkflowOutput.model_construct(**fields, metadata=plain(output.metadata))
+    return replace(attempt, output=plainly)
 
 
 def _as_recorded(result: Any) -> Attempt | AstunerError:
@@ -238,7 +256,3 @@ def _as_recorded(result: Any) -> Attempt | AstunerError:
         return BackboneError(described(result))
     line = json_line(attempt_to_record(result), where=f"episode {result.episode_id}")
     return attempt_from_record(json.loads(line))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

@@ -12,8 +12,8 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from astuner.backbone.local.agents.link import AgentProcess, ProcessGone
-from astuner.backbone.local.agents.messages import Serve
+from astuner.backbone.local.agents.link import AgentProcess, NotBegun, ProcessGone
+from astuner.backbone.local.agents.messages import Ended, Serve
 from astuner.backbone.run import Run
 from astuner.backbone.worker_run import WorkerRun
 from astuner.engine.protocol import Engine
@@ -24,6 +24,11 @@ from astuner.trajectory.attempt import Attempt, Failure
 from astuner.types import WorkflowTask
 
 logger = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 5.0
+"""For processes that are told to leave."""
+_MOST_NEVER_READY = 3
+"""In a row: then the next one would be ended too."""
 
 
 @contextlib.asynccontextmanager
@@ -44,23 +49,30 @@ async def open_agent_processes(run: Run) -> "AsyncIterator[AgentProcesses | None
         )
     processes = AgentProcesses(run, num_processes)
     try:
+        processes.start()
         yield processes
     finally:
-        await processes.end()
+        rest = run.grace.rest_seconds if run.grace else _LEAVE_SECONDS
+        await processes.end(within=min(_LEAVE_SECONDS, rest))
 
 
 class AgentProcesses:
     """Runs attempts in them. One that ends by itself costs its attempts, and another is started."""
 
     def __init__(self, run: Run, num_processes: int) -> None:
-        """Starts them; belongs to the running event loop."""
         self._worker = WorkerRun.of(run)
         self._room = math.ceil(run.settings.rollout.max_env_worker / num_processes)
         self._serve: Serve | None = None
         self._engines: Mapping[str, Engine] = {}
         self._is_ending = False
+        self._num_never_ready = 0
+        """That were ended before they were ready, one after the other."""
+        self._num_processes = num_processes
         self._processes: list[AgentProcess] = []
-        for _ in range(num_processes):
+
+    def start(self) -> None:
+        """To be called in the event loop of the run."""
+        for _ in range(self._num_processes):
             self._start_one()
 
     def serve(self, model: str, engines: Mapping[str, Engine]) -> None:
@@ -77,28 +89,37 @@ class AgentProcesses:
         """
         started = time.monotonic()
         try:
-            ended = await self._choose(plan).run(plan)
+            ended = await self._run(plan)
         except ProcessGone as error:
             return _lost(plan, error, seconds=time.monotonic() - started)
         count_of_another(ended.usage)
         if isinstance(ended.result, AstunerError):
             raise ended.result
-        if ended.result is None:
-            raise BackboneError(f"episode {plan.episode_id} was cancelled in its process")
+        assert ended.result is not None, "an attempt that was cancelled has no end here"
         for targets, agents in ended.targets:
             settings.target_watch.note(targets, agents)
         return ended.result
 
-    async def end(self) -> None:
-        """All of them, in order and within a bound."""
+    async def end(self, *, within: float) -> None:
+        """All of them, in order, and by force after so many seconds."""
         self._is_ending = True
-        await asyncio.gather(*(process.end() for process in self._processes))
+        await asyncio.gather(*(process.end(within=within) for process in self._processes))
+
+    async def _run(self, plan: WorkflowTask) -> Ended:
+        while not self._is_ending:
+            with contextlib.suppress(NotBegun):
+                return await self._choose(plan).run(plan)
+        raise ProcessGone("the run ends, and with it its processes of agents")
 
     def _choose(self, plan: WorkflowTask) -> AgentProcess:
         """Attempts at one task share what is made of its prompt, so the process that has one is
         taken while it has room; else whichever has least to do."""
         if not self._processes:
-            raise BackboneError("no process of agents is left, and none could be started")
+            raise BackboneError(
+                f"no process of agents is left: {self._num_never_ready} in a row were ended before "
+                "they were ready, or none could be started; see run.log, free memory on this "
+                "machine, or lower rollout.num_workers"
+            )
         home = next((p for p in self._processes if p.has_attempt_at(plan.task)), None)
         if home is not None and home.num_running < self._room:
             return home
@@ -111,9 +132,10 @@ class AgentProcesses:
             process.send(self._serve)
 
     def _replace(self, process: AgentProcess) -> None:
-        """One that was at work has ended."""
+        """One has ended that nobody asked to."""
         self._processes.remove(process)
-        if self._is_ending:
+        self._num_never_ready = 0 if process.was_ready else self._num_never_ready + 1
+        if self._is_ending or self._num_never_ready >= _MOST_NEVER_READY:
             return
         try:
             self._start_one()
