@@ -239,7 +239,16 @@ def test_of_one_that_leaves_in_order_nothing_is_told(body, tmp_path):
 
 @pytest.mark.parametrize(("signs", "is_told"), [(b"..!", False), (b"!.", False), (b"..", True)])
 def test_a_farewell_counts_though_the_process_has_gone_before_it_is_read(signs, is_told):
-    gone = Plan(0, 1.0, 0, 0, 0, [], "limit", "", None, False)._asdict()
+    assert (b"said nothing" in supervisor_of_one_that_is_gone(signs)) == is_told
+
+
+def test_of_one_whose_end_another_tells_nothing_is_said():
+    assert supervisor_of_one_that_is_gone(b"..", tells_of_end=False) == b""
+
+
+def supervisor_of_one_that_is_gone(signs: bytes, *, tells_of_end: bool = True) -> bytes:
+    """What it says on standard error."""
+    gone = Plan(0, 1.0, 0, 0, 0, [], "limit", "", None, False, tells_of_end)._asdict()
     supervisor = subprocess.run(
         [sys.executable, lock_supervisor.__file__, json.dumps(gone)],
         input=signs,
@@ -247,7 +256,7 @@ def test_a_farewell_counts_though_the_process_has_gone_before_it_is_read(signs, 
         timeout=60,
         check=True,
     )
-    assert (b"said nothing" in supervisor.stderr) == is_told
+    return supervisor.stderr
 
 
 def test_a_supervisor_that_is_killed_takes_nothing_along():
