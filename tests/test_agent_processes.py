@@ -14,9 +14,20 @@ from hypothesis import given, strategies
 pytest.importorskip("agentscope")
 pytest.importorskip("torch")
 
+from astuner.backbone.local.agents.asked_engine import OpenCalls
 from astuner.backbone.local.agents.frames import Frames, framed
+from astuner.backbone.local.agents.messages import (
+    POLICY,
+    AskEngine,
+    EngineAnswer,
+    Enough,
+    GiveUp,
+    Sampled,
+)
 from astuner.backbone.local.loop_load import LoopLoad
 from astuner.cli import main
+from astuner.engine.protocol import Sampling
+from astuner.errors import EngineError
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.record import episode_from_record
 from tests.child_runs import ChildRun, start_run
@@ -271,6 +282,32 @@ def test_messages_arrive_whole_and_in_order_however_the_bytes_are_cut(messages, 
         left = left[size:]
     frames.data_received(left)
     assert received == messages
+
+
+def test_a_call_that_nobody_waits_for_is_given_up_and_its_late_answer_dropped():
+    sampling = Sampling(temperature=1, top_p=1, top_k=-1, max_new_tokens=9, stop_ids=frozenset())
+
+    async def ask() -> list[object]:
+        said: list[object] = []
+        calls = OpenCalls(said.append)
+        given = {"caller": "step1-0-0", "index": 0, "observe": lambda ids: len(ids) > 1}
+        asking = [
+            asyncio.create_task(calls.ask(POLICY, [1, 2], sampling, **given)) for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        for ids in ((3,), (3, 4), (3, 4, 5)):
+            calls.take(Sampled(call=1, ids=ids))
+        asking[0].cancel()
+        await asyncio.wait(asking[:1])
+        for call in (0, 1):
+            calls.take(EngineAnswer(call=call, completion=EngineError(f"answer {call}")))
+        with pytest.raises(EngineError, match="answer 1"):
+            await asking[1]
+        return said
+
+    *asked, enough, given_up = asyncio.run(ask())
+    assert [(type(one), one.call) for one in asked] == [(AskEngine, 0), (AskEngine, 1)]
+    assert (enough, given_up) == (Enough(1), GiveUp(0))
 
 
 def test_what_is_sent_before_there_is_a_connection_arrives_when_there_is_one():

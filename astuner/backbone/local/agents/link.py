@@ -101,15 +101,15 @@ class AgentProcess:
         """Attempts that were given to it and have not ended."""
         return self._tasks_begun.total()
 
+    @property
+    def was_ready(self) -> bool:
+        return self._ready.done() and self._ready.exception() is None
+
     def has_attempt_at(self, task: Task) -> bool:
         return self._tasks_begun[task.task_id] > 0
 
     def send(self, message: ToProcess) -> None:
         self._frames.send(message)
-
-    @property
-    def was_ready(self) -> bool:
-        return self._ready.done() and self._ready.exception() is None
 
     async def run(self, plan: WorkflowTask) -> Ended:
         """Run an attempt there. Cancelled, it is cancelled there, but not waited for: its process
@@ -274,13 +274,14 @@ class AgentProcess:
         if not self._ready.done():
             early = f"a process of agents {how} before it was ready"
             self._fail(NotBegun(early) if is_killed else BackboneError(early))
-        gone = ProcessGone(
-            f"its process of agents {how}, with {len(self._attempts)} attempts in it; see what it "
-            "said last. Where the system ended it for want of memory, lower rollout.num_workers "
-            "or rollout.max_env_worker"
-        )
         num_lost = len(self._attempts)
-        self._fail(gone)
+        self._fail(
+            ProcessGone(
+                f"its process of agents {how}, with {num_lost} attempts in it; see what it said "
+                "last. Where the system ended it for want of memory, lower rollout.num_workers or "
+                "rollout.max_env_worker"
+            )
+        )
         _settle(self._gone, None)
         if is_replaceable:
             pid = self._process.pid
