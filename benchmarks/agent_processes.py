@@ -24,31 +24,14 @@ from typing import Any
 from agentscope.agent import ReActAgent
 from agentscope.formatter import DashScopeChatFormatter
 from agentscope.memory import InMemoryMemory
-from agentscope.message import Msg, TextBlock
-from agentscope.tool import Toolkit, ToolResponse
+from agentscope.message import Msg
 
 from astuner import ModelTuner, Workflow, WorkflowOutput, WorkflowTask
 from benchmarks.sums import coin, tune
+from tests.agents.adder import SYSTEM_PROMPT, make_toolkit
 from tests.taught_model import make_taught_model
 
-_SYSTEM_PROMPT = "Add."
 _QUESTION = "What is 2 plus 3?"
-
-
-async def add(a: int, b: int) -> ToolResponse:
-    """Add.
-
-    Args:
-        a (int): one
-        b (int): two
-    """
-    return ToolResponse(content=[TextBlock(type="text", text=str(a + b))])
-
-
-def make_toolkit() -> Toolkit:
-    toolkit = Toolkit()
-    toolkit.register_tool_function(add)
-    return toolkit
 
 
 class AddingWorkflow(Workflow):
@@ -57,7 +40,7 @@ class AddingWorkflow(Workflow):
     async def execute(self, workflow_task: WorkflowTask, model_tuner: ModelTuner) -> WorkflowOutput:
         agent = ReActAgent(
             name="adder",
-            sys_prompt=_SYSTEM_PROMPT,
+            sys_prompt=SYSTEM_PROMPT,
             model=model_tuner,
             formatter=DashScopeChatFormatter(),
             toolkit=make_toolkit(),
@@ -80,7 +63,7 @@ def teach(folder: Path, *, turns: int) -> None:
         {"role": "tool", "content": "5"},
     ]
     begin = [
-        {"role": "system", "content": _SYSTEM_PROMPT},
+        {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": _QUESTION},
         *acting * (turns - 1),
     ]
