@@ -31,9 +31,10 @@ from astuner.errors import EngineError
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.record import episode_from_record
 from tests.child_runs import ChildRun, start_run
+from tests.llm_server import says, serving
 from tests.test_local_run import AGENTS, finished_run, taught_model, write_conf  # noqa: F401
 
-WAYS = ("own", "speak", "stop", "stream", "refuse", "play", "fail")
+WAYS = ("own", "speak", "stop", "stream", "refuse", "play", "consult", "fail")
 NUM_REPEAT = 4
 
 
@@ -65,8 +66,10 @@ def ways(taught_model, tmp_path_factory) -> Path:  # noqa: F811
     """The folder of a run whose agents did everything in two processes."""
     folder = tmp_path_factory.mktemp("ways")
     write_ways(folder, taught_model)
-    run = start_run(folder / "adder.yaml")
-    assert run.code() == 0, run.said
+    with serving(lambda _: says("yes")) as server:
+        run = start_run(folder / "adder.yaml", f"llm.base_url={server.base_url}")
+        assert run.code() == 0, run.said
+    (folder / "num_consulted").write_text(str(len(server.requests)))
     return folder
 
 
@@ -94,7 +97,7 @@ def test_agents_run_in_as_many_processes_as_asked_for_and_not_in_the_commands(tr
 
 
 def test_a_groups_attempts_share_a_process_while_it_has_room(trained):
-    assert all(len({one.metadata["pid"] for one in trained[way]}) == 1 for way in WAYS[:6])
+    assert all(len({one.metadata["pid"] for one in trained[way]}) == 1 for way in WAYS[:-1])
 
 
 def test_what_a_workflow_returns_is_judged_as_it_is_recorded(trained):
@@ -128,6 +131,12 @@ def test_a_call_that_cannot_be_answered_is_refused_and_counted(trained):
 def test_agents_that_are_not_trained_are_answered_by_the_frozen_weights(trained):
     for episode in trained["play"]:
         assert [call.is_trained for call in episode.calls] == [True, False]
+
+
+def test_what_agents_ask_other_models_is_counted_for_the_run(trained, ways, run_dir):
+    *_, line = read_json_lines(run_dir / "metrics.jsonl")
+    assert all(one.metadata["consulted"] == "yes" for one in trained["consult"])
+    assert line["llm/calls"] == int((ways / "num_consulted").read_text()) > 0
 
 
 def test_what_agents_print_and_log_appears_where_the_command_says_and_logs_it(ways, run_dir):
@@ -189,7 +198,7 @@ def test_a_blocked_agent_keeps_no_signal_from_saving_what_was_learned(
     write_conf(tmp_path, taught_model)
     workflow = f"rollout.agentscope_workflow={AGENTS}/many_ways.py->BlockedWorkflow"
     settings = (
-        "rollout.num_workers=2",
+        "rollout.num_workers=1",
         "trainer_common.save_freq=99",
         "trainer_common.test_freq=99",
     )
@@ -232,7 +241,7 @@ def endless(taught_model, tmp_path) -> ChildRun:  # noqa: F811
     write_conf(tmp_path, taught_model)
     total = ("total_training_steps=9999", "total_epochs=9999", "save_freq=9999", "test_freq=9999")
     settings = [f"trainer_common.{one}" for one in total]
-    run = start_run(tmp_path / "adder.yaml", "rollout.num_workers=2", *settings)
+    run = start_run(tmp_path / "adder.yaml", "rollout.num_workers=1", *settings)
     run.wait_until_said("step 2/")
     return run
 
@@ -256,7 +265,7 @@ def test_no_process_of_agents_outlives_the_command(endless, number):
         for child in children_of(endless.pid)
         if b"agents.process" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
-    assert len(children) == 2
+    assert len(children) == 1
     if number == signal.SIGINT:  # a terminal tells the whole group
         for child in children:
             os.kill(child, number)

@@ -10,6 +10,7 @@ from pathlib import Path
 import openai
 
 from astuner import Workflow, WorkflowOutput
+from astuner.llm import open_language_model
 from tests.agents.adder import AdderWorkflow
 
 
@@ -73,6 +74,11 @@ class ManyWaysWorkflow(Workflow):
         said = await ask(model_tuner)
         client = model_tuner.as_raw_openai_sdk_client("frozen", "opponent", "reference")
         return {"said": said, "opponent": await _ask(client)}
+
+    async def consult(self, model_tuner):
+        said = await ask(model_tuner)
+        model = open_language_model(model_tuner.config.astuner.llm, "m", max_new_tokens=8)
+        return {"said": said, "consulted": await model.ask("Is it?")}
 
     async def cancel(self, model_tuner):
         own = asyncio.current_task()
