@@ -38,7 +38,8 @@ test: $(VENV)/dev.stamp ## Run the fast tests, offline; TESTS=tests/test_merge.p
 
 .PHONY: test-slow
 test-slow: $(VENV)/dev.stamp ## Kill a run twenty times and resume it; takes a minute or two
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m slow \
+		$$(grep --recursive --files-with-matches --include='test_*.py' 'mark\.slow' tests)
 
 .PHONY: test-browser
 test-browser: $(VENV)/browser.stamp ## Test the viewer's pages in Chromium (CHROMIUM=…); pictures in build/viewer
