@@ -46,7 +46,8 @@ ACCEPTED: Mapping[str, str] = {
     "astuner.context_tracker.alien_llm_response_length": _TRACKER_MODEL,
     "astuner.enable_experimental_interchange_server": _GATEWAY,
     "astuner.interchange_server.*": _GATEWAY,
-    "astuner.task_runner.*": "episodes run in one event loop; rollout.max_env_worker bounds them",
+    "astuner.task_runner.*": "rollout.max_env_worker bounds the episodes at once, and "
+    "rollout.num_workers says in how many processes",
     "astuner.execute_test": _OWN_TESTS,
     "astuner.execute_testing_lambda": _OWN_TESTS,
 }
