@@ -100,6 +100,11 @@ def test_a_groups_attempts_share_a_process_while_it_has_room(trained):
     assert all(len({one.metadata["pid"] for one in trained[way]}) == 1 for way in WAYS[:-1])
 
 
+def test_what_code_of_agents_registered_for_its_end_is_run(run_dir, ways):
+    (last,) = episodes_of(run_dir, "validation_000001", "own")
+    assert (ways / f"left_in_order_{last.metadata['pid']}").exists()
+
+
 def test_what_a_workflow_returns_is_judged_as_it_is_recorded(trained):
     assert [one.metadata["held"] for one in trained["own"]] == ["an object of its own"] * NUM_REPEAT
     assert sorted(one.verdict.reward for one in trained["own"]) == [0, 1, 2, 3]

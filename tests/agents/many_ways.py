@@ -1,6 +1,7 @@
 """A workflow that does what its task says, for runs whose agents have processes of their own."""
 
 import asyncio
+import atexit
 import logging
 import os
 import sys
@@ -46,6 +47,7 @@ class ManyWaysWorkflow(Workflow):
         )
 
     async def own(self, model_tuner):
+        atexit.register(Path(f"left_in_order_{os.getpid()}").touch)
         return {"held": Own(), "said": await ask(model_tuner)}
 
     async def speak(self, model_tuner):

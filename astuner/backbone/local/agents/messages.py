@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from astuner.backbone.worker_run import WorkerRun
 from astuner.engine.protocol import Sampling
 from astuner.errors import AstunerError
 from astuner.llm import LlmUsage
@@ -108,5 +109,5 @@ class Broken:
     error: AstunerError
 
 
-ToProcess = Serve | Begin | Cancel | Sampled | EngineAnswer | End
+ToProcess = WorkerRun | Serve | Begin | Cancel | Sampled | EngineAnswer | End
 FromProcess = Ready | AskEngine | Enough | GiveUp | Ended | Broken

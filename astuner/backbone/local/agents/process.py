@@ -1,7 +1,7 @@
 """What a process of agents runs: attempts, one task each, for the command's process.
 
-Started by `link.py`, and never imported by others. It leaves when it is told
-to, and is killed with the process that started it. Signals that end a run are that one's to handle.
+Started by `link.py`, and never imported by others. It leaves when it is told to, and is killed with
+the process that started it. Signals that end a run are that one's to handle.
 """
 
 import asyncio
@@ -128,7 +128,7 @@ async def _serve(link: socket.socket) -> None:
         logger.exception("a process of agents fails")
         frames.send(Broken(BackboneError(f"a process of agents failed: {described(error)}")))
         raise
-    frames.close()
+    # The link is left open: what code of agents has registered for the end is still to run.
 
 
 async def _take_orders(asked: "asyncio.Queue[ToProcess]", frames: Frames) -> None:
@@ -252,7 +252,11 @@ def _plain_output(attempt: Attempt) -> Attempt:
 
 
 def _as_recorded(result: Any) -> Attempt | AstunerError:
+    """An error where there is no record either: somebody waits for the end of each attempt."""
     if not isinstance(result, Attempt):
         return BackboneError(described(result))
-    line = json_line(attempt_to_record(result), where=f"episode {result.episode_id}")
-    return attempt_from_record(json.loads(line))
+    where = f"episode {result.episode_id}"
+    try:
+        return attempt_from_record(json.loads(json_line(attempt_to_record(result), where=where)))
+    except Exception as error:  # noqa: BLE001  # code of user's classes
+        return BackboneError(f"{where} cannot be sent to the command: {described(error)}")
