@@ -22,6 +22,7 @@ from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_rows import PassRows, Replayed
 from astuner.engine.limits import EngineLimits
+from astuner.engine.pace import Pace
 from astuner.engine.protocol import Sampling
 from astuner.engine.scheduler import Draft
 from astuner.errors import EngineError
@@ -39,6 +40,7 @@ from astuner.training.score_kernel import score_gradient, score_rows
 from astuner.training.trainer import PolicyTrainer
 from astuner.trajectory.samples import TrainSample
 from astuner.types import Completion
+from tests.test_look_ahead import SteadyPace
 from tests.test_speculation import Eager
 from tests.test_trainer import SETTINGS
 from tests.tiny_model import make_tiny_model
@@ -259,10 +261,13 @@ def calls() -> list[tuple[tuple[int, ...], Sampling]]:
     ]
 
 
-def generate(engine: ContinuousBatchingEngine) -> list[Completion]:
+def generate(
+    engine: ContinuousBatchingEngine,
+    asked: Sequence[tuple[tuple[int, ...], Sampling]] | None = None,
+) -> list[Completion]:
     async def run() -> list[Completion]:
         async with engine.serving():
-            named = enumerate(calls())
+            named = enumerate(asked or calls())
             return await asyncio.gather(*(engine.generate(*c, caller=str(i)) for i, c in named))
 
     return asyncio.run(run())
@@ -354,6 +359,32 @@ def test_log_probabilities_of_guessed_tokens_are_those_of_a_plain_forward_pass(
     if dtype == torch.float32:
         num_same = sum(a.ids == b.ids for a, b in zip(found, plain, strict=True))
         assert num_same > 0.8 * len(plain)  # a draw on the border between two tokens may turn
+
+
+@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_passes_that_are_begun_at_once_sample_what_single_ones_do(dtype, worst) -> None:
+    model = small_model(dtype)
+    limits = replace(LIMITS, speculates=False)
+    asked = [(prompt, replace(sampling, top_p=1.0)) for prompt, sampling in calls()]
+    found, num_at_once = [], []
+    for num_passes in (1, Pace.MOST):
+        engine = ContinuousBatchingEngine(model, limits, seed=0)
+        engine._writer._pace = SteadyPace(num_passes)
+        graphs: Any = engine._writer._graphs
+        run = graphs.run
+
+        def note(wanted: PassRows, run=run, **options: Any) -> Replayed | None:
+            num_at_once.append(max(map(len, wanted.draws)))
+            return run(wanted, **options)
+
+        graphs.run = note
+        found.append(generate(engine, asked))
+        assert max(num_at_once) == num_passes
+        assert gaps(model, found[-1], asked).max() < worst
+    assert [len(one.ids) for one in found[0]] == [len(one.ids) for one in found[1]]
+    if dtype == torch.float32:
+        num_same = sum(a.ids == b.ids for a, b in zip(*found, strict=True))
+        assert num_same > 0.8 * len(asked)  # a draw on the border between two tokens may turn
 
 
 def with_adapter(dtype: torch.dtype) -> PreTrainedModel:

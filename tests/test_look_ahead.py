@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import astuner.engine.scheduler as scheduler_module
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
+from astuner.engine.pace import Pace
+from astuner.engine.pages import Pages
 from astuner.engine.protocol import Sampling
-from astuner.engine.scheduler import Chunk, Draft
+from astuner.engine.scheduler import Chunk, Draft, Scheduler
 from astuner.engine.writer import _only_grows
 from astuner.errors import EngineError
 from astuner.types import Completion
@@ -32,9 +34,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
+class SteadyPace(Pace):
+    """So many passes at once, whatever the card does."""
+
+    def __init__(self, num_passes: int) -> None:
+        super().__init__()
+        self.num_passes = num_passes
+
+    def note(self, *, ran_out: bool) -> None:
+        pass
+
+
 def late_engine(
     model: PreTrainedModel, limits: EngineLimits = SMALL
 ) -> tuple[ContinuousBatchingEngine, LateCard]:
+    """Which soon begins several passes at once, since this card is always done with the last."""
     engine = ContinuousBatchingEngine(model, limits, seed=0)
     card = engine._writer._graphs = LateCard(engine._writer)
     return engine, card
@@ -102,7 +116,7 @@ def test_the_draws_and_the_tokens_are_those_of_passes_that_wait(
     expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), calls())
     engine, card = late_engine(model, limits)
     assert_alike(generate_all(engine, calls()), expected)
-    assert card.num_ahead > 50
+    assert card.num_ahead > 20
     assert {one.finish_reason for one in expected} == {"stop", "length"}
     assert engine.tokens_sampled == sum(len(one.ids) for one in expected)
 
@@ -140,21 +154,66 @@ def test_turns_that_are_read_while_others_grow_change_no_token(
     assert card.num_read > 20 or most_read == 1
 
 
-def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_growing() -> None:
-    def draft(num_ids: int, num_cached: int) -> Draft:
-        return Draft(
-            request=None,
-            ids=[5] * num_ids,
-            num_prompt=num_ids,
-            max_tokens=99,
-            stop_ids=frozenset(),
-            num_cached=num_cached,
-        )
+def draft_of(num_ids: int, *, num_cached: int) -> Draft:
+    return Draft(
+        request=None,
+        ids=[5] * num_ids,
+        num_prompt=num_ids,
+        max_tokens=num_ids + 50,
+        stop_ids=frozenset(),
+        num_cached=num_cached,
+    )
 
-    piece, growing = draft(40, 16), draft(20, 19)
+
+def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_growing() -> None:
+    piece, growing = draft_of(40, num_cached=16), draft_of(20, num_cached=19)
     assert not _only_grows([Chunk(piece, 16, 17), Chunk(growing, 19, 20)])
     assert not _only_grows([Chunk(growing, 19, 20), Chunk(piece, 16, 17)])
     assert _only_grows([Chunk(growing, 19, 20)] * 2)
+
+
+@pytest.mark.parametrize("num_passes", [1, 2, 3, 4])
+@pytest.mark.parametrize("cache_pages", [100, 9])
+def test_tokens_are_the_same_however_many_passes_are_begun_at_once(
+    model: PreTrainedModel, cache_pages: int, num_passes: int
+) -> None:
+    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes, speculates=False)
+    asked = [(ids, replace(sampling, top_p=1.0)) for ids, sampling in calls()]
+    expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), asked)
+    engine, card = late_engine(model, limits)
+    engine._writer._pace = SteadyPace(num_passes)
+    assert_alike(generate_all(engine, asked), expected)
+    assert (card.num_behind > 30) == (num_passes > 1)
+    assert {one.finish_reason for one in expected} == {"stop", "length"}
+
+
+def test_passes_are_begun_one_by_one_while_a_prompt_waits_to_be_read() -> None:
+    reading, growing = draft_of(300, num_cached=0), draft_of(20, num_cached=19)
+    scheduler = Scheduler(Pages(100, 16), max_num_seqs=8, max_batch_tokens=1000)
+    scheduler._running = [growing, reading]
+    batch = scheduler.next_batch(reads_beside=True)
+    assert [(chunk.start, chunk.end) for chunk in batch] == [(19, 20), (0, 256)]
+    assert scheduler.passes_in_a_row(batch, 4) == [1, 1]
+    scheduler.begin_pass(batch, [1, 1])
+    growing.under_way, growing.num_under_way = 0, 1
+    batch = scheduler.next_batch(reads_beside=True)
+    assert [(chunk.start, chunk.end) for chunk in batch] == [(20, 21), (256, 300)]
+    assert scheduler.passes_in_a_row(batch, 4) == [4, 4]
+
+
+def test_more_passes_are_begun_at_once_where_the_card_ran_out_of_them_and_fewer_where_not() -> None:
+    pace = Pace()
+    assert pace.num_passes == 1
+    for expected in (2, 4, 4):
+        pace.note(ran_out=True)
+        assert pace.num_passes == expected
+    for expected in (2, 1, 1):
+        for _ in range(31):
+            pace.note(ran_out=False)
+        assert pace.num_passes > expected or expected == 1
+        pace.note(ran_out=False)
+        assert pace.num_passes == expected
 
 
 def test_an_observer_is_told_of_no_token_behind_the_one_that_it_wants_to_be_the_last(

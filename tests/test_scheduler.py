@@ -39,8 +39,10 @@ class Cache:
         self.sampled: dict[Draft, list[int]] = {}
         """Prompt and tokens that passes gave, whether somebody knows them or not."""
 
-    def sample(self, batch: list[Chunk], next_token) -> list[tuple[Draft, int]]:
-        drafts = [chunk.draft for chunk in batch if chunk.predicts]
+    def sample(
+        self, batch: list[Chunk], next_token, *, is_first: bool = True
+    ) -> list[tuple[Draft, int]]:
+        drafts = [chunk.draft for chunk in batch if chunk.predicts or not is_first]
         tokens = [next_token(self.ids(one)) for one in drafts]
         for one, token in zip(drafts, tokens, strict=True):
             self.sampled[one] = [*self.ids(one), token]
@@ -72,10 +74,12 @@ def run(
     cache: Cache | None = None,
     looks_ahead: bool = False,
     reads_beside: bool = False,
+    at_once: int = 1,
 ) -> list:
     """Write all drafts to their end; returns the batches as (index of the draft, start, end).
 
-    Looking ahead, the tokens of a pass are told when the next one has begun.
+    Looking ahead, the tokens of a pass are told when the next one has begun, or the next ones: up
+    to so many are begun `at_once`.
     """
     cache, passes = cache or Cache(), []
     under_way: list[tuple[Draft, int]] = []
@@ -84,14 +88,24 @@ def run(
     while scheduler.has_work:
         batch = scheduler.next_batch(reads_beside=reads_beside)
         assert batch or under_way
-        cache.compute(batch)
-        cache.check(batch)
-        passes.append([(drafts.index(c.draft), c.start, c.end) for c in batch])
-        before, under_way = under_way, cache.sample(batch, next_token)
-        scheduler.begin_pass(batch)
+        num_passes = scheduler.passes_in_a_row(batch, at_once)
+        before, under_way = under_way, []
+        for step in range(max(num_passes, default=1)):
+            chunks = batch
+            if step:
+                counted = zip(batch, num_passes, strict=True)
+                ends = [(one.draft, one.end + step) for one, num in counted if num > step]
+                chunks = [Chunk(one, end - 1, end) for one, end in ends]
+            cache.compute(chunks)
+            cache.check(chunks)
+            passes.append([(drafts.index(c.draft), c.start, c.end) for c in chunks])
+            going_on = batch if step == 0 else chunks
+            under_way += cache.sample(going_on, next_token, is_first=step == 0)
+        scheduler.begin_pass(batch, num_passes)
         tell(scheduler, before)
         for one, _ in under_way:
             one.under_way = 0
+            one.num_under_way += 1
         if not looks_ahead:
             tell(scheduler, under_way)
             under_way = []
@@ -100,11 +114,13 @@ def run(
 
 
 def tell(scheduler: Scheduler, sampled: list[tuple[Draft, int]]) -> None:
-    alive = [(one, token) for one, token in sampled if not one.is_over]
-    for one, token in alive:
-        one.under_way = NO_COLUMN
-        one.ids.append(token)
-    scheduler.finish_pass([one for one, _ in alive])
+    alive = {one: None for one, _ in sampled if not one.is_over}
+    for one in alive:
+        one.under_way, one.num_under_way = NO_COLUMN, 0
+    for one, token in sampled:
+        if one in alive and (one.ids[-1] not in one.stop_ids or len(one.ids) == one.num_prompt):
+            one.ids.append(token)
+    scheduler.finish_pass([*alive])
 
 
 prompts = st.lists(
@@ -143,7 +159,7 @@ def test_every_draft_is_written_to_its_end_from_keys_of_its_own_tokens(
     st.integers(1, 40),
     st.integers(20, 200),
 )
-def test_no_token_and_no_key_depends_on_when_tokens_are_known_and_what_is_read_beside_growing(
+def test_no_token_and_no_key_depends_on_when_tokens_are_known_nor_on_what_a_pass_does_beside(
     asked: list[tuple[list[int], int]],
     num_pages: int,
     max_num_seqs: int,
@@ -153,7 +169,7 @@ def test_no_token_and_no_key_depends_on_when_tokens_are_known_and_what_is_read_b
     most_keys_beside: int,
 ) -> None:
     written = []
-    for looks_ahead, reads_beside in product([False, True], repeat=2):
+    for looks_ahead, reads_beside, at_once in product([False, True], [False, True], [1, 3]):
         drafts = [draft(prompt, num_new, stop_ids=stop_ids) for prompt, num_new in asked]
         scheduler = make(num_pages, max_num_seqs=max_num_seqs, max_batch_tokens=max_batch_tokens)
         with patch.multiple(
@@ -165,10 +181,11 @@ def test_no_token_and_no_key_depends_on_when_tokens_are_known_and_what_is_read_b
                 next_token=lambda ids: sum(ids) % 7,
                 looks_ahead=looks_ahead,
                 reads_beside=reads_beside,
+                at_once=at_once,
             )
         written.append([one.ids for one in drafts])
         assert scheduler._pages.num_free == num_pages
-    assert written == written[:1] * 4
+    assert written == written[:1] * 8
 
 
 def growing_and(prompt: list[int], *, num_growing: int, num_pages: int = 400) -> Scheduler:
@@ -184,8 +201,8 @@ def growing_and(prompt: list[int], *, num_growing: int, num_pages: int = 400) ->
 def pass_of(scheduler: Scheduler) -> list[tuple[int, int]]:
     """How many tokens of how many drafts are computed, by their number."""
     batch = scheduler.next_batch(reads_beside=True)
-    scheduler.begin_pass(batch)
     drafts = [chunk.draft for chunk in batch if chunk.predicts]
+    scheduler.begin_pass(batch, [1] * len(batch))
     tell(scheduler, [(one, 9) for one in drafts])
     sizes = Counter(chunk.end - chunk.start for chunk in batch)
     return sorted(sizes.items())

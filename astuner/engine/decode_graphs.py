@@ -3,7 +3,8 @@ CUDA graphs.
 
 A pass of a small model is hundreds of kernels of a few microseconds each, and launching them one by
 one takes longer than running them. So the whole pass, the choice of the tokens included, is
-recorded once for a ladder of batch sizes and replayed for the smallest that is large enough.
+recorded once for a ladder of batch sizes and replayed for the smallest that is large enough. A pass
+can be begun together with those behind it, each of which goes on with what the one before chose.
 
 Shapes: N growing completions, padded to the size of the graph; E hidden size, V
 vocabulary.
@@ -11,6 +12,7 @@ vocabulary.
 
 import logging
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy
@@ -21,7 +23,8 @@ from triton.errors import TritonError  # type: ignore[import-not-found]  # with 
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_layers import DecodeLayers, fits
 from astuner.engine.decode_rows import DecodeRows, PassRows, Replayed
-from astuner.engine.decode_rows_kernel import describe_rows
+from astuner.engine.decode_rows_kernel import describe_rows, note_chosen
+from astuner.engine.pace import Pace
 from astuner.engine.paged_attention import KeyValueCache, Pass
 from astuner.engine.sample_kernel import sample_rows
 from astuner.engine.scheduler import NO_COLUMN
@@ -131,13 +134,22 @@ class DecodeGraphs:
         self._integers = torch.zeros(3, max_rows, dtype=torch.int64, device=device)
         """Ids, positions and slots."""
         self._lengths = torch.zeros(max_rows, dtype=torch.int32, device=device)
-        self._uploaded = torch.zeros(5, max_rows, dtype=torch.int32, device=device)
-        self._inputs = self._uploaded[:3]
-        """Where the token of each row stands in `chosen`, the token, and its position."""
-        self._floats = self._uploaded[3:].view(torch.float32)
-        """Inverse temperatures, 0 for the most probable token, and draws."""
-        self.chosen = torch.zeros(2, max_rows, device=device)
+        self._draw = torch.zeros(max_rows, device=device)
+        """Of the pass that is computed."""
+        self._uploaded = torch.zeros(6 + Pace.MOST, max_rows, dtype=torch.int32, device=device)
+        self._step = self._uploaded[0, :1]
+        """How many of the passes that were begun at once are done."""
+        self._inputs = self._uploaded[1:5]
+        """Where the token of each row stands in `chosen`, the token, its position, and in how many
+        passes it goes on."""
+        self._inverse_temperatures = self._uploaded[5].view(torch.float32)
+        """0 for the most probable token."""
+        self._draws = self._uploaded[6:].view(torch.float32)
+        """Of each pass."""
+        self._chosen = torch.zeros(2, max_rows, device=device)
         """Ids and log-probabilities that the last pass sampled."""
+        self._found = torch.zeros(Pace.MOST, 2, max_rows, device=device)
+        """The same of each of the passes that were begun at once."""
         self._graphs: dict[tuple[int, Mode], torch.cuda.CUDAGraph] = {}
         self._logits: dict[int, Tensor] = {}
         self._pool: Any = None
@@ -153,19 +165,28 @@ class DecodeGraphs:
         return self.can_record and bool(self._graphs)
 
     def run(self, wanted: PassRows, *, mode: Mode, is_one_off: bool = False) -> Replayed | None:
-        """Compute a token of each row, which may still be under way to the host.
+        """Compute a token of each row, which may still be under way to the host, and then further
+        ones of the rows that have draws for them.
 
         `is_one_off`: the next pass will have another number of rows, as one that reads or guesses.
         Returns without waiting for the GPU; None where such a pass cannot be recorded.
         """
         size = self._size(len(wanted.drafts), mode, is_one_off=is_one_off)
         rows = self._rows.place(wanted.drafts, size)
-        self._upload_inputs(wanted, rows)
+        num_passes = self._upload_inputs(wanted, rows)
         graph = self._graph(size, mode)
         if graph is None:
             return None
         graph.replay()
-        return Replayed(rows, self._logits[size] if mode == "logits" else None)
+        for step in range(1, num_passes):
+            num_rows = 1 + max(
+                row for row, draws in zip(rows, wanted.draws, strict=True) if len(draws) > step
+            )
+            graph = self._graph(self._size(num_rows, mode, is_one_off=False), mode)
+            assert graph is not None
+            graph.replay()
+        logits = self._logits[size] if mode == "logits" else None
+        return Replayed(rows, self._found[:num_passes], logits)
 
     def _size(self, num_rows: int, mode: Mode, *, is_one_off: bool) -> int:
         """The smallest; for a pass of its own kind one that is recorded, where one is near, since
@@ -177,25 +198,28 @@ class DecodeGraphs:
         recorded = (size for size in sizes if size <= largest and (size, mode) in self._graphs)
         return next(recorded, largest)
 
-    def keep(self, chosen: Tensor) -> Tensor:
+    def keep(self, chosen: Tensor) -> None:
         """Note what was sampled outside of a recorded pass: ids and log-probabilities (2, N), to
-        which the drafts' `under_way` refers from here on. Returns `chosen` as it is kept."""
-        kept = self.chosen[:, : chosen.shape[1]]
-        kept.copy_(chosen)
-        return kept
+        which the drafts' `under_way` refers from here on."""
+        self._chosen[:, : chosen.shape[1]].copy_(chosen)
 
-    def _upload_inputs(self, wanted: PassRows, rows: list[int]) -> None:
+    def _upload_inputs(self, wanted: PassRows, rows: list[int]) -> int:
+        """Returns the number of passes."""
         at = numpy.array(rows)
+        draws = [*zip_longest(*wanted.draws, fillvalue=0.0)] or [[0.0] * len(rows)]
         integers = numpy.zeros(self._uploaded.shape, dtype=numpy.int32)
-        integers[0] = NO_COLUMN
-        integers[0, at] = wanted.columns
-        integers[1, at] = wanted.ids
-        integers[2, at] = wanted.positions
-        floats = integers[3:].view(numpy.float32)
+        integers[1] = NO_COLUMN
+        integers[1, at] = wanted.columns
+        integers[2, at] = wanted.ids
+        integers[3, at] = wanted.positions
+        integers[4, at] = [*map(len, wanted.draws)]
+        floats = integers[5:].view(numpy.float32)
         floats[:] = 1
         floats[0, at] = wanted.inverse_temperatures
-        floats[1, at] = wanted.draws
+        for step, of_step in enumerate(draws, start=1):
+            floats[step, at] = of_step
         self._uploaded.copy_(upload(integers, self._uploaded.device))
+        return len(draws)
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
@@ -236,30 +260,39 @@ class DecodeGraphs:
 
     def _warm_up(self, size: int, mode: Mode) -> None:
         """Some kernels set themselves up when they first run, which cannot be recorded."""
-        chosen = self.chosen.clone()
+        chosen, step = self._chosen.clone(), self._step.clone()
         current = torch.cuda.current_stream()
         self._side_stream.wait_stream(current)
         with torch.cuda.stream(self._side_stream):
             self._pass(size, mode)
         current.wait_stream(self._side_stream)
-        self.chosen.copy_(chosen)
+        self._chosen.copy_(chosen)
+        self._step.copy_(step)
 
     def _pass(self, size: int, mode: Mode) -> None:
-        tables, lengths = self._rows.tables[:size], self._lengths[:size]
+        tables, lengths, draw = self._rows.tables[:size], self._lengths[:size], self._draw[:size]
         ids, positions, slots = integers = self._integers[:, :size]
         describe_rows(
-            self._inputs[:, :size], self.chosen, tables, integers, lengths, self._cache.page_size
+            self._inputs[:, :size],
+            self._draws[:, :size],
+            self._step,
+            self._chosen,
+            tables,
+            integers,
+            lengths,
+            draw,
+            page_size=self._cache.page_size,
+            spare_page=self._cache.spare_page,
         )
-        inverse_temperatures, draws = self._floats[:, :size]
         decode_pass = DecodePass(slots, tables, lengths, self._cache)
         compute = self.layers or self._compute_states
         logits = logits_of(self._model, compute(ids, positions, decode_pass))
         if mode == "logits":
             self._logits[size] = logits
             return
-        ids, logprobs = sample_rows(logits, inverse_temperatures, draws)
-        self.chosen[0, :size] = ids
-        self.chosen[1, :size] = logprobs
+        ids, logprobs = sample_rows(logits, self._inverse_temperatures[:size], draw)
+        note_chosen(ids, logprobs, self._step, self._chosen, self._found)
+        self._step.add_(1)
 
 
 def _first_of(error: BaseException) -> BaseException:

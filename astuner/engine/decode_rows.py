@@ -19,7 +19,7 @@ equal, the same pages."""
 
 @dataclass(slots=True)
 class PassRows:
-    """What the rows of a recorded pass compute: a token each."""
+    """What the rows of a recorded pass compute: a token each, and in passes behind it the next."""
 
     drafts: list[Draft] = field(default_factory=list)
     """Whose token; a draft whose prompt is read, or whose guessed tokens are checked, has several,
@@ -30,26 +30,30 @@ class PassRows:
     """The token, where it is known."""
     positions: list[int] = field(default_factory=list)
     inverse_temperatures: list[float] = field(default_factory=list)
-    draws: list[float] = field(default_factory=list)
+    draws: list[Sequence[float]] = field(default_factory=list)
+    """One for each pass that the row is part of: behind the first go on those which have more,
+    each with the token that it got."""
 
     def add(
         self, draft: Draft, ids: Sequence[int], start: int, draws: Sequence[float] | None = None
     ) -> None:
-        """Known tokens of a draft, from position `start` on."""
+        """Known tokens of a draft, from position `start` on, each with a draw or with none."""
         num_rows = len(ids)
         self.drafts += [draft] * num_rows
         self.columns += [NO_COLUMN] * num_rows
         self.ids += ids
         self.positions += range(start, start + num_rows)
         self.inverse_temperatures += [draft.request.inverse_temperature] * num_rows
-        self.draws += draws or [0.0] * num_rows
+        self.draws += [(draw,) for draw in draws] if draws else [()] * num_rows
 
 
 class Replayed(NamedTuple):
-    """A recorded pass that the GPU has been given."""
+    """Recorded passes that the GPU has been given."""
 
     rows: list[int]
     """Of each token, in the order of `PassRows`."""
+    chosen: Tensor
+    """(passes, 2, rows) float32: ids and log-probabilities, which the next passes overwrite."""
     logits: Tensor | None
     """(at least as many rows, V) in the mode "logits", which the next such pass overwrites."""
 

@@ -1,6 +1,7 @@
 """The random numbers of one call: one for each token, in order."""
 
 import random
+from collections.abc import Sequence
 
 
 class Draws:
@@ -15,9 +16,13 @@ class Draws:
         """The number of the next token."""
         return self._ahead.pop(0) if self._ahead else self._random()
 
-    def give_back(self, number: float) -> None:
-        """Of the number that was taken last no use was made; it is the next one again."""
-        self._ahead.insert(0, number)
+    def take_several(self, count: int) -> list[float]:
+        """Those of so many next tokens."""
+        return [self.take() for _ in range(count)]
+
+    def give_back(self, numbers: Sequence[float]) -> None:
+        """Of the numbers that were taken last no use was made; they are the next ones again."""
+        self._ahead[:0] = numbers
 
     def look(self, count: int) -> list[float]:
         """Those of so many next tokens, which `take` gives later."""

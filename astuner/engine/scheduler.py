@@ -7,10 +7,11 @@ depends on the order of `add`, on the tokens, and on whether it `reads_beside`, 
 Where it may, it reads short prompts in the passes in which completions grow: an agent's next turn
 is mostly a tool's few tokens behind what the cache has.
 
-A pass may be planned while the one before is under way, whose tokens nobody knows yet. A draft
-that they turn out to have ended is then computed once too often; that token is dropped, and what it
-wrote to the pages stands behind the draft's last token, where nobody reads. Pages may change hands
-meanwhile, since passes write in the order in which they begin.
+A pass may be planned while the one before is under way, whose tokens nobody knows yet, and several
+passes in a row, in which the same drafts grow, can be begun at once. A draft that turns out to have
+ended is then computed too often; those tokens are dropped, and what they wrote to the pages stands
+behind the draft's last token, where nobody reads. Pages may change hands meanwhile, since passes
+write in the order in which they begin.
 """
 
 import sys
@@ -60,8 +61,10 @@ class Draft:
     published: int = NOTHING
     """What `Pages` calls the tokens of those pages."""
     under_way: int = NO_COLUMN
-    """The column of the pass under way in which its next token will stand; NO_COLUMN: it gets none
-    from it, and `ids` is all that is sampled."""
+    """The column of the passes under way in which its next tokens will stand; NO_COLUMN: it gets
+    none from them, and `ids` is all that is sampled."""
+    num_under_way: int = 0
+    """Those tokens."""
     is_cut: bool = False
     """Whether the one who asked wants no more tokens."""
     is_over: bool = False
@@ -69,8 +72,8 @@ class Draft:
 
     @property
     def num_tokens(self) -> int:
-        """With the one that is under way."""
-        return len(self.ids) + (self.under_way != NO_COLUMN)
+        """With those that are under way."""
+        return len(self.ids) + self.num_under_way
 
     @property
     def num_unread(self) -> int:
@@ -178,12 +181,29 @@ class Scheduler:
         # Reading can end with the last prompts displaced and nothing read; the others then grow.
         return batch or self._read() or self._grow()
 
-    def begin_pass(self, batch: Sequence[Chunk]) -> None:
-        """Take note that the batch is on its way: later passes read what it writes."""
+    def passes_in_a_row(self, batch: Sequence[Chunk], most: int) -> list[int]:
+        """In how many passes, this one and those behind it, each draft of the batch gets a token
+        while nothing else changes; with pages for all of them.
+
+        1 for all where a prompt is left unread: the next pass is to read of it.
+        """
+        if most == 1 or not self._leaves_nothing_unread(batch):
+            return [1] * len(batch)
+        return [
+            1 + self.room_behind(chunk.draft, most - 1) if chunk.predicts else 1 for chunk in batch
+        ]
+
+    def _leaves_nothing_unread(self, batch: Sequence[Chunk]) -> bool:
+        num_ending = sum(draft.num_tokens == draft.max_tokens for draft in self._running)
+        return sum(chunk.predicts for chunk in batch) + num_ending == len(self._running)
+
+    def begin_pass(self, batch: Sequence[Chunk], num_passes: Sequence[int]) -> None:
+        """Take note that the batch is on its way, each draft of it in so many passes: later ones
+        read what these write."""
         page_size = self._pages.page_size
-        for draft, _, end in batch:
-            draft.num_cached = end
-            if (draft.num_published + 1) * page_size <= end:
+        for (draft, _, end), num in zip(batch, num_passes, strict=True):
+            draft.num_cached = cached = end + num - 1
+            if (draft.num_published + 1) * page_size <= cached:
                 self._publish(draft)
 
     def finish_pass(self, drafts: Sequence[Draft]) -> list[Draft]:
@@ -201,7 +221,7 @@ class Scheduler:
             self.remove(finished)
         return finished
 
-    def room_for_guesses(self, draft: Draft, num_tokens: int) -> int:
+    def room_behind(self, draft: Draft, num_tokens: int) -> int:
         """How many of so many tokens behind the next one the draft has pages for, or gets while
         there are free ones. Never more than it may still get."""
         end = min(draft.num_tokens + num_tokens, draft.max_tokens - 1)
@@ -294,7 +314,7 @@ class Scheduler:
         batch = []
         for draft in self._running:  # room is made by displacing the last ones meanwhile
             start = draft.num_cached
-            end = len(draft.ids) + (draft.under_way != NO_COLUMN)
+            end = len(draft.ids) + draft.num_under_way
             if end - start > 1:
                 if passes_over_unread:
                     continue

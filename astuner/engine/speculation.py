@@ -197,12 +197,14 @@ class Payoff:
         self._rate_without = 0.0
         self._begin(is_on=False)
 
-    def note(self, seconds: float, num_drafts: int, num_tokens: int) -> None:
-        """A pass in which guesses could be made, and which gave the drafts so many tokens."""
-        self._seconds.append(seconds)
-        self._tokens.append(num_tokens / num_drafts)
-        self._num_left -= 1
-        if self._num_left == 0:
+    def note(
+        self, seconds: float, num_drafts: int, num_tokens: int, *, num_passes: int = 1
+    ) -> None:
+        """Passes in which guesses could be made, and which gave the drafts so many tokens."""
+        self._seconds += [seconds / num_passes] * num_passes
+        self._tokens += [num_tokens / num_drafts / num_passes] * num_passes
+        self._num_left -= num_passes
+        if self._num_left <= 0:
             self._end_period(sum(self._tokens) / _steady_sum(self._seconds))
 
     def _end_period(self, rate: float) -> None:

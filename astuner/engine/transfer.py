@@ -32,6 +32,11 @@ class Download:
         else:
             self._host = tensor.clone()
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the GPU has done all that came before."""
+        return self._arrived is None or self._arrived.query()
+
     def wait(self) -> Any:
         """As an array; returns when the GPU has done all that came before."""
         if self._arrived is not None:

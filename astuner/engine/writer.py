@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from astuner.engine.decode_rows import PassRows
 from astuner.engine.draws import Draws
 from astuner.engine.limits import EngineLimits
+from astuner.engine.pace import Pace
 from astuner.engine.paged_attention import (
     KeyValueCache,
     PagedPass,
@@ -67,19 +68,21 @@ class DraftRequest:
         object.__setattr__(self, "inverse_temperature", temperature and 1 / temperature)
 
 
-class _BegunPass(NamedTuple):
-    """A pass whose tokens are not read yet."""
+class _Begun(NamedTuple):
+    """Passes, one behind the other, whose tokens are not read yet."""
 
     drafts: list[Draft]
-    """That get a token of it."""
+    """That get a token of the first."""
+    num_tokens: list[int]
+    """That each gets, of so many passes."""
     columns: list[int]
-    """Where that token stands, for each."""
+    """Where those tokens stand, for each."""
     chosen: Download
-    """(2, columns): ids and log-probabilities, float32."""
+    """(passes, 2, columns): ids and log-probabilities, float32."""
     top_logprobs: list[TopLogprobs]
     """For each draft."""
     only_grows: bool = False
-    """Whether it was a recorded pass that read nothing."""
+    """Whether they are recorded and read nothing."""
 
 
 class DraftWriter:
@@ -109,7 +112,8 @@ class DraftWriter:
             device=model.device,
         )
         self._scheduler = self._make_scheduler()
-        self._under_way: _BegunPass | None = None
+        self._under_way: _Begun | None = None
+        self._pace = Pace()
         self._speculation = Speculation()
         self._last_read: float | None = None
         """When the tokens of the last pass were read; None where something else came between."""
@@ -183,7 +187,8 @@ class DraftWriter:
         finished.
 
         Where passes are recorded, the tokens of one are read when the next is under way, so that
-        the GPU never waits for this thread; else at once.
+        the GPU does not wait for this thread; where it would all the same, several are begun at
+        once. Else tokens are read at once.
         Raises FloatingPointError for logits that are not finite.
         """
         finished = self._read() if self._wants_to_guess() else []
@@ -196,24 +201,36 @@ class DraftWriter:
         guesses = self._guesses(batch)
         if any(guesses):
             return finished + self._check_guesses(batch, guesses)
-        begun = self._begin(batch)
-        self._scheduler.begin_pass(batch)
+        if self._under_way is not None:
+            self._pace.note(ran_out=self._under_way.chosen.has_arrived)
+        num_passes = self._scheduler.passes_in_a_row(batch, self._most_passes(batch))
+        begun = self._begin(batch, num_passes)
+        self._scheduler.begin_pass(batch, num_passes)
         finished += self._read()
         self._under_way = begun
-        for draft, column in zip(begun.drafts, begun.columns, strict=True):
-            draft.under_way = column
+        for draft, num, column in zip(begun.drafts, begun.num_tokens, begun.columns, strict=True):
+            draft.under_way, draft.num_under_way = column, num
         return finished if self._looks_ahead else finished + self._read()
 
     @property
     def _looks_ahead(self) -> bool:
         return self._graphs is not None and self._graphs.has_recorded
 
-    def _begin(self, batch: Sequence[Chunk]) -> _BegunPass:
+    def _most_passes(self, batch: Sequence[Chunk]) -> int:
+        """To be begun at once."""
+        if not self._looks_ahead or not self._can_replay or not goes_beside(batch):
+            return 1
+        drafts = [draft for draft, _, _ in batch]
+        if self._may_guess(drafts) or any(draft.request.is_exact for draft in drafts):
+            return 1
+        return self._pace.num_passes
+
+    def _begin(self, batch: Sequence[Chunk], num_passes: Sequence[int]) -> _Begun:
         if self._graphs is not None and not self._cache.is_made:
             self._cache.make_again()
         reads = not _only_grows(batch)
         if self._can_replay and (not reads or goes_beside(batch)):
-            begun = self._replay(batch, reads=reads)
+            begun = self._replay(batch, num_passes, reads=reads)
             if begun is not None:
                 return begun._replace(only_grows=not reads)
         return self._compute(batch)
@@ -225,33 +242,38 @@ class DraftWriter:
         return self._cache.is_made and not self._cache.needs_matrices
 
     def _read(self) -> list[tuple[Draft, SampledTokens]]:
-        """Append the tokens of the pass that is under way, if one is; the drafts that they finish.
+        """Append the tokens of the passes that are under way, if some are; the drafts that they
+        finish.
 
-        What it made of drafts that ended meanwhile is dropped.
+        What they made of drafts behind their end is dropped.
         """
-        one, self._under_way = self._under_way, None
-        if one is None:
+        begun, self._under_way = self._under_way, None
+        if begun is None:
             return []
-        ids, logprobs = _read_chosen(one.chosen, one.columns)
-        written = []
-        for draft, token, logprob, top in zip(
-            one.drafts, ids, logprobs, one.top_logprobs, strict=True
+        ids, logprobs = _read_chosen(begun.chosen, begun.columns, begun.num_tokens)
+        written, num_tokens = [], 0
+        for draft, most, new, of_new, top in zip(
+            begun.drafts, begun.num_tokens, ids, logprobs, begun.top_logprobs, strict=True
         ):
             if draft.is_over:
                 continue
-            draft.under_way = NO_COLUMN
-            _append(draft, token, logprob, top)
+            draft.under_way, draft.num_under_way = NO_COLUMN, 0
+            num_tokens += _append(draft, most, new, of_new, top)
             written.append(draft)
-        return self._finish(written, num_tokens=len(written), is_timed=one.only_grows)
+        num_passes = max(begun.num_tokens, default=1) if begun.only_grows else 0
+        return self._finish(written, num_tokens=num_tokens, num_timed=num_passes)
 
     def _finish(
-        self, written: Sequence[Draft], *, num_tokens: int, is_timed: bool
+        self, written: Sequence[Draft], *, num_tokens: int, num_timed: int
     ) -> list[tuple[Draft, SampledTokens]]:
-        """Those that are finished of the drafts that got so many tokens."""
+        """Those that are finished of the drafts that got so many tokens, in so many passes that
+        tell how long one takes."""
         self.num_sampled += num_tokens
         before, self._last_read = self._last_read, time.perf_counter()
-        if is_timed and before is not None and written and self._can_guess(written):
-            self._speculation.payoff.note(self._last_read - before, len(written), num_tokens)
+        if num_timed and before is not None and written and self._can_guess(written):
+            self._speculation.payoff.note(
+                self._last_read - before, len(written), num_tokens, num_passes=num_timed
+            )
         finished = self._scheduler.finish_pass(written)
         if self._limits.speculates and self._looks_ahead:
             for draft in finished:
@@ -289,7 +311,7 @@ class DraftWriter:
         guesses = []
         for draft in drafts:
             guess = self._speculation.guess(draft, len(drafts))
-            guesses.append(guess[: self._scheduler.room_for_guesses(draft, len(guess))])
+            guesses.append(guess[: self._scheduler.room_behind(draft, len(guess))])
         return guesses
 
     def _check_guesses(
@@ -303,25 +325,25 @@ class DraftWriter:
             wanted.add(draft, (draft.ids[-1], *guess), start, draws=draws)
         assert self._graphs is not None
         replayed = self._graphs.run(wanted, mode="tokens", is_one_off=True)
-        self._scheduler.begin_pass(batch)
-        ids, logprobs = _read_chosen(Download(self._graphs.chosen), replayed.rows)
+        self._scheduler.begin_pass(batch, [1] * len(batch))
+        num_rows = len(replayed.rows)
+        ids, logprobs = _read_chosen(Download(replayed.chosen), replayed.rows, [1] * num_rows)
         first, num_tokens = 0, 0
         for (draft, _, _), guess in zip(batch, guesses, strict=True):
             num_right = 0
             for row in range(first, first + 1 + len(guess)):
                 draft.request.draws.take()
-                _append(draft, ids[row], logprobs[row], ())
-                num_tokens += 1
+                num_tokens += _append(draft, 1, ids[row], logprobs[row], ())
                 at = row - first
-                if draft.is_finished or at == len(guess) or ids[row] != guess[at]:
+                if draft.is_finished or at == len(guess) or ids[row][0] != guess[at]:
                     break
                 num_right += 1
             self._scheduler.keep_guessed(draft, num_right)
             first += 1 + len(guess)
         drafts = [draft for draft, _, _ in batch]
-        return self._finish(drafts, num_tokens=num_tokens, is_timed=True)
+        return self._finish(drafts, num_tokens=num_tokens, num_timed=1)
 
-    def _compute(self, batch: Sequence[Chunk]) -> _BegunPass:
+    def _compute(self, batch: Sequence[Chunk]) -> _Begun:
         """Chunks of any sizes, of tokens that are all known."""
         device = self._model.device
         ids, positions, predicting = [], [], []
@@ -338,7 +360,7 @@ class DraftWriter:
         )
         drafts = [chunk.draft for chunk in batch if chunk.predicts]
         if not drafts:
-            return _BegunPass([], [], Download(torch.zeros(2, 0, device=device)), [])
+            return _Begun([], [], [], Download(torch.zeros(1, 2, 0, device=device)), [])
         logits_NV = logits_of(self._model, hidden_TD[upload(numpy.array(predicting), device)])
         return self._choose(logits_NV, drafts)
 
@@ -350,48 +372,53 @@ class DraftWriter:
         is_able = takes_any_lengths(self._model.device, self._model.dtype)
         return self._graphs.layers if is_able else None
 
-    def _replay(self, batch: Sequence[Chunk], *, reads: bool) -> _BegunPass | None:
-        """A token of each draft that grows, and of prompts few, if it `reads` such; None where no
-        pass of this model can be recorded."""
+    def _replay(
+        self, batch: Sequence[Chunk], num_passes: Sequence[int], *, reads: bool
+    ) -> _Begun | None:
+        """Tokens of each draft that grows, one of each pass that it is in, and of prompts few, if
+        the first `reads` such; None where no pass of this model can be recorded."""
         assert self._graphs is not None
-        growing = [chunk for chunk in batch if _grows(chunk)] if reads else batch
-        drafts = [chunk.draft for chunk in growing]
-        wanted = PassRows(
-            drafts,
-            columns=[draft.under_way for draft in drafts],
-            ids=[draft.ids[-1] for draft in drafts],
-            positions=[start for _, start, _ in growing],
-            inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
-        )
-        predicting: Sequence[int] = range(len(drafts))
-        if reads:
-            predicting = _add_pieces(wanted, batch)
-            drafts = [wanted.drafts[index] for index in predicting]
-        mode = "logits" if any(draft.request.is_exact for draft in drafts) else "tokens"
-        wanted.draws = draws = _draws(drafts) if mode == "tokens" else [0.0] * len(drafts)
-        if reads:
-            wanted.draws = [0.0] * len(wanted.drafts)
-            for index, draw in zip(predicting, draws, strict=True):
-                wanted.draws[index] = draw
+        if reads:  # what grows leads
+            ordered = sorted(
+                zip(batch, num_passes, strict=True), key=lambda one: not _grows(one[0])
+            )
+            batch, num_passes = zip(*ordered, strict=True)
+        growing = [
+            (chunk.draft, num)
+            for chunk, num in zip(batch, num_passes, strict=True)
+            if chunk.predicts
+        ]
+        drafts = [draft for draft, _ in growing]
+        if any(draft.request.is_exact for draft in drafts):
+            mode = "logits"
+            draws: list[Sequence[float]] = [(0.0,)] * len(drafts)
+        else:
+            mode = "tokens"
+            draws = [draft.request.draws.take_several(num) for draft, num in growing]
+        wanted, predicting = _rows_of(batch, draws)
         replayed = self._graphs.run(wanted, mode=mode, is_one_off=reads)
         if replayed is None:
             if mode == "tokens":
-                for draft, draw in zip(drafts, draws, strict=True):
-                    draft.request.draws.give_back(draw)
+                for draft, of_draft in zip(drafts, draws, strict=True):
+                    draft.request.draws.give_back(of_draft)
             return None
-        rows = [replayed.rows[index] for index in predicting] if reads else replayed.rows
+        rows = [replayed.rows[index] for index in predicting]
         if replayed.logits is not None:
             at = upload(numpy.array(rows, dtype=numpy.int64), self._model.device)
             return self._choose(replayed.logits[at], drafts)
-        return _BegunPass(drafts, rows, Download(self._graphs.chosen), [()] * len(drafts))
+        num_tokens = [len(of_draft) for of_draft in draws]
+        return _Begun(drafts, num_tokens, rows, Download(replayed.chosen), [()] * len(drafts))
 
-    def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _BegunPass:
+    def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _Begun:
         samplings = [draft.request.sampling for draft in drafts]
         choice = self._chooser.choose(logits_NV, samplings=samplings, draws=_draws(drafts))
         chosen = torch.stack([choice.ids.float(), choice.logprobs])
         if self._graphs is not None:
-            chosen = self._graphs.keep(chosen)
-        return _BegunPass(drafts, list(range(len(drafts))), Download(chosen), choice.tops)
+            self._graphs.keep(chosen)
+        num_drafts = len(drafts)
+        return _Begun(
+            drafts, [1] * num_drafts, list(range(num_drafts)), Download(chosen[None]), choice.tops
+        )
 
     def _hidden_states(self, id_T: Tensor, position_T: Tensor, one_pass: Pass) -> Tensor:
         output = self._model.get_decoder()(
@@ -403,16 +430,30 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _add_pieces(rows: PassRows, batch: Sequence[Chunk]) -> list[int]:
-    """Add what does not grow to the tokens of a pass; which of them each draft goes on behind."""
-    predicting = list(range(len(rows.drafts)))
-    for chunk in batch:
-        if not _grows(chunk):
-            draft, start, end = chunk
-            rows.add(draft, draft.ids[start:end], start)
-            if chunk.predicts:
-                predicting.append(len(rows.drafts) - 1)
-    return predicting
+def _rows_of(
+    batch: Sequence[Chunk], draws: Sequence[Sequence[float]]
+) -> tuple[PassRows, list[int]]:
+    """The tokens of chunks, those of growing drafts first, and which of them each draft that gets
+    one goes on behind, with the draws for it."""
+    growing = [chunk for chunk in batch if _grows(chunk)]
+    num_growing = len(growing)
+    drafts = [chunk.draft for chunk in growing]
+    rows = PassRows(
+        drafts,
+        columns=[draft.under_way for draft in drafts],
+        ids=[draft.ids[-1] for draft in drafts],
+        positions=[start for _, start, _ in growing],
+        inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
+        draws=[*draws[:num_growing]],
+    )
+    predicting, draws_behind = list(range(num_growing)), iter(draws[num_growing:])
+    for draft, start, end in batch[num_growing:]:
+        is_end = end == draft.num_tokens
+        rows.add(draft, draft.ids[start:end], start)
+        if is_end:
+            rows.draws[-1] = next(draws_behind)
+            predicting.append(len(rows.drafts) - 1)
+    return rows, predicting
 
 
 def _grows(chunk: Chunk) -> bool:
@@ -424,19 +465,32 @@ def _only_grows(batch: Sequence[Chunk]) -> bool:
     return all(end - start == 1 and end == draft.num_tokens for draft, start, end in batch)
 
 
-def _append(draft: Draft, token: int, logprob: float, top: TopLogprobs) -> None:
-    draft.ids.append(token)
-    draft.logprobs.append(logprob)
-    draft.top_logprobs.append(top)
+def _append(
+    draft: Draft, most: int, ids: Sequence[int], logprobs: Sequence[float], top: TopLogprobs
+) -> int:
+    """Append the first `most` tokens, up to one that ends the draft; their number."""
     observe = draft.request.observe
-    if observe is not None:
-        draft.is_cut = observe((token,))
+    for at in range(most):
+        token = ids[at]
+        draft.ids.append(token)
+        draft.logprobs.append(logprobs[at])
+        draft.top_logprobs.append(top)
+        if observe is not None:
+            draft.is_cut = observe((token,))
+        if token in draft.stop_ids or draft.is_cut:
+            return at + 1
+    return most
 
 
-def _read_chosen(chosen: Download, columns: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Ids and log-probabilities in these columns. Raises FloatingPointError where they are none."""
-    ids, logprobs = chosen.wait()[:, columns]
-    if not numpy.isfinite(logprobs).all():
+def _read_chosen(
+    chosen: Download, columns: Sequence[int], num_tokens: Sequence[int]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """For each of these columns, ids and log-probabilities of the passes, of which so many count.
+    Raises FloatingPointError where they are none."""
+    found = chosen.wait()[:, :, columns]
+    ids, logprobs = found[:, 0].T, found[:, 1].T
+    counts = numpy.arange(len(found)) < numpy.array(num_tokens)[:, None]
+    if not numpy.isfinite(logprobs[counts]).all():
         raise FloatingPointError("the model's logits are not finite; its weights diverged")
     return ids.astype(int).tolist(), logprobs.tolist()
 
