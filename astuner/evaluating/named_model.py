@@ -210,7 +210,7 @@ def check_loadable(model: NamedModel) -> None:
     told before any weights are loaded."""
     if model.server is not None:
         return
-    from astuner.models.load import load_config
+    from astuner.models.source import load_config
 
     try:
         found = load_config(model.path)

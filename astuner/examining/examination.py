@@ -290,7 +290,7 @@ class _Examination:
     def _look_at_lengths(self) -> list[DoctorFinding]:
         if self._is_remote:
             return []
-        from astuner.models.load import load_tokenizer
+        from astuner.models.source import load_tokenizer
 
         tokenizer: Any = load_tokenizer(find_model(self._run))
         return data.look_at_lengths(
@@ -334,7 +334,7 @@ class _Examination:
 
     def _load_template(self) -> list[DoctorFinding]:
         from astuner.models.end_ids import read_end_ids
-        from astuner.models.load import load_tokenizer
+        from astuner.models.source import load_tokenizer
 
         try:
             source = find_model(self._run)

@@ -31,7 +31,7 @@ def look_at_memory(run: Run, source: str) -> list[DoctorFinding]:
 
 def look_at_context(run: Run, source: str) -> list[DoctorFinding]:
     """The limits of prompts and replies against what the model was made for."""
-    from astuner.models.load import load_config
+    from astuner.models.source import load_config
 
     config = load_config(source)
     longest = config and getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -85,7 +85,7 @@ def _load_with(conf_file: Path, overrides: Sequence[str], model: str) -> LoadedC
 
 
 def _longest(model: str) -> int | None:
-    from astuner.models.load import load_config as load_model_config
+    from astuner.models.source import load_config as load_model_config
 
     config = load_model_config(model)
     return config and getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from astuner.errors import BackboneError, ConfigError
 from astuner.models.manifest import read_object
 from astuner.models.seeded import seeded_draws
+from astuner.models.source import ADAPTER_CONFIG_NAME
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 MERGED_NAME = "merged"
 

@@ -16,7 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from astuner.errors import ConfigError
-from astuner.models.adapter import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, has_adapter, read_adapter
+from astuner.models.adapter import ADAPTER_WEIGHTS_NAME, has_adapter, read_adapter
+from astuner.models.source import ADAPTER_CONFIG_NAME
 from astuner.models.seeded import seeded_draws
 
 _PREFIX = "base_model.model."

@@ -32,7 +32,10 @@ def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
                 "is for GPUs, or it is not installed: pip install 'astuner[gpu]'"
             )
         return False
-    from transformers.integrations.liger import apply_liger_kernel
+    # Not by transformers' integration, which does no more and takes a second to import.
+    from liger_kernel.transformers import (  # type: ignore[import-not-found]  # with GPUs only
+        _apply_liger_kernel_to_instance,
+    )
 
     # It warns of every kernel that it has for other hardware.
     logging.getLogger("liger_kernel").setLevel(logging.ERROR)
@@ -41,7 +44,7 @@ def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
     names = dict(vars(modeling))
     kernels = {"rope": True, "rms_norm": True, "swiglu": True}
     not_ours = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-    apply_liger_kernel(model, {**kernels, **not_ours})
+    _apply_liger_kernel_to_instance(model=model, **kernels, **not_ours)
     _leave_other_models_plain(modeling, names)
     return any(module.forward != f for module, f in zip(model.modules(), before, strict=True))
 

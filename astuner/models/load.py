@@ -3,10 +3,7 @@
 The model is a plain transformers module, which generates and trains with the same storage.
 """
 
-import json
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,12 +20,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from astuner.errors import BackboneError, ConfigError
-from astuner.models.adapter import ADAPTER_CONFIG_NAME, load_merged
+from astuner.models.adapter import load_merged
 from astuner.models.device import DtypeName, choose_device, choose_dtype, warn_of_slow_dtype
 from astuner.models.fused_layers import use_fused_layers
+from astuner.models.source import base_of_adapter, loading_error, source_of
 
-_WEIGHT_FILES = ("*.safetensors", "*.bin")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PADDING_NAMES = ("<|endoftext|>", "<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>")
 
 
@@ -60,8 +56,8 @@ def load_policy(
     place = choose_device(device)
     compute_dtype = choose_dtype(dtype, place)
     warn_of_slow_dtype(dtype, place)
-    base = _base_of_adapter(path)
-    source = _source(base or path)
+    base = base_of_adapter(path)
+    source = source_of(base or path)
     try:
         config = AutoConfig.from_pretrained(source)
         _check_config(path, config)
@@ -80,7 +76,7 @@ def load_policy(
             )
             model, loading = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _loading_error(path, error) from error
+        raise loading_error(path, error) from error
     if loading is not None:
         _check_weights(path, loading)
     _check_vocabulary(path, model, tokenizer)
@@ -95,68 +91,6 @@ def load_policy(
         dtype=compute_dtype,
         device=place,
     )
-
-
-def load_config(path: str) -> PreTrainedConfig | None:
-    """Of the model in the folder or of that name; None where it cannot be read."""
-    try:
-        return AutoConfig.from_pretrained(_source(_base_of_adapter(path) or path))
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Of the model in the folder or of that name. Raises as `load_policy` does."""
-    source = _source(_base_of_adapter(path) or path)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _loading_error(path, error) from error
-
-
-def _base_of_adapter(path: str) -> str | None:
-    """Where the folder holds an adapter only, the model that it was trained on."""
-    file = Path(path).expanduser() / ADAPTER_CONFIG_NAME
-    if not file.is_file():
-        return None
-    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
-
-
-def _source(path: str) -> str:
-    """The folder's absolute path, or the hub's name unchanged."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        _check_folder(folder)
-        return str(folder.resolve())
-    if folder.exists():
-        raise ConfigError(f"loading the model: {folder} is a file; give the folder that holds it")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) or path.startswith("."):
-        raise ConfigError(
-            f"loading the model: no folder {folder.absolute()}; the nearest one that exists is "
-            f"{_nearest_existing(folder.absolute())}. Give a model folder or a name on the hub "
-            "such as Qwen/Qwen2.5-0.5B-Instruct"
-        )
-    return path
-
-
-def _nearest_existing(folder: Path) -> Path:
-    return next(parent for parent in folder.parents if parent.is_dir())
-
-
-def _check_folder(folder: Path) -> None:
-    found = sorted(entry.name for entry in folder.iterdir())
-    missing = {
-        "config.json": not (folder / "config.json").is_file(),
-        "weights (*.safetensors)": not any(any(folder.glob(name)) for name in _WEIGHT_FILES),
-        "a tokenizer (tokenizer.json)": not any((folder / n).is_file() for n in _TOKENIZER_FILES),
-    }
-    lacks = [name for name, is_missing in missing.items() if is_missing]
-    if lacks:
-        raise ConfigError(
-            f"loading the model: folder {folder} lacks {' and '.join(lacks)}; "
-            f"found {found[:12] or 'nothing'}. Give a folder written by save_pretrained of both "
-            "model and tokenizer"
-        )
 
 
 def _check_config(path: str, config: PreTrainedConfig) -> None:
@@ -214,16 +148,3 @@ def _check_vocabulary(
             f"model's embedding only {num_rows}; they are not of the same model, or tokens were "
             "added without `resize_token_embeddings`"
         )
-
-
-def _loading_error(path: str, error: Exception) -> BackboneError:
-    where = "folder" if Path(path).expanduser().is_dir() else "hub name"
-    advice = "see whether its files are whole" if where == "folder" else (
-        "see whether the name is right and this machine reaches the hub (for a gated model: "
-        "`hf auth login`), or give the folder of a downloaded copy"
-    )  # fmt: skip
-    what = " ".join(str(error).split())
-    return BackboneError(
-        f"loading the model: {where} {path} failed with {type(error).__name__}: {what[:500]}; "
-        f"{advice}"
-    )

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from astuner.errors import ConfigError
-from astuner.models.load import load_config
+from astuner.models.source import load_config
 
 _ATTENTION_NAME = "astuner_asked"
 _KINDS = {"full_attention", "sliding_attention"}

@@ -11,7 +11,7 @@ from astuner.errors import ConfigError
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.device import available_bytes, choose_device, choose_dtype
 from astuner.models.fused_layers import has_liger
-from astuner.models.load import load_config
+from astuner.models.source import load_config
 from astuner.training.footprint import Footprint, measure_footprint, suggested_footprint
 from astuner.training.memory import GIB, MemoryPlan, estimate_need, remedies
 from astuner.training.score import num_logit_bytes

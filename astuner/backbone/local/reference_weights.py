@@ -14,7 +14,8 @@ from astuner.config.sections.trainer_common import START
 from astuner.engine.reference import frozen_copy
 from astuner.errors import BackboneError, ConfigError
 from astuner.inference.shapes.routed import REFERENCE
-from astuner.models.load import load_config, load_policy, load_tokenizer
+from astuner.models.load import load_policy
+from astuner.models.source import load_config, load_tokenizer
 from astuner.task_reader.local_path import find_path
 
 

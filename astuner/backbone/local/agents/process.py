@@ -49,7 +49,7 @@ from astuner.inference.template import ChatTemplate
 from astuner.llm import usage_of_process
 from astuner.log_json import about_now
 from astuner.models.end_ids import read_end_ids
-from astuner.models.load import load_tokenizer
+from astuner.models.source import load_tokenizer
 from astuner.rollout.episode import run_attempt
 from astuner.rollout.targets import TargetNotes
 from astuner.rollout.threads import DaemonThreads
