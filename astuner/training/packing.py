@@ -247,7 +247,7 @@ def _packed_batch(
     row.close_deeper_than(0)
 
     def tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        return torch.from_numpy(numpy.array(values, dtype=numpy.int64)).to(device)
 
     position_T = tensor(row.positions)
     return PackedBatch(
@@ -260,7 +260,9 @@ def _packed_batch(
         ),
         predictor_N=tensor(row.predictors),
         target_N=tensor(row.targets),
-        sampled_logprob_N=torch.tensor(row.logprobs, dtype=torch.float32, device=device),
+        sampled_logprob_N=torch.from_numpy(numpy.array(row.logprobs, dtype=numpy.float32)).to(
+            device
+        ),
         sample_N=tensor(row.sample_indices),
         advantage_N=_repeated(row.advantage_runs).to(device),
     )
@@ -322,14 +324,12 @@ class _FlatRow:
             self._append(path.ids, len(path.ids))
             end = len(self.ids)
             self.segments.append(Segment(start=start, end=end, subtree_end=end))
-        for position, is_trained in enumerate(sample.mask):
-            if not is_trained:
-                continue
-            before = position - 1
-            self.predictors.append(shift + before if before >= parent_depth else last_shared)
-            self.targets.append(sample.ids[position])
-            self.logprobs.append(sample.logprobs[position])
-            self.sample_indices.append(path.sample)
+        first, *later = itertools.compress(range(len(sample.mask)), sample.mask)
+        self.predictors.append(shift + first - 1 if first > parent_depth else last_shared)
+        self.predictors += [shift + position - 1 for position in later]
+        self.targets += itertools.compress(sample.ids, sample.mask)
+        self.logprobs += itertools.compress(sample.logprobs, sample.mask)
+        self.sample_indices += [path.sample] * (1 + len(later))
         self.advantage_runs += sample.advantage_runs
 
     def _append(self, ids: Sequence[int], end_depth: int) -> None:

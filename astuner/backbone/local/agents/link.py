@@ -111,6 +111,10 @@ class AgentProcess:
     def send(self, message: ToProcess) -> None:
         self._frames.send(message)
 
+    async def linked(self) -> None:
+        """Once it was sent what it gets ready with."""
+        await asyncio.wait([self._linking])
+
     async def run(self, plan: WorkflowTask) -> Ended:
         """Run an attempt there. Cancelled, it is cancelled there, but not waited for: its process
         may be blocked, and is ended within a bound.
@@ -193,7 +197,8 @@ class AgentProcess:
                     "open files on this machine, or lower rollout.num_workers"
                 ) from error
             opened.pop_all()
-        self._keep(self._loop.create_unix_connection(lambda: self._frames, sock=ours))
+        link = self._loop.create_unix_connection(lambda: self._frames, sock=ours)
+        self._linking = self._keep(link)
         self._read(records, Frames(_log))
         self._read(process.stdout, _Echo(lambda: sys.stdout))
         self._read(process.stderr, _Echo(lambda: sys.stderr))
@@ -203,10 +208,11 @@ class AgentProcess:
         assert pipe is not None
         self._keep(self._loop.connect_read_pipe(lambda: reader, pipe))
 
-    def _keep(self, work: Any) -> None:
+    def _keep(self, work: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._lasting.add(task)
         task.add_done_callback(self._lasting.discard)
+        return task
 
     def _take(self, message: FromProcess) -> None:
         match message:

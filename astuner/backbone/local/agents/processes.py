@@ -50,6 +50,7 @@ async def open_agent_processes(run: Run) -> "AsyncIterator[AgentProcesses | None
     processes = AgentProcesses(run, num_processes)
     try:
         processes.start()
+        await processes.linked()
         yield processes
     finally:
         rest = run.grace.rest_seconds if run.grace else _LEAVE_SECONDS
@@ -74,6 +75,10 @@ class AgentProcesses:
         """To be called in the event loop of the run."""
         for _ in range(self._num_processes):
             self._start_one()
+
+    async def linked(self) -> None:
+        """From here on they get ready also while this event loop is blocked."""
+        await asyncio.gather(*(process.linked() for process in self._processes))
 
     def serve(self, model: str, engines: Mapping[str, Engine]) -> None:
         """From now on these engines, by their names, answer; `model` has their tokenizer."""
