@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from astuner.engine.decode_rows import DecodeRows, PassRows, Replayed
+from astuner.engine.pace import Pace
 from astuner.engine.paged_attention import PagedPass
 from astuner.engine.scheduler import MOST_READ_BESIDE, NO_COLUMN, Chunk, Draft
 from astuner.engine.speculation import MOST_ROWS
@@ -24,14 +25,17 @@ class LateCard:
     def __init__(self, writer: DraftWriter) -> None:
         self._writer = writer
         limits, cache = writer._limits, writer._cache
+        max_rows = max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE * Pace.MOST
         self._rows = DecodeRows(
-            max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE,
+            max_rows,
             -(-limits.max_model_len // limits.page_size),
             spare_page=cache.spare_page,
             device=torch.device("cpu"),
         )
         self._chooser = TokenChooser()
-        self._chosen = torch.zeros(2, max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE)
+        self._chosen = torch.zeros(
+            2, max(limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE * Pace.MOST
+        )
         self.num_ahead = 0
         """Tokens that were computed from one which the host did not know."""
         self.num_behind = 0

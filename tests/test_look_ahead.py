@@ -16,8 +16,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.pace import Pace
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Sampling
-from astuner.engine.scheduler import Chunk, Draft, Scheduler
-from astuner.engine.writer import _only_grows
+from astuner.engine.scheduler import Batch, Chunk, Draft, Scheduler
 from astuner.errors import EngineError
 from astuner.types import Completion
 from tests.late_card import LateCard
@@ -166,10 +165,14 @@ def draft_of(num_ids: int, *, num_cached: int) -> Draft:
 
 
 def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_growing() -> None:
-    piece, growing = draft_of(40, num_cached=16), draft_of(20, num_cached=19)
-    assert not _only_grows([Chunk(piece, 16, 17), Chunk(growing, 19, 20)])
-    assert not _only_grows([Chunk(growing, 19, 20), Chunk(piece, 16, 17)])
-    assert _only_grows([Chunk(growing, 19, 20)] * 2)
+    piece, last, growing = (
+        draft_of(40, num_cached=16),
+        draft_of(40, num_cached=38),
+        draft_of(20, num_cached=19),
+    )
+    batch = Batch([growing], [Chunk(piece, 16, 17), Chunk(last, 38, 40)])
+    assert batch.getting == [growing, last]
+    assert [(start, end) for _, start, end in batch] == [(19, 20), (16, 17), (38, 40)]
 
 
 @pytest.mark.parametrize("num_passes", [1, 2, 3, 4])
@@ -189,17 +192,17 @@ def test_tokens_are_the_same_however_many_passes_are_begun_at_once(
 
 
 def test_passes_are_begun_one_by_one_while_a_prompt_waits_to_be_read() -> None:
-    reading, growing = draft_of(300, num_cached=0), draft_of(20, num_cached=19)
+    reading, growing = draft_of(600, num_cached=0), draft_of(20, num_cached=19)
     scheduler = Scheduler(Pages(100, 16), max_num_seqs=8, max_batch_tokens=1000)
     scheduler._running = [growing, reading]
-    batch = scheduler.next_batch(reads_beside=True)
-    assert [(chunk.start, chunk.end) for chunk in batch] == [(19, 20), (0, 256)]
-    assert scheduler.passes_in_a_row(batch, 4) == [1, 1]
-    scheduler.begin_pass(batch, [1, 1])
-    growing.under_way, growing.num_under_way = 0, 1
-    batch = scheduler.next_batch(reads_beside=True)
-    assert [(chunk.start, chunk.end) for chunk in batch] == [(20, 21), (256, 300)]
-    assert scheduler.passes_in_a_row(batch, 4) == [4, 4]
+    batch = scheduler.next_batch(reads_beside=True, at_once=2)
+    assert [(chunk.start, chunk.end) for chunk in batch] == [(19, 20), (0, 512)]
+    assert batch.num_passes == [1]
+    scheduler.begin_pass(batch)
+    growing.under_way = 0
+    batch = scheduler.next_batch(reads_beside=True, at_once=4)
+    assert [(chunk.start, chunk.end) for chunk in batch] == [(20, 21), (512, 600)]
+    assert batch.num_passes == [4, 4]
 
 
 def test_more_passes_are_begun_at_once_where_the_card_ran_out_of_them_and_fewer_where_not() -> None:

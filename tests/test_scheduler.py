@@ -86,26 +86,25 @@ def run(
     for one in drafts:
         scheduler.add(one)
     while scheduler.has_work:
-        batch = scheduler.next_batch(reads_beside=reads_beside)
+        planned = scheduler.next_batch(reads_beside=reads_beside, at_once=at_once)
+        batch = [*planned]
         assert batch or under_way
-        num_passes = scheduler.passes_in_a_row(batch, at_once)
+        num_passes = dict(zip(planned.getting, planned.num_passes, strict=True))
         before, under_way = under_way, []
-        for step in range(max(num_passes, default=1)):
+        for step in range(max(planned.num_passes, default=1)):
             chunks = batch
             if step:
-                counted = zip(batch, num_passes, strict=True)
-                ends = [(one.draft, one.end + step) for one, num in counted if num > step]
+                ends = [(c.draft, c.end + step) for c in batch if num_passes[c.draft] > step]
                 chunks = [Chunk(one, end - 1, end) for one, end in ends]
             cache.compute(chunks)
             cache.check(chunks)
             passes.append([(drafts.index(c.draft), c.start, c.end) for c in chunks])
             going_on = batch if step == 0 else chunks
             under_way += cache.sample(going_on, next_token, is_first=step == 0)
-        scheduler.begin_pass(batch, num_passes)
+        scheduler.begin_pass(planned)
         tell(scheduler, before)
         for one, _ in under_way:
             one.under_way = 0
-            one.num_under_way += 1
         if not looks_ahead:
             tell(scheduler, under_way)
             under_way = []
@@ -116,7 +115,7 @@ def run(
 def tell(scheduler: Scheduler, sampled: list[tuple[Draft, int]]) -> None:
     alive = {one: None for one, _ in sampled if not one.is_over}
     for one in alive:
-        one.under_way, one.num_under_way = NO_COLUMN, 0
+        one.under_way = NO_COLUMN
     for one, token in sampled:
         if one in alive and (one.ids[-1] not in one.stop_ids or len(one.ids) == one.num_prompt):
             one.ids.append(token)
@@ -201,10 +200,9 @@ def growing_and(prompt: list[int], *, num_growing: int, num_pages: int = 400) ->
 def pass_of(scheduler: Scheduler) -> list[tuple[int, int]]:
     """How many tokens of how many drafts are computed, by their number."""
     batch = scheduler.next_batch(reads_beside=True)
-    drafts = [chunk.draft for chunk in batch if chunk.predicts]
-    scheduler.begin_pass(batch, [1] * len(batch))
-    tell(scheduler, [(one, 9) for one in drafts])
     sizes = Counter(chunk.end - chunk.start for chunk in batch)
+    scheduler.begin_pass(batch)
+    tell(scheduler, [(one, 9) for one in batch.getting])
     return sorted(sizes.items())
 
 

@@ -18,7 +18,10 @@ class Draws:
 
     def take_several(self, count: int) -> list[float]:
         """Those of so many next tokens."""
-        return [self.take() for _ in range(count)]
+        if self._ahead:
+            return [self.take() for _ in range(count)]
+        draw = self._random
+        return [draw() for _ in range(count)]
 
     def give_back(self, numbers: Sequence[float]) -> None:
         """Of the numbers that were taken last no use was made; they are the next ones again."""

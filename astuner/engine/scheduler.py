@@ -16,7 +16,7 @@ write in the order in which they begin.
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ NO_COLUMN = -1
 """Of a draft that gets no token of the pass under way."""
 
 MOST_READ_BESIDE = 256
-"""Tokens of prompts in a pass in which completions grow."""
+"""Tokens of prompts in a pass in which completions grow, for each pass that is begun with it."""
 _MOST_KEYS_BESIDE = 2**19
 """That those tokens attend to, together, since there each reads its keys by itself."""
 _PASSES_FOR_READING = 2
@@ -63,17 +63,15 @@ class Draft:
     under_way: int = NO_COLUMN
     """The column of the passes under way in which its next tokens will stand; NO_COLUMN: it gets
     none from them, and `ids` is all that is sampled."""
-    num_under_way: int = 0
-    """Those tokens."""
+    num_tokens: int = field(init=False)
+    """Of `ids`, and those under way."""
     is_cut: bool = False
     """Whether the one who asked wants no more tokens."""
     is_over: bool = False
     """Whether it was finished or removed: what a pass still makes of it counts for nothing."""
 
-    @property
-    def num_tokens(self) -> int:
-        """With those that are under way."""
-        return len(self.ids) + self.num_under_way
+    def __post_init__(self) -> None:
+        self.num_tokens = len(self.ids)
 
     @property
     def num_unread(self) -> int:
@@ -110,11 +108,47 @@ class Chunk(NamedTuple):
         return self.end == self.draft.num_tokens
 
 
-def goes_beside(batch: Sequence[Chunk]) -> bool:
-    """Whether pieces of prompts in it are few enough to be computed as growing drafts are."""
-    pieces = [(end - start, end) for _, start, end in batch if end - start > 1]
-    num_keys = sum(size * end for size, end in pieces)
-    return sum(size for size, _ in pieces) <= MOST_READ_BESIDE and num_keys <= _MOST_KEYS_BESIDE
+@dataclass(slots=True)
+class Batch:
+    """The tokens of the next pass, and of those that are begun with it. What it tells holds until
+    it begins."""
+
+    growing: list[Draft]
+    """Each goes on behind its last token, which is the only one to be computed."""
+    pieces: list[Chunk]
+    """Of prompts."""
+    at_once: int = 1
+    """Passes that may be begun together."""
+    getting: list[Draft] = field(init=False)
+    """Those that get a token of the pass: the growing ones, then those whose prompt is read to its
+    end."""
+    num_passes: list[int] = field(init=False)
+    """In how many passes each of `getting` is: behind the first they grow, while nothing else
+    changes."""
+
+    def __post_init__(self) -> None:
+        self.getting = self.growing + [chunk.draft for chunk in self.pieces if chunk.predicts]
+        self.begin_alone()
+
+    def begin_alone(self) -> None:
+        """Let no pass be begun together with this one."""
+        self.num_passes = [1] * len(self.getting)
+
+    def __len__(self) -> int:
+        return len(self.growing) + len(self.pieces)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for draft in self.growing:
+            yield Chunk(draft, draft.num_tokens - 1, draft.num_tokens)
+        yield from self.pieces
+
+    @property
+    def goes_beside(self) -> bool:
+        """Whether pieces of prompts are few enough to be computed as growing drafts are."""
+        pieces = [(end - start, end) for _, start, end in self.pieces]
+        if sum(size for size, _ in pieces) > MOST_READ_BESIDE * self.at_once:
+            return False
+        return sum(size * end for size, end in pieces) <= _MOST_KEYS_BESIDE * self.at_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +181,10 @@ class Scheduler:
         return bool(self._waiting or self._running)
 
     @property
+    def running(self) -> Sequence[Draft]:
+        return self._running
+
+    @property
     def num_drafts(self) -> int:
         """That wait or run."""
         return len(self._waiting) + len(self._running)
@@ -163,47 +201,53 @@ class Scheduler:
     def add(self, draft: Draft) -> None:
         self._waiting.append(draft)
 
-    def next_batch(self, *, reads_beside: bool = False) -> list[Chunk]:
+    def next_batch(self, *, reads_beside: bool = False, at_once: int = 1) -> Batch:
         """The tokens of the next pass, with pages for their keys and values.
 
         Pieces of prompts while there are unread ones, else one token of each running draft. Empty
         only without work.
         With `reads_beside`, drafts grow while prompts are read, a few tokens in each pass, until
-        what waits for that outweighs stopping them once.
+        what waits for that outweighs stopping them once. Up to `at_once` passes can be begun
+        together, unless a prompt is left unread, which the next one is to read.
         """
         if self._waiting:
             self._admit()
-        batch = self._grow()
-        if batch:
+        growing, pieces = self._grow(), []
+        if growing:
             self._num_put_off = 0
         elif reads_beside:
-            batch = self._grow_and_read()
-        # Reading can end with the last prompts displaced and nothing read; the others then grow.
-        return batch or self._read() or self._grow()
+            growing, pieces = self._grow_and_read(at_once)
+        if not growing and not pieces:
+            # Reading can end with the last prompts displaced and nothing read; others then grow.
+            pieces = self._read()
+            growing = [] if pieces else self._grow()
+        batch = Batch(growing, pieces, at_once)
+        if at_once > 1 and self._leaves_nothing_unread(batch):
+            batch.num_passes = [self._passes_in_a_row(one, at_once) for one in batch.getting]
+        return batch
 
-    def passes_in_a_row(self, batch: Sequence[Chunk], most: int) -> list[int]:
-        """In how many passes, this one and those behind it, each draft of the batch gets a token
-        while nothing else changes; with pages for all of them.
+    def _leaves_nothing_unread(self, batch: Batch) -> bool:
+        num_ending = sum([draft.num_tokens == draft.max_tokens for draft in self._running])
+        return len(batch.getting) + num_ending == len(self._running)
 
-        1 for all where a prompt is left unread: the next pass is to read of it.
-        """
-        if most == 1 or not self._leaves_nothing_unread(batch):
-            return [1] * len(batch)
-        return [
-            1 + self.room_behind(chunk.draft, most - 1) if chunk.predicts else 1 for chunk in batch
-        ]
+    def _passes_in_a_row(self, draft: Draft, most: int) -> int:
+        """That give the draft a token, with pages for all of them."""
+        end = min(draft.num_tokens + most, draft.max_tokens) - 1
+        if end <= len(draft.pages) * self._pages.page_size:
+            return 1 + end - draft.num_tokens
+        return 1 + self.room_behind(draft, most - 1)
 
-    def _leaves_nothing_unread(self, batch: Sequence[Chunk]) -> bool:
-        num_ending = sum(draft.num_tokens == draft.max_tokens for draft in self._running)
-        return sum(chunk.predicts for chunk in batch) + num_ending == len(self._running)
-
-    def begin_pass(self, batch: Sequence[Chunk], num_passes: Sequence[int]) -> None:
-        """Take note that the batch is on its way, each draft of it in so many passes: later ones
-        read what these write."""
+    def begin_pass(self, batch: Batch) -> None:
+        """Take note that the batch is on its way: later passes read what it writes."""
         page_size = self._pages.page_size
-        for (draft, _, end), num in zip(batch, num_passes, strict=True):
-            draft.num_cached = cached = end + num - 1
-            if (draft.num_published + 1) * page_size <= cached:
+        for draft, _, end in batch.pieces:
+            draft.num_cached = end
+            if (draft.num_published + 1) * page_size <= end:
+                self._publish(draft)
+        for draft, num in zip(batch.getting, batch.num_passes, strict=True):
+            draft.num_tokens = num_tokens = draft.num_tokens + num
+            draft.num_cached = num_tokens - 1
+            if (draft.num_published + 1) * page_size < num_tokens:
                 self._publish(draft)
 
     def finish_pass(self, drafts: Sequence[Draft]) -> list[Draft]:
@@ -232,8 +276,10 @@ class Scheduler:
         return max(0, min(end, len(draft.pages) * self._pages.page_size) - draft.num_tokens)
 
     def keep_guessed(self, draft: Draft, num_tokens: int) -> None:
-        """Take note that the pass computed so many guessed tokens that turned out right."""
+        """Take note that the pass computed so many guessed tokens that turned out right, and that
+        they are appended, as is the one behind them."""
         draft.num_cached += num_tokens
+        draft.num_tokens = len(draft.ids)
 
     def remove(self, drafts: Sequence[Draft]) -> None:
         """Forget drafts, wherever they stand."""
@@ -257,30 +303,30 @@ class Scheduler:
                 return
             self._running.append(self._waiting.popleft())
 
-    def _grow_and_read(self) -> list[Chunk]:
-        """The last token of every draft that goes on, and pieces of unread prompts; empty where it
-        is better to read only."""
+    def _grow_and_read(self, at_once: int) -> tuple[list[Draft], list[Chunk]]:
+        """Every draft that goes on, and pieces of unread prompts; none where it is better to read
+        only."""
         num_unread = [num for draft in self._running if (num := draft.num_unread) > 1]
         num_growing = len(self._running) - len(num_unread)
         has_waited = self._num_put_off > _PASSES_FOR_READING * num_growing
         if has_waited or (not num_growing and sum(num_unread) > MOST_READ_BESIDE):
             self._num_put_off = 0
-            return []
-        growing, reading = self._grow(passes_over_unread=True), self._read(beside=True)
-        num_late = len(num_unread) - sum(end == len(draft.ids) for draft, _, end in reading)
+            return [], []
+        growing, pieces = self._grow(passes_over_unread=True), self._read(beside=at_once)
+        num_late = len(num_unread) - sum(end == len(draft.ids) for draft, _, end in pieces)
         self._num_put_off = self._num_put_off + num_late if num_late else 0
-        return growing + reading
+        return growing, pieces
 
-    def _read(self, *, beside: bool = False) -> list[Chunk]:
+    def _read(self, *, beside: int = 0) -> list[Chunk]:
         """Pieces of unread prompts. What several begin with is read by one; the others wait.
 
-        Beside drafts that grow, few tokens are read, up to whole pages, which others can use, and
-        none is displaced.
+        `beside` drafts that grow in so many passes, few tokens are read, up to whole pages, which
+        others can use, and none is displaced.
         """
         room = self._max_batch_tokens
         if beside:
-            room = min(room, MOST_READ_BESIDE)
-        num_keys = _MOST_KEYS_BESIDE if beside else sys.maxsize
+            room = min(room, MOST_READ_BESIDE * beside)
+        num_keys = _MOST_KEYS_BESIDE * beside if beside else sys.maxsize
         batch: list[Chunk] = []
         begun: set[tuple[int, tuple[int, ...]]] = set()
         for draft in self._running:  # room is made by displacing the last ones meanwhile
@@ -307,23 +353,22 @@ class Scheduler:
                     begun.add((draft.published, shared))
         return batch
 
-    def _grow(self, *, passes_over_unread: bool = False) -> list[Chunk]:
-        """The last token of every draft that goes on; empty where one has more than that unread,
-        unless such drafts are passed over."""
+    def _grow(self, *, passes_over_unread: bool = False) -> list[Draft]:
+        """Every draft that goes on; none where one has more than its last token unread, unless such
+        drafts are passed over."""
         page_size = self._pages.page_size
-        batch = []
+        growing = []
         for draft in self._running:  # room is made by displacing the last ones meanwhile
-            start = draft.num_cached
-            end = len(draft.ids) + draft.num_under_way
-            if end - start > 1:
+            end = draft.num_tokens
+            if end - draft.num_cached > 1:
                 if passes_over_unread:
                     continue
                 return []
             if end == draft.max_tokens:  # its last token is under way
                 continue
             if end <= len(draft.pages) * page_size or self._make_room(draft, end):
-                batch.append(Chunk(draft, start, end))
-        return batch
+                growing.append(draft)
+        return growing
 
     def _use_known_pages(self, draft: Draft) -> None:
         """Take what others have computed of the unread tokens, but for the last one."""

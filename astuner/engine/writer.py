@@ -31,11 +31,10 @@ from astuner.engine.sampled import SampledTokens
 from astuner.engine.scheduler import (
     MOST_READ_BESIDE,
     NO_COLUMN,
-    Chunk,
+    Batch,
     Draft,
     EngineLoad,
     Scheduler,
-    goes_beside,
 )
 from astuner.engine.speculation import MOST_ROWS, Speculation
 from astuner.engine.token_chooser import TokenChooser, is_exact
@@ -140,7 +139,7 @@ class DraftWriter:
             self._model,
             self._hidden_states,
             self._cache,
-            max_rows=max(self._limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE,
+            max_rows=max(self._limits.max_num_seqs, MOST_ROWS) + MOST_READ_BESIDE * Pace.MOST,
             max_model_len=self._limits.max_model_len,
         )
 
@@ -192,7 +191,7 @@ class DraftWriter:
         Raises FloatingPointError for logits that are not finite.
         """
         finished = self._read() if self._wants_to_guess() else []
-        batch = self._scheduler.next_batch(reads_beside=self._looks_ahead and self._can_replay)
+        batch = self._plan()
         if not batch:
             return finished + self._read()
         if self._before_pass is not None:
@@ -203,36 +202,35 @@ class DraftWriter:
             return finished + self._check_guesses(batch, guesses)
         if self._under_way is not None:
             self._pace.note(ran_out=self._under_way.chosen.has_arrived)
-        num_passes = self._scheduler.passes_in_a_row(batch, self._most_passes(batch))
-        begun = self._begin(batch, num_passes)
-        self._scheduler.begin_pass(batch, num_passes)
+        begun = self._begin(batch)
+        self._scheduler.begin_pass(batch)
         finished += self._read()
         self._under_way = begun
-        for draft, num, column in zip(begun.drafts, begun.num_tokens, begun.columns, strict=True):
-            draft.under_way, draft.num_under_way = column, num
+        for draft, column in zip(begun.drafts, begun.columns, strict=True):
+            draft.under_way = column
         return finished if self._looks_ahead else finished + self._read()
+
+    def _plan(self) -> Batch:
+        if not self._looks_ahead or not self._can_replay:
+            return self._scheduler.next_batch()
+        at_once = 1 if self._may_guess(self._scheduler.running) else self._pace.num_passes
+        batch = self._scheduler.next_batch(reads_beside=True, at_once=at_once)
+        if at_once > 1 and any(draft.request.is_exact for draft in batch.getting):
+            batch.begin_alone()
+        return batch
 
     @property
     def _looks_ahead(self) -> bool:
         return self._graphs is not None and self._graphs.has_recorded
 
-    def _most_passes(self, batch: Sequence[Chunk]) -> int:
-        """To be begun at once."""
-        if not self._looks_ahead or not self._can_replay or not goes_beside(batch):
-            return 1
-        drafts = [draft for draft, _, _ in batch]
-        if self._may_guess(drafts) or any(draft.request.is_exact for draft in drafts):
-            return 1
-        return self._pace.num_passes
-
-    def _begin(self, batch: Sequence[Chunk], num_passes: Sequence[int]) -> _Begun:
+    def _begin(self, batch: Batch) -> _Begun:
         if self._graphs is not None and not self._cache.is_made:
             self._cache.make_again()
-        reads = not _only_grows(batch)
-        if self._can_replay and (not reads or goes_beside(batch)):
-            begun = self._replay(batch, num_passes, reads=reads)
+        if self._can_replay and (not batch.pieces or batch.goes_beside):
+            begun = self._replay(batch)
             if begun is not None:
-                return begun._replace(only_grows=not reads)
+                return begun
+        batch.begin_alone()
         return self._compute(batch)
 
     @property
@@ -257,7 +255,7 @@ class DraftWriter:
         ):
             if draft.is_over:
                 continue
-            draft.under_way, draft.num_under_way = NO_COLUMN, 0
+            draft.under_way = NO_COLUMN
             num_tokens += _append(draft, most, new, of_new, top)
             written.append(draft)
         num_passes = max(begun.num_tokens, default=1) if begun.only_grows else 0
@@ -301,12 +299,12 @@ class DraftWriter:
             return False
         return not any(draft.request.is_exact for draft in drafts)
 
-    def _guesses(self, batch: Sequence[Chunk]) -> list[Sequence[int]]:
+    def _guesses(self, batch: Batch) -> list[Sequence[int]]:
         """What is checked of each draft beside its next token; empty where nothing is."""
-        drafts = [draft for draft, _, _ in batch]
+        drafts = batch.growing
         if self._under_way is not None or not self._may_guess(drafts):
             return []
-        if not self._can_replay or not _only_grows(batch):
+        if not self._can_replay or batch.pieces:
             return []
         guesses = []
         for draft in drafts:
@@ -315,21 +313,21 @@ class DraftWriter:
         return guesses
 
     def _check_guesses(
-        self, batch: Sequence[Chunk], guesses: Sequence[Sequence[int]]
+        self, batch: Batch, guesses: Sequence[Sequence[int]]
     ) -> list[tuple[Draft, SampledTokens]]:
         """Sample behind each draft and behind each of its guessed tokens, in one pass, and append
         those tokens before which all guesses are right."""
         wanted = PassRows()
-        for (draft, start, _), guess in zip(batch, guesses, strict=True):
+        for draft, guess in zip(batch.growing, guesses, strict=True):
             draws = draft.request.draws.look(1 + len(guess))
-            wanted.add(draft, (draft.ids[-1], *guess), start, draws=draws)
+            wanted.add(draft, (draft.ids[-1], *guess), draft.num_tokens - 1, draws=draws)
         assert self._graphs is not None
         replayed = self._graphs.run(wanted, mode="tokens", is_one_off=True)
-        self._scheduler.begin_pass(batch, [1] * len(batch))
+        self._scheduler.begin_pass(batch)
         num_rows = len(replayed.rows)
         ids, logprobs = _read_chosen(Download(replayed.chosen), replayed.rows, [1] * num_rows)
         first, num_tokens = 0, 0
-        for (draft, _, _), guess in zip(batch, guesses, strict=True):
+        for draft, guess in zip(batch.growing, guesses, strict=True):
             num_right = 0
             for row in range(first, first + 1 + len(guess)):
                 draft.request.draws.take()
@@ -340,14 +338,14 @@ class DraftWriter:
                 num_right += 1
             self._scheduler.keep_guessed(draft, num_right)
             first += 1 + len(guess)
-        drafts = [draft for draft, _, _ in batch]
-        return self._finish(drafts, num_tokens=num_tokens, num_timed=1)
+        return self._finish(batch.growing, num_tokens=num_tokens, num_timed=1)
 
-    def _compute(self, batch: Sequence[Chunk]) -> _Begun:
+    def _compute(self, batch: Batch) -> _Begun:
         """Chunks of any sizes, of tokens that are all known."""
         device = self._model.device
         ids, positions, predicting = [], [], []
-        for chunk in batch:
+        chunks = [*batch]
+        for chunk in chunks:
             ids += chunk.draft.ids[chunk.start : chunk.end]
             positions += range(chunk.start, chunk.end)
             if chunk.predicts:
@@ -356,9 +354,9 @@ class DraftWriter:
         hidden_TD = compute(
             upload(numpy.array(ids), device),
             upload(numpy.array(positions), device),
-            PagedPass(batch, self._cache),
+            PagedPass(chunks, self._cache),
         )
-        drafts = [chunk.draft for chunk in batch if chunk.predicts]
+        drafts = batch.getting
         if not drafts:
             return _Begun([], [], [], Download(torch.zeros(1, 2, 0, device=device)), [])
         logits_NV = logits_of(self._model, hidden_TD[upload(numpy.array(predicting), device)])
@@ -372,42 +370,40 @@ class DraftWriter:
         is_able = takes_any_lengths(self._model.device, self._model.dtype)
         return self._graphs.layers if is_able else None
 
-    def _replay(
-        self, batch: Sequence[Chunk], num_passes: Sequence[int], *, reads: bool
-    ) -> _Begun | None:
-        """Tokens of each draft that grows, one of each pass that it is in, and of prompts few, if
-        the first `reads` such; None where no pass of this model can be recorded."""
+    def _replay(self, batch: Batch) -> _Begun | None:
+        """A token of each draft that goes on, and of each pass that it is in; None where no pass of
+        this model can be recorded."""
         assert self._graphs is not None
-        if reads:  # what grows leads
-            ordered = sorted(
-                zip(batch, num_passes, strict=True), key=lambda one: not _grows(one[0])
-            )
-            batch, num_passes = zip(*ordered, strict=True)
-        growing = [
-            (chunk.draft, num)
-            for chunk, num in zip(batch, num_passes, strict=True)
-            if chunk.predicts
-        ]
-        drafts = [draft for draft, _ in growing]
+        drafts = batch.getting
         if any(draft.request.is_exact for draft in drafts):
             mode = "logits"
             draws: list[Sequence[float]] = [(0.0,)] * len(drafts)
         else:
             mode = "tokens"
-            draws = [draft.request.draws.take_several(num) for draft, num in growing]
-        wanted, predicting = _rows_of(batch, draws)
+            draws = [
+                draft.request.draws.take_several(num)
+                for draft, num in zip(drafts, batch.num_passes, strict=True)
+            ]
+        wanted, going_on = _rows_of(batch, draws)
+        reads = bool(batch.pieces)
         replayed = self._graphs.run(wanted, mode=mode, is_one_off=reads)
         if replayed is None:
             if mode == "tokens":
                 for draft, of_draft in zip(drafts, draws, strict=True):
                     draft.request.draws.give_back(of_draft)
             return None
-        rows = [replayed.rows[index] for index in predicting]
+        rows = [replayed.rows[index] for index in going_on]
         if replayed.logits is not None:
             at = upload(numpy.array(rows, dtype=numpy.int64), self._model.device)
-            return self._choose(replayed.logits[at], drafts)
-        num_tokens = [len(of_draft) for of_draft in draws]
-        return _Begun(drafts, num_tokens, rows, Download(replayed.chosen), [()] * len(drafts))
+            return self._choose(replayed.logits[at], drafts)._replace(only_grows=not reads)
+        return _Begun(
+            drafts,
+            batch.num_passes,
+            rows,
+            Download(replayed.chosen),
+            [()] * len(drafts),
+            only_grows=not reads,
+        )
 
     def _choose(self, logits_NV: Tensor, drafts: list[Draft]) -> _Begun:
         samplings = [draft.request.sampling for draft in drafts]
@@ -430,39 +426,26 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _rows_of(
-    batch: Sequence[Chunk], draws: Sequence[Sequence[float]]
-) -> tuple[PassRows, list[int]]:
-    """The tokens of chunks, those of growing drafts first, and which of them each draft that gets
-    one goes on behind, with the draws for it."""
-    growing = [chunk for chunk in batch if _grows(chunk)]
+def _rows_of(batch: Batch, draws: Sequence[Sequence[float]]) -> tuple[PassRows, list[int]]:
+    """The tokens of a batch, and behind which of them each draft that gets one goes on, with its
+    draws."""
+    growing = batch.growing
     num_growing = len(growing)
-    drafts = [chunk.draft for chunk in growing]
     rows = PassRows(
-        drafts,
-        columns=[draft.under_way for draft in drafts],
-        ids=[draft.ids[-1] for draft in drafts],
-        positions=[start for _, start, _ in growing],
-        inverse_temperatures=[draft.request.inverse_temperature for draft in drafts],
+        [*growing],
+        columns=[draft.under_way for draft in growing],
+        ids=[draft.ids[-1] for draft in growing],
+        positions=[draft.num_tokens - 1 for draft in growing],
+        inverse_temperatures=[draft.request.inverse_temperature for draft in growing],
         draws=[*draws[:num_growing]],
     )
-    predicting, draws_behind = list(range(num_growing)), iter(draws[num_growing:])
-    for draft, start, end in batch[num_growing:]:
-        is_end = end == draft.num_tokens
+    going_on, draws_behind = list(range(num_growing)), iter(draws[num_growing:])
+    for draft, start, end in batch.pieces:
         rows.add(draft, draft.ids[start:end], start)
-        if is_end:
+        if end == draft.num_tokens:
             rows.draws[-1] = next(draws_behind)
-            predicting.append(len(rows.drafts) - 1)
-    return rows, predicting
-
-
-def _grows(chunk: Chunk) -> bool:
-    return chunk.end - chunk.start == 1 and chunk.predicts
-
-
-def _only_grows(batch: Sequence[Chunk]) -> bool:
-    # A piece of a prompt may be of one token, and end before its prompt does.
-    return all(end - start == 1 and end == draft.num_tokens for draft, start, end in batch)
+            going_on.append(len(rows.drafts) - 1)
+    return rows, going_on
 
 
 def _append(
@@ -484,25 +467,25 @@ def _append(
 
 def _read_chosen(
     chosen: Download, columns: Sequence[int], num_tokens: Sequence[int]
-) -> tuple[list[list[int]], list[list[float]]]:
+) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
     """For each of these columns, ids and log-probabilities of the passes, of which so many count.
     Raises FloatingPointError where they are none."""
     found = chosen.wait()[:, :, columns]
-    ids, logprobs = found[:, 0].T, found[:, 1].T
-    counts = numpy.arange(len(found)) < numpy.array(num_tokens)[:, None]
+    ids, logprobs = found[:, 0], found[:, 1]
+    counts = numpy.arange(len(found))[:, None] < numpy.array(num_tokens)
     if not numpy.isfinite(logprobs[counts]).all():
         raise FloatingPointError("the model's logits are not finite; its weights diverged")
-    return ids.astype(int).tolist(), logprobs.tolist()
+    by_pass = ids.astype(int).tolist(), logprobs.tolist()
+    return [*zip(*by_pass[0], strict=True)], [*zip(*by_pass[1], strict=True)]
 
 
-def _num_prompt_tokens(batch: Sequence[Chunk]) -> int:
-    return sum(
-        [
-            min(end, draft.num_prompt) - start
-            for draft, start, end in batch
-            if start < draft.num_prompt
-        ]
-    )
+def _num_prompt_tokens(batch: Batch) -> int:
+    in_pieces = [
+        min(end, draft.num_prompt) - start
+        for draft, start, end in batch.pieces
+        if start < draft.num_prompt
+    ]
+    return sum(in_pieces) + sum([one.num_tokens <= one.num_prompt for one in batch.growing])
 
 
 def _sampled(draft: Draft) -> SampledTokens:
