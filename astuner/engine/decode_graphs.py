@@ -173,20 +173,20 @@ class DecodeGraphs:
         """
         size = self._size(len(wanted.drafts), mode, is_one_off=is_one_off)
         rows = self._rows.place(wanted.drafts, size)
-        num_passes = self._upload_inputs(wanted, rows)
+        places, num_passes = numpy.array(rows), numpy.array([*map(len, wanted.draws)])
+        self._upload_inputs(wanted, places, num_passes)
         graph = self._graph(size, mode)
         if graph is None:
             return None
         graph.replay()
-        for step in range(1, num_passes):
-            num_rows = 1 + max(
-                row for row, draws in zip(rows, wanted.draws, strict=True) if len(draws) > step
-            )
+        most = max(1, int(num_passes.max()))
+        for step in range(1, most):
+            num_rows = 1 + int(places[num_passes > step].max())
             graph = self._graph(self._size(num_rows, mode, is_one_off=False), mode)
             assert graph is not None
             graph.replay()
         logits = self._logits[size] if mode == "logits" else None
-        return Replayed(rows, self._found[:num_passes], logits)
+        return Replayed(rows, self._found[:most], logits)
 
     def _size(self, num_rows: int, mode: Mode, *, is_one_off: bool) -> int:
         """The smallest; for a pass of its own kind one that is recorded, where one is near, since
@@ -203,23 +203,20 @@ class DecodeGraphs:
         which the drafts' `under_way` refers from here on."""
         self._chosen[:, : chosen.shape[1]].copy_(chosen)
 
-    def _upload_inputs(self, wanted: PassRows, rows: list[int]) -> int:
-        """Returns the number of passes."""
-        at = numpy.array(rows)
-        draws = [*zip_longest(*wanted.draws, fillvalue=0.0)] or [[0.0] * len(rows)]
+    def _upload_inputs(self, wanted: PassRows, places: Any, num_passes: Any) -> None:
+        """To these rows, of which each goes on in so many passes."""
         integers = numpy.zeros(self._uploaded.shape, dtype=numpy.int32)
         integers[1] = NO_COLUMN
-        integers[1, at] = wanted.columns
-        integers[2, at] = wanted.ids
-        integers[3, at] = wanted.positions
-        integers[4, at] = [*map(len, wanted.draws)]
+        integers[1, places] = wanted.columns
+        integers[2, places] = wanted.ids
+        integers[3, places] = wanted.positions
+        integers[4, places] = num_passes
         floats = integers[5:].view(numpy.float32)
         floats[:] = 1
-        floats[0, at] = wanted.inverse_temperatures
-        for step, of_step in enumerate(draws, start=1):
-            floats[step, at] = of_step
+        floats[0, places] = wanted.inverse_temperatures
+        for step, draws in enumerate(zip_longest(*wanted.draws, fillvalue=0.0), start=1):
+            floats[step, places] = draws
         self._uploaded.copy_(upload(integers, self._uploaded.device))
-        return len(draws)
 
     def forget(self) -> None:
         """The completions are others from here on, and the cache may lie elsewhere."""
