@@ -191,18 +191,28 @@ def test_tokens_are_the_same_however_many_passes_are_begun_at_once(
     assert {one.finish_reason for one in expected} == {"stop", "length"}
 
 
-def test_passes_are_begun_one_by_one_while_a_prompt_waits_to_be_read() -> None:
-    reading, growing = draft_of(600, num_cached=0), draft_of(20, num_cached=19)
-    scheduler = Scheduler(Pages(100, 16), max_num_seqs=8, max_batch_tokens=1000)
-    scheduler._running = [growing, reading]
-    batch = scheduler.next_batch(reads_beside=True, at_once=2)
-    assert [(chunk.start, chunk.end) for chunk in batch] == [(19, 20), (0, 512)]
-    assert batch.num_passes == [1]
-    scheduler.begin_pass(batch)
-    growing.under_way = 0
+@pytest.mark.parametrize(
+    ("unread", "read", "num_passes"),
+    [
+        ([700], [700], [4, 4]),
+        ([700, 300], [700, 300], [4, 4, 4]),
+        ([700, 500], [700, 320], [1, 1]),  # whole pages
+        ([900] * 4, [900, 112], [1, 1]),
+        ([900] * 5, [256], [1]),  # more than four such passes read
+    ],
+)
+def test_prompts_are_read_for_all_passes_that_are_begun_at_once_and_none_goes_on_while_one_waits(
+    unread: list[int], read: list[int], num_passes: list[int]
+) -> None:
+    scheduler = Scheduler(Pages(1000, 16), max_num_seqs=8, max_batch_tokens=9000)
+    growing = draft_of(20, num_cached=19)
+    prompts = [draft_of(num_ids, num_cached=0) for num_ids in unread]
+    for token, one in enumerate(prompts):
+        one.ids[0] = token
+    scheduler._running = [growing, *prompts]
     batch = scheduler.next_batch(reads_beside=True, at_once=4)
-    assert [(chunk.start, chunk.end) for chunk in batch] == [(20, 21), (512, 600)]
-    assert batch.num_passes == [4, 4]
+    assert [end - start for _, start, end in batch] == [1, *read]
+    assert batch.num_passes == num_passes
 
 
 def test_more_passes_are_begun_at_once_where_the_card_ran_out_of_them_and_fewer_where_not() -> None:

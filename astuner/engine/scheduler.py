@@ -35,6 +35,11 @@ _PASSES_FOR_READING = 2
 models, whose kernels take less time than launching them."""
 
 
+_PASSES_TO_CATCH_UP = 4
+"""In which prompts are to be read if for that many tokens are read in each: where passes can be
+begun together once nothing is left unread, many tokens in a pass cost less than many passes."""
+
+
 @dataclass(slots=True, eq=False)
 class Draft:
     """A prompt and the completion that is being written behind it. Owned by the scheduler."""
@@ -312,6 +317,8 @@ class Scheduler:
         if has_waited or (not num_growing and sum(num_unread) > MOST_READ_BESIDE):
             self._num_put_off = 0
             return [], []
+        if sum(num_unread) > _PASSES_TO_CATCH_UP * MOST_READ_BESIDE * at_once:
+            at_once = 1  # passes follow each other singly for long, or growing is stopped
         growing, pieces = self._grow(passes_over_unread=True), self._read(beside=at_once)
         num_late = len(num_unread) - sum(end == len(draft.ids) for draft, _, end in pieces)
         self._num_put_off = self._num_put_off + num_late if num_late else 0
