@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import astuner.backbone.episode_writer as module
 from astuner.backbone.episode_writer import EpisodeWriter
 from astuner.errors import AstunerError
 from astuner.run_dir import RunDir, append_lines, read_json_lines
-from astuner.trajectory.record import episode_from_record
+from astuner.trajectory.record import calls_to_record, episode_from_record
 from tests.test_roles import make_episode
 
 
@@ -47,6 +48,20 @@ def test_an_episode_is_recorded_as_it_was_when_it_was_handed_over(tmp_path):
         episode.metadata["late"] = True
     (record,) = read_json_lines(run_dir.episodes_file(1, "train"))
     assert episode_from_record(record).metadata == {}
+
+
+def test_calls_that_another_process_encoded_stand_in_the_record_as_they_are(tmp_path):
+    run_dir = RunDir(root=tmp_path)
+    episode = make_episode(0, 1.0)
+    assert episode.calls and episode.sequences
+    encoded = json.dumps(calls_to_record(episode)).encode()[1:-1]
+    with EpisodeWriter(run_dir) as writer:
+        writer.write(episode)
+        writer.write(replace(episode, encoded_calls=encoded))
+        writer.write(replace(episode, encoded_calls=encoded.replace(b"stop", b"length")))
+    one, other, third = read_json_lines(run_dir.episodes_file(1, "train"))
+    assert one == other and episode_from_record(other) == episode
+    assert third["calls"][0]["finish_reason"] == "length"  # it is not made twice
 
 
 def test_no_disk_holds_up_the_event_loop(tmp_path, monkeypatch):

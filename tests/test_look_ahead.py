@@ -16,7 +16,7 @@ from astuner.engine.limits import EngineLimits
 from astuner.engine.pace import Pace
 from astuner.engine.pages import Pages
 from astuner.engine.protocol import Sampling
-from astuner.engine.scheduler import Batch, Chunk, Draft, Scheduler
+from astuner.engine.scheduler import Chunk, Draft, PassBatch, Scheduler
 from astuner.errors import EngineError
 from astuner.types import Completion
 from tests.late_card import LateCard
@@ -170,7 +170,7 @@ def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_grow
         draft_of(40, num_cached=38),
         draft_of(20, num_cached=19),
     )
-    batch = Batch([growing], [Chunk(piece, 16, 17), Chunk(last, 38, 40)])
+    batch = PassBatch([growing], [Chunk(piece, 16, 17), Chunk(last, 38, 40)])
     assert batch.getting == [growing, last]
     assert [(start, end) for _, start, end in batch] == [(19, 20), (16, 17), (38, 40)]
 

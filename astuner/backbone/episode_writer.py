@@ -15,7 +15,7 @@ from astuner.backbone.record_bound import RecordBound
 from astuner.errors import AstunerError
 from astuner.run_dir import RunDir, append_lines, json_line
 from astuner.trajectory.episode import Episode
-from astuner.trajectory.record import episode_to_record
+from astuner.trajectory.record import episode_to_record, judged_to_record
 
 
 class EpisodeWriter:
@@ -53,8 +53,7 @@ class EpisodeWriter:
 
     def write(self, episode: Episode) -> None:
         """Encode the episode now, and write it soon."""
-        line = json_line(episode_to_record(episode), where=f"episode {episode.episode_id}")
-        self.write_line(line, step=episode.step, is_validation=episode.is_validation)
+        self.write_line(_line_of(episode), step=episode.step, is_validation=episode.is_validation)
 
     def write_line(self, line: bytes, *, step: int, is_validation: bool) -> None:
         """The same of one that is encoded already."""
@@ -99,6 +98,14 @@ class EpisodeWriter:
     def _raise_failures(self) -> None:
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
+
+
+def _line_of(episode: Episode) -> bytes:
+    where = f"episode {episode.episode_id}"
+    if episode.encoded_calls is None:
+        return json_line(episode_to_record(episode), where=where)
+    judged = json_line(judged_to_record(episode), where=where)
+    return judged.removesuffix(b"}\n") + b", " + episode.encoded_calls + b"}\n"
 
 
 def _behind_all_lines() -> None:

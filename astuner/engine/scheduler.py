@@ -114,7 +114,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class PassBatch:
     """The tokens of the next pass, and of those that are begun with it. What it tells holds until
     it begins."""
 
@@ -206,7 +206,7 @@ class Scheduler:
     def add(self, draft: Draft) -> None:
         self._waiting.append(draft)
 
-    def next_batch(self, *, reads_beside: bool = False, at_once: int = 1) -> Batch:
+    def next_batch(self, *, reads_beside: bool = False, at_once: int = 1) -> PassBatch:
         """The tokens of the next pass, with pages for their keys and values.
 
         Pieces of prompts while there are unread ones, else one token of each running draft. Empty
@@ -226,12 +226,12 @@ class Scheduler:
             # Reading can end with the last prompts displaced and nothing read; others then grow.
             pieces = self._read()
             growing = [] if pieces else self._grow()
-        batch = Batch(growing, pieces, at_once)
+        batch = PassBatch(growing, pieces, at_once)
         if at_once > 1 and self._leaves_nothing_unread(batch):
             batch.num_passes = [self._passes_in_a_row(one, at_once) for one in batch.getting]
         return batch
 
-    def _leaves_nothing_unread(self, batch: Batch) -> bool:
+    def _leaves_nothing_unread(self, batch: PassBatch) -> bool:
         num_ending = sum([draft.num_tokens == draft.max_tokens for draft in self._running])
         return len(batch.getting) + num_ending == len(self._running)
 
@@ -242,7 +242,7 @@ class Scheduler:
             return 1 + end - draft.num_tokens
         return 1 + self.room_behind(draft, most - 1)
 
-    def begin_pass(self, batch: Batch) -> None:
+    def begin_pass(self, batch: PassBatch) -> None:
         """Take note that the batch is on its way: later passes read what it writes."""
         page_size = self._pages.page_size
         for draft, _, end in batch.pieces:

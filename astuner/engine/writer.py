@@ -31,9 +31,9 @@ from astuner.engine.sampled import SampledTokens
 from astuner.engine.scheduler import (
     MOST_READ_BESIDE,
     NO_COLUMN,
-    Batch,
     Draft,
     EngineLoad,
+    PassBatch,
     Scheduler,
 )
 from astuner.engine.speculation import MOST_ROWS, Speculation
@@ -210,7 +210,7 @@ class DraftWriter:
             draft.under_way = column
         return finished if self._looks_ahead else finished + self._read()
 
-    def _plan(self) -> Batch:
+    def _plan(self) -> PassBatch:
         if not self._looks_ahead or not self._can_replay:
             return self._scheduler.next_batch()
         at_once = 1 if self._may_guess(self._scheduler.running) else self._pace.num_passes
@@ -223,7 +223,7 @@ class DraftWriter:
     def _looks_ahead(self) -> bool:
         return self._graphs is not None and self._graphs.has_recorded
 
-    def _begin(self, batch: Batch) -> _Begun:
+    def _begin(self, batch: PassBatch) -> _Begun:
         if self._graphs is not None and not self._cache.is_made:
             self._cache.make_again()
         if self._can_replay and (not batch.pieces or batch.goes_beside):
@@ -299,7 +299,7 @@ class DraftWriter:
             return False
         return not any(draft.request.is_exact for draft in drafts)
 
-    def _guesses(self, batch: Batch) -> list[Sequence[int]]:
+    def _guesses(self, batch: PassBatch) -> list[Sequence[int]]:
         """What is checked of each draft beside its next token; empty where nothing is."""
         drafts = batch.growing
         if self._under_way is not None or not self._may_guess(drafts):
@@ -313,7 +313,7 @@ class DraftWriter:
         return guesses
 
     def _check_guesses(
-        self, batch: Batch, guesses: Sequence[Sequence[int]]
+        self, batch: PassBatch, guesses: Sequence[Sequence[int]]
     ) -> list[tuple[Draft, SampledTokens]]:
         """Sample behind each draft and behind each of its guessed tokens, in one pass, and append
         those tokens before which all guesses are right."""
@@ -340,7 +340,7 @@ class DraftWriter:
             first += 1 + len(guess)
         return self._finish(batch.growing, num_tokens=num_tokens, num_timed=1)
 
-    def _compute(self, batch: Batch) -> _Begun:
+    def _compute(self, batch: PassBatch) -> _Begun:
         """Chunks of any sizes, of tokens that are all known."""
         device = self._model.device
         ids, positions, predicting = [], [], []
@@ -370,7 +370,7 @@ class DraftWriter:
         is_able = takes_any_lengths(self._model.device, self._model.dtype)
         return self._graphs.layers if is_able else None
 
-    def _replay(self, batch: Batch) -> _Begun | None:
+    def _replay(self, batch: PassBatch) -> _Begun | None:
         """A token of each draft that goes on, and of each pass that it is in; None where no pass of
         this model can be recorded."""
         assert self._graphs is not None
@@ -426,7 +426,7 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _rows_of(batch: Batch, draws: Sequence[Sequence[float]]) -> tuple[PassRows, list[int]]:
+def _rows_of(batch: PassBatch, draws: Sequence[Sequence[float]]) -> tuple[PassRows, list[int]]:
     """The tokens of a batch, and behind which of them each draft that gets one goes on, with its
     draws."""
     growing = batch.growing
@@ -479,7 +479,7 @@ def _read_chosen(
     return [*zip(*by_pass[0], strict=True)], [*zip(*by_pass[1], strict=True)]
 
 
-def _num_prompt_tokens(batch: Batch) -> int:
+def _num_prompt_tokens(batch: PassBatch) -> int:
     in_pieces = [
         min(end, draft.num_prompt) - start
         for draft, start, end in batch.pieces

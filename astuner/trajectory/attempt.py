@@ -62,6 +62,9 @@ class Attempt:
     """Of all kinds."""
     num_empty_replies: int = 0
     """Among these, those that were answered without room for a single token."""
+    encoded_calls: bytes | None = field(default=None, repr=False, compare=False)
+    """Calls and sequences as `record.calls_to_record` has them, as the inside of a JSON object,
+    where another process ran the attempt and has made that already."""
 
     def __post_init__(self) -> None:
         if self.output is not None and self.failure is not None:

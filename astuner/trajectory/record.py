@@ -25,14 +25,31 @@ the output's reward nor the agents."""
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
     """Everything about an episode as JSON-able data; what is none in metadata becomes text."""
-    return attempt_to_record(episode) | {
+    return judged_to_record(episode) | calls_to_record(episode)
+
+
+def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
+    """The same of an attempt that is not judged yet: without a verdict."""
+    return _to_record(attempt) | calls_to_record(attempt)
+
+
+def judged_to_record(episode: Episode) -> dict[str, Any]:
+    """What stands in an episode's record beside calls and sequences, which are nearly all of it."""
+    return _to_record(episode) | {
         "verdict": _verdict_to_record(episode.verdict),
         "judging_seconds": round(episode.judging_seconds, 4),
     }
 
 
-def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
-    """The same of an attempt that is not judged yet: without a verdict."""
+def calls_to_record(attempt: Attempt) -> dict[str, Any]:
+    """The part of the record that is known once an attempt has ended."""
+    return {
+        "calls": [_call_to_record(attempt, call) for call in attempt.calls],
+        "sequences": [_sequence_to_record(sequence) for sequence in attempt.sequences],
+    }
+
+
+def _to_record(attempt: Attempt) -> dict[str, Any]:
     return {
         "format": RECORD_FORMAT,
         "episode_id": attempt.episode_id,
@@ -48,8 +65,6 @@ def attempt_to_record(attempt: Attempt) -> dict[str, Any]:
         "overflowed": sorted(map(list, attempt.overflowed)),
         "madness": attempt.madness,
         "seconds": round(attempt.seconds, 4),
-        "calls": [_call_to_record(attempt, call) for call in attempt.calls],
-        "sequences": [_sequence_to_record(sequence) for sequence in attempt.sequences],
         **_refused_to_record(attempt),
     }
 

@@ -57,7 +57,7 @@ from astuner.rollout.watchdog import loop_watchdog
 from astuner.run_dir import json_line
 from astuner.trajectory.attempt import Attempt
 from astuner.trajectory.plain import plain
-from astuner.trajectory.record import attempt_from_record, attempt_to_record
+from astuner.trajectory.record import attempt_from_record, attempt_to_record, calls_to_record
 from astuner.types import WorkflowOutput, WorkflowTask
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class _Agents:
         used, self._usage = self._usage, usage_of_process()
         ended = Ended(
             episode_id=plan.episode_id,
-            result=_plain_output(result) if isinstance(result, Attempt) else result,
+            result=_ready_to_travel(result) if isinstance(result, Attempt) else result,
             targets=tuple(self._targets.take()),
             usage=self._usage.since(used),
         )
@@ -240,7 +240,18 @@ class _Agents:
             self._send(replace(ended, result=_as_recorded(result)))
 
 
-def _plain_output(attempt: Attempt) -> Attempt:
+def _ready_to_travel(attempt: Attempt) -> Attempt:
+    """With what the command would else compute for all processes: the record of the calls."""
+    where = f"episode {attempt.episode_id}"
+    try:
+        line = json_line(calls_to_record(attempt), where=where)
+    except Exception:  # noqa: BLE001  # what is no JSON is told of by the command
+        return _with_plain_output(attempt)
+    inside = line.removeprefix(b"{").removesuffix(b"}\n")
+    return replace(_with_plain_output(attempt), encoded_calls=inside)
+
+
+def _with_plain_output(attempt: Attempt) -> Attempt:
     """With metadata as the record has it: objects of the workflow's own stay in this process."""
     output = attempt.output
     if output is None:
