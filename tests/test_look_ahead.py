@@ -216,17 +216,22 @@ def test_prompts_are_read_for_all_passes_that_are_begun_at_once_and_none_goes_on
 
 
 def test_more_passes_are_begun_at_once_where_the_card_ran_out_of_them_and_fewer_where_not() -> None:
+    def note(*ran_out: bool) -> int:
+        for one in ran_out:
+            pace.note(ran_out=one)
+        return pace.num_passes
+
     pace = Pace()
-    assert pace.num_passes == 1
-    for expected in (2, 4, 4):
-        pace.note(ran_out=True)
-        assert pace.num_passes == expected
-    for expected in (2, 1, 1):
-        for _ in range(31):
-            pace.note(ran_out=False)
-        assert pace.num_passes > expected or expected == 1
-        pace.note(ran_out=False)
-        assert pace.num_passes == expected
+    assert note(*[True] * 3, False, True) == 1
+    assert note(True) == 2
+    assert note(*[True, True, False] * 4) == 4
+    assert note(*[True] * 9) == 4
+    assert note(*[False] * 31, True, *[False] * 31) == 4
+    assert note(False) == 2
+    assert note(*[False] * 31) == 2
+    assert note(False) == 1
+    assert note(*[False] * 99) == 1
+    assert note(*[True, False] * 99) == 1
 
 
 def test_an_observer_is_told_of_no_token_behind_the_one_that_it_wants_to_be_the_last(

@@ -11,20 +11,27 @@ class Pace:
 
     MOST = 4
     """More share little more, and each costs a token of every completion that has ended."""
+    _HASTE = 4
+    """Times, less those that it was still busy, that the GPU ran out before more are tried: once
+    means little, such as a pass that was recorded meanwhile."""
     _PATIENCE = 32
-    """Times that the GPU was still busy before fewer are tried."""
+    """Times in a row that the GPU was still busy before fewer are tried."""
 
     def __init__(self) -> None:
         self.num_passes = 1
-        self._num_busy = 0
+        self._num_late = self._num_busy = 0
 
     def note(self, *, ran_out: bool) -> None:
         """Whether the GPU had done all that it was given when the next passes were to begin."""
         if ran_out:
-            self.num_passes = min(2 * self.num_passes, self.MOST)
-            self._num_busy = 0
-            return
-        self._num_busy += 1
-        if self._num_busy == self._PATIENCE:
-            self.num_passes = max(1, self.num_passes // 2)
-            self._num_busy = 0
+            self._num_late, self._num_busy = self._num_late + 1, 0
+        else:
+            self._num_late, self._num_busy = max(0, self._num_late - 1), self._num_busy + 1
+        if self._num_late == self._HASTE:
+            self._change_to(min(2 * self.num_passes, self.MOST))
+        elif self._num_busy == self._PATIENCE:
+            self._change_to(max(1, self.num_passes // 2))
+
+    def _change_to(self, num_passes: int) -> None:
+        self.num_passes = num_passes
+        self._num_late = self._num_busy = 0
