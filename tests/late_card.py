@@ -100,10 +100,12 @@ class LateCard:
             )
             draws.append(wanted.draws[at][step] if wanted.draws[at] else 0.0)
         choice = self._chooser.choose(logits, samplings=samplings, draws=draws)
-        self._chosen[:, [rows[at] for at in going_on]] = torch.stack(
-            [choice.ids.float(), choice.logprobs]
-        )
-        return self._chosen.clone()
+        found = torch.ones_like(self._chosen)
+        found[1] = torch.nan  # of rows that do not go on, something
+        places = [rows[at] for at in going_on]
+        found[:, places] = torch.stack([choice.ids.float(), choice.logprobs])
+        self._chosen[:, places] = found[:, places]
+        return found
 
     def keep(self, chosen: Tensor) -> None:
         self._chosen[:, : chosen.shape[1]] = chosen

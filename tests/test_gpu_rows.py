@@ -72,13 +72,16 @@ def test_rows_go_on_with_what_was_chosen_for_as_many_passes_as_they_are_in(step:
 def test_what_a_pass_chose_is_noted_as_the_last_and_as_that_of_its_number(step: int) -> None:
     size = NUM_ROWS + NUM_BEHIND
     found, chosen = torch.zeros(3, 2, size, device=DEVICE), torch.zeros(2, size, device=DEVICE)
+    inputs = ints(4, size)
+    inputs[3] = torch.arange(size) % 4
+    goes_on = (inputs[3, :NUM_ROWS] > step) | (step == 0)
     ids = torch.randint(1, 50_000, (NUM_ROWS,), device=DEVICE)
     logprobs = -1 - torch.rand(NUM_ROWS, device=DEVICE)
     number = torch.tensor([step], dtype=torch.int32, device=DEVICE)
-    note_chosen(ids, logprobs, number, chosen, found)
-    assert torch.equal(chosen[0, :NUM_ROWS], ids.float())
-    assert torch.equal(chosen[1, :NUM_ROWS], logprobs)
-    assert not chosen[:, NUM_ROWS:].any()
-    assert torch.equal(found[step], chosen)
+    note_chosen(ids, logprobs, inputs[:, :NUM_ROWS], number, chosen, found)
+    assert torch.equal(found[step, 0, :NUM_ROWS], ids.float())
+    assert torch.equal(found[step, 1, :NUM_ROWS], logprobs)
+    assert torch.equal(chosen[:, :NUM_ROWS], found[step, :, :NUM_ROWS] * goes_on)
+    assert not chosen[:, NUM_ROWS:].any() and not found[step, :, NUM_ROWS:].any()
     others = [one for one in range(3) if one != step]
     assert not found[others].any()

@@ -44,6 +44,14 @@ class SteadyPace(Pace):
         pass
 
 
+def page_bytes(model: PreTrainedModel, page_size: int = SMALL.page_size) -> int:
+    """Of keys and values in float32."""
+    config: Any = model.config
+    head_size = config.hidden_size // config.num_attention_heads
+    of_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * head_size
+    return of_token * page_size
+
+
 def late_engine(
     model: PreTrainedModel, limits: EngineLimits = SMALL
 ) -> tuple[ContinuousBatchingEngine, LateCard]:
@@ -110,8 +118,7 @@ def calls() -> list[tuple[list[int], Sampling]]:
 def test_the_draws_and_the_tokens_are_those_of_passes_that_wait(
     model: PreTrainedModel, cache_pages: int
 ) -> None:
-    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
-    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes(model))
     expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), calls())
     engine, card = late_engine(model, limits)
     assert_alike(generate_all(engine, calls()), expected)
@@ -131,8 +138,7 @@ def test_turns_that_are_read_while_others_grow_change_no_token(
 ) -> None:
     monkeypatch.setattr(scheduler_module, "MOST_READ_BESIDE", most_read)
     monkeypatch.setattr(scheduler_module, "_MOST_KEYS_BESIDE", most_keys)
-    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
-    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes(model))
 
     async def act(engine: ContinuousBatchingEngine, agent: int) -> list[Completion]:
         said, found = prompt(agent % 3, 4 + agent), []
@@ -176,12 +182,11 @@ def test_a_piece_of_one_token_that_does_not_end_its_prompt_is_not_taken_for_grow
 
 
 @pytest.mark.parametrize("num_passes", [1, 2, 3, 4])
-@pytest.mark.parametrize("cache_pages", [100, 9])
+@pytest.mark.parametrize("cache_pages", [100, 12, 6])
 def test_tokens_are_the_same_however_many_passes_are_begun_at_once(
     model: PreTrainedModel, cache_pages: int, num_passes: int
 ) -> None:
-    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
-    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes, speculates=False)
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes(model), speculates=False)
     asked = [(ids, replace(sampling, top_p=1.0)) for ids, sampling in calls()]
     expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), asked)
     engine, card = late_engine(model, limits)

@@ -25,6 +25,7 @@ from tests.test_look_ahead import (
     calls,
     generate_while_one_is_given_up,
     late_engine,
+    page_bytes,
 )
 from tests.tiny_model import make_tiny_model
 
@@ -92,17 +93,36 @@ def guesser(kind: str, expected: Sequence[Completion]) -> Callable[[Draft], Sequ
 def test_whatever_is_guessed_the_tokens_are_those_of_passes_without_guesses(
     model: PreTrainedModel, kind: str, cache_pages: int
 ) -> None:
-    page_bytes = 2 * 4 * model.config.num_hidden_layers * model.config.hidden_size * 16
-    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes)
+    limits = replace(SMALL, max_cache_bytes=cache_pages * page_bytes(model))
     expected = generate_all(ContinuousBatchingEngine(model, limits, seed=0), calls())
     engine, card = guessing_engine(
-        model, Eager(guesser(kind, expected)), max_cache_bytes=cache_pages * page_bytes
+        model, Eager(guesser(kind, expected)), max_cache_bytes=cache_pages * page_bytes(model)
     )
     found = generate_all(engine, calls())
     assert_alike(found, expected)
     assert card.num_guessed > 5
     assert engine.tokens_sampled == sum(len(one.ids) for one in expected)
     assert {one.finish_reason for one in expected} == {"stop", "length"}
+
+
+def test_guesses_are_checked_in_a_pass_of_its_own_whatever_was_planned(
+    model: PreTrainedModel,
+) -> None:
+    asked = [(prompt(1, 6), sampling(max_new_tokens=60))]
+    expected = generate_all(ContinuousBatchingEngine(model, SMALL, seed=0), asked)
+    engine, card = guessing_engine(model, Eager(guesser("wrong", expected)))
+    writer: Any = engine._writer
+    writer._plan = lambda: writer._scheduler.next_batch(reads_beside=True, at_once=4)
+    step = writer.step
+
+    def step_and_check() -> list[Any]:
+        finished = step()
+        assert all(one.num_cached < one.num_tokens for one in writer._scheduler.running)
+        return finished
+
+    writer.step = step_and_check
+    assert_alike(generate_all(engine, asked), expected)
+    assert card.num_guessed
 
 
 def test_right_guesses_save_passes(model: PreTrainedModel) -> None:

@@ -288,7 +288,8 @@ class DecodeGraphs:
             self._logits[size] = logits
             return
         ids, logprobs = sample_rows(logits, self._inverse_temperatures[:size], draw)
-        note_chosen(ids, logprobs, self._step, self._chosen, self._found)
+        inputs = self._inputs[:, :size]
+        note_chosen(ids, logprobs, inputs, self._step, self._chosen, self._found)
         self._step.add_(1)
 
 

@@ -94,7 +94,8 @@ class DecodeRows:
         return self._places
 
     def _choose_rows(self, drafts: list[Draft], size: int) -> list[int]:
-        known = dict(zip(self._drafts, self._places, strict=True))
+        # Of several rows that a draft had, it goes on in the first.
+        known = dict(zip(reversed(self._drafts), reversed(self._places), strict=True))
         kept = [known.pop(draft, size) for draft in drafts]
         taken = set(kept)
         free = iter(row for row in range(size) if row not in taken)

@@ -54,16 +54,23 @@ def describe_rows(
     )
 
 
-def note_chosen(ids: Tensor, logprobs: Tensor, step: Tensor, chosen: Tensor, found: Tensor) -> None:
-    """Write ids (N) int64 and log-probabilities (N) float32 to `chosen` (2, columns), and to those
-    of pass number `step` in `found` (S, 2, columns), all float32."""
+def note_chosen(
+    ids: Tensor, logprobs: Tensor, inputs: Tensor, step: Tensor, chosen: Tensor, found: Tensor
+) -> None:
+    """Write ids (N) int64 and log-probabilities (N) float32 to those of pass number `step` in
+    `found` (S, 2, columns), and of rows that go on in it to `chosen` (2, columns), all float32.
+
+    `inputs` are those of `describe_rows`. What a row got last stays in `chosen` while others go on.
+    """
     num_rows = len(ids)
     _note[(triton.cdiv(num_rows, _ROWS_AT_ONCE),)](
         ids,
         logprobs,
+        inputs,
         step,
         chosen,
         found,
+        inputs.stride(0),
         chosen.stride(0),
         found.stride(0),
         num_rows,
@@ -97,8 +104,7 @@ def _describe(
     column = tl.load(inputs + row, is_row, other=-1)
     token = tl.load(inputs + input_stride + row, is_row, other=0)
     position = tl.load(inputs + 2 * input_stride + row, is_row, other=0)
-    num_passes = tl.load(inputs + 3 * input_stride + row, is_row, other=0)
-    goes_on = (at == 0) | (at < num_passes)
+    goes_on = _goes_on(inputs, input_stride, row, is_row, at)
     column = tl.where(at == 0, column, row)
     position = tl.where(goes_on, position + at, 0)
     sampled = tl.load(chosen + column, is_row & (column >= 0) & goes_on, other=0.0)
@@ -118,9 +124,11 @@ def _describe(
 def _note(
     ids,
     logprobs,
+    inputs,
     step,
     chosen,
     found,
+    input_stride,
     chosen_stride,
     found_stride,
     num_rows,
@@ -128,10 +136,18 @@ def _note(
 ):
     row = tl.program_id(0) * block + tl.arange(0, block)
     is_row = row < num_rows
-    place = found + tl.load(step) * found_stride + row
+    at = tl.load(step)
+    goes_on = _goes_on(inputs, input_stride, row, is_row, at)
+    place = found + at * found_stride + row
     token = tl.load(ids + row, is_row, other=0).to(tl.float32)
     logprob = tl.load(logprobs + row, is_row, other=0.0)
-    tl.store(chosen + row, token, is_row)
-    tl.store(chosen + chosen_stride + row, logprob, is_row)
     tl.store(place, token, is_row)
     tl.store(place + chosen_stride, logprob, is_row)
+    tl.store(chosen + row, token, is_row & goes_on)
+    tl.store(chosen + chosen_stride + row, logprob, is_row & goes_on)
+
+
+@triton.jit
+def _goes_on(inputs, input_stride, row, is_row, at):
+    """Whether rows are in pass number `at`: in the first, all are."""
+    return (at == 0) | (at < tl.load(inputs + 3 * input_stride + row, is_row, other=0))

@@ -213,7 +213,9 @@ class DraftWriter:
     def _plan(self) -> PassBatch:
         if not self._looks_ahead or not self._can_replay:
             return self._scheduler.next_batch()
-        at_once = 1 if self._may_guess(self._scheduler.running) else self._pace.num_passes
+        running, at_once = self._scheduler.running, self._pace.num_passes
+        if self._may_guess(running) or any(draft.request.is_exact for draft in running):
+            at_once = 1
         batch = self._scheduler.next_batch(reads_beside=True, at_once=at_once)
         if at_once > 1 and any(draft.request.is_exact for draft in batch.getting):
             batch.begin_alone()
@@ -317,6 +319,7 @@ class DraftWriter:
     ) -> list[tuple[Draft, SampledTokens]]:
         """Sample behind each draft and behind each of its guessed tokens, in one pass, and append
         those tokens before which all guesses are right."""
+        batch.begin_alone()
         wanted = PassRows()
         for draft, guess in zip(batch.growing, guesses, strict=True):
             draws = draft.request.draws.look(1 + len(guess))
@@ -384,7 +387,7 @@ class DraftWriter:
                 draft.request.draws.take_several(num)
                 for draft, num in zip(drafts, batch.num_passes, strict=True)
             ]
-        wanted, going_on = _rows_of(batch, draws)
+        wanted = _rows_of(batch, draws)
         reads = bool(batch.pieces)
         replayed = self._graphs.run(wanted, mode=mode, is_one_off=reads)
         if replayed is None:
@@ -392,7 +395,7 @@ class DraftWriter:
                 for draft, of_draft in zip(drafts, draws, strict=True):
                     draft.request.draws.give_back(of_draft)
             return None
-        rows = [replayed.rows[index] for index in going_on]
+        rows = replayed.rows[: len(drafts)]
         if replayed.logits is not None:
             at = upload(numpy.array(rows, dtype=numpy.int64), self._model.device)
             return self._choose(replayed.logits[at], drafts)._replace(only_grows=not reads)
@@ -426,9 +429,9 @@ class DraftWriter:
         return output.last_hidden_state[0]
 
 
-def _rows_of(batch: PassBatch, draws: Sequence[Sequence[float]]) -> tuple[PassRows, list[int]]:
-    """The tokens of a batch, and behind which of them each draft that gets one goes on, with its
-    draws."""
+def _rows_of(batch: PassBatch, draws: Sequence[Sequence[float]]) -> PassRows:
+    """The tokens of a batch, first those behind which `batch.getting` go on, with their draws: few
+    rows are to be computed again in the passes behind."""
     growing = batch.growing
     num_growing = len(growing)
     rows = PassRows(
@@ -439,13 +442,12 @@ def _rows_of(batch: PassBatch, draws: Sequence[Sequence[float]]) -> tuple[PassRo
         inverse_temperatures=[draft.request.inverse_temperature for draft in growing],
         draws=[*draws[:num_growing]],
     )
-    going_on, draws_behind = list(range(num_growing)), iter(draws[num_growing:])
+    for draft, of_draft in zip(batch.getting[num_growing:], draws[num_growing:], strict=True):
+        rows.add(draft, draft.ids[-1:], draft.num_tokens - 1)
+        rows.draws[-1] = of_draft
     for draft, start, end in batch.pieces:
-        rows.add(draft, draft.ids[start:end], start)
-        if end == draft.num_tokens:
-            rows.draws[-1] = next(draws_behind)
-            going_on.append(len(rows.drafts) - 1)
-    return rows, going_on
+        rows.add(draft, draft.ids[start : min(end, draft.num_tokens - 1)], start)
+    return rows
 
 
 def _append(

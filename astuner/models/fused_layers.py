@@ -32,13 +32,13 @@ def use_fused_layers(model: PreTrainedModel, *, is_asked: bool = True) -> bool:
                 "is for GPUs, or it is not installed: pip install 'astuner[gpu]'"
             )
         return False
+    # It warns of every kernel that it has for other hardware.
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     # Not by transformers' integration, which does no more and takes a second to import.
     from liger_kernel.transformers import (  # type: ignore[import-not-found]  # with GPUs only
         _apply_liger_kernel_to_instance,
     )
 
-    # It warns of every kernel that it has for other hardware.
-    logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     before = [module.forward for module in model.modules()]
     modeling = sys.modules[type(model).__module__]
     names = dict(vars(modeling))
