@@ -34,6 +34,9 @@ from tests.child_runs import ChildRun, start_run
 from tests.llm_server import says, serving
 from tests.test_local_run import AGENTS, finished_run, taught_model, write_conf  # noqa: F401
 
+pytestmark = pytest.mark.timeout(300)
+"""The run of all ways starts three processes, which a busy machine takes long for."""
+
 WAYS = ("own", "speak", "stop", "stream", "refuse", "play", "consult", "fail")
 NUM_REPEAT = 4
 
@@ -68,7 +71,7 @@ def ways(taught_model, tmp_path_factory) -> Path:  # noqa: F811
     write_ways(folder, taught_model)
     with serving(lambda _: says("yes")) as server:
         run = start_run(folder / "adder.yaml", f"llm.base_url={server.base_url}")
-        assert run.code() == 0, run.said
+        assert run.code(seconds=250) == 0, run.said
     (folder / "num_consulted").write_text(str(len(server.requests)))
     return folder
 
