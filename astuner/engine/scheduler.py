@@ -228,19 +228,12 @@ class Scheduler:
             growing = [] if pieces else self._grow()
         batch = PassBatch(growing, pieces, at_once)
         if at_once > 1 and self._leaves_nothing_unread(batch):
-            batch.num_passes = [self._passes_in_a_row(one, at_once) for one in batch.getting]
+            batch.num_passes = [1 + self.room_behind(one, at_once - 1) for one in batch.getting]
         return batch
 
     def _leaves_nothing_unread(self, batch: PassBatch) -> bool:
         num_ending = sum([draft.num_tokens == draft.max_tokens for draft in self._running])
         return len(batch.getting) + num_ending == len(self._running)
-
-    def _passes_in_a_row(self, draft: Draft, most: int) -> int:
-        """That give the draft a token, with pages for all of them."""
-        end = min(draft.num_tokens + most, draft.max_tokens) - 1
-        if end <= len(draft.pages) * self._pages.page_size:
-            return 1 + end - draft.num_tokens
-        return 1 + self.room_behind(draft, most - 1)
 
     def begin_pass(self, batch: PassBatch) -> None:
         """Take note that the batch is on its way: later passes read what it writes."""
