@@ -50,11 +50,13 @@ _REAP_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
 """For what a process said last to arrive; a process that it left behind may hold the link open."""
 _PROGRAM = (
-    "import sys; link, records, parent = map(int, sys.argv[1:4]); sys.path.append(sys.argv[4]); "
+    "import signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
+    "link, records, parent = map(int, sys.argv[1:4]); sys.path.append(sys.argv[4]); "
     "from astuner.backbone.local.agents.process import main; "
     "main(link, records, parent, sys.argv[5:])"
 )
-"""Which leaves the environment as it is: agents start programs, and those inherit it."""
+"""Which leaves the environment as it is: agents start programs, and those inherit it. A terminal's
+Ctrl-C is the command's to handle, also while this one still imports."""
 _HOME_OF_PACKAGE = Path(__file__).parents[4]
 
 
