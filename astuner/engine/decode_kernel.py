@@ -22,6 +22,7 @@ P parts.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -84,6 +85,23 @@ def deal_keys(lengths: Tensor, *, num_key_heads: int, window: int | None) -> Dea
         block_parts=64,
     )
     return Deal(parts=parts, ranges=ranges, num_done=num_done)
+
+
+@cache
+def overlap(device: torch.device) -> dict[str, bool]:
+    """Arguments of a kernel that may start while the one before it ends, where the GPU can
+    (programmatic dependent launch, of compute capability 9.0 on). It calls `wait_for_last` before
+    it touches what another kernel writes."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        return {"overlaps": False}
+    return {"overlaps": True, "launch_pdl": True}
+
+
+@triton.jit
+def wait_for_last():
+    """Let the next kernel start, and wait for all that the one before has written."""
+    tl.extra.cuda.gdc_launch_dependents()
+    tl.extra.cuda.gdc_wait()
 
 
 def _num_multiprocessors(device: torch.device) -> int:
@@ -172,6 +190,7 @@ def decode_attention(
         joins=not is_few,
         dtype=TRITON_DTYPES[query.dtype],
         num_warps=tiling.num_warps,
+        **overlap(query.device),
     )
     if is_few:
         _join_row[(num_rows, num_heads)](
@@ -184,6 +203,7 @@ def decode_attention(
             block_parts=_PARTS_AT_ONCE[True],
             block_size=block_size,
             num_warps=4,
+            **overlap(query.device),
         )
     return out
 
@@ -334,8 +354,11 @@ def _attend(
     stages: tl.constexpr,
     joins: tl.constexpr,
     dtype: tl.constexpr,
+    overlaps: tl.constexpr,
 ):
     """Each program attends to one part of one row, for the query heads of one key head."""
+    if overlaps:
+        wait_for_last()
     key_head, place = tl.program_id(0), tl.program_id(1)
     row = tl.load(parts + place * _WORDS)
     start = tl.load(parts + place * _WORDS + 1)
@@ -501,7 +524,10 @@ def _join_row(
     size: tl.constexpr,
     block_parts: tl.constexpr,
     block_size: tl.constexpr,
+    overlaps: tl.constexpr,
 ):
+    if overlaps:
+        wait_for_last()
     row, head = tl.program_id(0), tl.program_id(1)
     first = tl.load(ranges + 2 * row)
     count = tl.load(ranges + 2 * row + 1)

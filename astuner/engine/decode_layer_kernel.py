@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from astuner.engine.decode_kernel import TRITON_DTYPES, layer_pages
+from astuner.engine.decode_kernel import TRITON_DTYPES, layer_pages, overlap, wait_for_last
 
 _GATES_AT_ONCE = 1024
 
@@ -41,6 +41,7 @@ def add_and_normalize(stream: Tensor, new: Tensor | None, weight: Tensor, *, eps
         size=size,
         block=triton.next_power_of_2(size),
         num_warps=4 if size <= 2048 else 8,
+        **overlap(stream.device),
     )
     return normed
 
@@ -89,6 +90,7 @@ def rotate_and_write(
         block=triton.next_power_of_2(size // 2),
         dtype=TRITON_DTYPES[query.dtype],
         num_warps=1,
+        **overlap(query.device),
     )
 
 
@@ -105,6 +107,7 @@ def gate(gates: Tensor, values: Tensor) -> Tensor:
         size=size,
         block=_GATES_AT_ONCE,
         num_warps=4,
+        **overlap(gates.device),
     )
     return gated
 
@@ -119,7 +122,10 @@ def _add_and_normalize(
     adds: tl.constexpr,
     size: tl.constexpr,
     block: tl.constexpr,
+    overlaps: tl.constexpr,
 ):
+    if overlaps:
+        wait_for_last()
     at = tl.arange(0, block)
     is_real = at < size
     place = tl.program_id(0).to(tl.int64) * size + at
@@ -157,31 +163,30 @@ def _rotate_and_write(
     half: tl.constexpr,
     block: tl.constexpr,
     dtype: tl.constexpr,
+    overlaps: tl.constexpr,
 ):
+    if overlaps:
+        wait_for_last()
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = tl.arange(0, block)
+    at = tl.arange(0, block)[None, :]
     is_real = at < half
     turn = turns + tl.load(positions + row) * 2 * size + at
     if head < num_heads:
         place = query + row * query_stride + head * size + at
-        left, right = _rotate_head(
-            place, query_norm + at, turn, is_real, eps, normalizes, size, half, dtype
-        )
+        own_norm = query_norm
+    else:
+        place = key + row * key_stride + (head - num_heads) * size + at
+        own_norm = key_norm
+    left = tl.load(place, is_real, other=0.0).to(tl.float32)
+    right = tl.load(place + half, is_real, other=0.0).to(tl.float32)
+    left, right = rotate(
+        left, right, own_norm + at, turn, is_real, eps, normalizes, size, half, dtype
+    )
+    if head < num_heads:
         tl.store(place, left, is_real)
         tl.store(place + half, right, is_real)
     else:
         key_head = head - num_heads
-        left, right = _rotate_head(
-            key + row * key_stride + key_head * size + at,
-            key_norm + at,
-            turn,
-            is_real,
-            eps,
-            normalizes,
-            size,
-            half,
-            dtype,
-        )
         slot = (tl.load(slots + row) * num_key_heads + key_head) * size + at
         keys, values = layer_pages(addresses, layer, dtype)
         keys += slot
@@ -194,8 +199,9 @@ def _rotate_and_write(
 
 
 @triton.jit
-def _rotate_head(
-    place,
+def rotate(
+    left,
+    right,
     norm,
     turn,
     is_real,
@@ -205,11 +211,11 @@ def _rotate_head(
     half: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """The two halves of a head, rotated."""
-    left = tl.load(place, is_real, other=0.0).to(tl.float32)
-    right = tl.load(place + half, is_real, other=0.0).to(tl.float32)
+    """The two halves (rows, numbers) of heads in float32, rotated, in `dtype`; whole ones where
+    heads are normalized. `norm` and `turn` point to the numbers of the left half."""
     if normalizes:
-        scale = tl.rsqrt((tl.sum(left * left, 0) + tl.sum(right * right, 0)) / size + eps)
+        square = tl.sum(left * left, 1) + tl.sum(right * right, 1)
+        scale = tl.rsqrt(square / size + eps)[:, None]
         left = (left * scale).to(dtype).to(tl.float32)
         right = (right * scale).to(dtype).to(tl.float32)
         left *= tl.load(norm, is_real, other=0.0).to(tl.float32)
@@ -238,7 +244,10 @@ def _gate(
     value_stride,
     size: tl.constexpr,
     block: tl.constexpr,
+    overlaps: tl.constexpr,
 ):
+    if overlaps:
+        wait_for_last()
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     is_real = at < size
