@@ -168,25 +168,29 @@ def _rotate_and_write(
     if overlaps:
         wait_for_last()
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    at = tl.arange(0, block)[None, :]
+    at = tl.arange(0, block)
     is_real = at < half
     turn = turns + tl.load(positions + row) * 2 * size + at
     if head < num_heads:
         place = query + row * query_stride + head * size + at
-        own_norm = query_norm
-    else:
-        place = key + row * key_stride + (head - num_heads) * size + at
-        own_norm = key_norm
-    left = tl.load(place, is_real, other=0.0).to(tl.float32)
-    right = tl.load(place + half, is_real, other=0.0).to(tl.float32)
-    left, right = rotate(
-        left, right, own_norm + at, turn, is_real, eps, normalizes, size, half, dtype
-    )
-    if head < num_heads:
+        left, right = _rotate_head(
+            place, query_norm + at, turn, is_real, eps, normalizes, size, half, dtype
+        )
         tl.store(place, left, is_real)
         tl.store(place + half, right, is_real)
     else:
         key_head = head - num_heads
+        left, right = _rotate_head(
+            key + row * key_stride + key_head * size + at,
+            key_norm + at,
+            turn,
+            is_real,
+            eps,
+            normalizes,
+            size,
+            half,
+            dtype,
+        )
         slot = (tl.load(slots + row) * num_key_heads + key_head) * size + at
         keys, values = layer_pages(addresses, layer, dtype)
         keys += slot
@@ -199,9 +203,8 @@ def _rotate_and_write(
 
 
 @triton.jit
-def rotate(
-    left,
-    right,
+def _rotate_head(
+    place,
     norm,
     turn,
     is_real,
@@ -211,11 +214,11 @@ def rotate(
     half: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """The two halves (rows, numbers) of heads in float32, rotated, in `dtype`; whole ones where
-    heads are normalized. `norm` and `turn` point to the numbers of the left half."""
+    """The two halves of a head, rotated."""
+    left = tl.load(place, is_real, other=0.0).to(tl.float32)
+    right = tl.load(place + half, is_real, other=0.0).to(tl.float32)
     if normalizes:
-        square = tl.sum(left * left, 1) + tl.sum(right * right, 1)
-        scale = tl.rsqrt(square / size + eps)[:, None]
+        scale = tl.rsqrt((tl.sum(left * left, 0) + tl.sum(right * right, 0)) / size + eps)
         left = (left * scale).to(dtype).to(tl.float32)
         right = (right * scale).to(dtype).to(tl.float32)
         left *= tl.load(norm, is_real, other=0.0).to(tl.float32)

@@ -19,10 +19,8 @@ from astuner.engine.decode_layer_kernel import (
     gate,
     rotate_and_write,
 )
-from astuner.engine.decode_product_kernel import add_product, can_be_tiled, read_heads, widen
 from astuner.models.joined_weights import JoinedLayers, can_be_joined
 
-MOST_TILED_ROWS = 4096
 _DECODERS = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model"}
 """Of transformers; their layers differ in biases, head norms and windows only."""
 
@@ -91,20 +89,6 @@ class _Layer:
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm, attention.k_norm
             self._norms = HeadNorms(query.weight, key.weight, query.variance_epsilon)
-        self._is_plain = self._can_be_tiled()
-
-    def _can_be_tiled(self) -> bool:
-        read, widen, half = self._read, self._widen, self._attention.head_dim // 2
-        if not isinstance(read, JoinedLayers) or not isinstance(widen, JoinedLayers):
-            return False
-        onwards = [self._attention.o_proj, self._layer.mlp.down_proj]
-        return (
-            all(type(layer) is nn.Linear for layer in onwards)
-            and can_be_tiled(read.weight, columns=half)
-            and can_be_tiled(widen.weight, columns=widen.sizes[0])
-            and all(can_be_tiled(layer.weight, columns=layer.out_features) for layer in onwards)
-            and (self._norms is None or half in (16, 32, 64))
-        )
 
     @property
     def is_current(self) -> bool:
@@ -118,13 +102,8 @@ class _Layer:
         position_N: Tensor,
         turns: Tensor,
         rows: RowsOfPass,
-    ) -> Tensor | None:
+    ) -> Tensor:
         """What is to be added to `stream` (N, E) behind `new`, which is added in place."""
-        if self._is_plain and len(stream) <= MOST_TILED_ROWS:
-            if new is not None:
-                stream += new
-            self._add_tiled(stream, position_N, turns, rows)
-            return None
         layer, attention = self._layer, self._attention
         norm = layer.input_layernorm
         normed = add_and_normalize(stream, new, norm.weight, eps=norm.variance_epsilon)
@@ -140,48 +119,18 @@ class _Layer:
             layer=attention.layer_idx,
             norms=self._norms,
         )
-        attended = self._attend(query, rows)
+        attended = rows.attend_to_written(
+            attention.layer_idx,
+            query,
+            num_key_heads=self._num_key_heads,
+            scaling=attention.scaling,
+            window=self._window,
+        )
         norm = layer.post_attention_layernorm
         normed = add_and_normalize(
             stream, attention.o_proj(attended.flatten(1)), norm.weight, eps=norm.variance_epsilon
         )
         return layer.mlp.down_proj(gate(*self._widen(normed)))
-
-    def _add_tiled(
-        self, stream: Tensor, position_N: Tensor, turns: Tensor, rows: RowsOfPass
-    ) -> None:
-        """The same in few kernels, and what they make is added to `stream`."""
-        layer, attention = self._layer, self._attention
-        norm, read = layer.input_layernorm, self._read
-        query = read_heads(
-            stream,
-            read.weight,
-            read.bias,
-            norm.weight,
-            norm.variance_epsilon,
-            turns,
-            position_N,
-            rows.addresses,
-            rows.slots,
-            layer=attention.layer_idx,
-            num_heads=read.sizes[0] // attention.head_dim,
-            num_key_heads=self._num_key_heads,
-            norms=self._norms,
-        )
-        attended = self._attend(query, rows).flatten(1)
-        add_product(stream, attended, attention.o_proj.weight, attention.o_proj.bias)
-        norm, wider = layer.post_attention_layernorm, self._widen
-        gated = widen(stream, wider.weight, wider.bias, norm.weight, norm.variance_epsilon)
-        add_product(stream, gated, layer.mlp.down_proj.weight, layer.mlp.down_proj.bias)
-
-    def _attend(self, query: Tensor, rows: RowsOfPass) -> Tensor:
-        return rows.attend_to_written(
-            self._attention.layer_idx,
-            query,
-            num_key_heads=self._num_key_heads,
-            scaling=self._attention.scaling,
-            window=self._window,
-        )
 
 
 class _Apart:

@@ -32,14 +32,13 @@ class JoinedLayers:
         self.sizes = [layer.out_features for layer in layers]
         self._weights = [layer.weight for layer in layers]
         self._biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.weight = _joined(self._weights)
-        """(sum of sizes, E)."""
-        self.bias = _joined(self._biases) if self._biases else None
+        self._weight = _joined(self._weights)
+        self._bias = _joined(self._biases) if self._biases else None
 
     @property
     def is_current(self) -> bool:
         """Whether the layers' weights are still where they were joined."""
-        pairs = [(self._weights, self.weight), (self._biases, self.bias)]
+        pairs = [(self._weights, self._weight), (self._biases, self._bias)]
         return all(
             _lie_together(parts) and parts[0].data_ptr() == joined.data_ptr()
             for parts, joined in pairs
@@ -48,7 +47,7 @@ class JoinedLayers:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """From (N, E) to one (N, size) of each layer."""
-        return nn.functional.linear(x, self.weight, self.bias).split(self.sizes, dim=-1)
+        return nn.functional.linear(x, self._weight, self._bias).split(self.sizes, dim=-1)
 
 
 @torch.no_grad()
