@@ -11,12 +11,19 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig
 from astuner.algorithm.loss import LossInputs, TokenLoss
 from astuner.backbone.local import fit
 from astuner.cli import main
+from astuner.config.load import load_config
 from astuner.errors import BackboneError
 from astuner.models.adapter import AdapterSettings, attach_adapter
 from astuner.models.device import available_bytes
 from astuner.training import optimizer
 from astuner.training.footprint import Footprint, measure_footprint
-from astuner.training.memory import GIB, MemoryPlan, estimate_need, remedies
+from astuner.training.memory import (
+    GIB,
+    MemoryPlan,
+    estimate_need,
+    remedies,
+    with_larger_batch,
+)
 from astuner.training.packed_attention import packed_attention_enabled
 from astuner.training.packing import pack
 from astuner.training.score import _predicting_states
@@ -132,6 +139,55 @@ def test_advice_names_keys_and_values() -> None:
         "trainer_common.max_token_len_per_gpu: 2816 and rollout.max_model_len: 2816"
     )
     assert remedies(LARGE, PLAN, 10**9, with_adapter=ADAPTED) == []
+
+
+@pytest.mark.parametrize(
+    ("available", "step_tokens", "found"),
+    [
+        (60, 10**6, 19_968),  # half of the 40 GB that other parts leave, in whole steps
+        (60, 15_000, 15_000),
+        (400, 10**6, 65_536),
+        (35, 10**6, 10_000),  # that it has, though it is more than half
+        (10, 10**6, 10_000),
+    ],
+)
+def test_a_micro_batch_grows_into_half_of_the_memory_that_is_left(
+    available, step_tokens, found
+) -> None:
+    grown = with_larger_batch(LARGE, PLAN, available * 10**9, step_tokens=step_tokens)
+    assert grown == dataclasses.replace(PLAN, micro_batch_tokens=found)
+    if grown != PLAN:
+        assert estimate_need(LARGE, grown).peak <= available * 10**9
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "grows"),
+    [
+        ("cuda", [], True),
+        ("cpu", [], False),
+        ("cuda", ["astuner.trainer_common.max_token_len_per_gpu=300"], False),
+        ("cuda", ["astuner.rollout.name=vllm"], False),
+    ],
+)
+def test_only_on_a_gpu_of_its_own_and_if_its_size_is_open_a_micro_batch_grows(
+    taught_model,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    device,
+    overrides,
+    grows,
+) -> None:
+    monkeypatch.setattr(fit, "choose_device", lambda name: torch.device(device))
+    monkeypatch.setattr(fit, "choose_dtype", lambda name, device: torch.bfloat16)
+    monkeypatch.setattr(fit, "available_bytes", lambda device: 2**36)
+    monkeypatch.setattr(fit, "num_logit_bytes", lambda device: 2**20)
+    write_conf(tmp_path, taught_model)
+    settings = load_config(tmp_path / "adder.yaml", overrides).settings
+    found = fit.fit_to_device(settings, str(taught_model))
+    least = settings.trainer_common.max_token_len_per_gpu or settings.rollout.max_model_len
+    assert (found.micro_batch_tokens > least) is grows
+    assert grows or found.micro_batch_tokens == least
+    assert f"micro-batch of {found.micro_batch_tokens} tokens" in found.summary
 
 
 def test_a_run_that_cannot_fit_ends_before_the_model_is_loaded(

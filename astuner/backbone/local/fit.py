@@ -1,4 +1,5 @@
-"""Does a run with these settings fit on its device? Asked before anything is loaded."""
+"""Does a run with these settings fit on its device, and how does it use it? Asked before anything
+is loaded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,30 +14,38 @@ from astuner.models.device import available_bytes, choose_device, choose_dtype
 from astuner.models.fused_layers import has_liger
 from astuner.models.source import load_config
 from astuner.training.footprint import Footprint, measure_footprint, suggested_footprint
-from astuner.training.memory import GIB, MemoryPlan, estimate_need, remedies
+from astuner.training.memory import (
+    GIB,
+    MemoryPlan,
+    estimate_need,
+    remedies,
+    with_larger_batch,
+)
 from astuner.training.score import num_logit_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostMemoryUse:
-    """What rests in host memory between updates."""
+class DeviceFit:
+    """How a run uses the memory of its device."""
 
     masters_in_host_memory: bool
     moments_in_host_memory: bool
+    """What rests there between updates."""
+    micro_batch_tokens: int
+    """Most tokens of one training pass."""
     summary: str | None
     """The estimate in one line; None where there is none."""
 
 
-def fit_to_device(
-    settings: Settings, source: str, *, reference: str | None = None
-) -> HostMemoryUse:
+def fit_to_device(settings: Settings, source: str, *, reference: str | None = None) -> DeviceFit:
     """Estimate what the run of the model in the folder, or of the hub name, `source` needs.
 
     `reference` is the folder or hub name of frozen weights, where they are not `source`'s.
 
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
-    fit otherwise. Raises ConfigError, with what would make it fit, when it still does not and
-    detectors.memory is "stop".
+    fit otherwise. Where the size of a micro-batch is left open, it grows on a GPU into memory that
+    nobody uses, since the host takes as long to launch a small pass as a large one. Raises
+    ConfigError, with what would make it fit, when it does not and detectors.memory is "stop".
     """
     model, common = settings.model, settings.trainer_common
     device = choose_device(model.device)
@@ -45,9 +54,10 @@ def fit_to_device(
     config = load_config(source)
     footprint = config and measure_footprint(config, dtype, adapter=adapter_settings(model.lora))
     if config is None or footprint is None:
-        return HostMemoryUse(
+        return DeviceFit(
             masters_in_host_memory=bool(asked[0]),
             moments_in_host_memory=bool(asked[1]),
+            micro_batch_tokens=_least_tokens(settings),
             summary=None,
         )
     available = available_bytes(device)
@@ -57,6 +67,10 @@ def fit_to_device(
         num_parameters = _num_parameters(reference, dtype) or footprint.num_parameters
         plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
     plan = _choose(plans, footprint, available)
+    if device.type == "cuda" and _may_grow(settings):
+        episodes = settings.data.train_batch_size * settings.rollout.num_repeat
+        step_tokens = episodes * settings.rollout.max_model_len
+        plan = with_larger_batch(footprint, plan, available, step_tokens=step_tokens)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -69,9 +83,10 @@ def fit_to_device(
         if common.detectors.memory == "stop":
             raise ConfigError(f"{message}. Or start it as it is: detectors.memory: warn")
         summary = f"warning: {message}"
-    return HostMemoryUse(
+    return DeviceFit(
         masters_in_host_memory=plan.masters_in_host_memory,
         moments_in_host_memory=plan.moments_in_host_memory,
+        micro_batch_tokens=plan.micro_batch_tokens,
         summary=summary,
     )
 
@@ -94,7 +109,7 @@ def _plans(
         yield MemoryPlan(
             itemsize=dtype.itemsize,
             has_reference=has_reference,
-            micro_batch_tokens=common.max_token_len_per_gpu or rollout.max_model_len,
+            micro_batch_tokens=_least_tokens(settings),
             is_checkpointed=common.enable_gradient_checkpointing,
             has_fused_layers=is_cuda and settings.model.use_liger is not False and has_liger(),
             masters_in_host_memory=masters,
@@ -102,6 +117,16 @@ def _plans(
             max_model_len=rollout.max_model_len,
             logit_bytes=num_logit_bytes(device),
         )
+
+
+def _least_tokens(settings: Settings) -> int:
+    return settings.trainer_common.max_token_len_per_gpu or settings.rollout.max_model_len
+
+
+def _may_grow(settings: Settings) -> bool:
+    """vLLM takes its own share of the device, which the estimate does not know."""
+    is_open = settings.trainer_common.max_token_len_per_gpu is None
+    return is_open and settings.rollout.name != "vllm"
 
 
 def _has_reference(settings: Settings, *, is_another: bool) -> bool:

@@ -23,6 +23,7 @@ def adapter_settings(lora: LoraSettings) -> AdapterSettings | None:
 def trainer_settings(
     settings: Settings,
     *,
+    micro_batch_tokens: int,
     policy_loss: PolicyLoss | None = None,
     masters_in_host_memory: bool = False,
     moments_in_host_memory: bool = False,
@@ -39,7 +40,7 @@ def trainer_settings(
             moments_in_host_memory=moments_in_host_memory,
         ),
         mini_batch_num=common.mini_batch_num,
-        max_token_len_per_gpu=common.max_token_len_per_gpu or settings.rollout.max_model_len,
+        max_token_len_per_gpu=micro_batch_tokens,
         policy_loss=policy_loss or algorithm.policy_loss,
         loss_aggregation=algorithm.loss_agg_mode,
         max_response_tokens=settings.data.max_response_length,

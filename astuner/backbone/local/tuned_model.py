@@ -67,9 +67,9 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
     if reference is not None:
         check_reference(reference, base, max_model_len=settings.rollout.max_model_len)
     check_supported(base)
-    placement = fit_to_device(settings, base, reference=reference)
-    if placement.summary is not None:
-        say(placement.summary)
+    device_fit = fit_to_device(settings, base, reference=reference)
+    if device_fit.summary is not None:
+        say(device_fit.summary)
     say(f"loading {source}")
     loaded = load_engine(run, source, weight_version=saved.state.weight_version if saved else 0)
     policy = loaded.policy
@@ -80,9 +80,10 @@ def load_tuned_model(run: Run, saved: Saved | None) -> TunedModel:
         policy.model,
         trainer_settings(
             settings,
+            micro_batch_tokens=device_fit.micro_batch_tokens,
             policy_loss=load_own_function(run, "policy_loss"),
-            masters_in_host_memory=placement.masters_in_host_memory,
-            moments_in_host_memory=placement.moments_in_host_memory,
+            masters_in_host_memory=device_fit.masters_in_host_memory,
+            moments_in_host_memory=device_fit.moments_in_host_memory,
         ),
         seed=settings.trainer_common.seed,
         reference=load_reference(settings, base, reference=reference, is_resumed=saved is not None),

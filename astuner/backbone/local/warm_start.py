@@ -19,7 +19,7 @@ import torch
 from astuner.algorithm.loss import negative_log_likelihood
 from astuner.backbone.assemble import find_model
 from astuner.backbone.interrupt import Interrupt, Interrupted, interrupted_by_signals
-from astuner.backbone.local.fit import HostMemoryUse, fit_to_device
+from astuner.backbone.local.fit import DeviceFit, fit_to_device
 from astuner.backbone.local.serve import ChatPolicy, load_chat_policy
 from astuner.backbone.local.settings import trainer_settings
 from astuner.backbone.local.warm_start_data import given_conversations, read_warm_start
@@ -105,7 +105,7 @@ async def _learn(run: Run, tasks: Sequence[Task], interrupt: Interrupt) -> str:
     given = given_conversations(run, tasks, unread)
     base = find_model(run)
     check_supported(base)
-    placement = fit_to_device(run.settings, base)
+    device_fit = fit_to_device(run.settings, base)
     run.console.say(f"warm start: loading {base}")
     loaded = load_chat_policy(run, base)
     run.console.phase(f"{_PHASE}: conversations into tokens")
@@ -125,7 +125,7 @@ async def _learn(run: Run, tasks: Sequence[Task], interrupt: Interrupt) -> str:
         validation_share=settings.warm_start.validation_share,
         seed=settings.seed,
     )
-    return _Updates(run, loaded, plan, placement, interrupt).run()
+    return _Updates(run, loaded, plan, device_fit, interrupt).run()
 
 
 class _Updates:
@@ -136,11 +136,11 @@ class _Updates:
         run: Run,
         loaded: ChatPolicy,
         plan: WarmStartPlan,
-        placement: HostMemoryUse,
+        device_fit: DeviceFit,
         interrupt: Interrupt,
     ) -> None:
         self._run, self._loaded, self._plan, self._interrupt = run, loaded, plan, interrupt
-        self._settings = _settings(run, placement, num_updates=len(plan.updates))
+        self._settings = _settings(run, device_fit, num_updates=len(plan.updates))
         seed = run.settings.trainer_common.seed
         self._trainer = PolicyTrainer(loaded.policy.model, self._settings, seed=seed)
         self._started = time.monotonic()
@@ -275,14 +275,15 @@ class _Updates:
         }
 
 
-def _settings(run: Run, placement: HostMemoryUse, *, num_updates: int) -> PolicyTrainerSettings:
+def _settings(run: Run, device_fit: DeviceFit, *, num_updates: int) -> PolicyTrainerSettings:
     """Those of the run's trainer, with the loss and the rate of a warm start."""
     warm_start = run.settings.trainer_common.warm_start
     settings = trainer_settings(
         run.settings,
+        micro_batch_tokens=device_fit.micro_batch_tokens,
         policy_loss=negative_log_likelihood,
-        masters_in_host_memory=placement.masters_in_host_memory,
-        moments_in_host_memory=placement.moments_in_host_memory,
+        masters_in_host_memory=device_fit.masters_in_host_memory,
+        moments_in_host_memory=device_fit.moments_in_host_memory,
     )
     return replace(
         settings,

@@ -196,7 +196,9 @@ class TrainerSettings(Section):
     warm_start: WarmStartSettings
     curriculum: CurriculumSettings
     max_token_len_per_gpu: PositiveInt | None = setting(
-        UsedBy.TRAINING, "Most tokens of one training pass; null: rollout.max_model_len."
+        UsedBy.TRAINING,
+        "Most tokens of one training pass; null: rollout.max_model_len, on the GPU of the backbone "
+        "local more, where half of the memory that stays free holds them.",
     )
     enable_gradient_checkpointing: bool = setting(
         UsedBy.TRAINING,
