@@ -131,7 +131,7 @@ class MasterAdamW:
         norm = torch.nn.utils.get_total_norm(weights).item()
         integers = {2: torch.int16, 4: torch.int32}
         sums = [p.view(integers[p.element_size()]).sum(dtype=torch.int64) for p in weights]
-        checksum = int(torch.stack([s.cpu() for s in sums]).sum()) % 2**32
+        checksum = int(torch.stack(sums).sum()) % 2**32
         return Fingerprint(norm=norm, checksum=checksum)
 
     def tensors(self) -> dict[str, Tensor]:

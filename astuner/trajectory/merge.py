@@ -8,6 +8,7 @@ the first of them only. Tokens of agents that are not trained stand in sequences
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import chain
 
 from astuner.trajectory.prefix_tree import PrefixTree
 from astuner.trajectory.recorder import Agent, Call
@@ -52,23 +53,22 @@ class Sequence:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        return tuple(token for span in self.spans for token in span.ids)
+        return tuple(chain.from_iterable(span.ids for span in self.spans))
 
     @property
     def mask(self) -> tuple[bool, ...]:
         """True exactly on the tokens that this sequence trains."""
-        return tuple(span.is_trained for span in self.spans for _ in span.ids)
+        runs = ((span.is_trained,) * len(span.ids) for span in self.spans)
+        return tuple(chain.from_iterable(runs))
 
     @property
     def logprobs(self) -> tuple[float, ...]:
         """One value per id, 0.0 where the mask is false."""
-        return tuple(
-            value
+        runs = (
+            span.logprobs if span.is_trained and span.logprobs else (0.0,) * len(span.ids)
             for span in self.spans
-            for value in (
-                span.logprobs if span.is_trained and span.logprobs else (0.0,) * len(span.ids)
-            )
         )
+        return tuple(chain.from_iterable(runs))
 
     @property
     def num_trained(self) -> int:
