@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwe
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.limits import EngineLimits
 from astuner.engine.protocol import Sampling
+from astuner.machine.heap import lasting_heap
 from astuner.models.fused_layers import use_fused_layers
 from astuner.training.optimizer import OptimizerSettings
 from astuner.training.settings import PolicyTrainerSettings
@@ -332,7 +333,8 @@ def run_engine(engine: ContinuousBatchingEngine, agents: list[list[Turn]]) -> fl
         async with engine.serving():
             await asyncio.gather(*(act(str(i), turns) for i, turns in enumerate(agents)))
 
-    return seconds_of(lambda: asyncio.run(run()))
+    with lasting_heap():  # as a run does
+        return seconds_of(lambda: asyncio.run(run()))
 
 
 def show_profile(work: Callable[[], object]) -> None:

@@ -28,6 +28,7 @@ from astuner.backbone.local.loop_load import LoopLoad
 from astuner.cli import main
 from astuner.engine.protocol import Sampling
 from astuner.errors import EngineError
+from astuner.machine.heap import NEW_OBJECTS
 from astuner.run_dir import read_json_lines
 from astuner.trajectory.record import episode_from_record
 from tests.child_runs import ChildRun, start_run
@@ -111,6 +112,10 @@ def test_what_code_of_agents_registered_for_its_end_is_run(run_dir, ways):
 def test_what_a_workflow_returns_is_judged_as_it_is_recorded(trained):
     assert [one.metadata["held"] for one in trained["own"]] == ["an object of its own"] * NUM_REPEAT
     assert sorted(one.verdict.reward for one in trained["own"]) == [0, 1, 2, 3]
+
+
+def test_cycles_are_looked_for_as_seldom_as_in_the_commands_process(trained):
+    assert {one.metadata["looks_after"] for one in trained["own"]} == {NEW_OBJECTS}
 
 
 def test_a_failure_keeps_the_line_of_the_workflow_where_it_happened(trained):

@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from astuner.machine import heap
-from astuner.machine.heap import lasting_heap, without_collecting
+from astuner.machine.heap import NEW_OBJECTS, lasting_heap, without_collecting
 from tests.conftest import collect_and_freeze
 
 
@@ -36,6 +36,13 @@ def test_what_is_alive_is_passed_over_until_the_block_ends() -> None:
     assert not gc.get_freeze_count()
     gc.collect()
     assert alive() is None and alive_late() is None
+
+
+def test_cycles_are_looked_for_less_often_until_the_block_ends() -> None:
+    before = gc.get_threshold()
+    with lasting_heap():
+        assert gc.get_threshold()[0] == NEW_OBJECTS > before[0]
+    assert gc.get_threshold() == before
 
 
 def test_what_is_only_in_a_cycle_is_not_taken_for_lasting() -> None:

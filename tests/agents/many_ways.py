@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import sys
@@ -48,7 +49,8 @@ class ManyWaysWorkflow(Workflow):
 
     async def own(self, model_tuner):
         atexit.register(Path(f"left_in_order_{os.getpid()}").touch)
-        return {"held": Own(), "said": await ask(model_tuner)}
+        said, looks_after = await ask(model_tuner), gc.get_threshold()[0]
+        return {"held": Own(), "said": said, "looks_after": looks_after}
 
     async def speak(self, model_tuner):
         sys.stdout.write("printed by an agent\n")

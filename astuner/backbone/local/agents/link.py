@@ -50,8 +50,9 @@ _REAP_SECONDS = 5.0
 _DRAIN_SECONDS = 1.0
 """For what a process said last to arrive; a process that it left behind may hold the link open."""
 _PROGRAM = (
-    "import signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
+    "import gc, signal, sys; signal.signal(signal.SIGINT, lambda *_: None); "
     "link, records, parent = map(int, sys.argv[1:4]); sys.path.append(sys.argv[4]); "
+    "from astuner.machine.heap import NEW_OBJECTS; gc.set_threshold(NEW_OBJECTS); "
     "from astuner.backbone.local.agents.process import main; "
     "main(link, records, parent, sys.argv[5:])"
 )

@@ -48,6 +48,7 @@ from astuner.gateway.gateway import Gateway
 from astuner.inference.template import ChatTemplate
 from astuner.llm import usage_of_process
 from astuner.log_json import about_now
+from astuner.machine.heap import lasting_heap
 from astuner.models.end_ids import read_end_ids
 from astuner.models.source import load_tokenizer
 from astuner.rollout.episode import run_attempt
@@ -140,8 +141,9 @@ async def _take_orders(asked: "asyncio.Queue[ToProcess]", frames: Frames) -> Non
         return
     async with _agents(run, serve, frames) as agents:
         frames.send(Ready())
-        while not isinstance(order := await asked.get(), End):
-            agents.take(order)
+        with lasting_heap():
+            while not isinstance(order := await asked.get(), End):
+                agents.take(order)
 
 
 @contextlib.asynccontextmanager
