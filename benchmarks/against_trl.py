@@ -118,7 +118,7 @@ def run_astuner(arguments: argparse.Namespace, row: Row) -> dict[str, Any]:
         "trainer_common.total_training_steps": arguments.steps,
         "trainer_common.save_freq": arguments.steps + 1,
         "trainer_common.save_optimizer": "never",
-        "trainer_common.max_token_len_per_gpu": arguments.max_tokens,
+        "trainer_common.max_token_len_per_gpu": arguments.max_tokens or None,
         "trainer_common.optim.lr": arguments.lr,
         "trainer_common.optim.weight_decay": 0.0,
         "trainer_common.use_kl_loss": False,
@@ -263,7 +263,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=1, help="of an agent")
     parser.add_argument("--num-workers", type=int, default=0, help="processes of our agents")
     parser.add_argument("--new-tokens", type=int, default=40, help="most tokens of a turn")
-    parser.add_argument("--max-tokens", type=int, default=4096, help="of our micro-batches")
+    parser.add_argument(
+        "--max-tokens", type=int, default=4096, help="of our micro-batches; 0: as a run chooses"
+    )
     parser.add_argument("--trl-micro-batch", type=int, help="samples; default: the whole step")
     parser.add_argument("--tuned-micro-batch", type=int, help="default: --trl-micro-batch")
     parser.add_argument("--engine", choices=["auto", "transformers", "vllm"], default="auto")
