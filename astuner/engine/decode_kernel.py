@@ -90,8 +90,9 @@ def deal_keys(lengths: Tensor, *, num_key_heads: int, window: int | None) -> Dea
 @cache
 def overlap(device: torch.device) -> dict[str, bool]:
     """Arguments of a kernel that is set up while the one before it ends, where the GPU can
-    (programmatic dependent launch, of compute capability 9.0 on): a tenth of a pass of few rows. It
-    calls `wait_for_last` before it touches memory."""
+    (programmatic dependent launch, of compute capability 9.0 on;
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/). It calls `wait_for_last` before it
+    touches memory. With few rows a kernel's launch takes as long as its work."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
         return {"overlaps": False}
     return {"overlaps": True, "launch_pdl": True}
