@@ -12,6 +12,7 @@ from astuner.algorithm.loss import LossInputs, TokenLoss
 from astuner.backbone.local import fit
 from astuner.cli import main
 from astuner.config.load import load_config
+from astuner.config.sections.trainer_common import FEWEST_TOKENS
 from astuner.errors import BackboneError
 from astuner.models.adapter import AdapterSettings, attach_adapter
 from astuner.models.device import available_bytes
@@ -161,33 +162,35 @@ def test_a_micro_batch_grows_into_half_of_the_memory_that_is_left(
 
 
 @pytest.mark.parametrize(
-    ("device", "overrides", "grows"),
+    ("device", "free", "overrides", "found"),
     [
-        ("cuda", [], True),
-        ("cpu", [], False),
-        ("cuda", ["astuner.trainer_common.max_token_len_per_gpu=300"], False),
-        ("cuda", ["astuner.rollout.name=vllm"], False),
+        ("cuda", 2**36, [], 4 * 2 * 800),  # all of a step
+        ("cuda", 2**36, ["astuner.data.train_batch_size=1000"], 65_536),
+        ("cuda", 2**36, ["astuner.rollout.name=vllm"], FEWEST_TOKENS),
+        ("cuda", 2**36, ["astuner.trainer_common.max_token_len_per_gpu=300"], 300),
+        ("cpu", 2**36, [], FEWEST_TOKENS),
+        ("cpu", 2**23, [], 800),  # more would not fit
     ],
 )
-def test_only_on_a_gpu_of_its_own_and_if_its_size_is_open_a_micro_batch_grows(
+def test_a_micro_batch_whose_size_is_open_is_as_large_as_its_device_is_good_for(
     taught_model,  # noqa: F811
     tmp_path,
     monkeypatch,
     device,
+    free,
     overrides,
-    grows,
+    found,
 ) -> None:
     monkeypatch.setattr(fit, "choose_device", lambda name: torch.device(device))
     monkeypatch.setattr(fit, "choose_dtype", lambda name, device: torch.bfloat16)
-    monkeypatch.setattr(fit, "available_bytes", lambda device: 2**36)
-    monkeypatch.setattr(fit, "num_logit_bytes", lambda device: 2**20)
+    monkeypatch.setattr(fit, "available_bytes", lambda device: free)
+    monkeypatch.setattr(fit, "num_logit_bytes", lambda device: 2**10)
     write_conf(tmp_path, taught_model)
+    overrides = ["astuner.rollout.max_model_len=800", *overrides]
     settings = load_config(tmp_path / "adder.yaml", overrides).settings
-    found = fit.fit_to_device(settings, str(taught_model))
-    least = settings.trainer_common.max_token_len_per_gpu or settings.rollout.max_model_len
-    assert (found.micro_batch_tokens > least) is grows
-    assert grows or found.micro_batch_tokens == least
-    assert f"micro-batch of {found.micro_batch_tokens} tokens" in found.summary
+    fitted = fit.fit_to_device(settings, str(taught_model))
+    assert fitted.micro_batch_tokens == found
+    assert f"micro-batch of {found} tokens" in fitted.summary
 
 
 def test_a_run_that_cannot_fit_ends_before_the_model_is_loaded(

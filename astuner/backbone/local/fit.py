@@ -8,6 +8,7 @@ import torch
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.config.schema import Settings
+from astuner.config.sections.trainer_common import FEWEST_TOKENS
 from astuner.errors import ConfigError
 from astuner.inference.shapes.routed import REFERENCE
 from astuner.models.device import available_bytes, choose_device, choose_dtype
@@ -43,9 +44,10 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
     `reference` is the folder or hub name of frozen weights, where they are not `source`'s.
 
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
-    fit otherwise. Where the size of a micro-batch is left open, it grows on a GPU into memory that
-    nobody uses, since the host takes as long to launch a small pass as a large one. Raises
-    ConfigError, with what would make it fit, when it does not and detectors.memory is "stop".
+    fit otherwise. Where the size of a micro-batch is left open, it has `FEWEST_TOKENS` where these
+    fit, and grows on a GPU into memory that nobody uses, since the host takes as long to launch a
+    small pass as a large one. Raises ConfigError, with what would make it fit, when it does not and
+    detectors.memory is "stop".
     """
     model, common = settings.model, settings.trainer_common
     device = choose_device(model.device)
@@ -67,10 +69,8 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
         num_parameters = _num_parameters(reference, dtype) or footprint.num_parameters
         plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
     plan = _choose(plans, footprint, available)
-    if device.type == "cuda" and _may_grow(settings):
-        episodes = settings.data.train_batch_size * settings.rollout.num_repeat
-        step_tokens = episodes * settings.rollout.max_model_len
-        plan = with_larger_batch(footprint, plan, available, step_tokens=step_tokens)
+    if common.max_token_len_per_gpu is None:
+        plan = _with_larger_batch(plan, footprint, available, settings, device)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -123,10 +123,21 @@ def _least_tokens(settings: Settings) -> int:
     return settings.trainer_common.max_token_len_per_gpu or settings.rollout.max_model_len
 
 
-def _may_grow(settings: Settings) -> bool:
-    """vLLM takes its own share of the device, which the estimate does not know."""
-    is_open = settings.trainer_common.max_token_len_per_gpu is None
-    return is_open and settings.rollout.name != "vllm"
+def _with_larger_batch(
+    plan: MemoryPlan,
+    footprint: Footprint,
+    available: int,
+    settings: Settings,
+    device: torch.device,
+) -> MemoryPlan:
+    rollout = settings.rollout
+    step_tokens = settings.data.train_batch_size * rollout.num_repeat * rollout.max_model_len
+    # vLLM takes its own share of the device, which the estimate does not know.
+    if device.type == "cuda" and rollout.name != "vllm":
+        return with_larger_batch(footprint, plan, available, step_tokens=step_tokens)
+    # Not what is free by chance, but for want of it: a run on a CPU repeats to the bit.
+    enough = max(plan.micro_batch_tokens, min(step_tokens, FEWEST_TOKENS))
+    return _choose([replace(plan, micro_batch_tokens=enough), plan], footprint, available)
 
 
 def _has_reference(settings: Settings, *, is_another: bool) -> bool:

@@ -20,7 +20,7 @@ from astuner.backbone.cluster.mapping import (
     nested,
 )
 from astuner.config.schema import Settings
-from astuner.config.sections.trainer_common import START
+from astuner.config.sections.trainer_common import FEWEST_TOKENS, START
 from astuner.errors import ConfigError
 
 _PACKAGE = "astuner.backbone.trinity"
@@ -260,7 +260,7 @@ def _trainer(s: Settings, facts: TrinityFacts) -> Iterator[Line]:
     yield line("trainer.max_checkpoints_to_keep", keep, "trainer_common.keep_checkpoints")
     yield line(
         "trainer.max_token_len_per_gpu",
-        common.max_token_len_per_gpu or s.rollout.max_model_len,
+        common.max_token_len_per_gpu or max(FEWEST_TOKENS, s.rollout.max_model_len),
         "trainer_common.max_token_len_per_gpu",
         "rollout.max_model_len",
     )

@@ -18,7 +18,7 @@ from astuner.backbone.cluster.mapping import (
     mixed_precision,
 )
 from astuner.config.schema import Settings
-from astuner.config.sections.trainer_common import START
+from astuner.config.sections.trainer_common import FEWEST_TOKENS, START
 from astuner.errors import ConfigError
 
 NUM_BATCHES = "astuner_num_batches"
@@ -141,7 +141,7 @@ def _actor(s: Settings) -> Iterator[Line]:
     yield line(f"{actor}.use_dynamic_bsz", True)
     yield line(
         f"{actor}.ppo_max_token_len_per_gpu",
-        common.max_token_len_per_gpu or s.rollout.max_model_len,
+        common.max_token_len_per_gpu or max(FEWEST_TOKENS, s.rollout.max_model_len),
         "trainer_common.max_token_len_per_gpu",
         "rollout.max_model_len",
     )

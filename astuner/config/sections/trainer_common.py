@@ -14,6 +14,10 @@ from pydantic import (
 from astuner.config.section import Section, UsedBy, setting
 from astuner.config.sections.algorithm import AlgorithmSettings
 
+FEWEST_TOKENS = 2_048
+"""Of a training pass whose size is left open, where they fit: with a few hundred, launching its
+kernels takes longer than their work."""
+
 
 class OptimSettings(Section):
     lr: PositiveFloat = setting(UsedBy.TRAINING, "Learning rate.")
@@ -197,8 +201,8 @@ class TrainerSettings(Section):
     curriculum: CurriculumSettings
     max_token_len_per_gpu: PositiveInt | None = setting(
         UsedBy.TRAINING,
-        "Most tokens of one training pass; null: rollout.max_model_len, on the GPU of the backbone "
-        "local more, where half of the memory that stays free holds them.",
+        "Most tokens of one training pass; null: rollout.max_model_len, at least 2,048, and on the "
+        "GPU of the backbone local as many as half of what stays free holds.",
     )
     enable_gradient_checkpointing: bool = setting(
         UsedBy.TRAINING,
