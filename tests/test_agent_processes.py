@@ -115,7 +115,9 @@ def test_what_a_workflow_returns_is_judged_as_it_is_recorded(trained):
 
 
 def test_cycles_are_looked_for_as_seldom_as_in_the_commands_process(trained):
-    assert {one.metadata["looks_after"] for one in trained["own"]} == {NEW_OBJECTS}
+    looks = [one.metadata["looks_for_cycles"] for one in trained["own"]]
+    assert {one["after"] for one in looks} == {NEW_OBJECTS}
+    assert all(one["passes_over"] for one in looks)
 
 
 def test_a_failure_keeps_the_line_of_the_workflow_where_it_happened(trained):

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
+from astuner.engine import decode_kernel, decode_layer_kernel
 from astuner.engine.continuous import ContinuousBatchingEngine
 from astuner.engine.decode_kernel import Deal, deal_keys, decode_attention, write_to_pages
 from astuner.engine.decode_rows import PassRows, Replayed
@@ -308,6 +309,13 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(dtype, worst) -> No
     assert gaps(model, second).max() < worst
     assert [c.ids for c in first] != [c.ids for c in second]
     assert len(keep)
+
+
+def test_kernels_of_a_gpu_that_begins_none_early_compute_the_same(monkeypatch) -> None:
+    for module in (decode_kernel, decode_layer_kernel):
+        monkeypatch.setattr(module, "overlap", lambda device: {"overlaps": False})
+    model = small_model(torch.bfloat16)
+    assert gaps(model, generate(ContinuousBatchingEngine(model, LIMITS, seed=0))).max() < 0.1
 
 
 def count_further_rows(engine: ContinuousBatchingEngine) -> list[int]:

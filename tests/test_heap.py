@@ -45,6 +45,17 @@ def test_cycles_are_looked_for_less_often_until_the_block_ends() -> None:
     assert gc.get_threshold() == before
 
 
+@pytest.mark.parametrize("after", [0, 10 * NEW_OBJECTS])
+def test_who_looks_for_cycles_never_or_more_seldom_goes_on_so(after) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(after)
+    try:
+        with lasting_heap():
+            assert gc.get_threshold()[0] == after
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_what_is_only_in_a_cycle_is_not_taken_for_lasting() -> None:
     node = Node()
     before = weakref.ref(node)

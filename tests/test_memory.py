@@ -6,7 +6,15 @@ import mmap
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    Gemma2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from astuner.algorithm.loss import LossInputs, TokenLoss
 from astuner.backbone.local import fit
@@ -25,7 +33,7 @@ from astuner.training.memory import (
     remedies,
     with_larger_batch,
 )
-from astuner.training.packed_attention import packed_attention_enabled
+from astuner.training.packed_attention import packed_attention_enabled, stores_scores_on_gpu
 from astuner.training.packing import pack
 from astuner.training.score import _predicting_states
 from astuner.training.trainer import PolicyTrainer
@@ -147,7 +155,7 @@ def test_advice_names_keys_and_values() -> None:
     [
         (60, 10**6, 19_968),  # half of the 40 GB that other parts leave, in whole steps
         (60, 15_000, 15_000),
-        (400, 10**6, 65_536),
+        (400, 10**6, 59_904),  # as many as a GPU of few operations a second takes seconds for
         (35, 10**6, 10_000),  # that it has, though it is more than half
         (10, 10**6, 10_000),
     ],
@@ -157,8 +165,6 @@ def test_a_micro_batch_grows_into_half_of_the_memory_that_is_left(
 ) -> None:
     grown = with_larger_batch(LARGE, PLAN, available * 10**9, step_tokens=step_tokens)
     assert grown == dataclasses.replace(PLAN, micro_batch_tokens=found)
-    if grown != PLAN:
-        assert estimate_need(LARGE, grown).peak <= available * 10**9
 
 
 @pytest.mark.parametrize(
@@ -167,6 +173,7 @@ def test_a_micro_batch_grows_into_half_of_the_memory_that_is_left(
         ("cuda", 2**36, [], 4 * 2 * 800),  # all of a step
         ("cuda", 2**36, ["astuner.data.train_batch_size=1000"], 65_536),
         ("cuda", 2**36, ["astuner.rollout.name=vllm"], FEWEST_TOKENS),
+        ("cuda", 2**36, ["astuner.trainer_common.detectors.memory=off"], FEWEST_TOKENS),
         ("cuda", 2**36, ["astuner.trainer_common.max_token_len_per_gpu=300"], 300),
         ("cpu", 2**36, [], FEWEST_TOKENS),
         ("cpu", 2**23, [], 800),  # more would not fit
@@ -191,6 +198,22 @@ def test_a_micro_batch_whose_size_is_open_is_as_large_as_its_device_is_good_for(
     fitted = fit.fit_to_device(settings, str(taught_model))
     assert fitted.micro_batch_tokens == found
     assert f"micro-batch of {found} tokens" in fitted.summary
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "stores"),
+    [
+        (CONFIG, torch.bfloat16, False),
+        (CONFIG, torch.float32, True),
+        (Gemma2Config(sliding_window=None), torch.bfloat16, True),  # capped scores
+        (MistralConfig(sliding_window=500), torch.bfloat16, True),
+        (MistralConfig(sliding_window=800), torch.bfloat16, False),
+        (Qwen2Config(sliding_window=500), torch.bfloat16, False),  # which does not use it
+        (DeepseekV3Config(), torch.bfloat16, True),  # values of another size than keys
+    ],
+)
+def test_what_stores_scores_on_a_gpu_is_known(config, dtype, stores) -> None:
+    assert stores_scores_on_gpu(config, dtype, longest=800) is stores
 
 
 def test_a_run_that_cannot_fit_ends_before_the_model_is_loaded(

@@ -93,7 +93,8 @@ def overlap(device: torch.device) -> dict[str, bool]:
     (programmatic dependent launch, of compute capability 9.0 on;
     https://docs.nvidia.com/cuda/cuda-c-programming-guide/). It calls `wait_for_last` before it
     touches memory. With few rows a kernel's launch takes as long as its work."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    if not is_nvidia or torch.cuda.get_device_capability(device) < (9, 0):
         return {"overlaps": False}
     return {"overlaps": True, "launch_pdl": True}
 

@@ -14,11 +14,12 @@ _SAY = Remarks("model")
 def look_at_memory(run: Run, source: str) -> list[DoctorFinding]:
     """What the run needs, before anything is loaded; the model's family too."""
     from astuner.backbone.local.fit import fit_to_device
+    from astuner.backbone.local.reference_weights import find_reference
     from astuner.models.supported import check_supported
 
     check_supported(source)
     try:
-        summary = fit_to_device(run.settings, source).summary
+        summary = fit_to_device(run.settings, source, reference=find_reference(run)).summary
     except ConfigError as error:
         return [_SAY.wrong("memory", str(error))]
     if summary is None:

@@ -15,12 +15,13 @@ def lasting_heap() -> Iterator[Callable[[], None]]:
     """Take what is alive for what lasts to the end of the block; called, for what is alive then.
 
     Modules and a model are a million objects, and a look at all of them stops every thread for some
-    tenths of a second. Inside of the block cycles are looked for after `NEW_OBJECTS`, behind it as
-    before.
+    tenths of a second. Inside of the block cycles are looked for after `NEW_OBJECTS`, where they
+    were after fewer.
     """
     thresholds = gc.get_threshold()
-    gc.set_threshold(NEW_OBJECTS)
     try:
+        if 0 < thresholds[0] < NEW_OBJECTS:
+            gc.set_threshold(NEW_OBJECTS)
         _freeze()
         yield _freeze
     finally:

@@ -21,6 +21,9 @@ _SHARE_OF_ROOM = 0.5
 """Of the memory that would stay free: the estimate is one, and others may use the device too."""
 _ENOUGH_TOKENS = 65_536
 """Of a micro-batch. With more, layers of 135 million parameters are not faster on an H200."""
+_ENOUGH_WORK = 6 * 10**13
+"""Parameters times tokens of a micro-batch: some seconds on GPUs of a tenth of its rate, and many
+times what launching takes. A run that is to end waits for the micro-batch under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,8 @@ def with_larger_batch(
     """With micro-batches that fill half of the memory that is left, where that makes them larger:
     of no more tokens than a step has, and than make a pass faster."""
     fitting = _tokens_that_fit(footprint, plan, available, share_of_room=_SHARE_OF_ROOM)
-    num_tokens = max(plan.micro_batch_tokens, min(fitting, step_tokens, _ENOUGH_TOKENS))
+    enough = _in_steps(_ENOUGH_WORK / footprint.num_parameters)
+    num_tokens = max(plan.micro_batch_tokens, min(fitting, step_tokens, _ENOUGH_TOKENS, enough))
     return dataclasses.replace(plan, micro_batch_tokens=num_tokens)
 
 
@@ -190,4 +194,8 @@ def _tokens_that_fit(
     room = available - sum(empty.lasting.values()) - sum(empty.training.values())
     whole = estimate_need(footprint, plan).training
     per_token = (sum(whole.values()) - sum(empty.training.values())) / plan.micro_batch_tokens
-    return int(share_of_room * room / per_token) // _STEP_OF_TOKENS * _STEP_OF_TOKENS
+    return _in_steps(share_of_room * room / per_token)
+
+
+def _in_steps(num_tokens: float) -> int:
+    return int(num_tokens) // _STEP_OF_TOKENS * _STEP_OF_TOKENS

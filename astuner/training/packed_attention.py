@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from astuner.errors import BackboneError
@@ -100,6 +100,19 @@ def packed_attention(
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, packed_attention)
+
+
+def stores_scores_on_gpu(config: PreTrainedConfig, dtype: torch.dtype, *, longest: int) -> bool:
+    """Whether `packed_attention` makes matrices of scores there, for samples of at most `longest`
+    tokens: for what torch's kernel does not take."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    return (
+        dtype not in (torch.bfloat16, torch.float16)
+        or bool(getattr(text, "attn_logit_softcapping", None))
+        or (window is not None and window < longest)
+        or getattr(text, "v_head_dim", None) is not None
+    )
 
 
 class _Inputs(NamedTuple):

@@ -49,8 +49,9 @@ class ManyWaysWorkflow(Workflow):
 
     async def own(self, model_tuner):
         atexit.register(Path(f"left_in_order_{os.getpid()}").touch)
-        said, looks_after = await ask(model_tuner), gc.get_threshold()[0]
-        return {"held": Own(), "said": said, "looks_after": looks_after}
+        said = await ask(model_tuner)
+        looks = {"after": gc.get_threshold()[0], "passes_over": gc.get_freeze_count()}
+        return {"held": Own(), "said": said, "looks_for_cycles": looks}
 
     async def speak(self, model_tuner):
         sys.stdout.write("printed by an agent\n")

@@ -22,6 +22,7 @@ from astuner.training.memory import (
     remedies,
     with_larger_batch,
 )
+from astuner.training.packed_attention import stores_scores_on_gpu
 from astuner.training.score import num_logit_bytes
 
 
@@ -46,8 +47,9 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
     Where fsdp_config leaves it open, masters and moments rest in host memory if the run does not
     fit otherwise. Where the size of a micro-batch is left open, it has `FEWEST_TOKENS` where these
     fit, and grows on a GPU into memory that nobody uses, since the host takes as long to launch a
-    small pass as a large one. Raises ConfigError, with what would make it fit, when it does not and
-    detectors.memory is "stop".
+    small pass as a large one; not for attention that stores scores, which are not counted.
+    Raises ConfigError, with what would make it fit, when it does not and detectors.memory is
+    "stop".
     """
     model, common = settings.model, settings.trainer_common
     device = choose_device(model.device)
@@ -70,7 +72,9 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
         plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
     plan = _choose(plans, footprint, available)
     if common.max_token_len_per_gpu is None:
-        plan = _with_larger_batch(plan, footprint, available, settings, device)
+        stores_scores = stores_scores_on_gpu(config, dtype, longest=settings.rollout.max_model_len)
+        may_grow = device.type == "cuda" and not stores_scores
+        plan = _with_larger_batch(plan, footprint, available, settings, may_grow=may_grow)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -128,12 +132,13 @@ def _with_larger_batch(
     footprint: Footprint,
     available: int,
     settings: Settings,
-    device: torch.device,
+    *,
+    may_grow: bool,
 ) -> MemoryPlan:
-    rollout = settings.rollout
+    rollout, is_trusted = settings.rollout, settings.trainer_common.detectors.memory != "off"
     step_tokens = settings.data.train_batch_size * rollout.num_repeat * rollout.max_model_len
     # vLLM takes its own share of the device, which the estimate does not know.
-    if device.type == "cuda" and rollout.name != "vllm":
+    if may_grow and is_trusted and rollout.name != "vllm":
         return with_larger_batch(footprint, plan, available, step_tokens=step_tokens)
     # Not what is free by chance, but for want of it: a run on a CPU repeats to the bit.
     enough = max(plan.micro_batch_tokens, min(step_tokens, FEWEST_TOKENS))

@@ -135,6 +135,8 @@ def engine_limits(
     if policy.device.type != "cuda":
         return replace(limits, max_cache_bytes=limits.max_cache_bytes // num_engines)
     free, _ = torch.cuda.mem_get_info(policy.device)
+    # What torch keeps without use, as behind a training pass.
+    free += torch.cuda.memory_reserved(policy.device) - torch.cuda.memory_allocated(policy.device)
     return replace(
         limits,
         max_batch_tokens=_BATCH_TOKENS_ON_GPU,
