@@ -74,7 +74,7 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
     if common.max_token_len_per_gpu is None:
         stores_scores = stores_scores_on_gpu(config, dtype, longest=settings.rollout.max_model_len)
         may_grow = device.type == "cuda" and not stores_scores
-        plan = _with_larger_batch(plan, footprint, available, settings, may_grow=may_grow)
+        plan = _with_size_chosen(plan, footprint, available, settings, may_grow=may_grow)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
     if found.peak > available and common.detectors.memory != "off":
@@ -127,7 +127,7 @@ def _least_tokens(settings: Settings) -> int:
     return settings.trainer_common.max_token_len_per_gpu or settings.rollout.max_model_len
 
 
-def _with_larger_batch(
+def _with_size_chosen(
     plan: MemoryPlan,
     footprint: Footprint,
     available: int,
