@@ -22,8 +22,8 @@ _SHARE_OF_ROOM = 0.5
 _ENOUGH_TOKENS = 65_536
 """Of a micro-batch. With more, layers of 135 million parameters are not faster on an H200."""
 _ENOUGH_WORK = 6 * 10**13
-"""Parameters times tokens of a micro-batch: some seconds on a GPU of a tenth of an H200's rate, and many
-times what launching takes. A run that is to end waits for the micro-batch under way."""
+"""Parameters times tokens of a micro-batch: some seconds on a GPU of a tenth of an H200's rate, and
+many times what launching takes. A run that is to end waits for the micro-batch under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
