@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedConfig
 
 from astuner.backbone.local.settings import adapter_settings
 from astuner.config.schema import Settings
@@ -32,7 +33,7 @@ class DeviceFit:
 
     masters_in_host_memory: bool
     moments_in_host_memory: bool
-    """What rests there between updates."""
+    """What rests in host memory between updates."""
     micro_batch_tokens: int
     """Most tokens of one training pass."""
     summary: str | None
@@ -72,8 +73,7 @@ def fit_to_device(settings: Settings, source: str, *, reference: str | None = No
         plans = [replace(plan, reference_parameters=num_parameters) for plan in plans]
     plan = _choose(plans, footprint, available)
     if common.max_token_len_per_gpu is None:
-        stores_scores = stores_scores_on_gpu(config, dtype, longest=settings.rollout.max_model_len)
-        may_grow = device.type == "cuda" and not stores_scores
+        may_grow = device.type == "cuda" and _is_all_counted(settings, config, dtype)
         plan = _with_size_chosen(plan, footprint, available, settings, may_grow=may_grow)
     found = estimate_need(footprint, plan)
     summary = f"memory: at most {found} of {available / GIB:.1f} GiB free on {device}"
@@ -135,14 +135,21 @@ def _with_size_chosen(
     *,
     may_grow: bool,
 ) -> MemoryPlan:
-    rollout, is_trusted = settings.rollout, settings.trainer_common.detectors.memory != "off"
+    rollout = settings.rollout
     step_tokens = settings.data.train_batch_size * rollout.num_repeat * rollout.max_model_len
-    # vLLM takes its own share of the device, which the estimate does not know.
-    if may_grow and is_trusted and rollout.name != "vllm":
+    if may_grow:
         return with_larger_batch(footprint, plan, available, step_tokens=step_tokens)
     # Not what is free by chance, but for want of it: a run on a CPU repeats to the bit.
     enough = max(plan.micro_batch_tokens, min(step_tokens, FEWEST_TOKENS))
     return _choose([replace(plan, micro_batch_tokens=enough), plan], footprint, available)
+
+
+def _is_all_counted(settings: Settings, config: PreTrainedConfig, dtype: torch.dtype) -> bool:
+    """Whether the estimate for a GPU holds, by what it counts and by what the user thinks of it:
+    vLLM takes its own share, and some attention stores scores."""
+    if settings.trainer_common.detectors.memory == "off" or settings.rollout.name == "vllm":
+        return False
+    return not stores_scores_on_gpu(config, dtype, longest=settings.rollout.max_model_len)
 
 
 def _has_reference(settings: Settings, *, is_another: bool) -> bool:
